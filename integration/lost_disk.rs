@@ -53,7 +53,7 @@ async fn committed_metrics_survive_a_frozen_leader_and_an_empty_disk() {
     .await;
     let high_watermark_before = metric_log_state(&cluster).await.high_watermark;
 
-    let dirs = [0, 1].map(|n| cluster.path(&format!("nimbus-{}/metrics", n + 1)));
+    let dirs = [0, 1].map(|n| cluster.path(&format!("nimbus-{}/nimbus/metrics", n + 1)));
     fs::remove_dir_all(&dirs[other]).expect("deleted");
     cluster.nimbuses[leading.nimbus].freeze();
     cluster.nimbuses[other].start_again();

@@ -7,8 +7,9 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{Global, daemon_runtime, error::Failure, log_filter, stop_on_signal};
 use stormkeeper_coordination::tree::{Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree};
 use stormkeeper_model::clock::Clock;
+use stormkeeper_nimbus as nimbus;
 use stormkeeper_nimbus::api;
-use stormkeeper_runtime::{tasks::Tasks, telemetry};
+use stormkeeper_runtime::{fs::modes, tasks::Tasks, telemetry};
 
 /// Longest wait for the last tasks to end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,13 +24,18 @@ pub(super) struct Args {}
 pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
     telemetry::log_to_stderr(log_filter().as_deref());
     let config = global.load()?;
+    modes::restrict_new_files();
+    let local_dir =
+        nimbus::daemon::data_dir(&config.local_dir()).map_err(|error| Failure::internal(error.into()))?;
     daemon_runtime()?.block_on(async {
         let tasks = Tasks::default();
         let stop = CancellationToken::new();
         stop_on_signal(&tasks, stop.clone());
         let tree =
             ZooKeeperTree::connect(config.tree_options(OnMissingRoot::Create), fastrand::Rng::new(), &tasks);
-        let ended = api::run(config.nimbus_options(), Arc::clone(&tree) as _, Clock::new(), stop).await;
+        let mut options = config.nimbus_options();
+        options.local_dir = local_dir;
+        let ended = api::run(options, Arc::clone(&tree) as _, Clock::new(), stop).await;
         tree.close().await;
         tasks.stop(SHUTDOWN_TIMEOUT).await;
         ended.map_err(|error| Failure::internal(error.into()))

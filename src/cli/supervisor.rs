@@ -9,6 +9,7 @@ use crate::cli::{Global, daemon_runtime, error::Failure, launch_defaults, log_fi
 use stormkeeper_coordination::tree::{Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree};
 use stormkeeper_model::clock::Clock;
 use stormkeeper_runtime::{
+    fs::modes,
     tasks::{OnExit, Tasks},
     telemetry,
 };
@@ -36,17 +37,21 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     telemetry::log_to_stderr(log_filter().as_deref());
     let config = global.load()?;
     let program = std::env::current_exe().context("finding the program itself").map_err(Failure::internal)?;
+    modes::restrict_new_files();
+    let local_dir =
+        supervisor::data_dir(&config.local_dir()).map_err(|error| Failure::internal(error.into()))?;
     daemon_runtime()?.block_on(async {
         let tasks = Tasks::default();
         let stop = CancellationToken::new();
         stop_on_signal(&tasks, stop.clone());
         let tree =
             ZooKeeperTree::connect(config.tree_options(OnMissingRoot::Wait), fastrand::Rng::new(), &tasks);
-        let options = config.supervisor_options();
+        let mut options = config.supervisor_options();
+        options.local_dir = local_dir;
         let environment = WorkerEnvironment::select(std::env::vars_os(), &config.allowed_variables());
         let mut launch = launch_defaults(&config);
         launch.withheld_variables = environment.withheld().to_vec();
-        let processes = Arc::new(OsProcesses::new(program, options.local_dir.clone(), environment));
+        let processes = Arc::new(OsProcesses::new(program, config.local_dir(), environment));
         let looked_after = Arc::clone(&processes);
         tasks.start("processes", OnExit::Ignore, async move { looked_after.look_after().await });
         if args.stop_workers {

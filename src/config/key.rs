@@ -254,7 +254,8 @@ pub const KEYS: &[Key] = &[
         "storm.local.dir",
         Kind::Text,
         "\"stormkeeper-local\"",
-        "The directory of a daemon's id, blobs, ledger, workers' directories and logs.",
+        "The directory of the daemons of this host, each in its own subdirectory `nimbus` or `supervisor`: ids, \
+         blobs, metrics, ledger, workers' directories and logs.",
     ),
     key(
         "storm.local.hostname",

@@ -1,6 +1,12 @@
 //! Assembly of a nimbus from its parts.
 
-use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +38,7 @@ use stormkeeper_metrics_service as metrics_service;
 use stormkeeper_metrics_service::MetricsService;
 use stormkeeper_model::{NimbusId, Timestamp, address::host_port, clock::Clock};
 use stormkeeper_runtime::{
-    fs::{LayoutFile, LockedDir, locked_dir},
+    fs::{FormerDir, LayoutFile, LockedDir, locked_dir},
     tasks::{OnExit, Tasks},
     watch,
 };
@@ -51,6 +57,24 @@ const LAYOUT: LayoutFile = LayoutFile {
     remedy: "set another storm.local.dir, or stop the nimbus and move the directory away: a new nimbus then fetches \
              blobs and metrics from the other nimbuses",
 };
+
+/// The files of a nimbus in `storm.local.dir` itself, where earlier builds kept them. No process uses
+/// them while no nimbus runs, so all of them are moved, with checkpoints that were interrupted. The
+/// files of the exporter `file` stay: other programs read them.
+const FORMER_DIR: FormerDir = FormerDir {
+    layout: LayoutFile { traces: &["nimbus-id"], ..LAYOUT },
+    moved: &["nimbus-id", "blobs", "metrics", "metrics-sent-", "metrics-received-"],
+    linked: &[],
+};
+
+/// Returns the data directory of a nimbus in `storm_local_dir`, after files of an earlier build were
+/// moved there. Blocks.
+///
+/// # Errors
+/// [`Error::Identity`] if they cannot be moved.
+pub fn data_dir(storm_local_dir: &Path) -> Result<PathBuf, Error> {
+    Ok(FORMER_DIR.settle(storm_local_dir)?)
+}
 
 /// Reason why a nimbus could not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +117,7 @@ pub struct Nimbus {
     stop: CancellationToken,
     refusal: TreeRefusal,
     api_accepts: watch::Sender<bool>,
-    _identity: LockedDir<NimbusId>,
+    _identity: Arc<LockedDir<NimbusId>>,
 }
 
 /// Connections of a nimbus to other nimbuses and to external stores of metrics. A nimbus makes none
@@ -166,6 +190,8 @@ fn assemble(
 ) -> Result<Nimbus, Error> {
     let me = identity.id.clone();
     let tasks = Tasks::new(stop.child_token());
+    let identity = Arc::new(identity);
+    identity.keep(&tasks);
     // No task uses the tree before its layout is checked.
     let (tree, refusal) = CheckedTree::start(tree, OnEmpty::Create, &tasks);
     let tree: Arc<dyn Tree> = tree;

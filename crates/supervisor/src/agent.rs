@@ -19,7 +19,7 @@ use crate::{
     assignments::AssignmentsState,
     failures::{Failure, FailureReporter},
     launch::{self, Launcher},
-    localize::Localizer,
+    localize::{self, Localizer},
     process::{ExitReport, ProcessId},
     slot::{Blob, Launched, Observed, Progress, SlotAction, SlotState, Target, WorkerTimeouts},
     slot_runtime::{SlotRuntime, new_worker_id},
@@ -85,6 +85,8 @@ pub(super) enum Event {
     Exited { port: Port, worker: WorkerId, report: ExitReport },
     /// The heartbeat files were read.
     HeartbeatsRead(Vec<(Port, WorkerId, Option<HeartbeatFile>)>),
+    /// Blobs that were listed are not on the disk any more.
+    BlobsGone(Vec<BlobKey>),
     /// A deadline may have passed.
     TimePassed,
     /// The supervisor must stop.
@@ -106,7 +108,7 @@ pub(super) struct Sources {
 /// The agent of one host.
 #[derive(Debug)]
 pub struct Agent {
-    pub(super) identity: LockedDir<SupervisorId>,
+    pub(super) identity: Arc<LockedDir<SupervisorId>>,
     pub(super) store: Store,
     pub(super) refusal: TreeRefusal,
     pub(super) options: Options,
@@ -294,6 +296,7 @@ impl Agent {
                 }
             }
             Event::HeartbeatsRead(heartbeats) => self.on_heartbeats_read(heartbeats),
+            Event::BlobsGone(keys) => keys.iter().for_each(|key| self.localizer.lost(key)),
             Event::AssignmentsChanged | Event::TimePassed | Event::StopAsked | Event::Broken => {}
         }
     }
@@ -455,6 +458,7 @@ impl Agent {
         }
         if housekeep {
             self.timers.housekeeping_due = now.plus(HOUSEKEEPING_PERIOD);
+            self.put_back();
         }
         self.timers.heartbeats_due = None;
         let occupied = self
@@ -477,6 +481,30 @@ impl Agent {
             let heartbeats = blocking::run(read).await;
             // Fails only when the agent is gone.
             let _agent_is_gone = events.send(Event::HeartbeatsRead(heartbeats)).await;
+        });
+    }
+
+    /// Writes deleted entries of the ledger again, and looks for deleted blobs, in a separate task.
+    fn put_back(&self) {
+        let running = self.slots.iter().filter(|(_, slot)| slot.is_alive());
+        let entries: Vec<_> = running
+            .filter_map(|(port, slot)| {
+                let (worker, desired) = slot.occupied_by()?;
+                Some((*port, worker.clone(), desired.clone(), slot.process?))
+            })
+            .collect();
+        let (ledger, blobs) = (self.launcher.ledger.clone(), self.localizer.present());
+        let events = self.launcher.events.clone();
+        self.tasks.start("put back", OnExit::Ignore, async move {
+            let gone = blocking::run(move || {
+                entries.into_iter().for_each(|entry| ledger.put_back(entry));
+                localize::missing(&blobs)
+            });
+            let gone = gone.await;
+            if !gone.is_empty() {
+                // Fails only when the agent is gone.
+                let _agent_is_gone = events.send(Event::BlobsGone(gone)).await;
+            }
         });
     }
 

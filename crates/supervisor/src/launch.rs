@@ -1,6 +1,10 @@
 //! One launch as a task: prepare, start, record, watch, clean up.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio::sync::mpsc;
 use tracing::{error, warn};
@@ -25,7 +29,7 @@ use stormkeeper_topology_package::launch::LaunchSpec;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     /// The blob was present earlier and has disappeared.
-    #[error("the topology's code is no longer on this host")]
+    #[error("the topology's code is no longer on this host, or is damaged")]
     CodeIsGone,
     #[error("cannot prepare {}: {source}", path.display())]
     Prepare { path: PathBuf, source: io::Error },
@@ -38,6 +42,12 @@ pub(super) enum Error {
 
 fn error_cause(error: &process::Error) -> String {
     std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default()
+}
+
+/// Returns whether the code of a topology is there with a topology that can be read.
+fn is_whole(code: &Path) -> bool {
+    let bytes = std::fs::read(code.join(TOPOLOGY_FILE));
+    bytes.is_ok_and(|bytes| serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_ok())
 }
 
 /// Launches workers and watches their processes, each in a separate task, so that a slow disk or
@@ -102,7 +112,7 @@ impl Launcher {
         let spec = self.spec(port, worker, desired, code);
         let (ledger, for_disk, intent) = (self.ledger.clone(), spec.clone(), desired.clone());
         let prepare = move || {
-            if !for_disk.code.join(TOPOLOGY_FILE).is_file() {
+            if !is_whole(&for_disk.code) {
                 return Err(Error::CodeIsGone);
             }
             worker_dir::prepare(&for_disk)

@@ -17,7 +17,7 @@ use tracing::error;
 
 use crate::{process::ProcessId, slot::DesiredWorker};
 use stormkeeper_model::{Port, WorkerId};
-use stormkeeper_runtime::fs::atomic_file;
+use stormkeeper_runtime::fs::{atomic_file, modes};
 
 const DIR: &str = "ledger";
 
@@ -65,7 +65,7 @@ impl Ledger {
     /// If its directory cannot be created.
     pub(crate) fn open(local_dir: &Path) -> io::Result<Self> {
         let dir = local_dir.join(DIR);
-        fs::create_dir_all(&dir)?;
+        modes::create_dir_all(&dir)?;
         Ok(Self { dir, boot: boot_id(), writing: Arc::default() })
     }
 
@@ -143,6 +143,29 @@ impl Ledger {
         self.write(port, worker, desired, Some(process))
     }
 
+    /// Writes the entry of a running worker again if its file was deleted: the next supervisor
+    /// would otherwise end the worker as unknown.
+    pub(crate) fn put_back(
+        &self,
+        (port, worker, desired, process): (Port, WorkerId, DesiredWorker, ProcessId),
+    ) {
+        let is_missing = || {
+            fs::symlink_metadata(self.path(port)).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        };
+        if !is_missing() {
+            return;
+        }
+        match self.write(port, &worker, &desired, Some(process)) {
+            Ok(()) => {
+                error!(%port, %worker, "the entry of a running worker in the ledger was deleted: put back")
+            }
+            Err(error) => error!(
+                %port, %worker, %error,
+                "the entry of a running worker in the ledger was deleted and cannot be put back; retrying"
+            ),
+        }
+    }
+
     fn write(
         &self,
         port: Port,
@@ -154,6 +177,8 @@ impl Ledger {
             Entry { worker: worker.clone(), desired: desired.clone(), process, boot: self.boot.clone() };
         let bytes = serde_json::to_vec(&Stored { v: FORMAT, entry })?;
         let _guard = self.writing();
+        // It may have been deleted since the start.
+        modes::create_dir_all(&self.dir)?;
         atomic_file::write(&self.path(port), &bytes)
     }
 

@@ -45,6 +45,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use agent::Agent;
 pub use options::Options;
+pub use start::data_dir;
 pub use status::Status;
 
 use crate::process::Processes;

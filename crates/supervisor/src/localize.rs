@@ -32,7 +32,7 @@ use stormkeeper_model::{
 };
 use stormkeeper_runtime::{
     blocking, error_chain,
-    fs::atomic_file,
+    fs::{atomic_file, modes},
     tasks::{OnExit, Tasks},
 };
 
@@ -40,6 +40,9 @@ const DIR: &str = "blobs";
 
 /// Part of every temporary name; no blob key contains it.
 const TEMPORARY: &str = ".tmp-";
+
+/// Suffix of a damaged blob; no blob key ends with it.
+const DAMAGED: &str = ".damaged";
 
 /// Bounds of the pause between two attempts to fetch a blob.
 const RETRY: Delays = Delays::between(Duration::from_millis(500), Duration::from_secs(30));
@@ -99,15 +102,25 @@ impl Localizer {
         tasks: &Tasks,
     ) -> io::Result<(Self, mpsc::Receiver<BlobKey>)> {
         let dir = local_dir.join(DIR);
-        fs::create_dir_all(&dir)?;
+        modes::create_dir_all(&dir)?;
         let mut blobs = BTreeMap::new();
         for file in fs::read_dir(&dir)? {
             let file = file?;
             let name = file.file_name();
-            if let Some(key) = name.to_str().and_then(|name| name.parse().ok()) {
-                blobs.insert(key, Local::Present { unused_since: None });
-            } else if name.to_string_lossy().contains(TEMPORARY) {
-                remove_all(&file.path());
+            let Some(name) = name.to_str() else { continue };
+            let is_temporary = |name: &str| {
+                name.split_once(TEMPORARY).is_some_and(|(key, _)| key.parse::<BlobKey>().is_ok())
+            };
+            match name.parse() {
+                Ok(key) if file.file_type()?.is_dir() => {
+                    blobs.insert(key, Local::Present { unused_since: None });
+                }
+                // Anything else is not ours.
+                Ok(_) => {
+                    warn!(path = %file.path().display(), "not a directory: not a blob of this supervisor")
+                }
+                Err(_) if is_temporary(name) => remove_all(&file.path()),
+                Err(_) => {}
             }
         }
         let (arrivals, arrived) = mpsc::channel(ARRIVALS);
@@ -150,6 +163,7 @@ impl Localizer {
         for key in outdated {
             info!(blob = %key, "removing a blob that no slot uses");
             self.remove(&key);
+            remove_all(&self.fetcher.dir.join(format!("{key}{DAMAGED}")));
         }
         for key in wanted {
             if !self.blobs.contains_key(key) {
@@ -163,12 +177,32 @@ impl Localizer {
         self.blobs.insert(key, Local::Present { unused_since: None });
     }
 
-    /// Removes a blob that was present and is damaged; it is fetched again while it is needed.
+    /// Puts a blob aside that was present and is missing or damaged; it is fetched again while it
+    /// is needed. Only the last damaged copy of a blob is kept.
     pub(super) fn lost(&mut self, key: &BlobKey) {
-        warn!(blob = %key, "a localized blob is missing on disk: fetching it again");
-        if self.blobs.remove(key).is_some() {
-            self.remove(key);
+        if self.blobs.remove(key).is_none() {
+            return;
         }
+        let (dir, aside) = (self.dir_of(key), self.fetcher.dir.join(format!("{key}{DAMAGED}")));
+        remove_all(&aside);
+        match fs::rename(&dir, &aside) {
+            Ok(()) => {
+                warn!(blob = %key, kept = %aside.display(), "a localized blob is damaged: put aside, and fetched again");
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                warn!(blob = %key, "a localized blob is missing on disk: fetching it again");
+            }
+            Err(error) => {
+                warn!(blob = %key, %error, "a damaged blob cannot be put aside: removing it");
+                self.remove(key);
+            }
+        }
+    }
+
+    /// The blobs that are present, with their directories.
+    pub(super) fn present(&self) -> Vec<(BlobKey, PathBuf)> {
+        let present = self.blobs.iter().filter(|(_, local)| matches!(local, Local::Present { .. }));
+        present.map(|(key, _)| (key.clone(), self.dir_of(key))).collect()
     }
 
     /// Removes a blob. Its name is free at once, its disk space a little later.
@@ -223,6 +257,10 @@ impl Fetcher {
 
     async fn localize(&self, key: &BlobKey) -> Result<(), Error> {
         let download = Temporary(self.temporary(key, "tar"));
+        let dir = self.dir.clone();
+        // It may have been deleted since the start.
+        let created = blocking::run(move || modes::create_dir_all(&dir)).await;
+        created.map_err(|source| Error::Place { path: self.dir.clone(), source })?;
         self.download(key, &download.0).await?;
         let (unpacked, dir) = (Temporary(self.temporary(key, "dir")), self.dir_of(key));
         // Not cancelled in between: the task ends by itself and removes its temporary files.
@@ -251,6 +289,13 @@ impl Fetcher {
         }
         Err(last)
     }
+}
+
+/// Returns the blobs whose directories do not exist. Blocks.
+pub(super) fn missing(blobs: &[(BlobKey, PathBuf)]) -> Vec<BlobKey> {
+    let is_missing =
+        |dir: &Path| fs::symlink_metadata(dir).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    blobs.iter().filter(|(_, dir)| is_missing(dir)).map(|(key, _)| key.clone()).collect()
 }
 
 /// Syncs an unpacked blob to disk and renames it to its final name.

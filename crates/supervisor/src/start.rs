@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -39,7 +39,7 @@ use stormkeeper_coordination::{
 use stormkeeper_model::{Port, SupervisorId, backoff::Delays, clock::Clock};
 use stormkeeper_runtime::{
     blocking,
-    fs::{LayoutFile, LockedDir},
+    fs::{FormerDir, LayoutFile, LockedDir, modes},
     tasks::{OnExit, Tasks},
     watch,
 };
@@ -51,6 +51,30 @@ pub(super) const LAYOUT: LayoutFile = LayoutFile {
     remedy: "set another storm.local.dir, or stop the supervisor and its workers and move the directory away: a new \
              supervisor then fetches the blobs again",
 };
+
+/// The files of a supervisor in `storm.local.dir` itself, where earlier builds kept them. Workers that
+/// run since then write to their directories and start components in unpacked blobs by the former
+/// paths, so these paths become links.
+const FORMER_DIR: FormerDir = FormerDir {
+    layout: LayoutFile { traces: &["supervisor-id"], ..LAYOUT },
+    moved: &["supervisor-id", "ledger"],
+    linked: &["blobs", "workers"],
+};
+
+/// Returns the data directory of a supervisor in `storm_local_dir`, after files of an earlier build
+/// were moved there. Workers that run are not disturbed. Blocks.
+///
+/// # Errors
+/// [`Error::Identity`] if they cannot be moved.
+pub fn data_dir(storm_local_dir: &Path) -> Result<PathBuf, Error> {
+    let dir = FORMER_DIR.settle(storm_local_dir)?;
+    if dir != storm_local_dir {
+        // Where Storm has the workers and their logs. Without the link nothing but that path is missing.
+        let _no_link = modes::create_dir_all(&dir)
+            .and_then(|()| std::os::unix::fs::symlink("supervisor/workers", storm_local_dir.join("workers")));
+    }
+    Ok(dir)
+}
 
 /// Length of the agent's event queue; a task that sends one more event waits.
 const EVENTS: usize = 64;
@@ -83,6 +107,8 @@ impl Agent {
         let tree: Arc<dyn Tree> = tree;
         let store = Store::new(tree.clone());
         let (identity, ledger, entries) = open(&options).await?;
+        let identity = Arc::new(identity);
+        identity.keep(&tasks);
         let me = identity.id.clone();
         info!(supervisor = %me, local_dir = %options.local_dir.display(), "supervisor starting");
 

@@ -28,7 +28,10 @@ pub(super) async fn get_blob(State(api): State<Api>, PathPart(key): PathPart) ->
     let (path, bytes) = api.nimbus.blobs().file(&key).ok_or_else(missing)?;
     let file = match tokio::fs::File::open(&path).await {
         Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            api.nimbus.blobs().check_file(&key).await;
+            return Err(missing());
+        }
         Err(source) => return Err(internal(&blobs::Error::Disk { path, source })),
     };
     let headers = [

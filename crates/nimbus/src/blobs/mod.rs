@@ -6,6 +6,7 @@
 //! A missing blob is never a reason to remove a topology.
 
 pub(crate) mod copies;
+mod disk;
 pub(super) mod replicate;
 #[cfg(test)]
 mod tests;
@@ -46,7 +47,10 @@ use stormkeeper_model::{
     clock::{Clock, Monotonic},
     topology::Topology,
 };
-use stormkeeper_runtime::{blocking, error_chain, fs::atomic_file};
+use stormkeeper_runtime::{
+    blocking, error_chain,
+    fs::{atomic_file, modes},
+};
 use stormkeeper_topology_package::package;
 
 /// Time that an announcement may take before the caller gets an error; it continues in the
@@ -170,9 +174,9 @@ impl BlobStore {
         clock: Clock,
     ) -> Result<Self, Error> {
         let dir = local_dir.join("blobs");
-        std::fs::create_dir_all(&dir).map_err(|source| Error::Disk { path: dir.clone(), source })?;
+        modes::create_dir_all(&dir).map_err(|source| Error::Disk { path: dir.clone(), source })?;
         // Incomplete files of a crashed process; nothing is being written yet.
-        for name in names_in(&dir)?.iter().filter(|name| name.starts_with(TEMPORARY)) {
+        for name in names_in(&dir)?.iter().filter(|name| is_temporary(name)) {
             let path = dir.join(name);
             std::fs::remove_file(&path).map_err(|source| Error::Disk { path, source })?;
         }
@@ -215,8 +219,8 @@ impl BlobStore {
             return Ok(known);
         }
         let path = self.path(key);
-        let topology = blocking::run(move || read_topology(&path)).await?;
-        Ok(Some(self.remember_topology(key, topology)))
+        let topology = blocking::run(move || read_topology(&path)).await;
+        self.known_after_read(key, topology).await
     }
 
     /// As [`BlobStore::topology`], and returns the turn that reading a topology takes.
@@ -230,7 +234,20 @@ impl BlobStore {
         }
         let path = self.path(key);
         let (turn, topology) = turn.run(move || read_topology(&path)).await;
-        (turn, topology.map(|topology| Some(self.remember_topology(key, topology))))
+        (turn, self.known_after_read(key, topology).await)
+    }
+
+    /// Remembers a topology that was read. A blob that cannot be read may have been deleted.
+    async fn known_after_read(
+        &self,
+        key: &BlobKey,
+        topology: Result<Topology, String>,
+    ) -> Result<Option<Arc<Topology>>, String> {
+        match topology {
+            Ok(topology) => Ok(Some(self.remember_topology(key, topology))),
+            Err(reason) if self.check_file(key).await => Err(reason),
+            Err(_) => Ok(None),
+        }
     }
 
     /// The topology in a blob if it is known without reading the blob: it is `Some(None)` if the
@@ -305,8 +322,10 @@ impl BlobStore {
         E: fmt::Display,
     {
         let disk = |source| Error::Disk { path: path.to_owned(), source };
-        let at = path.to_owned();
-        let mut file = blocking::run(move || File::create_new(at)).await.map_err(disk)?;
+        let (dir, at) = (self.shared.dir.clone(), path.to_owned());
+        // The directory may have been deleted since the start.
+        let create = move || modes::create_dir_all(&dir).and_then(|()| File::create_new(at));
+        let mut file = blocking::run(create).await.map_err(disk)?;
         let (mut digest, mut bytes) = (Sha256::new(), 0_u64);
         let mut body = std::pin::pin!(body);
         while let Some(chunk) = body.next().await {
@@ -350,6 +369,8 @@ impl BlobStore {
                 &self.holding(key),
                 record::encode(&BlobReplica { bytes, unknown_fields: record::UnknownFields::new() }),
             );
+            // It may have been deleted by hand.
+            self.shared.presence.verify(&self.holding(key));
             self.shared.presence.settled().await;
             Ok(())
         };
@@ -369,33 +390,6 @@ impl BlobStore {
                 result => return result,
             }
         }
-    }
-
-    /// Checks the sha256 of every blob on disk; a file whose bytes do not match its name is
-    /// removed.
-    pub(super) async fn scan_disk(&self) -> Result<(), Error> {
-        let dir = self.shared.dir.clone();
-        let names = blocking::run(move || names_in(&dir)).await?;
-        for name in names {
-            let path = self.shared.dir.join(&name);
-            let Ok(key) = name.parse::<BlobKey>() else { continue };
-            if self.holds(&key) {
-                continue;
-            }
-            let checked = path.clone();
-            match blocking::run(move || hash(&checked)).await {
-                Ok((found, bytes)) if found == key => {
-                    let used = self.shared.clock.monotonic();
-                    self.lock().insert(key.clone(), StoredBlob { bytes, used, topology: None });
-                }
-                Ok((found, _)) => {
-                    warn!(blob = %key, %found, "the bytes of a blob on disk do not match its name: removed");
-                    remove(&path).await;
-                }
-                Err(error) => warn!(blob = %key, %error, "a blob on disk cannot be read: ignored"),
-            }
-        }
-        Ok(())
     }
 
     /// Lists the blobs with their sizes and the times of their last use.
@@ -456,6 +450,13 @@ async fn remove(path: &Path) {
     if let Err(error) = blocking::run(move || std::fs::remove_file(doomed)).await {
         warn!(path = %path.display(), %error, "could not remove a file");
     }
+}
+
+/// Returns whether a name is one of [`BlobStore::temporary`]: `tmp-PID-NUMBER`.
+fn is_temporary(name: &str) -> bool {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let parts = name.strip_prefix(TEMPORARY).and_then(|numbers| numbers.split_once('-'));
+    parts.is_some_and(|(pid, n)| is_number(pid) && is_number(n))
 }
 
 fn names_in(dir: &Path) -> Result<Vec<String>, Error> {

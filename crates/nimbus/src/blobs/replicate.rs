@@ -25,8 +25,9 @@ const RETRY: Delays = Delays::between(Duration::from_millis(500), Duration::from
 /// Shortest time between two passes.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 
-/// Longest time between two passes over unused blobs, if no event causes one earlier.
-const REVIEW_PERIOD: Duration = Duration::from_secs(60);
+/// Longest time between two passes, if no event causes one earlier: an operator sees within ten
+/// seconds that a blob was deleted from the disk.
+const REVIEW_PERIOD: Duration = Duration::from_secs(5);
 
 /// Copies blobs from other nimbuses.
 pub(crate) struct Replicator {
@@ -60,12 +61,19 @@ impl Replicator {
             warn!(%error, "could not list the blobs on disk: ignored until the next start");
         }
         let mut backoff = backoff();
-        let (mut announced, mut retries) = (BTreeSet::new(), BTreeMap::new());
+        let mut retries = BTreeMap::new();
+        let mut check_due = self.blobs.shared.clock.monotonic();
         loop {
             let Observation { view, fresh, .. } = self.observations.borrow_and_update().clone();
             let mut wait = REVIEW_PERIOD;
+            // Each pass after a change of the view would be too often for a host with many blobs.
+            let now = self.blobs.shared.clock.monotonic();
+            if now >= check_due {
+                self.blobs.check_files().await;
+                check_due = now.plus(REVIEW_PERIOD);
+            }
             if fresh {
-                match self.announce(&mut announced).await {
+                match self.announce(&view).await {
                     true => backoff.reset(),
                     false => wait = backoff.next_delay(),
                 }
@@ -82,19 +90,18 @@ impl Replicator {
         }
     }
 
-    /// Announces the blobs that are on disk. Returns whether all are announced.
-    async fn announce(&self, announced: &mut BTreeSet<BlobKey>) -> bool {
+    /// Announces the blobs that are on disk and not announced in the view: at the start all of them,
+    /// later those whose announcement was deleted by hand. Returns whether all are announced.
+    pub(super) async fn announce(&self, view: &ClusterView) -> bool {
         for (key, bytes, _) in self.blobs.list() {
-            if announced.contains(&key) {
+            if view.blobs.get(&key).is_some_and(|holders| holders.contains(&self.me)) {
                 continue;
             }
             if let Err(error) = self.blobs.announce(&key, bytes).await {
                 warn!(blob = %key, %error, "could not announce a blob; retrying");
                 return false;
             }
-            announced.insert(key);
         }
-        announced.retain(|key| self.blobs.holds(key));
         true
     }
 

@@ -84,22 +84,72 @@ async fn a_failed_upload_leaves_neither_file_nor_announcement() {
 }
 
 #[tokio::test]
-async fn blobs_on_disk_are_checked_at_start_and_corrupt_ones_removed() {
+async fn blobs_on_disk_are_checked_at_start_and_corrupt_ones_put_aside() {
     let fixture = Fixture::new().await;
     let dir = fixture.dir.path().join("blobs");
     std::fs::create_dir_all(&dir).expect("made");
     let (good, bad) = (BlobKey::of(b"good"), BlobKey::of(b"bad"));
     for (name, bytes) in
-        [(good.as_str(), "good"), (bad.as_str(), "rotten"), ("tmp-1-1", "half"), ("notes", "mine")]
+        [(good.as_str(), "good"), (bad.as_str(), "rotten"), ("tmp-1-1", "half"), ("tmp-notes", "mine")]
     {
         std::fs::write(dir.join(name), bytes).expect("written");
     }
+    // As a supervisor of an earlier build left it, which shared the directory.
+    let unpacked = BlobKey::of(b"unpacked");
+    std::fs::create_dir(dir.join(unpacked.as_str())).expect("made");
     let store = fixture.store(100);
     store.scan_disk().await.expect("read");
-    assert!(store.holds(&good) && !store.holds(&bad));
-    let mut left = [good.as_str().to_owned(), "notes".to_owned()];
+    assert!(store.holds(&good) && !store.holds(&bad) && !store.holds(&unpacked));
+    let mut left = [good.to_string(), format!("{bad}.corrupt"), "tmp-notes".to_owned(), unpacked.to_string()];
     left.sort();
     assert_eq!(fixture.files(), left);
+    assert_eq!(std::fs::read(dir.join(format!("{bad}.corrupt"))).expect("kept"), b"rotten");
+}
+
+#[tokio::test]
+async fn a_blob_deleted_from_disk_is_withdrawn_and_can_be_stored_again() {
+    let fixture = Fixture::new().await;
+    let store = fixture.store(100);
+    let key = BlobKey::of(b"hello");
+    store.put(&key, body(b"hello")).await.expect("stored");
+    assert_eq!(store.check_files().await, 0);
+    std::fs::remove_dir_all(fixture.dir.path().join("blobs")).expect("deleted");
+    store.put(&BlobKey::of(b"other"), body(b"other")).await.expect("the directory is made again");
+    assert_eq!(store.check_files().await, 1);
+    assert!(!store.holds(&key));
+    store.shared.presence.settled().await;
+    assert_eq!(fixture.holders(&key).await, 0, "still announced");
+    store.put(&key, body(b"hello")).await.expect("stored again");
+    assert_eq!(fixture.holders(&key).await, 1);
+    std::fs::write(store.path(&key), "hell").expect("cut");
+    assert!(!store.check_file(&key).await && !store.holds(&key));
+}
+
+#[tokio::test]
+async fn a_topology_whose_blob_was_deleted_from_disk_is_missing() {
+    let fixture = Fixture::new().await;
+    let store = fixture.store(100);
+    let key = BlobKey::of(b"hello");
+    store.put(&key, body(b"hello")).await.expect("stored");
+    std::fs::remove_file(store.path(&key)).expect("deleted");
+    assert!(store.topology(&key).await.expect("no error").is_none());
+    assert!(!store.holds(&key));
+}
+
+#[tokio::test]
+async fn announcements_that_were_deleted_by_hand_come_back() {
+    let (fixture, clock) = (Fixture::new().await, Clock::manual(Timestamp::EPOCH));
+    let store = fixture.store_at(100, clock.clone());
+    let key = BlobKey::of(b"hello");
+    store.put(&key, body(b"hello")).await.expect("stored");
+    let tree = fixture.server.connect();
+    let me = layout::blob(&key).child("host-1").expect("a name");
+    for path in [&me, &layout::blob(&key), &layout::blobs()] {
+        tree.delete(path, None).await.expect("deleted");
+    }
+    let (_observer, replicator) = replicator(&store, &clock, ClusterView::default());
+    assert!(replicator.announce(&ClusterView::default()).await);
+    assert_eq!(fixture.holders(&key).await, 1);
 }
 
 #[tokio::test]

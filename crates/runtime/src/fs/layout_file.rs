@@ -11,7 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::atomic_file;
+use super::{atomic_file, modes};
 
 /// Version of the layout of data directories: of the files in them, their names and formats.
 pub const LAYOUT_VERSION: u32 = 2;
@@ -139,7 +139,7 @@ impl LayoutFile {
     }
 
     /// Returns whether the file is there with this layout.
-    fn is_present(&self, dir: &Path) -> Result<bool, Error> {
+    pub(super) fn is_present(&self, dir: &Path) -> Result<bool, Error> {
         let path = dir.join(FILE);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
@@ -197,7 +197,7 @@ impl LayoutFile {
 
     /// Writes the file: after a crash it is complete or absent.
     fn create(&self, dir: &Path, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(dir)?;
+        modes::create_dir_all(dir)?;
         let content = Content { v: FORMAT, layout: LAYOUT_VERSION, kind: self.kind.to_owned() };
         atomic_file::write(path, format!("{}\n", serde_json::to_string(&content)?).as_bytes())
     }

@@ -5,19 +5,34 @@ use std::{
     fmt::Display,
     fs::{self, File, TryLockError},
     io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use super::{FileLock, LayoutFile, atomic_file, layout_file};
+use tracing::{error, info};
+
+use super::{FileLock, LayoutFile, atomic_file, layout_file, modes};
+use crate::{
+    blocking, error_chain,
+    tasks::{OnExit, Tasks},
+};
 use stormkeeper_model::InvalidId;
+
+/// Period of looking for deleted files: an operator sees them in the log within ten seconds.
+const CHECK_PERIOD: Duration = Duration::from_secs(5);
 
 /// A locked directory and the id in it. The lock is held until this is dropped.
 #[derive(Debug)]
 pub struct LockedDir<Id> {
     /// The id of the daemon that owns the directory.
     pub id: Id,
-    _lock: FileLock,
+    dir: PathBuf,
+    layout: LayoutFile,
+    // Replaced if the directory is created again.
+    lock: Mutex<FileLock>,
 }
 
 /// Reason why a daemon cannot use a local directory.
@@ -42,6 +57,20 @@ pub enum Error {
         /// The locked directory.
         dir: PathBuf,
     },
+    /// A directory of an earlier build cannot be moved, because its new place is in use.
+    #[error(
+        "both {} and {} are directories of a {daemon}: move one of them away; which one the cluster knows, the file \
+         {daemon}-id in it tells. Nothing was changed",
+        former.display(), dir.display()
+    )]
+    Twice {
+        /// Kind of daemon.
+        daemon: &'static str,
+        /// The directory of the earlier build.
+        former: PathBuf,
+        /// The directory of this build.
+        dir: PathBuf,
+    },
     /// The file with the id holds something else.
     #[error("{} does not hold a {daemon} id; write the former id into it, or delete it to become a new {daemon}", path.display())]
     NotAnId {
@@ -63,15 +92,100 @@ impl<Id: FromStr<Err = InvalidId> + Display> LockedDir<Id> {
     pub fn acquire(dir: &Path, layout: &LayoutFile, host: &str) -> Result<Self, Error> {
         // Before the lock: its file must not appear in a directory of another layout.
         layout.check(dir)?;
-        fs::create_dir_all(dir).map_err(|source| Error::Io { path: dir.to_owned(), source })?;
+        modes::create_dir_all(dir).map_err(|source| Error::Io { path: dir.to_owned(), source })?;
         let lock = lock(dir, layout.kind)?;
         layout.check_or_create(dir)?;
-        Ok(Self { id: read_or_create_id(dir, layout.kind, host)?, _lock: lock })
+        let id = read_or_create_id(dir, layout.kind, host)?;
+        Ok(Self { id, dir: dir.to_owned(), layout: *layout, lock: Mutex::new(lock) })
+    }
+
+    /// Creates the directory with its identity, layout and lock again, if they were deleted while
+    /// the daemon runs: its next start would otherwise be another daemon. Returns whether something
+    /// was missing. Blocks.
+    ///
+    /// # Errors
+    /// [`Error`] if it cannot be created, or if another process uses the directory by now.
+    pub fn put_back(&self) -> Result<bool, Error> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Io { path, source }
+        };
+        let kind = self.layout.kind;
+        modes::create_dir_all(&self.dir).map_err(io(&self.dir))?;
+        let is_locked = self.is_lock_in_place();
+        if !is_locked {
+            let lock = lock(&self.dir, kind)?;
+            *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = lock;
+        }
+        // An operator may have deleted the traces of the daemon in part.
+        let layout = LayoutFile { traces: &[], ..self.layout };
+        let had_layout = layout.is_present(&self.dir)?;
+        if !had_layout {
+            layout.check_or_create(&self.dir)?;
+        }
+        let path = id_path(&self.dir, kind);
+        let had_id = path.try_exists().map_err(io(&path))?;
+        if !had_id {
+            atomic_file::write(&path, format!("{}\n", self.id).as_bytes()).map_err(io(&path))?;
+        }
+        Ok(!(is_locked && had_layout && had_id))
+    }
+
+    /// Returns whether the file that this process has locked is still the one in the directory.
+    fn is_lock_in_place(&self) -> bool {
+        let held = self.lock.lock().unwrap_or_else(PoisonError::into_inner).file().metadata();
+        let in_place = fs::metadata(lock_path(&self.dir, self.layout.kind));
+        let key = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
+        matches!((&held, &in_place), (Ok(held), Ok(in_place)) if key(held) == key(in_place))
     }
 }
 
-fn lock(dir: &Path, daemon: &'static str) -> Result<FileLock, Error> {
-    let path = dir.join(format!("{daemon}.lock"));
+impl<Id: FromStr<Err = InvalidId> + Display + Send + Sync + 'static> LockedDir<Id> {
+    /// Keeps the directory in place as [`LockedDir::put_back`] does, until `tasks` end or this is
+    /// dropped.
+    pub fn keep(self: &Arc<Self>, tasks: &Tasks) {
+        // The lock ends with its owner, not with this task.
+        let (this, dir) = (Arc::downgrade(self), self.dir.clone());
+        tasks.start("local directory", OnExit::Ignore, async move {
+            let mut last_failure = None;
+            loop {
+                tokio::time::sleep(CHECK_PERIOD).await;
+                let (Some(checked), dir) = (this.upgrade(), dir.display()) else { return };
+                match blocking::run(move || checked.put_back().map_err(|error| error_chain(&error))).await {
+                    Ok(was_missing) => {
+                        if was_missing {
+                            error!(
+                                %dir,
+                                "the data directory or a file in it was deleted while its daemon runs: put back \
+                                 identity, layout and lock"
+                            );
+                        } else if last_failure.is_some() {
+                            info!(%dir, "the data directory can be used again");
+                        }
+                        last_failure = None;
+                    }
+                    Err(reason) => {
+                        if last_failure.as_ref() != Some(&reason) {
+                            error!(%dir, reason, "the data directory cannot be used; retrying");
+                        }
+                        last_failure = Some(reason);
+                    }
+                }
+            }
+        });
+    }
+}
+
+fn lock_path(dir: &Path, daemon: &str) -> PathBuf {
+    dir.join(format!("{daemon}.lock"))
+}
+
+fn id_path(dir: &Path, daemon: &str) -> PathBuf {
+    dir.join(format!("{daemon}-id"))
+}
+
+pub(super) fn lock(dir: &Path, daemon: &'static str) -> Result<FileLock, Error> {
+    let path = lock_path(dir, daemon);
     let locked = File::options().create(true).append(true).open(&path).map_err(TryLockError::Error);
     match locked.and_then(|file| file.try_lock().map(|()| file)) {
         Ok(file) => Ok(FileLock::held(file)),
@@ -84,7 +198,7 @@ fn read_or_create_id<Id>(dir: &Path, daemon: &'static str, host: &str) -> Result
 where
     Id: FromStr<Err = InvalidId> + Display,
 {
-    let path = dir.join(format!("{daemon}-id"));
+    let path = id_path(dir, daemon);
     let not_an_id = |path| move |source| Error::NotAnId { daemon, path, source };
     match fs::read_to_string(&path) {
         Ok(text) => text.trim().parse().map_err(not_an_id(path)),
@@ -150,6 +264,30 @@ mod tests {
             assert!(matches!(refused, Error::Layout(layout_file::Error::Unversioned { .. })), "{refused}");
             assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 1);
         }
+    }
+
+    #[test]
+    fn deleted_directory_or_file_of_a_running_daemon_is_put_back_and_locked() {
+        let parent = tempfile::tempdir().expect("temporary directory");
+        let dir = parent.path().join("nimbus");
+        let first = acquire(&dir, "h").expect("free");
+        assert!(!first.put_back().expect("whole"));
+        let file = |name: &str| dir.join(name);
+        for deleted in ["nimbus-id", "layout", "nimbus.lock"] {
+            fs::remove_file(file(deleted)).expect("deleted");
+            assert!(first.put_back().expect("put back"), "{deleted}");
+            assert!(file(deleted).exists() && !first.put_back().expect("whole"), "{deleted}");
+        }
+        fs::remove_dir_all(&dir).expect("deleted");
+        assert!(first.put_back().expect("put back"));
+        let refused = acquire(&dir, "h").expect_err("in use");
+        assert!(matches!(refused, Error::InUse { .. }), "{refused}");
+        fs::remove_dir_all(&dir).expect("deleted");
+        let other = acquire(&dir, "h").expect("free");
+        let refused = first.put_back().expect_err("another process uses it");
+        assert!(matches!(refused, Error::InUse { .. }), "{refused}");
+        assert_ne!(other.id, first.id);
+        drop(other);
     }
 
     #[test]

@@ -2,10 +2,13 @@
 
 pub mod atomic_file;
 pub mod file_lock;
+pub mod former_dir;
 pub mod layout_file;
 pub mod locked_dir;
+pub mod modes;
 pub mod rotating_file;
 
 pub use file_lock::FileLock;
+pub use former_dir::FormerDir;
 pub use layout_file::LayoutFile;
 pub use locked_dir::LockedDir;

@@ -26,6 +26,7 @@ use super::{environment::WorkerEnvironment, leftovers::Leftovers};
 use crate::{
     logs,
     process::{Error, ExitReport, ProcessId, Processes, StopSignal, table},
+    start::LAYOUT,
 };
 use stormkeeper_model::WorkerId;
 use stormkeeper_runtime::{blocking, descendants, proc::ProcessStat};
@@ -54,7 +55,7 @@ pub struct OsProcesses {
 
 impl OsProcesses {
     /// Workers that run `program worker --spec …` and are identified by `supervisor_dir`, the
-    /// local directory of their supervisor. They get the variables of `environment`.
+    /// `storm.local.dir` of their supervisor. They get the variables of `environment`.
     pub fn new(program: PathBuf, supervisor_dir: PathBuf, environment: WorkerEnvironment) -> Self {
         // Fails only without a working directory; the path is kept as given then.
         let supervisor_dir = std::path::absolute(&supervisor_dir).unwrap_or(supervisor_dir);
@@ -237,8 +238,12 @@ impl Processes for OsProcesses {
 
 impl OsProcesses {
     async fn of_worker(&self, worker: &WorkerId) -> Vec<table::Entry> {
-        let (dir, worker) = (self.supervisor_dir.to_string_lossy().into_owned(), worker.clone());
-        blocking::run(move || table::of_worker(&dir, &worker)).await
+        // A worker that was launched before `storm.local.dir` was set to the parent of the data
+        // directory has the data directory in its environment.
+        let dirs = [&self.supervisor_dir, &self.supervisor_dir.join(LAYOUT.kind)];
+        let dirs = dirs.map(|dir| dir.to_string_lossy().into_owned());
+        let worker = worker.clone();
+        blocking::run(move || table::of_worker(&dirs, &worker)).await
     }
 }
 

@@ -32,17 +32,17 @@ pub(super) fn entry(pid: u32) -> io::Result<Option<Entry>> {
     Ok(proc::stat(pid)?.map(Entry::from))
 }
 
-/// Returns all processes of a worker that the supervisor in `supervisor_dir` launched.
+/// Returns all processes of a worker that a supervisor in one of `supervisor_dirs` launched.
 ///
 /// Processes are identified by their environment, which no other process writes and which children
 /// inherit, so a process that left the worker's process group is found as well.
-pub(super) fn of_worker(supervisor_dir: &str, worker: &WorkerId) -> Vec<Entry> {
+pub(super) fn of_worker(supervisor_dirs: &[String], worker: &WorkerId) -> Vec<Entry> {
     let pids = proc::pids().unwrap_or_default();
     pids.into_iter()
         .filter_map(|pid| entry(pid).ok().flatten())
         .filter(|entry| !entry.is_zombie)
         .filter_map(|entry| {
-            let is_component = is_of(entry.id.pid, supervisor_dir, worker)?;
+            let is_component = is_of(entry.id.pid, supervisor_dirs, worker)?;
             Some(Entry { is_component, ..entry })
         })
         .collect()
@@ -50,14 +50,16 @@ pub(super) fn of_worker(supervisor_dir: &str, worker: &WorkerId) -> Vec<Entry> {
 
 /// Returns whether a process of this worker is one of its components; `None` if the process belongs
 /// to none or to another worker.
-fn is_of(pid: u32, supervisor_dir: &str, worker: &WorkerId) -> Option<bool> {
+fn is_of(pid: u32, supervisor_dirs: &[String], worker: &WorkerId) -> Option<bool> {
     // Not readable: the process belongs to another user, and so to no worker of ours.
     let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let dir = format!("{SUPERVISOR_DIR_VARIABLE}={supervisor_dir}");
+    let is_ours = |has: &dyn Fn(&str) -> bool| {
+        supervisor_dirs.iter().any(|dir| has(&format!("{SUPERVISOR_DIR_VARIABLE}={dir}")))
+    };
     let worker = format!("{WORKER_VARIABLE}={worker}");
     let has = |wanted: &str| environment.split(|b| *b == 0).any(|variable| variable == wanted.as_bytes());
     let component = format!("{COMPONENT_VARIABLE}=");
     let is_component =
         || environment.split(|b| *b == 0).any(|variable| variable.starts_with(component.as_bytes()));
-    (has(&dir) && has(&worker)).then(is_component)
+    (is_ours(&has) && has(&worker)).then(is_component)
 }

@@ -1,6 +1,7 @@
 //! Tests of an agent on a memory tree with fake processes, under paused time.
 
 mod absent_records;
+mod directory;
 mod fake;
 mod real;
 mod stops;

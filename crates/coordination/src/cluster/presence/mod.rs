@@ -103,6 +103,16 @@ impl Presence {
         });
     }
 
+    /// Compares an ephemeral that is kept with the tree, and creates it again if it was deleted.
+    pub fn verify(&self, ephemeral: &Ephemeral) {
+        self.change(|desired| {
+            let path = ephemeral.path();
+            if desired.kept.contains_key(&path) {
+                desired.dirty.insert(path);
+            }
+        });
+    }
+
     /// Deletes an ephemeral and stops keeping it.
     pub fn withdraw(&self, ephemeral: &Ephemeral) {
         self.withdraw_at(&ephemeral.path());

@@ -1,0 +1,44 @@
+//! Files that are deleted or damaged under a running supervisor.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn deleted_directory_of_a_running_supervisor_is_put_back_and_its_workers_stay() {
+    let world = World::new().await;
+    let supervisor = world.supervisor().await;
+    world.assign(&supervisor.me, &[(1, &[(6700, 5)])]).await;
+    world.running_is(&[(6700, 1)]).await;
+    supervisor.slot_is(6700, "running").await;
+    let id = fs::read_to_string(world.path("supervisor-id")).expect("read");
+    for name in ["supervisor-id", "supervisor.lock", "layout", "ledger", "blobs"] {
+        let path = world.path(name);
+        if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.expect("deleted");
+    }
+    world.pass(20).await;
+    assert_eq!(fs::read_to_string(world.path("supervisor-id")).expect("put back"), id);
+    for name in ["supervisor.lock", "layout", "ledger/6700.json"] {
+        assert!(world.path(name).exists(), "{name} was not put back");
+    }
+    assert_eq!((world.processes.running().len(), world.processes.n_launched()), (1, 1));
+    supervisor.stop().await;
+    // The next supervisor adopts the worker.
+    let supervisor = world.supervisor().await;
+    world.pass(20).await;
+    assert_eq!((world.processes.running().len(), world.processes.n_launched()), (1, 1));
+    supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn damaged_code_is_put_aside_and_not_run() {
+    let world = World::new().await;
+    let supervisor = world.supervisor().await;
+    let code = world.path("blobs").join(blob(1).as_str());
+    fs::write(code.join("topology.json"), "{\"na").expect("cut");
+    world.assign(&supervisor.me, &[(1, &[(6700, 5)])]).await;
+    world.pass(10).await;
+    supervisor.slot_is(6700, "localizing").await;
+    assert_eq!(world.processes.n_launched(), 0);
+    let aside = world.path("blobs").join(format!("{}.damaged", blob(1)));
+    assert_eq!(fs::read_to_string(aside.join("topology.json")).expect("kept"), "{\"na");
+    supervisor.stop().await;
+}
