@@ -13,6 +13,7 @@ mod history;
 mod life;
 mod live_control;
 mod log_pairs;
+mod local_dir;
 mod lost_disk;
 mod lost_host;
 mod old_layout;

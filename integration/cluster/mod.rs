@@ -3,6 +3,7 @@
 
 mod process;
 mod proxy;
+mod reaper;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,6 +28,7 @@ use stormkeeper_runtime::{tasks::Tasks, test_support::wait_until};
 
 pub(crate) use process::{Daemon, Process, free_ports, kill9, processes_with, signal};
 pub(crate) use proxy::{Mode, Proxy};
+pub(crate) use reaper::Reaper;
 
 /// Timeout of every wait, much longer than any expected delay. A test that reaches it has failed.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -98,6 +100,7 @@ pub(crate) struct Cluster {
     pub(crate) tree: Arc<dyn Tree>,
     apis: Vec<String>,
     dir: tempfile::TempDir,
+    _reaper: Reaper,
     _tasks: Tasks,
 }
 
@@ -148,7 +151,9 @@ impl Cluster {
         let root: TreePath = ROOT.parse().expect("valid path");
         let tree = ZooKeeperTree::connect(zookeeper.options(root), fastrand::Rng::new(), &tasks);
         let (nimbuses, supervisors, proxies, apis) = (vec![], vec![], vec![], vec![]);
-        let mut cluster = Self { zookeeper, nimbuses, supervisors, proxies, tree, apis, dir, _tasks: tasks };
+        let _reaper = Reaper::start(dir.path());
+        let mut cluster =
+            Self { zookeeper, nimbuses, supervisors, proxies, tree, apis, dir, _reaper, _tasks: tasks };
         let ports = free_ports(shape.nimbuses + shape.supervisors * N_SLOTS);
         let (apis, slots) = ports.split_at(shape.nimbuses);
         for (i, port) in apis.iter().enumerate() {
@@ -176,12 +181,15 @@ impl Cluster {
             servers = proxy.addresses().to_vec();
             self.proxies.push(proxy);
         }
+        let local_dir = match extra.contains("storm.local.dir:") {
+            true => String::new(),
+            false => format!("storm.local.dir: {}\n", dir.display()),
+        };
         let config = format!(
             "storm.zookeeper.servers: {servers:?}\nstorm.zookeeper.root: {ROOT}\n\
              storm.zookeeper.session.timeout: {}\nstorm.local.hostname: 127.0.0.1\n\
-             storm.local.dir: {}\ntask.heartbeat.frequency.secs: 1\n{extra}",
+             {local_dir}task.heartbeat.frequency.secs: 1\n{extra}",
             SESSION_TIMEOUT.as_millis(),
-            dir.display()
         );
         fs::write(dir.join("storm.yaml"), config).expect("a configuration");
         Daemon::start(kind, &name, &dir)

@@ -245,6 +245,7 @@ fn launch_defaults(config: &Config) -> LaunchDefaults {
         settings: config.topology_defaults(),
         on_stop: OnStop::LeaveWorkers,
         withheld_variables: Vec::new(),
+        abandoned_after: timing.abandoned_after,
     }
 }
 

@@ -357,6 +357,13 @@ pub const KEYS: &[Key] = &[
     key("ui.host", Kind::Address, "\"0.0.0.0\"", "The address on which the API of a nimbus listens."),
     key("ui.port", Kind::Port, "8080", "The port of the API of a nimbus; 0 selects any free port."),
     key(
+        "worker.abandoned.secs",
+        Kind::Secs(1, 30 * 24 * 3600),
+        "3600",
+        "How long a worker runs on whose directory was removed, whose supervisor is gone and which does not reach \
+         ZooKeeper; then it ends with its components.",
+    ),
+    key(
         "worker.heartbeat.frequency.secs",
         Kind::Secs(1, 3600),
         "1",

@@ -26,6 +26,8 @@ pub struct WorkerTiming {
     pub subprocess_timeout: Duration,
     /// Period of metric reports.
     pub metric_report_period: Duration,
+    /// Time after which a worker that nobody owns any more ends.
+    pub abandoned_after: Duration,
 }
 
 impl Config {
@@ -207,6 +209,7 @@ impl Config {
             task_heartbeat_period: self.duration("task.heartbeat.frequency.secs"),
             subprocess_timeout: self.duration("supervisor.worker.timeout.secs"),
             metric_report_period: self.duration("worker.metric.report.frequency.secs"),
+            abandoned_after: self.duration("worker.abandoned.secs"),
         }
     }
 

@@ -48,6 +48,7 @@ async fn run_file(file: &Path, dir: &Path, idle: Duration) -> Result<Outcome, Er
             settings: config.topology_defaults(),
             on_stop: OnStop::StopWorkers,
             withheld_variables: Vec::new(),
+            abandoned_after: Duration::from_secs(3600),
         },
         until: Until { time: Some(Duration::from_secs(120)), idle: Some(idle) },
     };

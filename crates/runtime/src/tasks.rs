@@ -1,7 +1,8 @@
 //! Tasks with an owner. Tasks are spawned here and nowhere else.
 
-use std::{future::Future, time::Duration};
+use std::{any::Any, future::Future, panic::AssertUnwindSafe, time::Duration};
 
+use futures_util::FutureExt as _;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, error};
 
@@ -71,9 +72,14 @@ impl Tasks {
     {
         let cancel = self.cancel.clone();
         let guarded = async move {
-            let guard = CancelOnPanic { cancel: &cancel, name };
-            task.await;
-            std::mem::forget(guard);
+            // A panic in a task breaks an invariant of its owner. Nothing is logged while the panic
+            // unwinds: a second panic would end the process.
+            if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
+                let reason = panic_message(&*panic);
+                error!(task = name, reason, "task panicked; cancelling the other tasks of its owner");
+                cancel.cancel();
+                return;
+            }
             if ending == OnExit::StopOwner && !cancel.is_cancelled() {
                 error!(task = name, "task ended unexpectedly; cancelling the other tasks of its owner");
                 cancel.cancel();
@@ -98,19 +104,10 @@ impl Drop for Tasks {
     }
 }
 
-/// A panic in a task breaks an invariant of its owner, so the guard stops the owner.
-struct CancelOnPanic<'a> {
-    cancel: &'a CancellationToken,
-    name: &'static str,
-}
-
-impl Drop for CancelOnPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            error!(task = self.name, "task panicked; cancelling the other tasks of its owner");
-            self.cancel.cancel();
-        }
-    }
+/// Returns the text of a panic; most have one.
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without a text")
 }
 
 #[cfg(test)]
@@ -122,6 +119,31 @@ mod tests {
         let tasks = Tasks::default();
         tasks.start("forever", OnExit::Ignore, std::future::pending());
         assert!(tasks.stop(Duration::from_secs(5)).await);
+    }
+
+    /// A log that panics, as one that writes to a full disk may.
+    #[derive(Debug)]
+    struct PanickingLog;
+
+    impl std::io::Write for PanickingLog {
+        fn write(&mut self, _line: &[u8]) -> std::io::Result<usize> {
+            assert!(!std::thread::panicking(), "logged while a panic unwinds: the process would end");
+            Err(std::io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn panic_in_a_task_cancels_the_set_and_is_not_logged_while_it_unwinds() {
+        let log = tracing_subscriber::fmt().with_writer(|| PanickingLog).log_internal_errors(false).finish();
+        let _log = tracing::subscriber::set_default(log);
+        let tasks = Tasks::default();
+        tasks.start("broken", OnExit::Ignore, async { panic!("on purpose") });
+        tasks.cancelled().cancelled().await;
+        assert_eq!(panic_message(&"text"), "text");
     }
 
     #[tokio::test]

@@ -24,7 +24,7 @@ use crate::{
     slot::{Blob, Launched, Observed, Progress, SlotAction, SlotState, Target, WorkerTimeouts},
     slot_runtime::{SlotRuntime, new_worker_id},
     status::Status,
-    worker_dir::{self, HeartbeatFile},
+    worker_dir::{self, Heartbeat},
 };
 use stormkeeper_coordination::cluster::{
     checked_tree::TreeRefusal,
@@ -84,7 +84,7 @@ pub(super) enum Event {
     /// A worker's process has ended.
     Exited { port: Port, worker: WorkerId, report: ExitReport },
     /// The heartbeat files were read.
-    HeartbeatsRead(Vec<(Port, WorkerId, Option<HeartbeatFile>)>),
+    HeartbeatsRead(Vec<(Port, WorkerId, Heartbeat)>),
     /// Blobs that were listed are not on the disk any more.
     BlobsGone(Vec<BlobKey>),
     /// A deadline may have passed.
@@ -307,7 +307,7 @@ impl Agent {
         }
     }
 
-    fn on_heartbeats_read(&mut self, heartbeats: Vec<(Port, WorkerId, Option<HeartbeatFile>)>) {
+    fn on_heartbeats_read(&mut self, heartbeats: Vec<(Port, WorkerId, Heartbeat)>) {
         let now = self.clock.monotonic();
         // A delay of this process may have delayed the workers as well: they get the time for
         // another heartbeat.
@@ -315,13 +315,13 @@ impl Agent {
         self.timers.heartbeats_read_at = now;
         for (port, worker, heartbeat) in heartbeats {
             let Some(slot) = self.slots.get_mut(&port) else { continue };
-            if heartbeat.is_none() || (heartbeat == slot.heartbeat && !was_delayed) {
+            if !heartbeat.is_there() || (slot.heartbeat.as_ref() == Some(&heartbeat) && !was_delayed) {
                 continue;
             }
             if let Some(Launched { progress: Progress::Alive { heartbeat: seen }, .. }) = slot.launch(&worker)
             {
                 *seen = Some(now);
-                slot.heartbeat = heartbeat;
+                slot.note_heartbeat(port, heartbeat);
             }
         }
         let is_starting = self.slots.values().any(|slot| matches!(slot.state, SlotState::Starting { .. }));
@@ -461,18 +461,22 @@ impl Agent {
             self.put_back();
         }
         self.timers.heartbeats_due = None;
-        let occupied = self
-            .slots
-            .iter()
-            .filter_map(|(port, slot)| slot.occupied_by().map(|(worker, _)| (*port, worker.clone())));
-        let live: Vec<(Port, WorkerId)> = occupied.collect();
+        let occupied = self.slots.iter().filter_map(|(port, slot)| {
+            let (worker, _) = slot.occupied_by()?;
+            Some((*port, worker.clone(), slot.process, slot.heartbeat.clone()))
+        });
+        let live: Vec<_> = occupied.collect();
         let (local_dir, events) = (self.launcher.local_dir.clone(), self.launcher.events.clone());
         let read = move || {
             if housekeep {
-                worker_dir::housekeep(&local_dir, &live.iter().map(|(_, worker)| worker.clone()).collect());
+                worker_dir::housekeep(
+                    &local_dir,
+                    &live.iter().map(|(_, worker, ..)| worker.clone()).collect(),
+                );
             }
-            let heartbeats = live.into_iter().map(|(port, worker)| {
-                let heartbeat = worker_dir::heartbeat(&worker_dir::path(&local_dir, &worker));
+            let heartbeats = live.into_iter().map(|(port, worker, process, last)| {
+                let dir = worker_dir::path(&local_dir, &worker);
+                let heartbeat = Heartbeat::read(&dir, &worker, process, last.as_ref());
                 (port, worker, heartbeat)
             });
             heartbeats.collect()

@@ -141,6 +141,7 @@ impl Launcher {
             config_file: defaults.config_file.clone(),
             overrides: defaults.overrides.clone(),
             withheld_variables: defaults.withheld_variables.clone(),
+            abandoned_after: defaults.abandoned_after,
         }
     }
 

@@ -89,6 +89,8 @@ pub struct LaunchDefaults {
     pub on_stop: OnStop,
     /// Names of the supervisor's environment variables that workers do not get, for their logs.
     pub withheld_variables: Vec<String>,
+    /// Time after which a worker that nobody owns any more ends.
+    pub abandoned_after: Duration,
 }
 
 /// Why a supervisor cannot start or had to stop.

@@ -1,15 +1,20 @@
 //! A slot of this host: its state and its last launch.
 
+use tracing::warn;
+
 use crate::{
     process::ProcessId,
     slot::{DesiredWorker, Launched, Progress, SlotReason, SlotState},
     status::SlotStatus,
-    worker_dir::HeartbeatFile,
+    worker_dir::Heartbeat,
 };
 use stormkeeper_model::{
     Port, WorkerId,
     clock::{Clock, Monotonic},
 };
+
+/// Number of heartbeats in memory alone that are reported: one may be read before its file.
+const UNWRITTEN_HEARTBEATS: u32 = 2;
 
 /// A slot with its last launch, whose process may have ended.
 #[derive(Debug)]
@@ -20,8 +25,10 @@ pub(super) struct SlotRuntime {
     pub(super) process: Option<ProcessId>,
     /// The worker of the last launch.
     pub(super) desired: Option<DesiredWorker>,
-    /// The heartbeat file of the last launch, as last read.
-    pub(super) heartbeat: Option<HeartbeatFile>,
+    /// The heartbeat of the last launch, as last read.
+    pub(super) heartbeat: Option<Heartbeat>,
+    /// Number of heartbeats in a row that only the worker's memory had.
+    n_in_memory: u32,
     /// The id of the next launch.
     pub(super) next_worker_id: WorkerId,
     /// Reason of the last action.
@@ -38,6 +45,7 @@ impl SlotRuntime {
             process: None,
             desired: None,
             heartbeat: None,
+            n_in_memory: 0,
             next_worker_id,
             reason: None,
         }
@@ -57,9 +65,24 @@ impl SlotRuntime {
             process: Some(process),
             desired: Some(desired),
             heartbeat: None,
+            n_in_memory: 0,
             next_worker_id,
             reason: None,
         }
+    }
+
+    /// Keeps a heartbeat that has changed, and says once if its file has not.
+    pub(super) fn note_heartbeat(&mut self, port: Port, heartbeat: Heartbeat) {
+        let is_in_file = self.heartbeat.as_ref().is_none_or(|last| last.file != heartbeat.file);
+        self.n_in_memory = if is_in_file { 0 } else { self.n_in_memory.saturating_add(1) };
+        if self.n_in_memory == UNWRITTEN_HEARTBEATS {
+            let worker = self.launched.as_ref().map(|launched| launched.worker.to_string());
+            warn!(
+                %port, worker,
+                "a worker lives and cannot write its heartbeat file: its disk is full or its directory was deleted"
+            );
+        }
+        self.heartbeat = Some(heartbeat);
     }
 
     /// The launch `worker`, if it is still the last launch of the slot.

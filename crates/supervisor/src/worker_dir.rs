@@ -12,10 +12,11 @@ use std::{
 
 use tracing::warn;
 
-use crate::logs;
+use crate::{logs, process::ProcessId};
 use stormkeeper_metric_shipping::spool;
 use stormkeeper_model::WorkerId;
-use stormkeeper_topology_package::launch::LaunchSpec;
+use stormkeeper_runtime::fs::modes;
+use stormkeeper_topology_package::launch::{HEARTBEAT_MEMORY, LaunchSpec, SPEC_FILE};
 
 const DIR: &str = "workers";
 
@@ -37,6 +38,55 @@ pub(super) struct HeartbeatFile {
     content: Vec<u8>,
 }
 
+/// A heartbeat as read. Any change of it means that the worker is alive.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Heartbeat {
+    pub(super) file: Option<HeartbeatFile>,
+    /// The heartbeat in the worker's memory, read only if the file says nothing new.
+    pub(super) memory: Option<Vec<u8>>,
+}
+
+impl Heartbeat {
+    /// Reads the heartbeat of a worker after `last`. The file may be missing, or on a disk that
+    /// cannot be written: then the memory of the process shows whether the worker lives.
+    pub(super) fn read(
+        dir: &Path,
+        worker: &WorkerId,
+        process: Option<ProcessId>,
+        last: Option<&Self>,
+    ) -> Self {
+        let file = heartbeat(dir);
+        let last_memory = || last.and_then(|last| last.memory.clone());
+        if file.is_some() && file.as_ref() != last.and_then(|last| last.file.as_ref()) {
+            return Self { file, memory: last_memory() };
+        }
+        let memory = process.and_then(|process| memory_of(process, worker));
+        Self { file, memory: memory.or_else(last_memory) }
+    }
+
+    /// Returns whether there is one.
+    pub(super) fn is_there(&self) -> bool {
+        self.file.is_some() || self.memory.is_some()
+    }
+}
+
+/// Reads the memory in which a worker writes its heartbeat.
+fn memory_of(process: ProcessId, worker: &WorkerId) -> Option<Vec<u8>> {
+    use io::Read as _;
+
+    /// A worker opens this memory first, so its descriptor is one of the first.
+    const N_DESCRIPTORS: usize = 4096;
+    let name = format!("/memfd:{HEARTBEAT_MEMORY}{worker}");
+    let entries = fs::read_dir(format!("/proc/{}/fd", process.pid)).ok()?;
+    let mut descriptors = entries.take(N_DESCRIPTORS).filter_map(Result::ok).map(|entry| entry.path());
+    let is_it =
+        |path: &PathBuf| fs::read_link(path).is_ok_and(|target| target.to_string_lossy().starts_with(&name));
+    let found = descriptors.find(is_it)?;
+    let mut content = Vec::new();
+    fs::File::open(found).ok()?.take(MAX_HEARTBEAT_BYTES).read_to_end(&mut content).ok()?;
+    Some(content)
+}
+
 /// The directory of a worker.
 pub(super) fn path(local_dir: &Path, worker: &WorkerId) -> PathBuf {
     local_dir.join(DIR).join(worker.as_str())
@@ -46,11 +96,13 @@ pub(super) fn path(local_dir: &Path, worker: &WorkerId) -> PathBuf {
 /// worker to which it could belong.
 pub(super) fn prepare(spec: &LaunchSpec) -> io::Result<()> {
     if let Some(parent) = spec.dir.parent() {
-        fs::create_dir_all(parent)?;
+        modes::create_dir_all(parent)?;
     }
     fs::create_dir(&spec.dir)?;
     fs::create_dir(spec.dir.join("pids"))?;
     fs::create_dir(spec.dir.join("logs"))?;
+    // Whatever the umask of a caller that is no daemon.
+    modes::restrict(&spec.dir);
     fs::write(spec.path(), spec.encode()?)
 }
 
@@ -58,7 +110,7 @@ pub(super) fn prepare(spec: &LaunchSpec) -> io::Result<()> {
 pub(super) fn heartbeat(dir: &Path) -> Option<HeartbeatFile> {
     use io::Read as _;
 
-    // The worker replaces the file atomically, so a reader never sees a part of it.
+    // A reader may see a part of a heartbeat; that is a change as well.
     let file = fs::File::open(dir.join("heartbeat")).ok()?;
     let modified = file.metadata().ok()?.modified().ok();
     let mut content = Vec::new();
@@ -94,7 +146,9 @@ pub(super) fn housekeep(local_dir: &Path, live: &BTreeSet<WorkerId>) {
 }
 
 fn remove_old(local_dir: &Path, live: &BTreeSet<WorkerId>) -> io::Result<()> {
-    let dead = all(local_dir)?.into_iter().filter(|worker| !live.contains(worker));
+    // A directory without a launch spec is not ours.
+    let is_ours = |worker: &WorkerId| path(local_dir, worker).join(SPEC_FILE).exists();
+    let dead = all(local_dir)?.into_iter().filter(|worker| !live.contains(worker)).filter(is_ours);
     let mut dead: Vec<(SystemTime, PathBuf)> = dead
         .map(|worker| {
             let dir = path(local_dir, &worker);

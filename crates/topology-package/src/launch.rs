@@ -26,6 +26,13 @@ pub const WORKER_VARIABLE: &str = "STORMKEEPER_WORKER";
 /// Environment variable of every process of a component: the id of the component.
 pub const COMPONENT_VARIABLE: &str = "STORMKEEPER_COMPONENT";
 
+/// Beginning of the name of the memory (memfd) that holds the heartbeat of a worker; the id of the
+/// launch follows.
+pub const HEARTBEAT_MEMORY: &str = "stormkeeper-heartbeat-";
+
+/// Time for which a worker without an owner runs on, unless its supervisor sets it.
+const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
+
 /// One launch of a worker, as stored in [`SPEC_FILE`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LaunchSpec {
@@ -65,6 +72,15 @@ pub struct LaunchSpec {
     /// Names of the supervisor's environment variables that the worker does not get.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub withheld_variables: Vec<String>,
+    /// Time after which the worker ends if its directory was removed, its supervisor is gone and
+    /// ZooKeeper is not reached.
+    #[serde(rename = "abandoned_after_ms", with = "millis", default = "abandoned_after")]
+    pub abandoned_after: Duration,
+}
+
+/// The time for a spec of an older supervisor.
+fn abandoned_after() -> Duration {
+    ABANDONED_AFTER
 }
 
 /// The report period for a spec of an older supervisor.
@@ -183,6 +199,7 @@ mod tests {
             config_file: Some("/etc/storm.yaml".into()),
             overrides: vec!["ui.port=8081".to_owned()],
             withheld_variables: Vec::new(),
+            abandoned_after: Duration::from_secs(3600),
         }
     }
 

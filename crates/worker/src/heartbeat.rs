@@ -1,26 +1,16 @@
-//! Liveness: an ephemeral znode per task in the tree, and a heartbeat file for the supervisor.
+//! Liveness in the tree: an ephemeral znode per task.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
-    path::Path,
     sync::{Arc, Mutex},
 };
 
 use tokio::sync::{Notify, watch};
-use tracing::warn;
 
 use crate::{Options, counters::CounterRegistry};
 use stormkeeper_coordination::cluster::{layout::Ephemeral, presence::Presence, record};
 use stormkeeper_model::{TaskId, clock::Clock, heartbeat::TaskStatus};
-use stormkeeper_runtime::{
-    blocking,
-    fs::atomic_file,
-    tasks::{OnExit, Tasks},
-};
-
-/// Name of the heartbeat file in a worker's directory.
-pub const HEARTBEAT_FILE: &str = "heartbeat";
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
 /// Status of each task of this worker. Clones share the statuses.
 #[derive(Debug, Clone)]
@@ -137,38 +127,12 @@ pub fn start(
     });
 }
 
-/// Format of the heartbeat file.
-const FILE_FORMAT: &str = "v1";
-
-/// Writes the heartbeat file every `heartbeat_period`: its format, a growing number and our pid.
-/// The file depends on nothing but the disk, so that an unavailable tree does not look like a dead worker.
-pub(super) fn start_heartbeat_file(options: &Options, tasks: &Tasks) {
-    let (dir, period) = (options.spec.dir.clone(), options.spec.heartbeat_period);
-    tasks.start("heartbeat file", OnExit::StopOwner, async move {
-        let mut period = tokio::time::interval(period);
-        period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        for beat in 1_u64.. {
-            period.tick().await;
-            // The supervisor restarts a worker whose file is stale; here we can only log the reason.
-            if let Err(error) = write_heartbeat(&dir, beat).await {
-                warn!(%error, dir = %dir.display(), "cannot write the heartbeat file; the supervisor restarts this worker if that lasts");
-            }
-        }
-    });
-}
-
-async fn write_heartbeat(dir: &Path, beat: u64) -> io::Result<()> {
-    let (path, text) = (dir.join(HEARTBEAT_FILE), format!("{FILE_FORMAT} {beat} {}\n", std::process::id()));
-    // A worker does not survive a power loss, so its heartbeat need not either.
-    blocking::run(move || atomic_file::write_volatile(&path, text.as_bytes())).await
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::tests::options;
+    use crate::{heartbeat_file, owner::Owner, tests::options};
     use stormkeeper_coordination::{
         cluster::{layout, store::Store},
         tree::{Tree as _, memory::MemoryTree},
@@ -187,7 +151,7 @@ mod tests {
         let board = StatusBoard::new([TaskId(1), TaskId(2)]);
         let counters = CounterRegistry::default();
         start(board.clone(), presence, counters.clone(), &options, Clock::new(), &tasks);
-        start_heartbeat_file(&options, &tasks);
+        heartbeat_file::start(&options, &Owner::of(&options.spec), &tasks);
         let seen = |expected: [TaskStatus; 2]| {
             let (store, topology) = (store.clone(), options.spec.topology.clone());
             async move {
@@ -207,8 +171,8 @@ mod tests {
         board.set(TaskId(1), TaskStatus::Inactive);
         board.all_up().await;
         wait_until("the heartbeat advances", Duration::from_secs(30), || async {
-            let text =
-                std::fs::read_to_string(options.spec.dir.join(HEARTBEAT_FILE)).map_err(|e| e.to_string())?;
+            let text = std::fs::read_to_string(options.spec.dir.join(heartbeat_file::HEARTBEAT_FILE))
+                .map_err(|e| e.to_string())?;
             let [format, beat, pid] = text.split_whitespace().collect::<Vec<_>>()[..] else {
                 return Err(text.clone());
             };

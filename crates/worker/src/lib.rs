@@ -16,15 +16,18 @@
 //!
 //! Start with [`run`], then `assembly` (order of construction), then `task`.
 
+mod abandoned;
 mod assembly;
 pub mod counters;
 mod errors;
 pub mod follow;
 pub mod heartbeat;
+pub mod heartbeat_file;
 pub mod log;
 mod metrics;
 pub mod multilang;
 mod options;
+mod owner;
 mod settings;
 mod task;
 pub mod transport;
@@ -60,6 +63,8 @@ pub enum Ended {
     Stopped,
     /// The assignment no longer places these tasks in the worker's slot.
     Unassigned,
+    /// Nobody has owned the worker for a long time: see `abandoned`.
+    Abandoned,
 }
 
 /// Failure that ends a worker.
@@ -136,17 +141,23 @@ pub async fn run(
         );
     }
     let tasks = Tasks::default();
-    heartbeat::start_heartbeat_file(&options, &tasks);
+    let owner = owner::Owner::of(&options.spec);
+    heartbeat_file::start(&options, &owner, &tasks);
     // No part of the worker uses the tree before its layout is checked.
     let (tree, mut refusal) = CheckedTree::start(tree, OnEmpty::Wait, &tasks);
     let tree: Arc<dyn Tree> = tree;
     let presence = Presence::start(Arc::clone(&tree), &tasks);
+    let (dir, limit) = (options.spec.dir.clone(), options.spec.abandoned_after);
+    let abandoned = abandoned::abandoned(dir, owner, tree.session(), limit, clock.clone());
+    let mut abandoned = std::pin::pin!(abandoned);
     let store = Store::new(tree);
     let prepared = tokio::select! {
         // Cancel-safe: nothing was started yet.
         () = stop.cancelled() => return Ok(Ended::Stopped),
         // Cancel-safe: it only waits.
         refused = refusal.refused() => return Err(refused.into()),
+        // Cancel-safe: it only looks.
+        () = &mut abandoned => return Ok(Ended::Abandoned),
         prepared = assembly::prepare(&options, &store, &clock) => prepared?,
     };
     let Some(prepared) = prepared else {
@@ -160,6 +171,8 @@ pub async fn run(
         () = stop.cancelled() => Ok(Ended::Stopped),
         () = broken => Err(Error::Broken),
         () = worker.follow() => Ok(Ended::Unassigned),
+        // Cancel-safe: as above.
+        () = abandoned => Ok(Ended::Abandoned),
     };
     worker.stop().await;
     ended

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Mutex,
 };
@@ -86,6 +87,13 @@ impl Write for &RotatingFile {
         // A panic during a write leaves no state that could damage the next line.
         let mut open = self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let n_bytes = bytes.len() as u64;
+        // An operator may have deleted the log; without its folder, which this worker creates again,
+        // the lines go where nobody reads them.
+        if open.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
+            && let Ok(new) = Open::append(&self.path)
+        {
+            *open = new;
+        }
         if open.n_bytes > 0 && open.n_bytes + n_bytes > self.max_bytes {
             // On failure the file grows, see the type's doc; the next line retries the rotation.
             let _refused = self.rotate(&mut open);
@@ -135,6 +143,19 @@ mod tests {
         assert_eq!(lines(dir.path(), "worker.log.1"), Some(vec!["line 3".to_owned(), "a".to_owned()]));
         assert_eq!(lines(dir.path(), "worker.log.2"), Some(vec!["line 2".to_owned()]));
         assert_eq!(lines(dir.path(), "worker.log.3"), None);
+    }
+
+    #[test]
+    fn deleted_log_is_created_again() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let logs = dir.path().join("logs");
+        let file = RotatingFile::open(&logs, 1000, 3).expect("opened");
+        (&file).write_all(b"one\n").expect("written");
+        fs::remove_dir_all(&logs).expect("deleted");
+        (&file).write_all(b"two\n").expect("lost");
+        fs::create_dir(&logs).expect("put back");
+        (&file).write_all(b"three\n").expect("written");
+        assert_eq!(lines(&logs, "worker.log"), Some(vec!["three".to_owned()]));
     }
 
     #[test]

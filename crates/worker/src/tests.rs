@@ -62,6 +62,7 @@ pub(super) fn options(dir: &Path) -> Options {
         config_file: None,
         overrides: Vec::new(),
         withheld_variables: Vec::new(),
+        abandoned_after: Duration::from_secs(3600),
     };
     spec.into()
 }

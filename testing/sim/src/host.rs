@@ -154,5 +154,6 @@ fn defaults() -> LaunchDefaults {
         settings: Settings::new(),
         on_stop: OnStop::LeaveWorkers,
         withheld_variables: Vec::new(),
+        abandoned_after: Duration::from_secs(3600),
     }
 }

@@ -25,6 +25,7 @@ use stormkeeper_worker::{
     fake_worker::FakeWorkerMetrics,
     follow,
     heartbeat::{self, StatusBoard},
+    heartbeat_file,
     transport::Identity,
 };
 
@@ -131,7 +132,8 @@ impl FakeWorker {
                 if machine.is_hung(pid) {
                     return;
                 }
-                let written = std::fs::write(dir.join(heartbeat::HEARTBEAT_FILE), format!("v1 {n} {pid}\n"));
+                let written =
+                    std::fs::write(dir.join(heartbeat_file::HEARTBEAT_FILE), format!("v1 {n} {pid}\n"));
                 written.expect("the scratch directory can be written");
             }
         });

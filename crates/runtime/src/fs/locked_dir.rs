@@ -16,7 +16,7 @@ use tracing::{error, info};
 
 use super::{FileLock, LayoutFile, atomic_file, layout_file, modes};
 use crate::{
-    blocking, error_chain,
+    blocking, error_chain, proc,
     tasks::{OnExit, Tasks},
 };
 use stormkeeper_model::InvalidId;
@@ -33,6 +33,36 @@ pub struct LockedDir<Id> {
     layout: LayoutFile,
     // Replaced if the directory is created again.
     lock: Mutex<FileLock>,
+}
+
+/// The process that holds the lock of a directory, as its lock file says: pid and start time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder {
+    /// The pid.
+    pub pid: u32,
+    /// Start time in ticks since the boot of the host.
+    pub started: u64,
+}
+
+impl Holder {
+    /// Returns whether the process exists, or may exist. Blocks.
+    pub fn lives(self) -> bool {
+        match proc::stat(self.pid) {
+            Ok(Some(found)) => found.started == self.started && !found.is_zombie,
+            Ok(None) => false,
+            Err(_) => true,
+        }
+    }
+}
+
+impl FromStr for Holder {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers = text.trim().split_once(' ');
+        let parsed = numbers.and_then(|(pid, started)| Some((pid.parse().ok()?, started.parse().ok()?)));
+        parsed.map(|(pid, started)| Self { pid, started }).ok_or_else(|| format!("{text:?} names no process"))
+    }
 }
 
 /// Reason why a daemon cannot use a local directory.
@@ -188,10 +218,25 @@ pub(super) fn lock(dir: &Path, daemon: &'static str) -> Result<FileLock, Error> 
     let path = lock_path(dir, daemon);
     let locked = File::options().create(true).append(true).open(&path).map_err(TryLockError::Error);
     match locked.and_then(|file| file.try_lock().map(|()| file)) {
-        Ok(file) => Ok(FileLock::held(file)),
+        Ok(file) => {
+            // Without it, workers do not know whether their supervisor runs; they then assume it.
+            let _unknown = write_holder(&file);
+            Ok(FileLock::held(file))
+        }
         Err(TryLockError::WouldBlock) => Err(Error::InUse { daemon, dir: dir.to_owned() }),
         Err(TryLockError::Error(source)) => Err(Error::Io { path, source }),
     }
+}
+
+fn write_holder(mut file: &File) -> io::Result<()> {
+    use io::Write as _;
+
+    let pid = std::process::id();
+    file.set_len(0)?;
+    if let Some(me) = proc::stat(pid)? {
+        file.write_all(format!("{pid} {}\n", me.started).as_bytes())?;
+    }
+    Ok(())
 }
 
 fn read_or_create_id<Id>(dir: &Path, daemon: &'static str, host: &str) -> Result<Id, Error>
@@ -251,6 +296,11 @@ mod tests {
         assert!(matches!(refused, Error::InUse { .. }), "{refused}");
         let text = refused.to_string();
         assert!(text.contains("nimbus") && text.contains(&dir.path().display().to_string()), "{text}");
+        let holder = fs::read_to_string(dir.path().join("nimbus.lock")).expect("read");
+        let holder: Holder = holder.parse().expect("pid and start time");
+        assert!(holder.pid == std::process::id() && holder.lives());
+        assert!(!Holder { started: holder.started + 1, ..holder }.lives(), "another process with this pid");
+        assert!("".parse::<Holder>().is_err());
         drop(first);
         acquire(dir.path(), "h").expect("free again");
     }

@@ -49,6 +49,7 @@ impl TestHost {
             config_file: None,
             overrides: Vec::new(),
             withheld_variables: Vec::new(),
+            abandoned_after: Duration::from_secs(3600),
         }
     }
 }

@@ -173,6 +173,7 @@ impl World {
             settings: Settings::new(),
             on_stop: self.on_stop,
             withheld_variables: Vec::new(),
+            abandoned_after: Duration::from_secs(3600),
         };
         let tree = FaultyTree::new(self.server.connect(), FaultPlan::seeded(0, self.faults));
         let blobs = Arc::new(BlobClient::new().expect("made"));

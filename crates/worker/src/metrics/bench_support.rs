@@ -50,6 +50,7 @@ impl Measuring {
             config_file: None,
             overrides: Vec::new(),
             withheld_variables: Vec::new(),
+            abandoned_after: Duration::from_secs(3600),
         };
         Metrics::start(&spec.into(), Control::default(), &Clock::new()).map(Self)
     }
