@@ -120,6 +120,7 @@ fn supervisor(n: usize, n_slots: u16) -> SupervisorRecord {
         version: "0".to_owned(),
         start: Timestamp::EPOCH,
         announces_stop: false,
+        problems: Vec::new(),
         unknown_fields: Default::default(),
     }
 }

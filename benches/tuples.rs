@@ -3,7 +3,7 @@
 //! Each group has its limit next to it, measured in the same run: a bare channel for the queue,
 //! bare bytes over loopback for the connection, a typed pair for the encoding.
 
-use std::{collections::BTreeMap, hint::black_box, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, hint::black_box, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use stormkeeper_model::{
@@ -12,7 +12,10 @@ use stormkeeper_model::{
     task_set::TaskSet,
     topology::{Component, ComponentKind, Grouping, Input, Run, StreamDeclaration, TaskTable, Topology},
 };
-use stormkeeper_runtime::tasks::{OnExit, Tasks};
+use stormkeeper_runtime::{
+    net::ListenOn,
+    tasks::{OnExit, Tasks},
+};
 use stormkeeper_stream::{Origin, Tuple, Value, grouping::Router};
 use stormkeeper_worker::{
     bench_support::Measuring,
@@ -221,7 +224,7 @@ fn remote(c: &mut Criterion) {
     let runtime = runtime();
     let tasks = Tasks::default();
     let (peers, mut inbox) = runtime.block_on(async {
-        let listener = Listener::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let listener = Listener::bind(ListenOn::Address(Ipv4Addr::LOCALHOST.into()), 0).expect("a free port");
         let me = identity(listener.local_addr().expect("bound").port());
         let (inboxes, mut receivers) = Inboxes::new([TaskId(7)]);
         let inbox = receivers.remove(&TaskId(7)).expect("asked for");

@@ -123,6 +123,7 @@ impl Host {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             start: Clock::new().now(),
             announces_stop: false,
+            problems: Vec::new(),
             unknown_fields: Default::default(),
         };
         presence.keep(&Ephemeral::Supervisor(id.clone()), record::encode(&record));

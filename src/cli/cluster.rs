@@ -75,6 +75,9 @@ fn text(ClusterReport { cluster, nimbuses, supervisors }: &ClusterReport) -> Str
         ]);
     }
     text.push_str(&table.text(2));
+    for problem in supervisors.supervisors.iter().flat_map(|supervisor| &supervisor.problems) {
+        text.push_str(&format!("\n! {}\n", output::one_line(problem)));
+    }
     for znode in &cluster.unreadable {
         text.push('\n');
         text.push_str(&list::unreadable_line(znode));

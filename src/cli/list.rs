@@ -18,7 +18,7 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
     if global.json {
         return output::print_json(&list);
     }
-    if list.topologies.is_empty() && list.unreadable.is_empty() {
+    if list.topologies.is_empty() && list.unreadable.is_empty() && list.problems.is_empty() {
         output::note("No topologies running.");
         return Ok(());
     }
@@ -45,6 +45,7 @@ fn text(list: &TopologyList) -> String {
             text.push_str(&format!("! {}: {}\n", topology.name, output::one_line(problem)));
         }
     }
+    text.extend(list.problems.iter().map(|problem| format!("! {}\n", output::one_line(problem))));
     text.extend(list.unreadable.iter().map(unreadable_line));
     text
 }

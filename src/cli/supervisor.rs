@@ -51,7 +51,8 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         let environment = WorkerEnvironment::select(std::env::vars_os(), &config.allowed_variables());
         let mut launch = launch_defaults(&config);
         launch.withheld_variables = environment.withheld().to_vec();
-        let processes = Arc::new(OsProcesses::new(program, config.local_dir(), environment));
+        let processes = OsProcesses::new(program, config.local_dir(), environment);
+        let processes = Arc::new(processes.listening_on(config.workers_listen_on()));
         let looked_after = Arc::clone(&processes);
         tasks.start("processes", OnExit::Ignore, async move { looked_after.look_after().await });
         if args.stop_workers {

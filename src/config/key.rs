@@ -325,6 +325,12 @@ pub const KEYS: &[Key] = &[
         "Environment variables of the supervisor that workers and components get in addition to PATH, HOME, USER, LOGNAME, SHELL, LANG, LANGUAGE, LC_*, TZ, TMPDIR, PYTHON*, VIRTUAL_ENV, LD_LIBRARY_PATH, SSL_*, *_proxy, *_PROXY, RUST_BACKTRACE and STORMKEEPER_*.",
     ),
     key(
+        "supervisor.worker.host",
+        Kind::Address,
+        "null",
+        "The address on which workers listen for tuples, as 0.0.0.0 or [::] for all; unset, `storm.local.hostname` if that is an address of this host, else all addresses of IPv4 and IPv6.",
+    ),
+    key(
         "supervisor.worker.shutdown.sleep.secs",
         Kind::Secs(0, 3600),
         "3",

@@ -12,7 +12,7 @@ use stormkeeper_metrics as metrics;
 use stormkeeper_metrics_service::exporters;
 use stormkeeper_model::{address::HostAndPort, settings};
 use stormkeeper_nimbus as nimbus;
-use stormkeeper_runtime::proc;
+use stormkeeper_runtime::{net::ListenOn, proc};
 use stormkeeper_supervisor as supervisor;
 
 /// Periods and timeouts of a worker.
@@ -123,6 +123,17 @@ impl Config {
             Value::Variables(patterns) => patterns.clone(),
             _ => Vec::new(),
         }
+    }
+
+    /// Addresses on which workers listen.
+    pub fn workers_listen_on(&self) -> ListenOn {
+        if let Value::Address(address) = self.value("supervisor.worker.host") {
+            return match address.is_unspecified() && address.is_ipv6() {
+                true => ListenOn::All,
+                false => ListenOn::Address(*address),
+            };
+        }
+        self.hostname().parse().map_or(ListenOn::All, ListenOn::Preferred)
     }
 
     /// Options of a supervisor.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::Ipv4Addr,
     sync::{
         Mutex,
         atomic::{AtomicU32, Ordering},
@@ -15,7 +16,10 @@ use tracing::warn;
 
 use stormkeeper_coordination::tree::memory::MemoryTree;
 use stormkeeper_model::clock::Clock;
-use stormkeeper_runtime::tasks::{OnExit, Tasks};
+use stormkeeper_runtime::{
+    net::ListenOn,
+    tasks::{OnExit, Tasks},
+};
 use stormkeeper_supervisor::process::{Error, ExitReport, ProcessId, Processes, StopSignal};
 use stormkeeper_topology_package::launch::LaunchSpec;
 use stormkeeper_worker as worker;
@@ -70,7 +74,12 @@ impl Processes for InProcess {
         drop(table);
         let tree = self.server.connect();
         // Local mode keeps no history, and heartbeats carry the counts.
-        let options = worker::Options { metrics: MetricReports::Off, ..worker::Options::from(spec.clone()) };
+        let options = worker::Options {
+            metrics: MetricReports::Off,
+            // Nobody outside of this process sends tuples.
+            listen_on: ListenOn::Address(Ipv4Addr::LOCALHOST.into()),
+            ..worker::Options::from(spec.clone())
+        };
         let (worker, clock) = (spec.worker.clone(), self.clock.clone());
         self.tasks.start_graceful("worker", OnExit::Ignore, async move {
             let ended = tokio::select! {

@@ -22,7 +22,7 @@ use std::{
 use self::hosts::Hosts;
 pub use self::hosts::{AbsentSupervisor, VanishedTogether};
 use crate::policy::Policy;
-use stormkeeper_coordination::cluster::{layout, view::ClusterView};
+use stormkeeper_coordination::cluster::{layout, record::SupervisorRecord, view::ClusterView};
 use stormkeeper_metrics::name::is_system_topology;
 use stormkeeper_model::{
     BlobKey, Slot, SupervisorId, TaskId, Timestamp, TopologyId,
@@ -54,6 +54,8 @@ pub struct Liveness {
     missing_blobs: BTreeMap<BlobKey, Monotonic>,
     /// Topologies that have other records but not their topology record, and since when.
     orphaned_topologies: BTreeMap<TopologyId, Monotonic>,
+    /// Slots in which no worker can run, according to their supervisors.
+    unusable_slots: BTreeSet<Slot>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -90,6 +92,10 @@ pub enum LossReason {
     /// Its supervisor is present, and none of its tasks has a heartbeat.
     #[error("none of its tasks has sent a heartbeat for {0:?}")]
     Silent(Duration),
+    /// Its supervisor is present and cannot start it in this slot, and none of its tasks has a
+    /// heartbeat.
+    #[error("its supervisor reports that no worker can run in this slot, as its port is taken")]
+    SlotUnusable,
 }
 
 impl Liveness {
@@ -107,6 +113,7 @@ impl Liveness {
             unassigned: BTreeMap::new(),
             missing_blobs: BTreeMap::new(),
             orphaned_topologies: BTreeMap::new(),
+            unusable_slots: BTreeSet::new(),
         }
     }
 
@@ -171,6 +178,7 @@ impl Liveness {
         update_since(&mut self.missing_blobs, missing_blobs, now);
         let orphaned_topologies = orphaned_topologies(view);
         update_since(&mut self.orphaned_topologies, orphaned_topologies.iter(), now);
+        self.unusable_slots = unusable_slots(view);
     }
 
     fn remember_assignments(&mut self, view: &ClusterView) {
@@ -239,6 +247,12 @@ impl Liveness {
                 None => WorkerHealth::Unknown { until: timeout },
             };
         }
+        if self.unusable_slots.contains(slot) {
+            return match now >= settled {
+                true => WorkerHealth::Lost(LossReason::SlotUnusable),
+                false => WorkerHealth::Unknown { until: settled },
+            };
+        }
         let placed = seen.and_then(|seen| seen.placed.get(slot)).map_or(now, |(_, placed)| *placed);
         let until = (placed.max(self.term_began).plus(policy.task_launch))
             .max(silent.plus(policy.task_timeout))
@@ -298,6 +312,15 @@ impl TopologyLiveness {
         }
         self.silent = silent;
     }
+}
+
+/// Slots in which no worker can run, according to their supervisors.
+fn unusable_slots(view: &ClusterView) -> BTreeSet<Slot> {
+    let of = |(id, record): (&SupervisorId, &SupervisorRecord)| {
+        let ports = record.problems.iter().filter(|problem| problem.unusable).filter_map(|it| it.port);
+        ports.map(|port| Slot { supervisor: id.clone(), port }).collect::<Vec<_>>()
+    };
+    view.supervisors.iter().flat_map(of).collect()
 }
 
 /// Topologies that have other records but not their topology record.

@@ -7,6 +7,7 @@ pub mod fs;
 #[cfg(feature = "injected-bugs")]
 pub mod injected_bugs;
 pub mod lossy_log;
+pub mod net;
 pub mod outage;
 pub mod proc;
 pub mod shutdown;

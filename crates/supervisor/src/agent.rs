@@ -20,7 +20,10 @@ use crate::{
     failures::{Failure, FailureReporter},
     launch::{self, Launcher},
     localize::{self, Localizer},
+    ports::{self, TakenPorts},
+    problems,
     process::{ExitReport, ProcessId},
+    registration::Registration,
     slot::{Blob, Launched, Observed, Progress, SlotAction, SlotState, Target, WorkerTimeouts},
     slot_runtime::{SlotRuntime, new_worker_id},
     status::Status,
@@ -44,6 +47,7 @@ use stormkeeper_runtime::{
     tasks::{OnExit, Tasks},
     watch,
 };
+use stormkeeper_topology_package::worker_report::WorkerReport;
 
 /// Period of reading heartbeat files while a worker starts, short so that the worker is shown as
 /// running soon after it runs.
@@ -84,15 +88,26 @@ pub(super) enum Event {
     /// A worker's process has ended.
     Exited { port: Port, worker: WorkerId, report: ExitReport },
     /// The heartbeat files were read.
-    HeartbeatsRead(Vec<(Port, WorkerId, Heartbeat)>),
+    HeartbeatsRead(Vec<WorkerFiles>),
     /// Blobs that were listed are not on the disk any more.
     BlobsGone(Vec<BlobKey>),
+    /// Ports of slots without a process were checked.
+    PortsChecked(ports::Checked),
     /// A deadline may have passed.
     TimePassed,
     /// The supervisor must stop.
     StopAsked,
     /// A task that must not end has ended.
     Broken,
+}
+
+/// The files of a live worker, as read.
+#[derive(Debug)]
+pub(super) struct WorkerFiles {
+    port: Port,
+    worker: WorkerId,
+    heartbeat: Heartbeat,
+    report: Option<WorkerReport>,
 }
 
 /// The inputs of the loop.
@@ -123,6 +138,9 @@ pub struct Agent {
     pub(super) status: watch::Sender<Status>,
     pub(super) tasks: Tasks,
     pub(super) timers: Timers,
+    pub(super) taken_ports: TakenPorts,
+    pub(super) to_check: tokio::sync::watch::Sender<ports::ToCheck>,
+    pub(super) registration: Registration,
 }
 
 /// Due times of reading files.
@@ -273,8 +291,10 @@ impl Agent {
         match event {
             Event::Arrived(key) => self.localizer.arrived(key),
             Event::Launched { port, worker, started } => {
-                if matches!(started, Err(launch::Error::CodeIsGone)) {
-                    self.lose_code(port);
+                match &started {
+                    Err(launch::Error::CodeIsGone) => self.lose_code(port),
+                    Err(launch::Error::PortTaken(obstacle)) => self.taken_ports.add(port, obstacle),
+                    Ok(_) | Err(_) => {}
                 }
                 let Some(slot) = self.slots.get_mut(&port) else { return };
                 let Some(launched) = slot.launch(&worker) else { return };
@@ -295,8 +315,9 @@ impl Agent {
                     launched.progress = Progress::Exited(report);
                 }
             }
-            Event::HeartbeatsRead(heartbeats) => self.on_heartbeats_read(heartbeats),
+            Event::HeartbeatsRead(files) => self.on_heartbeats_read(files),
             Event::BlobsGone(keys) => keys.iter().for_each(|key| self.localizer.lost(key)),
+            Event::PortsChecked(checked) => self.on_ports_checked(checked),
             Event::AssignmentsChanged | Event::TimePassed | Event::StopAsked | Event::Broken => {}
         }
     }
@@ -307,14 +328,28 @@ impl Agent {
         }
     }
 
-    fn on_heartbeats_read(&mut self, heartbeats: Vec<(Port, WorkerId, Heartbeat)>) {
+    fn on_ports_checked(&mut self, checked: ports::Checked) {
+        let now = self.clock.monotonic();
+        let slots = &self.slots;
+        let is_occupied = |port| slots.get(&port).is_some_and(|slot| slot.occupied_by().is_some());
+        for port in self.taken_ports.update(checked, is_occupied) {
+            if let Some(slot) = self.slots.get_mut(&port) {
+                slot.state.relaunch_now(now);
+            }
+        }
+    }
+
+    fn on_heartbeats_read(&mut self, files: Vec<WorkerFiles>) {
         let now = self.clock.monotonic();
         // A delay of this process may have delayed the workers as well: they get the time for
         // another heartbeat.
         let was_delayed = now.since(self.timers.heartbeats_read_at) > self.options.worker_timeout / 2;
         self.timers.heartbeats_read_at = now;
-        for (port, worker, heartbeat) in heartbeats {
+        for WorkerFiles { port, worker, heartbeat, report } in files {
             let Some(slot) = self.slots.get_mut(&port) else { continue };
+            if let Some(report) = report.filter(|_| slot.launch(&worker).is_some()) {
+                slot.report = report;
+            }
             if !heartbeat.is_there() || (slot.heartbeat.as_ref() == Some(&heartbeat) && !was_delayed) {
                 continue;
             }
@@ -421,6 +456,7 @@ impl Agent {
                 slot.launched = Some(Launched { worker: worker.clone(), progress: Progress::Launching });
                 slot.desired = Some(desired.clone());
                 (slot.process, slot.heartbeat, slot.reason) = (None, None, Some(reason));
+                slot.report = WorkerReport::default();
                 slot.next_worker_id = new_worker_id(port, &self.clock);
                 // The first heartbeat is looked for soon.
                 self.timers.heartbeats_due = self
@@ -477,7 +513,7 @@ impl Agent {
             let heartbeats = live.into_iter().map(|(port, worker, process, last)| {
                 let dir = worker_dir::path(&local_dir, &worker);
                 let heartbeat = Heartbeat::read(&dir, &worker, process, last.as_ref());
-                (port, worker, heartbeat)
+                WorkerFiles { port, worker, heartbeat, report: worker_dir::report(&dir) }
             });
             heartbeats.collect()
         };
@@ -521,6 +557,12 @@ impl Agent {
             slots: self.slots.iter().map(|(port, slot)| (*port, slot.status())).collect(),
             problems: assignments.problems(&self.ports),
         };
+        self.to_check.send_if_modified(|published| {
+            let unoccupied = |slot: &SlotRuntime| slot.occupied_by().is_none();
+            let idle = self.slots.iter().filter(|(_, slot)| unoccupied(slot)).map(|(port, _)| *port);
+            published.set(idle.collect(), self.taken_ports.any())
+        });
+        self.registration.set_problems(problems::of(&self.taken_ports, &self.slots, &self.options.host));
         self.status.send_if_modified(|published| {
             for problem in status.problems.iter().filter(|problem| !published.problems.contains(problem)) {
                 warn!("{problem}");

@@ -8,6 +8,7 @@ use tracing::{debug, warn};
 use crate::{
     logs,
     slot::{DesiredWorker, SlotReason},
+    worker_dir,
 };
 use stormkeeper_coordination::cluster::store::Store;
 use stormkeeper_model::{
@@ -75,8 +76,9 @@ async fn report_all(store: Store, clock: Clock, mut failures: mpsc::Receiver<Fai
         }
         last.insert(failure.port, now);
         let stack = log_tail(&failure).await;
+        let said = exit_reason(&failure).await;
         for attempt in 1..=TRIES {
-            match report(&store, &clock, &failure, &stack).await {
+            match report(&store, &clock, &failure, (&said, &stack)).await {
                 Ok(()) => break,
                 Err(error) if attempt == TRIES => {
                     warn!(%error, worker = %failure.worker, "cannot report a worker's failure");
@@ -94,12 +96,20 @@ async fn log_tail(failure: &Failure) -> String {
         .unwrap_or_else(|error| format!("(the worker's log cannot be read: {error})"))
 }
 
+/// The reason that the worker wrote before it exited, to be appended to the reason of the slot.
+async fn exit_reason(failure: &Failure) -> String {
+    let SlotReason::Exited { .. } = failure.reason else { return String::new() };
+    let dir = failure.dir.clone();
+    let reason = blocking::run(move || worker_dir::exit_reason(&dir)).await;
+    reason.map(|reason| format!(": {reason}")).unwrap_or_default()
+}
+
 /// Writes one error for each component, at its first task in the worker.
 async fn report(
     store: &Store,
     clock: &Clock,
     failure: &Failure,
-    stack: &str,
+    (said, stack): (&str, &str),
 ) -> Result<(), stormkeeper_coordination::cluster::store::Error> {
     let Failure { port, worker, desired, reason, .. } = failure;
     let Some(table) = store.tasks(&desired.topology).await? else { return Ok(()) };
@@ -114,7 +124,7 @@ async fn report(
             time: clock.now(),
             host: desired.worker.host.clone(),
             port: *port,
-            message: format!("worker {worker} {reason}"),
+            message: format!("worker {worker} {reason}{said}"),
             stack: stack.to_owned(),
         };
         store.report_error(&desired.topology, error).await?;

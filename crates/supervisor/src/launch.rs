@@ -33,6 +33,8 @@ pub(super) enum Error {
     CodeIsGone,
     #[error("cannot prepare {}: {source}", path.display())]
     Prepare { path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    PortTaken(String),
     #[error("cannot write the ledger: {0}")]
     Ledger(io::Error),
     // Includes the source: the text is one line in the topology's errors.
@@ -109,6 +111,9 @@ impl Launcher {
         desired: &DesiredWorker,
         code: PathBuf,
     ) -> Result<ProcessId, Error> {
+        if let Some(obstacle) = self.processes.port_obstacle(port).await {
+            return Err(Error::PortTaken(obstacle));
+        }
         let spec = self.spec(port, worker, desired, code);
         let (ledger, for_disk, intent) = (self.ledger.clone(), spec.clone(), desired.clone());
         let prepare = move || {

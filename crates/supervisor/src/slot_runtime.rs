@@ -12,6 +12,7 @@ use stormkeeper_model::{
     Port, WorkerId,
     clock::{Clock, Monotonic},
 };
+use stormkeeper_topology_package::worker_report::WorkerReport;
 
 /// Number of heartbeats in memory alone that are reported: one may be read before its file.
 const UNWRITTEN_HEARTBEATS: u32 = 2;
@@ -29,6 +30,8 @@ pub(super) struct SlotRuntime {
     pub(super) heartbeat: Option<Heartbeat>,
     /// Number of heartbeats in a row that only the worker's memory had.
     n_in_memory: u32,
+    /// The report of the last launch about itself, as last read.
+    pub(super) report: WorkerReport,
     /// The id of the next launch.
     pub(super) next_worker_id: WorkerId,
     /// Reason of the last action.
@@ -46,6 +49,7 @@ impl SlotRuntime {
             desired: None,
             heartbeat: None,
             n_in_memory: 0,
+            report: WorkerReport::default(),
             next_worker_id,
             reason: None,
         }
@@ -66,6 +70,7 @@ impl SlotRuntime {
             desired: Some(desired),
             heartbeat: None,
             n_in_memory: 0,
+            report: WorkerReport::default(),
             next_worker_id,
             reason: None,
         }

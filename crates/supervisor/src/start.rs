@@ -5,11 +5,10 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use tokio::sync::{Notify, mpsc};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     Error, LaunchDefaults, Options,
@@ -19,7 +18,10 @@ use crate::{
     launch::Launcher,
     ledger::{Entry, Ledger},
     localize::Localizer,
+    ports::{self, TakenPorts},
+    problems,
     process::{ProcessId, Processes},
+    registration::Registration,
     slot_runtime::{SlotRuntime, new_worker_id},
     status::Status,
     worker_dir,
@@ -28,15 +30,12 @@ use stormkeeper_api_types::blobs::FetchBlob;
 use stormkeeper_coordination::{
     cluster::{
         checked_tree::{CheckedTree, OnEmpty},
-        layout::Ephemeral,
-        layout_version,
         presence::Presence,
-        record,
         store::Store,
     },
-    tree::{self, Tree},
+    tree::Tree,
 };
-use stormkeeper_model::{Port, SupervisorId, backoff::Delays, clock::Clock};
+use stormkeeper_model::{Port, SupervisorId, clock::Clock};
 use stormkeeper_runtime::{
     blocking,
     fs::{FormerDir, LayoutFile, LockedDir, modes},
@@ -78,9 +77,6 @@ pub fn data_dir(storm_local_dir: &Path) -> Result<PathBuf, Error> {
 
 /// Length of the agent's event queue; a task that sends one more event waits.
 const EVENTS: usize = 64;
-
-/// Bounds of the pause between two attempts to register while the tree cannot be reached.
-const REGISTER_RETRY: Delays = Delays::between(Duration::from_millis(200), Duration::from_secs(10));
 
 impl Agent {
     /// Locks the local directory, adopts the workers that still run, and starts to read the
@@ -128,7 +124,16 @@ impl Agent {
         }
 
         let presence = Presence::start(tree, &tasks);
-        register(&options, store.clone(), &identity, &presence, (&clock, &tasks));
+        // Known before the first registration, so that no slot is offered whose port is taken.
+        let mut taken_ports = TakenPorts::default();
+        let idle = slots.iter().filter(|(_, slot)| slot.occupied_by().is_none()).map(|(port, _)| *port);
+        taken_ports.update(ports::check(&*launcher.processes, idle.collect()).await, |_| false);
+        let (to_check, ports_to_check) = tokio::sync::watch::channel(ports::ToCheck::default());
+        let checker = ports::run(Arc::clone(&launcher.processes), ports_to_check, launcher.events.clone());
+        tasks.start("check ports", OnExit::StopOwner, checker);
+        let known = problems::of(&taken_ports, &slots, &options.host);
+        let registration =
+            Registration::start(&options, store.clone(), &identity.id, &presence, known, (&clock, &tasks));
         let (published, assignments) = watch::channel(AssignmentsState::Unknown);
         let recheck = Arc::<Notify>::default();
         // The reader needs to know what runs here from the beginning.
@@ -163,6 +168,9 @@ impl Agent {
             sources: Sources { assignments, recheck, arrived, events: from_tasks },
             status,
             tasks,
+            taken_ports,
+            to_check,
+            registration,
             timers: Timers { heartbeats_due: Some(now), heartbeats_read_at: now, housekeeping_due: now },
         };
         agent.publish();
@@ -242,47 +250,4 @@ async fn kill_unknown_workers(launcher: &Launcher, slots: &BTreeMap<Port, SlotRu
             warn!(%worker, n_processes, "killed an unknown worker: no slot in the ledger has it");
         }
     }
-}
-
-/// Keeps `/supervisors/{id}` present, from the moment that the tree can be reached, and then
-/// withdraws the announcement of the last stop.
-fn register(
-    options: &Options,
-    store: Store,
-    identity: &LockedDir<SupervisorId>,
-    presence: &Presence,
-    (clock, tasks): (&Clock, &Tasks),
-) {
-    let supervisor = record::SupervisorRecord {
-        host: options.host.clone(),
-        ports: options.ports.clone(),
-        resources: options.resources,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        start: clock.now(),
-        announces_stop: true,
-        unknown_fields: record::UnknownFields::new(),
-    };
-    let (me, presence) = (identity.id.clone(), presence.clone());
-    tasks.start("register", OnExit::Ignore, async move {
-        let mut backoff = REGISTER_RETRY.backoff();
-        while let Err(error) = store.ensure_layout().await {
-            let retry_in = backoff.next_delay();
-            match error {
-                // The connection logs why there is none; at a start there is none for a moment.
-                layout_version::Error::Tree(tree::Error::Disconnected) => {
-                    debug!(?retry_in, "not connected to ZooKeeper yet; registering later");
-                }
-                error => warn!(%error, ?retry_in, "cannot register this supervisor; running workers stay"),
-            }
-            tokio::time::sleep(retry_in).await;
-        }
-        presence.keep(&Ephemeral::Supervisor(me.clone()), record::encode(&supervisor));
-        // Never absent and without the announcement in between.
-        presence.settled().await;
-        let mut backoff = REGISTER_RETRY.backoff();
-        while let Err(error) = store.withdraw_stop(&me).await {
-            debug!(%error, "cannot withdraw the announcement of the last stop; trying again");
-            tokio::time::sleep(backoff.next_delay()).await;
-        }
-    });
 }

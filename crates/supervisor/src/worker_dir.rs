@@ -1,7 +1,7 @@
 //! The directories of workers: `workers/<worker id>/`, one for each launch.
 //!
 //! The supervisor creates `pids/` and `logs/` and writes the launch spec; the worker writes
-//! `heartbeat`. Directories of recent launches are kept for their logs. All functions block.
+//! `heartbeat`, `report.json` and `exit-reason`. Directories of recent launches are kept for their logs. All functions block.
 
 use std::{
     collections::BTreeSet,
@@ -16,7 +16,10 @@ use crate::{logs, process::ProcessId};
 use stormkeeper_metric_shipping::spool;
 use stormkeeper_model::WorkerId;
 use stormkeeper_runtime::fs::modes;
-use stormkeeper_topology_package::launch::{HEARTBEAT_MEMORY, LaunchSpec, SPEC_FILE};
+use stormkeeper_topology_package::{
+    launch::{HEARTBEAT_MEMORY, LaunchSpec, SPEC_FILE},
+    worker_report::{EXIT_REASON_FILE, REPORT_BYTES, REPORT_FILE, WorkerReport},
+};
 
 const DIR: &str = "workers";
 
@@ -118,6 +121,27 @@ pub(super) fn heartbeat(dir: &Path) -> Option<HeartbeatFile> {
     Some(HeartbeatFile { modified, content })
 }
 
+/// Reads the report of a worker; `None` if there is none, or if it is being written.
+pub(super) fn report(dir: &Path) -> Option<WorkerReport> {
+    WorkerReport::decode(&read_start(&dir.join(REPORT_FILE), REPORT_BYTES as u64)?)
+}
+
+/// Reads the reason why a worker ended, if it wrote one.
+pub(super) fn exit_reason(dir: &Path) -> Option<String> {
+    const MAX_BYTES: u64 = 1024;
+    let reason = read_start(&dir.join(EXIT_REASON_FILE), MAX_BYTES)?;
+    let reason = String::from_utf8_lossy(&reason).trim().to_owned();
+    (!reason.is_empty()).then_some(reason)
+}
+
+fn read_start(path: &Path, max_bytes: u64) -> Option<Vec<u8>> {
+    use io::Read as _;
+
+    let mut content = Vec::new();
+    fs::File::open(path).ok()?.take(max_bytes).read_to_end(&mut content).ok()?;
+    Some(content)
+}
+
 /// The launches that have a directory, in order.
 pub(super) fn all(local_dir: &Path) -> io::Result<Vec<WorkerId>> {
     let dir = match fs::read_dir(local_dir.join(DIR)) {
@@ -192,6 +216,7 @@ mod tests {
         for n in 0..DEAD_KEPT + 5 {
             let path = path(dir.path(), &worker(n));
             fs::create_dir_all(&path).expect("created");
+            fs::write(path.join(SPEC_FILE), "{}").expect("written");
             let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(n as u64);
             fs::File::open(&path).expect("opened").set_modified(at).expect("set");
         }

@@ -5,8 +5,10 @@
 //! - [`yaml`]: YAML with the position of every node, for errors that name line and column.
 //! - [`package`]: one tar archive with `topology.json` and `resources/`, named by its sha256.
 //! - [`launch`]: the specification that a supervisor hands to a worker process.
+//! - [`worker_report`]: the files in which a running worker reports to its supervisor.
 
 pub mod flux;
 pub mod launch;
 pub mod package;
+pub mod worker_report;
 pub mod yaml;

@@ -1,14 +1,6 @@
 //! Construction of a worker, its reaction to changed records, and its shutdown.
 
-use std::{
-    collections::BTreeMap,
-    ffi::OsString,
-    io,
-    net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, ffi::OsString, fs::File, io, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
@@ -21,9 +13,10 @@ use super::{
     heartbeat::{self, StatusBoard},
     metrics::{Metrics, TaskMetrics, TcpMasterLink, WorkerMetrics, control},
     multilang::{self, child::ChildSpec},
+    report::{self, Problems},
     settings::{ErrorThrottle, MetricSettings, TaskSettings},
     task::{self, Activity, Bolt, Emitter, Spout, TaskContext, TaskKind, Wiring},
-    transport::{Counters, Identity, Inboxes, Listener, Peers, TransportMetrics},
+    transport::{Counters, Identity, Inboxes, Listener, OwnHost, Peers, TransportMetrics},
 };
 use stormkeeper_coordination::cluster::{layout::Ephemeral, presence::Presence, store::Store};
 use stormkeeper_metric_shipping::ingest_client::IngestTransport;
@@ -34,14 +27,14 @@ use stormkeeper_model::{
     metric_control::MetricControl,
     status::TopologyStatus,
     task_set::TaskSet,
-    topology::{ComponentKind, Run, Topology},
+    topology::{ComponentKind, Run, TaskTable, Topology},
 };
 use stormkeeper_runtime::{
     blocking,
     tasks::{OnExit, Tasks},
 };
 use stormkeeper_stream::Tuple;
-use stormkeeper_topology_package::launch::COMPONENT_VARIABLE;
+use stormkeeper_topology_package::{launch::COMPONENT_VARIABLE, worker_report::REPORT_FILE};
 
 /// Time for which the port may be in use at the start: the slot's previous worker may be
 /// shutting down.
@@ -64,6 +57,7 @@ pub(super) struct PreparedWorker {
     topology: Arc<Topology>,
     records: Records,
     listener: Listener,
+    report: File,
     settings: MetricSettings,
     // `None` if metrics are disabled.
     metrics: Option<Metrics>,
@@ -82,9 +76,13 @@ pub(super) async fn prepare(
     install_adapter(options).await?;
     let Some(records) = follow::read_first(store, options).await else { return Ok(None) };
     let listener = bind(options).await?;
+    let dir = options.spec.dir.clone();
+    let report = blocking::run(move || report::open(&dir))
+        .await
+        .map_err(|source| Error::Dir { path: options.spec.dir.join(REPORT_FILE), source })?;
     let settings = MetricSettings::of(&topology, options);
     let metrics = start_metrics(options, &settings, &records, clock).await?;
-    Ok(Some(PreparedWorker { topology, records, listener, settings, metrics }))
+    Ok(Some(PreparedWorker { topology, records, listener, report, settings, metrics }))
 }
 
 async fn start_metrics(
@@ -116,10 +114,9 @@ async fn install_adapter(options: &Options) -> Result<(), Error> {
 }
 
 async fn bind(options: &Options) -> Result<Listener, Error> {
-    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, options.port().0));
     let listener = async {
         loop {
-            match Listener::bind(address) {
+            match Listener::bind(options.listen_on, options.port().0) {
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                     tokio::time::sleep(BIND_PAUSE).await
                 }
@@ -131,6 +128,14 @@ async fn bind(options: &Options) -> Result<Listener, Error> {
     bound
         .unwrap_or_else(|_elapsed| Err(io::ErrorKind::AddrInUse.into()))
         .map_err(|source| Error::Bind { port: options.port(), source })
+}
+
+/// Problems of the whole worker, which are reported as errors of its first task.
+fn problems(errors: &ErrorReporter, local: &TaskSet, table: &TaskTable) -> Problems {
+    let first = local.iter().find_map(|task| Some((table.component_of(task)?.clone(), task)));
+    first.map_or_else(Problems::default, |(component, task)| {
+        Problems::with_errors(errors.clone(), component, task)
+    })
 }
 
 /// A running worker.
@@ -168,6 +173,7 @@ impl Worker {
             topology,
             records: Records { table, assignment, metrics: changes, .. },
             listener,
+            report,
             settings,
             metrics,
         } = prepared;
@@ -187,22 +193,28 @@ impl Worker {
         if let Some(worker_metrics) = &worker_metrics {
             worker_metrics.watch_inboxes(&inboxes, &table, &local);
         }
-        let mut peers = Peers::new(me.clone(), inboxes.clone(), Arc::clone(&transport_counters), &tasks);
+        let throttle = ErrorThrottle::of(&topology, &options);
+        let errors = ErrorReporter::start(store.clone(), &options, throttle, clock.clone(), &tasks);
+        let problems = problems(&errors, &local, &table);
+        let board = StatusBoard::new(local.iter());
+        report::start(report, problems.clone(), board.clone(), &tasks);
+        let own_host = OwnHost { name: options.spec.host.clone(), addresses: listener.local_addresses() };
+        let mut peers = Peers::new(me.clone(), inboxes.clone(), Arc::clone(&transport_counters), &tasks)
+            .reporting_to(problems.clone(), own_host);
         peers.update(&assignment, &table);
         let listener = match &worker_metrics {
             Some(worker_metrics) => listener.with_master(worker_metrics.master()),
             None => listener,
         };
-        let listening = listener.run(me, inboxes, transport_counters);
+        let listening = listener.reporting_to(problems).run(me, inboxes, transport_counters);
         tasks.start("tuples from peers", OnExit::StopOwner, listening);
 
-        let throttle = ErrorThrottle::of(&topology, &options);
         let wiring = Wiring { topology: Arc::clone(&topology), table, local: local.clone() };
         let mut worker = Self {
             worker_metrics,
-            board: StatusBoard::new(local.iter()),
+            board,
             presence,
-            errors: ErrorReporter::start(store.clone(), &options, throttle, clock.clone(), &tasks),
+            errors,
             peers,
             wiring: watch::Sender::new(Arc::new(wiring)),
             activity: watch::Sender::new(Activity::Inactive),

@@ -3,13 +3,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use crate::{Options, counters::CounterRegistry};
 use stormkeeper_coordination::cluster::{layout::Ephemeral, presence::Presence, record};
-use stormkeeper_model::{TaskId, clock::Clock, heartbeat::TaskStatus};
+use stormkeeper_model::{TaskId, clock::Clock, heartbeat::TaskStatus, task_set::TaskSet};
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
 /// Status of each task of this worker. Clones share the statuses.
@@ -29,9 +33,22 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     statuses: BTreeMap<TaskId, TaskStatus>,
+    // Tasks that do not run: since when, and the failure of the last start, if it failed.
+    down: BTreeMap<TaskId, Down>,
     changed: BTreeSet<TaskId>,
     never_up: BTreeSet<TaskId>,
 }
+
+#[derive(Debug, Clone)]
+struct Down {
+    since: Instant,
+    failure: Option<String>,
+}
+
+/// Time after which a task that has never come up, or whose component has failed, is reported as
+/// idle. A component that takes long to start must not look broken, and one restart is no problem.
+const IDLE_AFTER_START: Duration = Duration::from_secs(10);
+const IDLE_AFTER_FAILURE: Duration = Duration::from_secs(3);
 
 impl StatusBoard {
     /// Creates a board on which `tasks` are starting.
@@ -39,8 +56,43 @@ impl StatusBoard {
         let statuses: BTreeMap<_, _> = tasks.into_iter().map(|task| (task, TaskStatus::Starting)).collect();
         let never_up: BTreeSet<_> = statuses.keys().copied().collect();
         let n_never_up = watch::Sender::new(never_up.len());
-        let state = Mutex::new(State { changed: never_up.clone(), never_up, statuses });
+        let now = Down { since: Instant::now(), failure: None };
+        let down = never_up.iter().map(|task| (*task, now.clone())).collect();
+        let state = Mutex::new(State { changed: never_up.clone(), never_up, statuses, down });
         Self { shared: Arc::new(Shared { state, wake: Notify::new(), n_never_up }) }
+    }
+
+    /// Sets the status of a task whose component could not be started, or has ended.
+    pub fn set_failed(&self, task: TaskId, failure: String) {
+        {
+            let mut state = self.lock();
+            let down = Down { since: Instant::now(), failure: None };
+            state.down.entry(task).or_insert(down).failure = Some(failure);
+        }
+        self.set(task, TaskStatus::Restarting);
+    }
+
+    /// Returns the tasks that have not run for a while, and a line for each reason.
+    pub fn idle(&self) -> (TaskSet, Vec<String>) {
+        let state = self.lock();
+        let mut by_reason: BTreeMap<&str, TaskSet> = BTreeMap::new();
+        for (task, down) in &state.down {
+            let (limit, reason) = match &down.failure {
+                Some(failure) => (IDLE_AFTER_FAILURE, failure.as_str()),
+                None => (IDLE_AFTER_START, "not up yet: the component has not answered the handshake"),
+            };
+            if down.since.elapsed() >= limit {
+                by_reason.entry(reason).or_default().insert(*task);
+            }
+        }
+        let mut reasons: Vec<_> = by_reason.iter().map(|(reason, tasks)| (tasks, *reason)).collect();
+        reasons.sort_by_key(|(tasks, _)| std::cmp::Reverse(tasks.len()));
+        let line = |(tasks, reason): &(&TaskSet, &str)| match tasks.len() {
+            1 => format!("task {tasks} does not run: {reason}"),
+            n => format!("{n} tasks ({tasks}) do not run: {reason}"),
+        };
+        let lines = reasons.iter().map(line).collect();
+        (by_reason.values().flat_map(TaskSet::iter).collect(), lines)
     }
 
     /// Sets the status of a task.
@@ -53,6 +105,7 @@ impl StatusBoard {
         match status {
             TaskStatus::Running | TaskStatus::Inactive => {
                 state.never_up.remove(&task);
+                state.down.remove(&task);
                 self.shared.n_never_up.send_replace(state.never_up.len());
             }
             TaskStatus::Starting | TaskStatus::Restarting => {}

@@ -28,6 +28,7 @@ mod metrics;
 pub mod multilang;
 mod options;
 mod owner;
+mod report;
 mod settings;
 mod task;
 pub mod transport;
@@ -35,7 +36,7 @@ pub mod transport;
 use std::{io, path::PathBuf, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 pub use metrics::{MasterAddress, MasterEnd, MasterLink};
 #[cfg(feature = "test-support")]
@@ -53,8 +54,9 @@ use stormkeeper_coordination::{
 };
 use stormkeeper_metric_shipping::ingest_client::IngestTransport;
 use stormkeeper_model::{Port, TaskId, clock::Clock};
-use stormkeeper_runtime::tasks::Tasks;
+use stormkeeper_runtime::{blocking, error_chain, tasks::Tasks};
 use stormkeeper_stream::grouping;
+use stormkeeper_topology_package::worker_report::EXIT_REASON_FILE;
 
 /// Reason for which a worker ended without a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +126,25 @@ pub enum Error {
 /// Dropping the future kills the children and leaves the task heartbeats to the session's end.
 /// Cancel `stop` instead, which takes some milliseconds, and three seconds at most.
 pub async fn run(
+    options: Options,
+    tree: Arc<dyn Tree>,
+    ingest: Option<Arc<dyn IngestTransport>>,
+    clock: Clock,
+    stop: CancellationToken,
+) -> Result<Ended, Error> {
+    let exit_reason = options.spec.dir.join(EXIT_REASON_FILE);
+    let ended = run_to_end(options, tree, ingest, clock, stop).await;
+    if let Err(error) = &ended {
+        let reason = error_chain(error).to_string();
+        let written = blocking::run(move || std::fs::write(exit_reason, reason)).await;
+        if let Err(error) = written {
+            warn!(%error, "cannot write the reason of the exit for the supervisor");
+        }
+    }
+    ended
+}
+
+async fn run_to_end(
     mut options: Options,
     tree: Arc<dyn Tree>,
     ingest: Option<Arc<dyn IngestTransport>>,

@@ -3,7 +3,7 @@
 use std::io;
 
 use stormkeeper_model::Port;
-use stormkeeper_runtime::proc;
+use stormkeeper_runtime::{net::ListenOn, proc};
 use stormkeeper_topology_package::launch::LaunchSpec;
 
 /// Launch parameters of one worker.
@@ -14,6 +14,8 @@ pub struct Options {
     pub spec: LaunchSpec,
     /// Whether the worker reports metrics.
     pub metrics: MetricReports,
+    /// Addresses on which the worker listens for tuples.
+    pub listen_on: ListenOn,
     /// Reads the resource usage of the worker and its components; a simulation replaces it.
     pub usage: fn() -> io::Result<proc::ProcessTree>,
 }
@@ -38,6 +40,11 @@ impl Options {
 impl From<LaunchSpec> for Options {
     /// Options of a worker in a process of its own.
     fn from(spec: LaunchSpec) -> Self {
-        Self { spec, metrics: MetricReports::default(), usage: proc::of_own_tree }
+        Self {
+            spec,
+            metrics: MetricReports::default(),
+            listen_on: ListenOn::default(),
+            usage: proc::of_own_tree,
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod bad_messages;
 mod counting;
 mod follow;
+mod idle;
 mod liveness;
 mod status;
 

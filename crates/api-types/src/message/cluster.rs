@@ -47,6 +47,9 @@ pub struct SupervisorSummary {
     /// True if the host is drained.
     #[serde(default)]
     pub drained: bool,
+    /// Problems of the supervisor and of the workers in its slots.
+    #[serde(default)]
+    pub problems: Vec<String>,
 }
 
 /// `GET /api/v1/nimbus/summary`.

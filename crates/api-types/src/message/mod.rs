@@ -141,6 +141,9 @@ pub struct TopologyList {
     /// Znodes that hold no valid record: the topology of one below `/storms` is not in the list.
     #[serde(default)]
     pub unreadable: Vec<UnreadableZnode>,
+    /// Problems of supervisors that concern no topology.
+    #[serde(default)]
+    pub problems: Vec<String>,
     /// Age of the answering nimbus' view, in milliseconds.
     #[serde(default)]
     pub view_age_ms: u64,

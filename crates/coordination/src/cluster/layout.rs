@@ -57,7 +57,7 @@ pub const TABLE: &[Row] = &[
     Row {
         path: "/supervisors/{supervisor-id}",
         kind: "E",
-        holds: "host, slot ports, resources, version, start time, and whether it announces a stop in /stopped-supervisors",
+        holds: "host, usable slot ports, resources, version, start time, whether it announces a stop in /stopped-supervisors, problems of its slots",
         written_by: "that supervisor",
         watched_by: "nimbus",
     },

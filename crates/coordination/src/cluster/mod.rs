@@ -4,6 +4,7 @@
 //! - [`layout_version`]: the check that a tree has the layout of this build;
 //!   [`checked_tree::CheckedTree`] makes no request before this check.
 //! - [`record`]: the records that are stored in znodes.
+//! - [`reported_problem`]: problems that a supervisor reports of itself and of its workers.
 //! - [`event`]: the event list of the cluster.
 //! - [`metric_log`]: the replication state of the metric log.
 //! - [`view::ClusterView`]: one consistent copy of the state, kept fresh by [`observer::Observer`].
@@ -23,5 +24,6 @@ pub mod presence;
 pub mod record;
 #[cfg(test)]
 mod record_contract_tests;
+pub mod reported_problem;
 pub mod store;
 pub mod view;

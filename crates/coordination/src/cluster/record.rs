@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::reported_problem::ReportedProblem;
 use crate::tree::{TreePath, Version};
 pub use stormkeeper_model::UnknownFields;
 use stormkeeper_model::{
@@ -246,7 +247,7 @@ pub fn decode_assignment(path: &TreePath, bytes: &[u8]) -> Result<Assignment, Un
 pub struct SupervisorRecord {
     /// Host at which its workers are reached.
     pub host: String,
-    /// Its slots.
+    /// Its slots, without those whose port is in use by another program.
     pub ports: Vec<Port>,
     /// Resources for workers.
     pub resources: Resources,
@@ -259,6 +260,9 @@ pub struct SupervisorRecord {
     /// builds, whose absence may be a restart.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub announces_stop: bool,
+    /// Problems of the supervisor and of the workers in its slots; none in older builds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<ReportedProblem>,
     /// Fields of newer versions.
     #[serde(flatten)]
     pub unknown_fields: UnknownFields,

@@ -48,7 +48,8 @@ const RECORDS: &[(&str, WriteBack, &str)] = &[
         "/supervisors/{supervisor-id}",
         write_back::<SupervisorRecord>,
         r#"{"host":"h","ports":[6700],"resources":{"cpu_percent":1,"memory_mb":2},"version":"0","start_ms":5,
-            "announces_stop":true}"#,
+            "announces_stop":true,
+            "problems":[{"port":6701,"topology":"wc-1-100","unusable":true,"idle":"1-3","text":"why"}]}"#,
     ),
     (
         "/stopped-supervisors/{supervisor-id}",

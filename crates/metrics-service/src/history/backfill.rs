@@ -161,6 +161,7 @@ mod tests {
             version: String::new(),
             start: Timestamp::EPOCH,
             announces_stop: false,
+            problems: Vec::new(),
             unknown_fields: Default::default(),
         };
         ClusterView {

@@ -32,6 +32,7 @@ mod ingest;
 mod metrics;
 mod origin;
 mod reads;
+mod reported;
 mod serving;
 mod summary;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::reported;
 use crate::{Handle, change::find};
 use stormkeeper_api_types::message::{
     ClusterSummary, ComponentSummary, DrainSummary, EventList, EventSummary, LeaderSummary, MoveSummary,
@@ -161,6 +162,7 @@ pub(super) fn supervisors(nimbus: &Handle, observation: &Observation) -> Supervi
                 total_mem: record.resources.memory_mb,
                 version: record.version.clone(),
                 drained: view.is_drained(&record.host),
+                problems: record.problems.iter().map(|problem| problem.text.clone()).collect(),
             }
         })
         .collect();
@@ -184,7 +186,12 @@ pub(super) fn topologies(nimbus: &Handle, observation: &Observation) -> Topology
         .map(|(id, topology_record)| topology_summary(nimbus, view, id, topology_record))
         .collect();
     topologies.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
-    TopologyList { topologies, unreadable: unreadable(view), view_age_ms: view_age_ms(nimbus, observation) }
+    TopologyList {
+        topologies,
+        unreadable: unreadable(view),
+        problems: reported::of_no_topology(view),
+        view_age_ms: view_age_ms(nimbus, observation),
+    }
 }
 
 fn topology_summary(
@@ -210,20 +217,22 @@ fn topology_summary(
         uptime_seconds: nimbus.clock().now().since(record.launched).as_secs(),
         tasks_total,
         tasks_assigned,
-        tasks_alive: heartbeats.len(),
+        tasks_alive: heartbeats.len()
+            - reported::idle_tasks(view, id, |task| heartbeats.contains(task)).len(),
         workers_total: assignment.workers.len(),
         workers_wanted: record.workers,
         executors_total: tasks_total,
         replication_count: view.blobs.get(&record.blob).map_or(0, |holders| holders.len()),
-        problem: problem(nimbus, id),
+        problem: problem(nimbus, view, id),
     }
 }
 
 /// Returns the problems of a topology, as this nimbus sees them.
-fn problem(nimbus: &Handle, id: &TopologyId) -> Option<String> {
+fn problem(nimbus: &Handle, view: &ClusterView, id: &TopologyId) -> Option<String> {
     let status = nimbus.status();
     let found = status.findings.iter().filter(|finding| finding.topology.as_ref() == Some(id));
-    let texts: Vec<String> = found.map(|finding| finding.problem.to_string()).collect();
+    let found = found.map(|finding| finding.problem.to_string());
+    let texts: Vec<String> = found.chain(reported::of_topology(view, id)).collect();
     (!texts.is_empty()).then(|| texts.join("; "))
 }
 
@@ -246,18 +255,22 @@ pub(super) fn topology(
     let nothing = (TaskTable::default(), Assignment::default());
     let tasks = view.tasks.get(detail.id).map_or(&nothing.0, |tasks| &tasks.value.components);
     let assignment = view.assignments.get(detail.id).map_or(&nothing.1, |assignment| &assignment.value);
+    let idle = reported::idle_tasks(view, detail.id, |task| detail.heartbeats.contains_key(&task));
     Some(TopologyDetail {
         summary: topology_summary(nimbus, view, detail.id, topology_record),
         blob: topology_record.value.blob.clone(),
         msg_timeout: topology_record.value.message_timeout_secs,
-        workers: workers(assignment, detail.heartbeats),
+        workers: workers(assignment, (detail.heartbeats, &idle)),
         tasks: task_summaries(tasks, assignment, detail.heartbeats),
-        components: components(tasks, detail),
+        components: components(tasks, detail, &idle),
         view_age_ms: view_age_ms(nimbus, observation),
     })
 }
 
-fn workers(assignment: &Assignment, heartbeats: &BTreeMap<TaskId, TaskHeartbeat>) -> Vec<WorkerSummary> {
+fn workers(
+    assignment: &Assignment,
+    (heartbeats, idle): (&BTreeMap<TaskId, TaskHeartbeat>, &TaskSet),
+) -> Vec<WorkerSummary> {
     let summary = |(slot, worker): (&Slot, &AssignedWorker)| {
         let alive: Vec<&TaskHeartbeat> =
             worker.tasks.iter().filter_map(|task| heartbeats.get(&task)).collect();
@@ -269,7 +282,7 @@ fn workers(assignment: &Assignment, heartbeats: &BTreeMap<TaskId, TaskHeartbeat>
             uptime_seconds: alive.first().map(|heartbeat| heartbeat.uptime_secs),
             assigned: worker.start,
             tasks: worker.tasks.clone(),
-            tasks_alive: alive.len(),
+            tasks_alive: alive.len() - worker.tasks.iter().filter(|task| idle.contains(*task)).count(),
         }
     };
     let mut workers: Vec<WorkerSummary> = assignment.workers.iter().map(summary).collect();
@@ -277,7 +290,7 @@ fn workers(assignment: &Assignment, heartbeats: &BTreeMap<TaskId, TaskHeartbeat>
     workers
 }
 
-fn components(tasks: &TaskTable, detail: Detail<'_>) -> Vec<ComponentSummary> {
+fn components(tasks: &TaskTable, detail: Detail<'_>, idle: &TaskSet) -> Vec<ComponentSummary> {
     let Detail { heartbeats, mut last_errors, topology, .. } = detail;
     let summary = |(id, tasks): (&ComponentId, &TaskSet)| {
         let alive: Vec<&TaskHeartbeat> = tasks.iter().filter_map(|task| heartbeats.get(&task)).collect();
@@ -289,7 +302,7 @@ fn components(tasks: &TaskTable, detail: Detail<'_>) -> Vec<ComponentSummary> {
             id: id.clone(),
             kind: topology.and_then(|topology| Some(topology.components.get(id)?.kind)),
             parallelism: tasks.len(),
-            tasks_alive: alive.len(),
+            tasks_alive: alive.len() - tasks.iter().filter(|task| idle.contains(*task)).count(),
             counts,
             pending: alive.iter().map(|heartbeat| heartbeat.pending).sum(),
             last_error: last_errors.remove(id).map(Into::into),

@@ -160,6 +160,7 @@ impl Cluster {
             version: "0".to_owned(),
             start: Timestamp::EPOCH,
             announces_stop: false,
+            problems: Vec::new(),
             unknown_fields: Default::default(),
         };
         Store::new(Arc::clone(&tree)).ensure_layout().await.expect("made");

@@ -116,6 +116,7 @@ impl Cluster {
             version: "0".to_owned(),
             start: Timestamp::EPOCH,
             announces_stop: false,
+            problems: Vec::new(),
             unknown_fields: Default::default(),
         };
         let path = layout::supervisor(&id.parse().expect("valid"));

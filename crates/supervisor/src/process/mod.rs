@@ -7,6 +7,7 @@
 pub mod environment;
 mod leftovers;
 pub mod os;
+mod port;
 mod table;
 
 use std::{fmt, io, path::PathBuf};
@@ -14,7 +15,7 @@ use std::{fmt, io, path::PathBuf};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use stormkeeper_model::WorkerId;
+use stormkeeper_model::{Port, WorkerId};
 use stormkeeper_topology_package::launch::LaunchSpec;
 
 /// A process, unique since the boot of the host.
@@ -129,6 +130,12 @@ pub trait Processes: Send + Sync + fmt::Debug + 'static {
 
     /// True if the process exists and has not ended, or if that cannot be determined.
     fn is_alive(&self, id: ProcessId) -> bool;
+
+    /// Returns why no worker can listen on `port`, for example because another program does; `None`
+    /// if one can. Asked only while this supervisor has no process in the slot of the port.
+    async fn port_obstacle(&self, _port: Port) -> Option<String> {
+        None
+    }
 
     /// Returns the process of a launch whose process id was never recorded, because its
     /// supervisor died in between.

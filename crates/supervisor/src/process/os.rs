@@ -25,11 +25,11 @@ use tracing::warn;
 use super::{environment::WorkerEnvironment, leftovers::Leftovers};
 use crate::{
     logs,
-    process::{Error, ExitReport, ProcessId, Processes, StopSignal, table},
+    process::{Error, ExitReport, ProcessId, Processes, StopSignal, port, table},
     start::LAYOUT,
 };
-use stormkeeper_model::WorkerId;
-use stormkeeper_runtime::{blocking, descendants, proc::ProcessStat};
+use stormkeeper_model::{Port, WorkerId};
+use stormkeeper_runtime::{blocking, descendants, net::ListenOn, proc::ProcessStat};
 use stormkeeper_topology_package::launch::{LaunchSpec, SUPERVISOR_DIR_VARIABLE, WORKER_VARIABLE};
 
 /// Period of polling a process without a pidfd: on kernels before 5.3, and when there are no file
@@ -47,6 +47,8 @@ pub struct OsProcesses {
     program: PathBuf,
     supervisor_dir: PathBuf,
     environment: Arc<WorkerEnvironment>,
+    // Addresses on which its workers listen.
+    listen_on: ListenOn,
     // The children that were not reaped yet. Locked while a group is signalled, so that no pid is
     // reaped and reused meanwhile.
     children: Arc<Mutex<BTreeMap<ProcessId, Child>>>,
@@ -60,7 +62,13 @@ impl OsProcesses {
         // Fails only without a working directory; the path is kept as given then.
         let supervisor_dir = std::path::absolute(&supervisor_dir).unwrap_or(supervisor_dir);
         let (environment, leftovers) = (environment.into(), Leftovers::default());
-        Self { program, supervisor_dir, environment, children: Arc::default(), leftovers }
+        let (children, listen_on) = (Arc::default(), ListenOn::default());
+        Self { program, supervisor_dir, environment, listen_on, children, leftovers }
+    }
+
+    /// The same processes, with workers that listen on `listen_on`.
+    pub fn listening_on(self, listen_on: ListenOn) -> Self {
+        Self { listen_on, ..self }
     }
 
     fn children(&self) -> MutexGuard<'_, BTreeMap<ProcessId, Child>> {
@@ -171,6 +179,17 @@ impl Processes for OsProcesses {
             Ok(id)
         };
         blocking::run(started).await
+    }
+
+    async fn port_obstacle(&self, port: Port) -> Option<String> {
+        let listen_on = self.listen_on;
+        // Sockets of tokio need its reactor, which blocking threads do not enter.
+        let runtime = tokio::runtime::Handle::current();
+        blocking::run(move || {
+            let _entered = runtime.enter();
+            port::obstacle(listen_on, port)
+        })
+        .await
     }
 
     async fn exited(&self, id: ProcessId) -> ExitReport {

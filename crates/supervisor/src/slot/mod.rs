@@ -280,6 +280,13 @@ impl SlotState {
         }
     }
 
+    /// Ends the pause before a launch: what made the last one fail is gone.
+    pub fn relaunch_now(&mut self, now: Monotonic) {
+        if let Self::Relaunching { due, .. } = self {
+            *due = (*due).min(now);
+        }
+    }
+
     /// The worker that the slot runs or is about to run; none while it is being stopped.
     pub fn desired(&self) -> Option<&DesiredWorker> {
         match self {

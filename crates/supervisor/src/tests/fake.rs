@@ -1,7 +1,7 @@
 //! Fake processes that a test controls.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::process::{Error, ExitReport, ProcessId, Processes, StopSignal};
-use stormkeeper_model::WorkerId;
+use stormkeeper_model::{Port, WorkerId};
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
 use stormkeeper_topology_package::launch::LaunchSpec;
 
@@ -28,6 +28,8 @@ struct FakeHost {
     /// The specs of all launches.
     specs: Vec<LaunchSpec>,
     signals: Vec<StopSignal>,
+    /// Ports that other programs use.
+    taken_ports: BTreeSet<Port>,
     behaviour: Behaviour,
 }
 
@@ -83,6 +85,15 @@ impl FakeProcesses {
 
     pub(super) fn behave(&self, behaviour: Behaviour) {
         self.host().behaviour = behaviour;
+    }
+
+    /// Another program listens on `port`.
+    pub(super) fn take_port(&self, port: u16) {
+        self.host().taken_ports.insert(Port(port));
+    }
+
+    pub(super) fn free_ports(&self) {
+        self.host().taken_ports.clear();
     }
 
     /// The workers that run now, by port.
@@ -145,6 +156,10 @@ impl Processes for FakeProcesses {
             self.end(id.pid, ExitReport::Code(1));
         }
         Ok(id)
+    }
+
+    async fn port_obstacle(&self, port: Port) -> Option<String> {
+        self.host().taken_ports.contains(&port).then(|| format!("port {port} is taken"))
     }
 
     async fn exited(&self, id: ProcessId) -> ExitReport {

@@ -5,6 +5,7 @@ mod directory;
 mod fake;
 mod real;
 mod stops;
+mod taken_port;
 
 use std::{
     fs,

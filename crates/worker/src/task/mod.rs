@@ -354,7 +354,7 @@ pub(super) async fn run(mut context: TaskContext, mut kind: TaskKind) {
             // The child ended because the worker stops.
             return;
         }
-        context.show(TaskStatus::Restarting);
+        context.board.set_failed(context.task, format!("{}: {failure}", context.launch.component));
         kind.reset(&mut context);
         let component = context.launch.component.clone();
         let mut message = format!("task {} of {component}: {failure}", context.task);

@@ -2,14 +2,14 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::timeout,
 };
@@ -28,7 +28,11 @@ use crate::metrics::{
     messages::{self, Duplex, MasterReply, WorkerMessage},
     reporter::MasterLocation,
 };
-use stormkeeper_runtime::tasks::{OnExit, Tasks};
+use crate::report::Problems;
+use stormkeeper_runtime::{
+    net::{self, ListenOn},
+    tasks::{OnExit, Tasks},
+};
 
 /// Limit of connections: a thousand workers of sixteen components each. Each worker of the topology
 /// opens one connection for each component here that it emits to; broken connections that are not
@@ -45,6 +49,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// worker reconnect at once.
 const BACKLOG: u32 = 1024;
 
+/// Subject of the problem that no connection can be accepted.
+const ACCEPT: &str = "accept";
+
 /// Size of one read from the kernel.
 const READ_BUFFER_BYTES: usize = 64 << 10;
 
@@ -54,6 +61,7 @@ pub struct Listener {
     socket: TcpListener,
     // Location of the topology master that metric reports are for; `None` if metrics are disabled.
     master: Option<watch::Receiver<MasterLocation>>,
+    problems: Problems,
 }
 
 /// Reason for which the listener closes a connection.
@@ -77,20 +85,21 @@ impl Listener {
     /// Opens the port.
     ///
     /// # Errors
-    /// I/O error if the address is in use or not local.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // A restarted worker binds while connections of its predecessor are still in TIME_WAIT.
-        socket.set_reuseaddr(true)?;
-        // Accepted connections inherit it.
-        socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
-        socket.bind(address)?;
-        Ok(Self { socket: socket.listen(BACKLOG)?, master: None })
+    /// I/O error if the port is in use or the address not of this host.
+    pub fn bind(listen_on: ListenOn, port: u16) -> io::Result<Self> {
+        // Accepted connections inherit the size of the buffer.
+        let socket = listen_on.bind(port, |socket| socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES))?;
+        Ok(Self { socket: socket.listen(BACKLOG)?, master: None, problems: Problems::default() })
     }
 
     /// Also accepts metric reports while the topology master is in this process.
     pub(crate) fn with_master(self, master: watch::Receiver<MasterLocation>) -> Self {
         Self { master: Some(master), ..self }
+    }
+
+    /// Reports it as a problem if no connection can be accepted.
+    pub(crate) fn reporting_to(self, problems: Problems) -> Self {
+        Self { problems, ..self }
     }
 
     /// Returns the listening address; if port 0 was requested, it contains the assigned port.
@@ -101,6 +110,11 @@ impl Listener {
         self.socket.local_addr()
     }
 
+    /// Returns the addresses at which workers of this host reach this one.
+    pub(crate) fn local_addresses(&self) -> Vec<IpAddr> {
+        self.local_addr().map(|address| net::local_addresses(address.ip())).unwrap_or_default()
+    }
+
     /// Receives until it is dropped, which closes every connection. It ends by itself only
     /// if a connection panics, so start it as [`OnExit::StopOwner`]. While an inbox is full,
     /// the connection that has a tuple for it is not read, so that the sender waits as well.
@@ -108,6 +122,7 @@ impl Listener {
     pub async fn run(self, me: Identity, inboxes: Inboxes, counters: Arc<Counters>) {
         let connections = Tasks::default();
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let (problems, mut is_failing) = (self.problems.clone(), false);
         loop {
             let accepted = tokio::select! {
                 // A connection has panicked, which ends all of them: the worker would receive nothing more.
@@ -116,10 +131,25 @@ impl Listener {
                 accepted = self.socket.accept() => accepted,
             };
             let (stream, from) = match accepted {
-                Ok(accepted) => accepted,
+                Ok(accepted) => {
+                    if std::mem::take(&mut is_failing) {
+                        problems.clear(ACCEPT);
+                        info!("connections of peers are accepted again");
+                    }
+                    accepted
+                }
                 Err(error) => {
                     // No free descriptor, or the connection was closed again: the listener continues.
-                    warn!(%error, "cannot accept a connection of a peer; retrying");
+                    if !std::mem::replace(&mut is_failing, true) {
+                        warn!(%error, "cannot accept connections of peers; retrying every 100 ms");
+                    }
+                    problems.raise(
+                        ACCEPT,
+                        format!(
+                            "cannot accept connections of other workers, whose tuples wait: {error}; if files are \
+                             too many, raise the limit of open files of the supervisor (LimitNOFILE, ulimit -n)"
+                        ),
+                    );
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }

@@ -42,6 +42,7 @@ pub(crate) mod wire;
 pub use counters::{Counters, Counts};
 pub use listener::Listener;
 pub(crate) use metrics::{ConnectionMetricSet, TransportMetrics};
+pub(crate) use outbox::OwnHost;
 pub use outbox::{Inboxes, Outbox, Peers, Sent};
 
 use stormkeeper_model::{Slot, TopologyId};

@@ -1,6 +1,6 @@
 //! Access of an emitting task to all other tasks.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use tokio::sync::{
     mpsc::{self, error::TrySendError},
@@ -12,9 +12,10 @@ use super::{
     Counters, INBOX_TUPLES, Identity, PEER_QUEUE_TUPLES,
     counters::add,
     metrics::{ConnectionMetricSet, ConnectionMetrics},
-    peer::{self, Address},
+    peer::{self, Address, Route},
     wire::Addressed,
 };
+use crate::report::Problems;
 use stormkeeper_model::{ComponentId, TaskId, assignment::Assignment, topology::TaskTable};
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
 use stormkeeper_stream::Tuple;
@@ -74,6 +75,17 @@ pub struct Peers {
     connected: BTreeMap<(Address, ComponentId), Peer>,
     // Metrics recorded for each connection.
     metric_set: ConnectionMetricSet,
+    problems: Problems,
+    own_host: OwnHost,
+}
+
+/// The host of this worker, to reach other workers on the same host.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OwnHost {
+    /// Name under which other hosts reach it.
+    pub(crate) name: String,
+    /// Addresses at which workers of this host listen.
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 /// Connection to the tasks of one component in one other worker.
@@ -97,7 +109,14 @@ impl Peers {
             directory: watch::Sender::new(Arc::new(directory)),
             connected: BTreeMap::new(),
             metric_set: ConnectionMetricSet::default(),
+            problems: Problems::default(),
+            own_host: OwnHost::default(),
         }
+    }
+
+    /// Reports peers that cannot be reached, and connects to peers on `own_host` within it.
+    pub(crate) fn reporting_to(self, problems: Problems, own_host: OwnHost) -> Self {
+        Self { problems, own_host, ..self }
     }
 
     /// Follows an assignment: creates queues for the components of new workers, drops the queues
@@ -117,7 +136,8 @@ impl Peers {
                 let key = (address.clone(), component.clone());
                 let peer = self.connected.entry(key).or_insert_with_key(|key| {
                     left.remove(key).unwrap_or_else(|| {
-                        let peer = Peer::start(key, &self.me, &self.counters, &self.tasks);
+                        let own = (&self.problems, &self.own_host);
+                        let peer = Peer::start(key, &self.me, &self.counters, own, &self.tasks);
                         peer.apply(self.metric_set);
                         peer
                     })
@@ -161,8 +181,10 @@ impl Peer {
         (address, component): &(Address, ComponentId),
         me: &Identity,
         counters: &Arc<Counters>,
+        (problems, own_host): (&Problems, &OwnHost),
         tasks: &Tasks,
     ) -> Self {
+        let route = Route::to(address, me, own_host);
         let (queue, queued) = mpsc::channel(PEER_QUEUE_TUPLES);
         let tasks = tasks.child();
         let (address, component) = (address.clone(), component.clone());
@@ -170,7 +192,8 @@ impl Peer {
         let metrics = metrics
             .map(|transport_metrics| Arc::new(transport_metrics.connection(&address, &component, &queue)));
         let queued = (queued, metrics.clone());
-        let sender = peer::Sender::new(me.clone(), address, component, queued, Arc::clone(counters));
+        let sender = peer::Sender::new(me.clone(), (address, route), component, queued, Arc::clone(counters));
+        let sender = sender.reporting_to(problems.clone());
         tasks.start("tuples to a peer", OnExit::Ignore, sender.run());
         Self { queue, metrics, _tasks: tasks }
     }

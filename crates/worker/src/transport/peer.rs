@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -11,7 +11,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
     sync::mpsc,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tracing::{info, warn};
 
@@ -19,15 +19,18 @@ use super::{
     Counters, Identity,
     counters::add,
     metrics::ConnectionMetrics,
+    outbox::OwnHost,
     wire::{
         self, Addressed, BatchFrame, Hello, HelloReply, MAGIC, MAX_BATCH_TUPLES, MAX_HANDSHAKE_BYTES,
         ReadError, VERSION,
     },
 };
+use crate::report::Problems;
 use stormkeeper_model::{
     ComponentId, Slot,
     backoff::{Backoff, Delays},
 };
+use stormkeeper_runtime::error_chain;
 
 /// Delays between attempts to connect. The workers of an assignment start within fractions of a
 /// second of one another, so the first attempts follow quickly; later, an unavailable worker is
@@ -37,6 +40,10 @@ const RECONNECT: Delays = Delays::between(Duration::from_millis(20), Duration::f
 /// Time limit for name resolution, connecting and the handshake together; a live peer replies
 /// within milliseconds.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Time without a connection after which a peer is reported as unreachable: longer than the restart
+/// of a worker takes, and short enough that operators see it within ten seconds.
+const UNREACHABLE_AFTER: Duration = Duration::from_secs(4);
 
 /// Size of the kernel's buffer for one connection. By default it grows to many megabytes, which
 /// for small tuples is minutes of a slow bolt's work, waiting out of sight.
@@ -61,9 +68,35 @@ impl fmt::Display for Address {
     }
 }
 
+/// Order of the addresses at which a peer is looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Route {
+    /// Addresses of this host, tried before those of the peer's host name.
+    before: Vec<IpAddr>,
+    /// Addresses of this host, tried after those of the peer's host name.
+    after: Vec<IpAddr>,
+}
+
+impl Route {
+    /// The route to a peer. A peer of the same supervisor is on this host, whatever the name of the
+    /// host resolves to; so is, most likely, a peer of another supervisor whose host has our name. The
+    /// handshake names the slot, so that a wrong worker refuses the connection.
+    pub(super) fn to(address: &Address, me: &Identity, own_host: &OwnHost) -> Self {
+        let own = || own_host.addresses.clone();
+        let (before, after) = match address.slot.supervisor == me.slot.supervisor {
+            true => (own(), Vec::new()),
+            false if address.host == own_host.name => (Vec::new(), own()),
+            false => (Vec::new(), Vec::new()),
+        };
+        Self { before, after }
+    }
+}
+
 /// Failure to connect to a peer.
 #[derive(Debug, thiserror::Error)]
 enum ConnectError {
+    #[error("the host name {host} cannot be resolved")]
+    Unresolved { host: String, source: io::Error },
     #[error("cannot connect")]
     Io(#[source] io::Error),
     #[error("cannot read the peer's reply to the handshake")]
@@ -137,6 +170,8 @@ impl Drop for Queue {
 pub(super) struct Sender {
     me: Identity,
     address: Address,
+    route: Route,
+    problems: Problems,
     // For the log only; it is not part of the protocol.
     component: ComponentId,
     queue: Queue,
@@ -146,14 +181,20 @@ pub(super) struct Sender {
 impl Sender {
     pub(super) fn new(
         me: Identity,
-        address: Address,
+        (address, route): (Address, Route),
         component: ComponentId,
         (queued, metrics): (mpsc::Receiver<Addressed>, Option<Arc<ConnectionMetrics>>),
         counters: Arc<Counters>,
     ) -> Self {
         let backoff = RECONNECT.backoff();
         let queue = Queue { queued, metrics, batch: Vec::new(), frame: BatchFrame::default(), counters };
-        Self { me, address, component, queue, backoff }
+        let problems = Problems::default();
+        Self { me, address, route, problems, component, queue, backoff }
+    }
+
+    /// Reports it as a problem if the peer cannot be reached.
+    pub(super) fn reporting_to(self, problems: Problems) -> Self {
+        Self { problems, ..self }
     }
 
     /// Runs until all senders of the queue are gone. The owner drops it when the component
@@ -161,10 +202,13 @@ impl Sender {
     pub(super) async fn run(mut self) {
         let mut was_connected = false;
         let mut n_failures = 0u64;
+        let mut unreachable = Unreachable::new(&self.problems, &self.address, &self.component);
         // Most components of a peer are not downstream of a task here and need no connection.
         while self.queue.wait_for_tuple().await {
+            let began = Instant::now();
             match self.connect().await {
                 Ok(stream) => {
+                    unreachable.end();
                     info!(peer = %self.address, component = %self.component, "connected to a peer");
                     if was_connected {
                         self.queue.counters.reconnects.fetch_add(1, Ordering::Relaxed);
@@ -180,6 +224,7 @@ impl Sender {
                 }
                 Err(error) => {
                     n_failures += 1;
+                    unreachable.failed(began, &error);
                     // Logged at each doubling: a peer that is away for an hour is a few lines.
                     if n_failures.is_power_of_two() && n_failures > 1 {
                         let error = &error as &(dyn std::error::Error + 'static);
@@ -196,8 +241,7 @@ impl Sender {
     }
 
     async fn shake_hands(&self) -> Result<TcpStream, ConnectError> {
-        let mut stream =
-            open(&self.address.host, self.address.slot.port.0).await.map_err(ConnectError::Io)?;
+        let mut stream = self.open().await?;
         let hello = Hello {
             topology: self.me.topology.clone(),
             to: self.address.slot.clone(),
@@ -215,6 +259,33 @@ impl Sender {
             HelloReply::Welcome => Ok(stream),
             HelloReply::Refused(reason) => Err(ConnectError::Refused(reason)),
         }
+    }
+
+    /// Connects to the first address of the route that accepts.
+    async fn open(&self) -> Result<TcpStream, ConnectError> {
+        let (host, port) = (&self.address.host, self.address.slot.port.0);
+        let mut last = None;
+        for address in &self.route.before {
+            match open_address((*address, port).into()).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = Some(ConnectError::Io(error)),
+            }
+        }
+        let resolved = tokio::net::lookup_host((host.as_str(), port)).await.map(Vec::from_iter);
+        let (named, unresolved) = match resolved {
+            Ok(addresses) => (addresses, None),
+            Err(source) => (Vec::new(), Some(ConnectError::Unresolved { host: host.clone(), source })),
+        };
+        for address in named.into_iter().chain(self.route.after.iter().map(|to| (*to, port).into())) {
+            match open_address(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = Some(ConnectError::Io(error)),
+            }
+        }
+        // A failure on this host says more than that its name has no address here.
+        let nowhere =
+            || ConnectError::Io(io::Error::new(io::ErrorKind::NotFound, "the host name has no address"));
+        Err(last.or(unresolved).unwrap_or_else(nowhere))
     }
 
     /// Sends the queued tuples until there will be no more, or the connection breaks.
@@ -255,23 +326,52 @@ impl Sender {
     }
 }
 
+/// The problem that a peer cannot be reached, while it lasts.
+struct Unreachable {
+    problems: Problems,
+    subject: String,
+    since: Option<Instant>,
+}
+
+impl Unreachable {
+    fn new(problems: &Problems, address: &Address, component: &ComponentId) -> Self {
+        let subject = format!("the worker at {address}, for tuples to {component}");
+        Self { problems: problems.clone(), subject, since: None }
+    }
+
+    /// Records a failed attempt to connect.
+    fn failed(&mut self, began: Instant, error: &ConnectError) {
+        let since = *self.since.get_or_insert(began);
+        if since.elapsed() >= UNREACHABLE_AFTER {
+            let text = format!(
+                "cannot reach {}, which wait: {}; check that the worker runs, that its host name resolves here, and \
+                 that no firewall closes its port",
+                self.subject,
+                error_chain(error)
+            );
+            self.problems.raise(&self.subject, text);
+        }
+    }
+
+    fn end(&mut self) {
+        if self.since.take().is_some() {
+            self.problems.clear(&self.subject);
+        }
+    }
+}
+
+impl Drop for Unreachable {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 /// Waits for the end of a connection on which the peer sends nothing.
 async fn closed(reader: &mut (impl AsyncRead + Unpin)) -> io::Error {
     match reader.read_u8().await {
         Ok(_) => io::Error::new(io::ErrorKind::InvalidData, "the peer sent what a receiver never sends"),
         Err(error) => error,
     }
-}
-
-async fn open(host: &str, port: u16) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
-    for address in tokio::net::lookup_host((host, port)).await? {
-        match open_address(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
 }
 
 async fn open_address(address: SocketAddr) -> io::Result<TcpStream> {

@@ -1,4 +1,10 @@
-use std::{sync::Arc, time::Duration};
+mod reach;
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -13,10 +19,13 @@ use stormkeeper_model::{
     topology::TaskTable,
 };
 use stormkeeper_runtime::{
+    net::ListenOn,
     tasks::{OnExit, Tasks},
     test_support::wait_until,
 };
 use stormkeeper_stream::{Origin, Tuple, Value};
+
+const LOOPBACK: ListenOn = ListenOn::Address(IpAddr::V4(Ipv4Addr::LOCALHOST));
 
 /// Wait limit, long enough that only an event that never happens is missed.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -62,7 +71,7 @@ impl Worker {
     }
 
     fn start_at(port: u16, me: impl Fn(u16) -> Identity) -> Self {
-        let listener = Listener::bind(([127, 0, 0, 1], port).into()).expect("a free port");
+        let listener = Listener::bind(LOOPBACK, port).expect("a free port");
         let me = me(listener.local_addr().expect("bound").port());
         let (inboxes, mut receivers) = Inboxes::new([TaskId(7)]);
         let counters = Arc::new(Counters::default());
@@ -246,7 +255,7 @@ async fn sender_reconnects_to_a_restarted_receiver() {
 #[tokio::test]
 async fn tuples_queued_for_a_late_peer_are_not_lost() {
     // No worker listens at the port yet.
-    let port = Listener::bind(([127, 0, 0, 1], 0).into()).expect("free").local_addr().expect("bound").port();
+    let port = Listener::bind(LOOPBACK, 0).expect("free").local_addr().expect("bound").port();
     let emitter = Emitter::to(&[(&at(port), &[7])]);
     let mut outbox = emitter.peers.outbox();
     for n in 0..100 {
@@ -260,7 +269,7 @@ async fn tuples_queued_for_a_late_peer_are_not_lost() {
 
 #[tokio::test]
 async fn removed_peer_unblocks_tasks_that_wait_for_it() {
-    let port = Listener::bind(([127, 0, 0, 1], 0).into()).expect("free").local_addr().expect("bound").port();
+    let port = Listener::bind(LOOPBACK, 0).expect("free").local_addr().expect("bound").port();
     let mut emitter = Emitter::to(&[(&at(port), &[7])]);
     let (done, mut is_done) = mpsc::channel(1);
     let tasks = Tasks::default();
@@ -410,7 +419,7 @@ fn bulky(n: i64) -> Tuple {
 /// both directions between the workers carry tuples for relays and for sinks.
 #[tokio::test]
 async fn topology_without_cycles_drains_when_all_queues_are_full() {
-    let listeners = [(); 2].map(|()| Listener::bind(([127, 0, 0, 1], 0).into()).expect("a free port"));
+    let listeners = [(); 2].map(|()| Listener::bind(LOOPBACK, 0).expect("a free port"));
     let ids = listeners.each_ref().map(|listener| at(listener.local_addr().expect("bound").port()));
     let (relays, sinks) = ([TaskId(3), TaskId(4)], [TaskId(5), TaskId(6)]);
     let assignment = assignment(&[(&ids[0], &[1, 3, 5]), (&ids[1], &[2, 4, 6])]);

@@ -54,6 +54,7 @@ fn supervisor() -> SupervisorRecord {
         version: "1".to_owned(),
         start: Timestamp::EPOCH,
         announces_stop: false,
+        problems: Vec::new(),
         unknown_fields: Default::default(),
     }
 }

@@ -4,6 +4,7 @@ mod metrics;
 mod own_writes;
 mod peers;
 mod replicas;
+mod reported;
 
 use std::{sync::Arc, time::Duration};
 
@@ -55,6 +56,7 @@ impl Fixture {
             version: "0".to_owned(),
             start: Timestamp::EPOCH,
             announces_stop: false,
+            problems: Vec::new(),
             unknown_fields: Default::default(),
         };
         Store::new(Arc::clone(&tree)).ensure_layout().await.expect("made");

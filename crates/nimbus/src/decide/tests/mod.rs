@@ -10,6 +10,7 @@ mod properties;
 mod rebalance;
 mod removal;
 mod unknown_fields;
+mod unusable_slots;
 mod world;
 
 use crate::plan::Plan;

@@ -91,6 +91,7 @@ impl World {
             version: "0".to_owned(),
             start: Timestamp::EPOCH,
             announces_stop,
+            problems: Vec::new(),
             unknown_fields: Default::default(),
         };
         self.put(layout::supervisor(&id.parse().expect("valid")), record::encode(&supervisor));

@@ -89,7 +89,7 @@ pub struct ChildSpec {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The process could not be started.
-    #[error("cannot start {command:?} in {}: {source}", dir.display())]
+    #[error("cannot start {command:?} in {}: {source}{}", dir.display(), hint(source))]
     Start {
         /// Program and arguments.
         command: Vec<String>,
@@ -113,6 +113,16 @@ pub enum Error {
     /// The child's output is not a sequence of messages.
     #[error(transparent)]
     Frame(#[from] frame::Error),
+}
+
+/// What to do about an error of starting a process.
+fn hint(error: &io::Error) -> &'static str {
+    match rustix::io::Errno::from_io_error(error) {
+        Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => {
+            "; raise the limit of open files of the supervisor (LimitNOFILE, ulimit -n)"
+        }
+        _ => "",
+    }
 }
 
 /// Result of reading one message of a child, which goes on if the message is refused.

@@ -1,0 +1,60 @@
+//! Problems that a supervisor reports, in its record, of itself and of the workers in its slots.
+//!
+//! The view of a nimbus has no data of heartbeats, so a worker that runs and cannot do its work
+//! reports that to its supervisor. The list is bounded, and the supervisor limits how often it
+//! writes its record.
+
+use serde::{Deserialize, Serialize};
+
+use super::record::UnknownFields;
+use stormkeeper_model::{Port, TopologyId, task_set::TaskSet};
+
+/// Maximum number of problems in one record: far more than an operator reads, far below the limit
+/// of a znode.
+pub const PROBLEMS_MAX: usize = 32;
+
+/// Maximum length of the text of one problem, in bytes.
+pub const PROBLEM_BYTES_MAX: usize = 400;
+
+/// A problem of a supervisor, or of one of its slots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportedProblem {
+    /// The slot; absent if the problem is of the whole supervisor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<Port>,
+    /// The topology that runs, or should run, in the slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topology: Option<TopologyId>,
+    /// True if no worker can run in the slot while the problem lasts. The slot is then missing in
+    /// the slots of the supervisor.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unusable: bool,
+    /// Tasks of the topology that have a heartbeat, because their worker lives, and do not run.
+    #[serde(default, skip_serializing_if = "TaskSet::is_empty")]
+    pub idle: TaskSet,
+    /// What is wrong, why, and what to do.
+    pub text: String,
+    /// Fields of newer versions.
+    #[serde(flatten)]
+    pub unknown_fields: UnknownFields,
+}
+
+impl ReportedProblem {
+    /// Creates a problem of the slot at `port`.
+    pub fn of_slot(port: Port, topology: Option<TopologyId>, text: &str) -> Self {
+        Self {
+            port: Some(port),
+            topology,
+            unusable: false,
+            idle: TaskSet::default(),
+            text: shortened(text).to_owned(),
+            unknown_fields: UnknownFields::new(),
+        }
+    }
+}
+
+/// Returns as much of `text` as a problem may have.
+pub fn shortened(text: &str) -> &str {
+    let end = (0..=PROBLEM_BYTES_MAX.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}

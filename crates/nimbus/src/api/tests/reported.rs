@@ -1,0 +1,54 @@
+//! Problems that supervisors report, in responses.
+
+use super::*;
+use stormkeeper_coordination::cluster::reported_problem::ReportedProblem;
+use stormkeeper_model::{TopologyId, task_set::TaskSet};
+
+/// Writes the problems into the record of the only supervisor.
+async fn report(fixture: &Fixture, problems: Vec<ReportedProblem>) {
+    let path = layout::supervisor(&"s0".parse().expect("valid"));
+    let data = fixture.tree.get(&path).await.expect("read").expect("there").data;
+    let mut supervisor: SupervisorRecord = record::decode(&path, &data).expect("readable");
+    supervisor.problems = problems;
+    fixture.tree.set(&path, &record::encode(&supervisor), None).await.expect("written");
+}
+
+#[tokio::test]
+async fn reported_problem_is_shown_and_idle_tasks_do_not_count_as_alive() {
+    let fixture = Fixture::new().await;
+    let leader = fixture.leader().await;
+    let app = routes(leader.handle().clone());
+    let TopologyPackage { key, bytes } = blob("wc");
+    assert_eq!(ask(&app, Method::PUT, &format!("/api/v1/blobs/{key}"), bytes).await.0, StatusCode::CREATED);
+    let submit = json!({"blob": key, "owner": "ann"}).to_string();
+    let (_, answer) = ask(&app, Method::POST, "/api/v1/topology/submit", submit).await;
+    let id: TopologyId = answer["topologyId"].as_str().expect("an id").parse().expect("valid");
+    let assigned = wait_until("it is placed", LONG, || async {
+        let store = Store::new(Arc::clone(&fixture.tree));
+        let stored = store.assignment(&id).await.map_err(|error| error.to_string())?;
+        stored.map(|stored| stored.value).filter(|it| !it.workers.is_empty()).ok_or("no".to_owned())
+    })
+    .await;
+    let all: TaskSet = assigned.tasks();
+    for task in all.iter() {
+        let path = layout::taskbeat(&id, task);
+        fixture.tree.create(&path, b"{}", CreateMode::Ephemeral).await.expect("created");
+    }
+    let (slot, worker) = assigned.workers.first_key_value().expect("placed");
+    let first: TaskSet = worker.tasks.iter().take(1).collect();
+    let of_worker = ReportedProblem::of_slot(slot.port, Some(id.clone()), "worker at host:6700: why");
+    let of_port = ReportedProblem::of_slot(Port(6701), None, "port 6701 is taken");
+    report(&fixture, vec![ReportedProblem { idle: first, ..of_worker }, of_port]).await;
+    wait_until("the list shows it", LONG, || async {
+        let (_, list) = ask(&app, Method::GET, "/api/v1/topology/summary", Body::empty()).await;
+        let topology = &list["topologies"][0];
+        let is_shown =
+            topology["problem"].as_str().is_some_and(|text| text.contains("worker at host:6700: why"))
+                && topology["tasksAlive"] == all.len() - 1
+                && list["problems"] == serde_json::json!(["port 6701 is taken"]);
+        if is_shown { Ok(()) } else { Err(list.to_string()) }
+    })
+    .await;
+    let (_, supervisors) = ask(&app, Method::GET, "/api/v1/supervisor/summary", Body::empty()).await;
+    assert_eq!(supervisors["supervisors"][0]["problems"].as_array().map(Vec::len), Some(2), "{supervisors}");
+}

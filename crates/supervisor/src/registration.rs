@@ -1,0 +1,119 @@
+//! The record of a supervisor in the tree: registered once, and written again when the problems that
+//! it reports change.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tracing::{debug, warn};
+
+use crate::Options;
+use stormkeeper_coordination::{
+    cluster::{
+        layout::Ephemeral,
+        layout_version,
+        presence::Presence,
+        record::{self, SupervisorRecord},
+        reported_problem::ReportedProblem,
+        store::Store,
+    },
+    tree,
+};
+use stormkeeper_model::{SupervisorId, backoff::Delays, clock::Clock};
+use stormkeeper_runtime::tasks::{OnExit, Tasks};
+
+/// Bounds of the pause between two attempts to register while the tree cannot be reached.
+const RETRY: Delays = Delays::between(Duration::from_millis(200), Duration::from_secs(10));
+
+/// Minimum time between two writes of the record: every nimbus reads each of them.
+const WRITE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Keeps `/supervisors/{id}` present.
+#[derive(Debug)]
+pub(super) struct Registration {
+    problems: watch::Sender<Vec<ReportedProblem>>,
+}
+
+impl Registration {
+    /// Registers the supervisor from the moment that the tree can be reached, until `tasks` end.
+    pub(super) fn start(
+        options: &Options,
+        store: Store,
+        me: &SupervisorId,
+        presence: &Presence,
+        problems: Vec<ReportedProblem>,
+        (clock, tasks): (&Clock, &Tasks),
+    ) -> Self {
+        let supervisor = SupervisorRecord {
+            host: options.host.clone(),
+            ports: options.ports.clone(),
+            resources: options.resources,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            start: clock.now(),
+            announces_stop: true,
+            problems: Vec::new(),
+            unknown_fields: record::UnknownFields::new(),
+        };
+        let (me, presence) = (me.clone(), presence.clone());
+        let ephemeral = Ephemeral::Supervisor(me.clone());
+        let (problems, mut reported) = watch::channel(problems);
+        tasks.start("register", OnExit::Ignore, async move {
+            prepare_layout(&store).await;
+            let mut is_announced = true;
+            loop {
+                let record = with_problems(&supervisor, reported.borrow_and_update().clone());
+                presence.keep(&ephemeral, record::encode(&record));
+                if std::mem::take(&mut is_announced) {
+                    // Never absent and without the announcement of the last stop in between.
+                    presence.settled().await;
+                    withdraw_stop(&store, &me).await;
+                }
+                tokio::time::sleep(WRITE_PAUSE).await;
+                if reported.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        Self { problems }
+    }
+
+    /// Sets the problems that the record reports.
+    pub(super) fn set_problems(&self, problems: Vec<ReportedProblem>) {
+        self.problems.send_if_modified(|reported| {
+            let has_changed = *reported != problems;
+            *reported = problems;
+            has_changed
+        });
+    }
+}
+
+/// The record with its problems, and without the slots that cannot be used.
+fn with_problems(supervisor: &SupervisorRecord, problems: Vec<ReportedProblem>) -> SupervisorRecord {
+    let mut record = supervisor.clone();
+    record.ports.retain(|port| !problems.iter().any(|it| it.unusable && it.port == Some(*port)));
+    record.problems = problems;
+    record
+}
+
+/// Withdraws the announcement of the last stop.
+async fn withdraw_stop(store: &Store, me: &SupervisorId) {
+    let mut backoff = RETRY.backoff();
+    while let Err(error) = store.withdraw_stop(me).await {
+        debug!(%error, "cannot withdraw the announcement of the last stop; trying again");
+        tokio::time::sleep(backoff.next_delay()).await;
+    }
+}
+
+async fn prepare_layout(store: &Store) {
+    let mut backoff = RETRY.backoff();
+    while let Err(error) = store.ensure_layout().await {
+        let retry_in = backoff.next_delay();
+        match error {
+            // The connection logs why there is none; at a start there is none for a moment.
+            layout_version::Error::Tree(tree::Error::Disconnected) => {
+                debug!(?retry_in, "not connected to ZooKeeper yet; registering later");
+            }
+            error => warn!(%error, ?retry_in, "cannot register this supervisor; running workers stay"),
+        }
+        tokio::time::sleep(retry_in).await;
+    }
+}
