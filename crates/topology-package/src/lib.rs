@@ -4,9 +4,11 @@
 //! - [`flux`]: the topology file (Flux YAML) to a [`stormkeeper_model::topology::Topology`].
 //! - [`yaml`]: YAML with the position of every node, for errors that name line and column.
 //! - [`package`]: one tar archive with `topology.json` and `resources/`, named by its sha256.
+//! - [`entries`]: the check of a package's entries, for the submit and for unpacking.
 //! - [`launch`]: the specification that a supervisor hands to a worker process.
 //! - [`worker_report`]: the files in which a running worker reports to its supervisor.
 
+pub mod entries;
 pub mod flux;
 pub mod launch;
 pub mod package;

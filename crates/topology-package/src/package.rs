@@ -6,13 +6,11 @@
 //! files, or whose names lead elsewhere, are rejected.
 
 use std::{
-    collections::HashMap,
-    ffi::OsStr,
     io::{self, Read},
-    os::unix::ffi::OsStrExt as _,
-    path::{Component, Path, PathBuf},
+    path::Path,
 };
 
+use crate::entries::{self, CopyError, EntryKind};
 use stormkeeper_model::{BlobKey, topology::Topology};
 
 /// The entry that contains the topology.
@@ -26,12 +24,6 @@ const MAX_TOPOLOGY_BYTES: u64 = 8 << 20;
 
 /// Limit on the entries of a package; each costs a file on every supervisor.
 pub const MAX_FILES: usize = 100_000;
-
-/// Limit on the path of an entry. Linux allows 4096 bytes with the folder of the worker.
-const MAX_PATH_BYTES: usize = 1024;
-
-/// Limit on each part of a path, as file systems have it.
-const MAX_NAME_BYTES: usize = 255;
 
 /// A topology package in memory.
 #[derive(Clone, PartialEq, Eq)]
@@ -150,107 +142,40 @@ fn append(tar: &mut tar::Builder<Vec<u8>>, path: &str, mode: Mode, bytes: &[u8])
     tar.append_data(&mut header, path, bytes).map_err(Error::NotATar)
 }
 
-/// Reads the topology from a package, and checks every entry.
+/// Reads the topology from a package, and checks every entry as unpacking does.
 ///
 /// # Errors
 /// [`Error`] for every defect of the package.
 pub fn read_topology(blob: impl Read) -> Result<Topology, Error> {
-    let mut archive = tar::Archive::new(blob);
     let mut topology = None;
-    let mut n_files = 0;
-    let mut names = Names::default();
-    for entry in archive.entries().map_err(Error::NotATar)? {
-        let mut entry = entry.map_err(Error::NotATar)?;
-        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        n_files += 1;
-        if n_files > MAX_FILES {
-            return Err(Error::TooManyFiles);
-        }
-        let kind = entry.header().entry_type();
-        check_entry(&path, kind)
-            .and_then(|()| names.add(&entry.path_bytes(), kind.is_dir()))
-            .map_err(|what| Error::Entry { path: shown(&path), what })?;
-        if path == TOPOLOGY {
-            if entry.size() > MAX_TOPOLOGY_BYTES {
-                return Err(Error::Entry { path, what: "which is larger than 8 MiB" });
+    entries::visit(blob, |path, kind, entry| {
+        match kind {
+            EntryKind::Folder => {}
+            EntryKind::File { .. } if path == Path::new(TOPOLOGY) => {
+                if entry.size() > MAX_TOPOLOGY_BYTES {
+                    return Err(Error::Entry {
+                        path: TOPOLOGY.to_owned(),
+                        what: "which is larger than 8 MiB",
+                    });
+                }
+                let mut json = Vec::new();
+                copy_all(entry, &mut json)?;
+                topology = Some(serde_json::from_slice(&json).map_err(Error::BadTopology)?);
             }
-            let mut json = Vec::new();
-            entry.read_to_end(&mut json).map_err(Error::NotATar)?;
-            topology = Some(serde_json::from_slice(&json).map_err(Error::BadTopology)?);
-        } else {
             // A truncated entry is detected here, not by the supervisors.
-            let n = io::copy(&mut entry, &mut io::sink()).map_err(Error::NotATar)?;
-            if n != entry.size() {
-                return Err(Error::NotATar(io::ErrorKind::UnexpectedEof.into()));
-            }
+            EntryKind::File { .. } => copy_all(entry, &mut io::sink())?,
         }
-    }
+        Ok(())
+    })?;
     topology.ok_or(Error::NoTopology)
 }
 
-/// Names of a package as a file system sees them, to reject at the submit what no supervisor can
-/// unpack.
-#[derive(Default)]
-struct Names(HashMap<PathBuf, Kind>);
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    File,
-    Folder,
-}
-
-impl Names {
-    fn add(&mut self, path: &[u8], is_folder: bool) -> Result<(), &'static str> {
-        if path.len() > MAX_PATH_BYTES
-            || path.split(|byte| *byte == b'/').any(|part| part.len() > MAX_NAME_BYTES)
-        {
-            return Err("whose name is longer than a file system allows");
-        }
-        let path: PathBuf = Path::new(OsStr::from_bytes(path)).components().collect();
-        for folder in path.ancestors().skip(1).take_while(|folder| !folder.as_os_str().is_empty()) {
-            match self.0.get(folder) {
-                Some(Kind::Folder) => break,
-                Some(Kind::File) => return Err("which lies under a file"),
-                None => {
-                    self.0.insert(folder.to_owned(), Kind::Folder);
-                }
-            }
-        }
-        if self.0.len() >= MAX_FILES {
-            return Err("which is one file or folder too many");
-        }
-        let kind = if is_folder { Kind::Folder } else { Kind::File };
-        match self.0.insert(path, kind) {
-            None => Ok(()),
-            Some(Kind::Folder) if is_folder => Ok(()),
-            Some(Kind::File | Kind::Folder) => Err("which occurs twice"),
-        }
-    }
-}
-
-/// Formats the path of an entry for an error: a tar allows paths of any length.
-fn shown(path: &str) -> String {
-    let mut shown: String = path.chars().take(MAX_NAME_BYTES).collect();
-    if shown.len() < path.len() {
-        shown.push('…');
-    }
-    shown
-}
-
-/// Checks that an entry unpacks to a plain file or folder in the right place.
-fn check_entry(path: &str, kind: tar::EntryType) -> Result<(), &'static str> {
-    let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
-    if path.contains('\0') || !Path::new(path).components().all(plain) {
-        return Err("whose name leads out of the package");
-    }
-    let top = path.split('/').next().unwrap_or_default();
-    match kind {
-        tar::EntryType::Regular if path == TOPOLOGY || (top == RESOURCES && path != RESOURCES) => Ok(()),
-        tar::EntryType::Directory if top == RESOURCES => Ok(()),
-        tar::EntryType::Regular | tar::EntryType::Directory => {
-            Err("which is neither topology.json nor below resources/")
-        }
-        _ => Err("which is neither a file nor a folder"),
+/// Copies to a destination that accepts all bytes.
+fn copy_all<R: Read>(entry: &mut tar::Entry<'_, R>, to: &mut impl io::Write) -> Result<(), Error> {
+    match entries::copy(entry, to) {
+        Ok(()) => Ok(()),
+        Err(CopyError::Package(error)) => Err(error),
+        Err(CopyError::Write(error)) => Err(Error::NotATar(error)),
     }
 }
 
