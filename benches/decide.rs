@@ -121,6 +121,7 @@ fn supervisor(n: usize, n_slots: u16) -> SupervisorRecord {
         start: Timestamp::EPOCH,
         announces_stop: false,
         problems: Vec::new(),
+        failures: Vec::new(),
         unknown_fields: Default::default(),
     }
 }

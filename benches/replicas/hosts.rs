@@ -124,6 +124,7 @@ impl Host {
             start: Clock::new().now(),
             announces_stop: false,
             problems: Vec::new(),
+            failures: Vec::new(),
             unknown_fields: Default::default(),
         };
         presence.keep(&Ephemeral::Supervisor(id.clone()), record::encode(&record));

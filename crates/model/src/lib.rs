@@ -16,6 +16,7 @@ pub mod heartbeat;
 pub mod id;
 pub mod log_position;
 pub mod metric_control;
+pub mod restarts;
 pub mod settings;
 pub mod status;
 pub mod suggest;

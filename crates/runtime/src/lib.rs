@@ -8,6 +8,7 @@ pub mod fs;
 pub mod injected_bugs;
 pub mod lossy_log;
 pub mod net;
+pub mod oom;
 pub mod outage;
 pub mod proc;
 pub mod shutdown;

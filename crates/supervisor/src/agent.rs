@@ -17,15 +17,17 @@ use tracing::{debug, info, warn};
 use crate::{
     Error, OnStop, Options,
     assignments::AssignmentsState,
-    failures::{Failure, FailureReporter},
+    failure_log::FailureLog,
+    failures::{FailedThing, Failure, FailureReporter},
     launch::{self, Launcher},
-    localize::{self, Localizer},
+    localize::{self, Localizer, Outcome},
     ports::{self, TakenPorts},
     problems,
     process::{ExitReport, ProcessId},
     registration::Registration,
     slot::{Blob, Launched, Observed, Progress, SlotAction, SlotState, Target, WorkerTimeouts},
     slot_runtime::{SlotRuntime, new_worker_id},
+    starts::StartLog,
     status::Status,
     worker_dir::{self, Heartbeat},
 };
@@ -47,7 +49,7 @@ use stormkeeper_runtime::{
     tasks::{OnExit, Tasks},
     watch,
 };
-use stormkeeper_topology_package::worker_report::WorkerReport;
+use stormkeeper_topology_package::{worker_report::WorkerReport, worker_restarts::WorkerRestarts};
 
 /// Period of reading heartbeat files while a worker starts, short so that the worker is shown as
 /// running soon after it runs.
@@ -81,8 +83,8 @@ const TASKS_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) enum Event {
     /// The supervisor assignments changed.
     AssignmentsChanged,
-    /// A blob is unpacked on this host.
-    Arrived(BlobKey),
+    /// An attempt to localize a blob has ended.
+    Localized(Outcome),
     /// A launch has a process, or has failed.
     Launched { port: Port, worker: WorkerId, started: Result<ProcessId, launch::Error> },
     /// A worker's process has ended.
@@ -108,6 +110,7 @@ pub(super) struct WorkerFiles {
     worker: WorkerId,
     heartbeat: Heartbeat,
     report: Option<WorkerReport>,
+    restarts: Option<WorkerRestarts>,
 }
 
 /// The inputs of the loop.
@@ -116,7 +119,7 @@ pub(super) struct Sources {
     pub(super) assignments: watch::Receiver<AssignmentsState>,
     /// Makes the reader read the supervisor assignments again.
     pub(super) recheck: Arc<Notify>,
-    pub(super) arrived: mpsc::Receiver<BlobKey>,
+    pub(super) localized: mpsc::Receiver<Outcome>,
     pub(super) events: mpsc::Receiver<Event>,
 }
 
@@ -133,6 +136,9 @@ pub struct Agent {
     pub(super) localizer: Localizer,
     pub(super) launcher: Launcher,
     pub(super) reporter: FailureReporter,
+    pub(super) failures: FailureLog,
+    pub(super) starts: StartLog,
+    pub(super) registration: Registration,
     pub(super) presence: Presence,
     pub(super) sources: Sources,
     pub(super) status: watch::Sender<Status>,
@@ -140,7 +146,6 @@ pub struct Agent {
     pub(super) timers: Timers,
     pub(super) taken_ports: TakenPorts,
     pub(super) to_check: tokio::sync::watch::Sender<ports::ToCheck>,
-    pub(super) registration: Registration,
 }
 
 /// Due times of reading files.
@@ -201,7 +206,7 @@ impl Agent {
                 event => self.update(event),
             }
         };
-        self.leave().await;
+        self.leave(ended.is_ok()).await;
         ended
     }
 
@@ -231,7 +236,10 @@ impl Agent {
         }
     }
 
-    async fn leave(self) {
+    async fn leave(mut self, was_asked: bool) {
+        if was_asked {
+            blocking::run(move || self.starts.stopped()).await;
+        }
         self.presence.withdraw(&Ephemeral::Supervisor(self.identity.id.clone()));
         // Without a connection, the end of the session removes the registration later.
         let _withdrawn = tokio::time::timeout(WITHDRAW_TIMEOUT, self.presence.settled()).await;
@@ -257,7 +265,7 @@ impl Agent {
                 Err(_reader_is_gone) => Event::Broken,
             },
             // Cancel-safe: an item is received only if it is returned.
-            Some(key) = self.sources.arrived.recv() => Event::Arrived(key),
+            Some(outcome) = self.sources.localized.recv() => Event::Localized(outcome),
             // Cancel-safe: as above.
             Some(event) = self.sources.events.recv() => event,
             // Cancel-safe: a sleep has no state.
@@ -289,7 +297,7 @@ impl Agent {
 
     fn update(&mut self, event: Event) {
         match event {
-            Event::Arrived(key) => self.localizer.arrived(key),
+            Event::Localized(outcome) => self.on_localized(outcome),
             Event::Launched { port, worker, started } => {
                 match &started {
                     Err(launch::Error::CodeIsGone) => self.lose_code(port),
@@ -345,10 +353,15 @@ impl Agent {
         // another heartbeat.
         let was_delayed = now.since(self.timers.heartbeats_read_at) > self.options.worker_timeout / 2;
         self.timers.heartbeats_read_at = now;
-        for WorkerFiles { port, worker, heartbeat, report } in files {
+        for WorkerFiles { port, worker, heartbeat, report, restarts } in files {
             let Some(slot) = self.slots.get_mut(&port) else { continue };
-            if let Some(report) = report.filter(|_| slot.launch(&worker).is_some()) {
+            let is_current = slot.launch(&worker).is_some();
+            if let Some(report) = report.filter(|_| is_current) {
                 slot.report = report;
+            }
+            if let (Some(restarts), Some(desired)) = (restarts, slot.desired.as_ref().filter(|_| is_current))
+            {
+                self.failures.set_components(port, &desired.topology, restarts);
             }
             if !heartbeat.is_there() || (slot.heartbeat.as_ref() == Some(&heartbeat) && !was_delayed) {
                 continue;
@@ -402,13 +415,16 @@ impl Agent {
                 timeouts,
             };
             let state = std::mem::replace(&mut slot.state, SlotState::Empty);
+            let was_running = matches!(state, SlotState::Running { .. });
             let (state, asked) = state.step(&seen);
             slot.state = state;
-            actions.extend(asked.into_iter().map(|action| (port, action)));
+            actions.extend(asked.into_iter().map(|action| (port, was_running, action)));
         }
-        for (port, action) in actions {
+        for (port, was_running, action) in actions {
+            self.record_failure(port, was_running, &action, now);
             self.act(port, action);
         }
+        self.report_failures(now);
         let ports = &self.ports;
         self.slots.retain(|port, slot| ports.contains(port) || slot.state != SlotState::Empty);
         self.read_files(now);
@@ -478,7 +494,8 @@ impl Agent {
                 warn!(%port, %worker, topology = %desired.topology, %reason, "a worker failed");
                 slot.reason = Some(reason.clone());
                 let dir = worker_dir::path(&self.launcher.local_dir, &worker);
-                self.reporter.report(Failure { port, worker, desired, reason, dir });
+                let what = FailedThing::Worker { worker, reason, dir };
+                self.reporter.report(Failure { port, desired, what });
             }
         }
     }
@@ -510,17 +527,18 @@ impl Agent {
                     &live.iter().map(|(_, worker, ..)| worker.clone()).collect(),
                 );
             }
-            let heartbeats = live.into_iter().map(|(port, worker, process, last)| {
+            let files = live.into_iter().map(|(port, worker, process, last)| {
                 let dir = worker_dir::path(&local_dir, &worker);
                 let heartbeat = Heartbeat::read(&dir, &worker, process, last.as_ref());
-                WorkerFiles { port, worker, heartbeat, report: worker_dir::report(&dir) }
+                let (report, restarts) = (worker_dir::report(&dir), worker_dir::restarts(&dir));
+                WorkerFiles { port, worker, heartbeat, report, restarts }
             });
-            heartbeats.collect()
+            files.collect()
         };
         self.tasks.start("read worker files", OnExit::Ignore, async move {
-            let heartbeats = blocking::run(read).await;
+            let files = blocking::run(read).await;
             // Fails only when the agent is gone.
-            let _agent_is_gone = events.send(Event::HeartbeatsRead(heartbeats)).await;
+            let _agent_is_gone = events.send(Event::HeartbeatsRead(files)).await;
         });
     }
 

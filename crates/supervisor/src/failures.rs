@@ -1,4 +1,5 @@
-//! Failures of workers, reported as task errors, where the author of the topology looks for them.
+//! Failures of workers, and of bringing their code to this host, reported as task errors, where the
+//! author of the topology looks for them.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -36,15 +37,21 @@ const MAX_COMPONENTS: usize = 100;
 const TRIES: usize = 3;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// A worker that failed.
+/// A failure in a slot.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) port: Port,
-    pub(super) worker: WorkerId,
     pub(super) desired: DesiredWorker,
-    pub(super) reason: SlotReason,
-    /// The worker's directory.
-    pub(super) dir: PathBuf,
+    pub(super) what: FailedThing,
+}
+
+/// The thing that failed.
+#[derive(Debug)]
+pub(super) enum FailedThing {
+    /// A launch of the worker, with its directory.
+    Worker { worker: WorkerId, reason: SlotReason, dir: PathBuf },
+    /// An attempt to bring the code of the topology to this host.
+    Code { reason: String },
 }
 
 /// Receives failures and reports them in a separate task.
@@ -62,7 +69,7 @@ impl FailureReporter {
 
     pub(super) fn report(&self, failure: Failure) {
         if let Err(error) = self.queue.try_send(failure) {
-            debug!(%error, "a worker's failure is not reported");
+            debug!(%error, "a failure is not reported");
         }
     }
 }
@@ -81,7 +88,7 @@ async fn report_all(store: Store, clock: Clock, mut failures: mpsc::Receiver<Fai
             match report(&store, &clock, &failure, (&said, &stack)).await {
                 Ok(()) => break,
                 Err(error) if attempt == TRIES => {
-                    warn!(%error, worker = %failure.worker, "cannot report a worker's failure");
+                    warn!(%error, port = %failure.port, topology = %failure.desired.topology, "cannot report a failure");
                 }
                 Err(_) => tokio::time::sleep(RETRY_AFTER).await,
             }
@@ -90,7 +97,8 @@ async fn report_all(store: Store, clock: Clock, mut failures: mpsc::Receiver<Fai
 }
 
 async fn log_tail(failure: &Failure) -> String {
-    let log = failure.dir.join(logs::WORKER_LOG);
+    let FailedThing::Worker { dir, .. } = &failure.what else { return String::new() };
+    let log = dir.join(logs::WORKER_LOG);
     blocking::run(move || logs::tail(&log))
         .await
         .unwrap_or_else(|error| format!("(the worker's log cannot be read: {error})"))
@@ -98,8 +106,10 @@ async fn log_tail(failure: &Failure) -> String {
 
 /// The reason that the worker wrote before it exited, to be appended to the reason of the slot.
 async fn exit_reason(failure: &Failure) -> String {
-    let SlotReason::Exited { .. } = failure.reason else { return String::new() };
-    let dir = failure.dir.clone();
+    let FailedThing::Worker { reason: SlotReason::Exited { .. }, dir, .. } = &failure.what else {
+        return String::new();
+    };
+    let dir = dir.clone();
     let reason = blocking::run(move || worker_dir::exit_reason(&dir)).await;
     reason.map(|reason| format!(": {reason}")).unwrap_or_default()
 }
@@ -111,7 +121,13 @@ async fn report(
     failure: &Failure,
     (said, stack): (&str, &str),
 ) -> Result<(), stormkeeper_coordination::cluster::store::Error> {
-    let Failure { port, worker, desired, reason, .. } = failure;
+    let Failure { port, desired, what } = failure;
+    let message = match what {
+        FailedThing::Worker { worker, reason, .. } => format!("worker {worker} {reason}"),
+        FailedThing::Code { reason } => {
+            format!("the code of the topology cannot be brought to {}: {reason}", desired.worker.host)
+        }
+    };
     let Some(table) = store.tasks(&desired.topology).await? else { return Ok(()) };
     let mut firsts: BTreeMap<&ComponentId, TaskId> = BTreeMap::new();
     for (component, task) in table.value.iter().filter(|(_, task)| desired.worker.tasks.contains(*task)) {
@@ -124,7 +140,7 @@ async fn report(
             time: clock.now(),
             host: desired.worker.host.clone(),
             port: *port,
-            message: format!("worker {worker} {reason}{said}"),
+            message: format!("{message}{said}"),
             stack: stack.to_owned(),
         };
         store.report_error(&desired.topology, error).await?;

@@ -18,7 +18,9 @@
 //! Start with [`slot::SlotState::step`], which decides, and [`agent::Agent`], which acts.
 
 mod agent;
+mod agent_failures;
 mod assignments;
+mod failure_log;
 mod failures;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
@@ -35,6 +37,7 @@ mod registration;
 pub mod slot;
 mod slot_runtime;
 mod start;
+mod starts;
 mod status;
 mod unpack;
 mod worker_dir;

@@ -47,9 +47,24 @@ const DAMAGED: &str = ".damaged";
 /// Bounds of the pause between two attempts to fetch a blob.
 const RETRY: Delays = Delays::between(Duration::from_millis(500), Duration::from_secs(30));
 
-/// Length of the queue of localized blobs that the agent has not received; senders wait while it
-/// is full.
-const ARRIVALS: usize = 64;
+/// Length of the queue of outcomes that the agent has not received; senders wait while it is full.
+const OUTCOMES: usize = 64;
+
+/// Outcome of an attempt to localize a blob.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The blob is unpacked on this host.
+    Arrived(BlobKey),
+    /// The attempt failed; the next one follows after a pause.
+    Failed {
+        /// The blob.
+        key: BlobKey,
+        /// The chain of causes.
+        reason: String,
+        /// True if the attempt would fail on any other host as well.
+        everywhere: bool,
+    },
+}
 
 /// Cause of a failed attempt to localize a blob.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +81,26 @@ enum Error {
     Place { path: PathBuf, source: io::Error },
 }
 
+impl Error {
+    /// True if the attempt would fail on any other host as well: no nimbus gives the blob, or nobody
+    /// can unpack it.
+    fn is_everywhere(&self) -> bool {
+        match self {
+            Self::NoHolder | Self::Unpack(unpack::Error::Package(_)) => true,
+            Self::Fetch(error) => match error {
+                FetchError::Http { .. }
+                | FetchError::Refused { .. }
+                | FetchError::TooLarge { .. }
+                | FetchError::WrongBytes { .. } => true,
+                FetchError::Setup(_) | FetchError::Write { .. } => false,
+            },
+            Self::Holders(_)
+            | Self::Unpack(unpack::Error::Read { .. } | unpack::Error::Write { .. })
+            | Self::Place { .. } => false,
+        }
+    }
+}
+
 /// The blobs of this host.
 #[derive(Debug)]
 pub(super) struct Localizer {
@@ -73,7 +108,7 @@ pub(super) struct Localizer {
     clock: Clock,
     retention: Duration,
     tasks: Tasks,
-    arrivals: mpsc::Sender<BlobKey>,
+    outcomes: mpsc::Sender<Outcome>,
     blobs: BTreeMap<BlobKey, Local>,
 }
 
@@ -89,8 +124,8 @@ enum Local {
 }
 
 impl Localizer {
-    /// Opens the blobs in `local_dir`. Returns the receiver of the keys of localized blobs as
-    /// well. Blocks.
+    /// Opens the blobs in `local_dir`. Returns the receiver of the outcomes of fetches as well.
+    /// Blocks.
     ///
     /// # Errors
     /// If the directory cannot be created or listed.
@@ -100,7 +135,7 @@ impl Localizer {
         (store, client): (Store, Arc<dyn FetchBlob>),
         clock: Clock,
         tasks: &Tasks,
-    ) -> io::Result<(Self, mpsc::Receiver<BlobKey>)> {
+    ) -> io::Result<(Self, mpsc::Receiver<Outcome>)> {
         let dir = local_dir.join(DIR);
         modes::create_dir_all(&dir)?;
         let mut blobs = BTreeMap::new();
@@ -123,9 +158,9 @@ impl Localizer {
                 Err(_) => {}
             }
         }
-        let (arrivals, arrived) = mpsc::channel(ARRIVALS);
+        let (outcomes, received) = mpsc::channel(OUTCOMES);
         let fetcher = Fetcher { dir, store, client };
-        Ok((Self { fetcher, clock, retention, tasks: tasks.child(), arrivals, blobs }, arrived))
+        Ok((Self { fetcher, clock, retention, tasks: tasks.child(), outcomes, blobs }, received))
     }
 
     /// Directory of a blob that is present.
@@ -220,18 +255,21 @@ impl Localizer {
 
     fn fetch(&self, key: &BlobKey) -> Tasks {
         let task = self.tasks.child();
-        let (fetcher, arrivals, key) = (self.fetcher.clone(), self.arrivals.clone(), key.clone());
+        let (fetcher, outcomes, key) = (self.fetcher.clone(), self.outcomes.clone(), key.clone());
         task.start("localize", OnExit::Ignore, async move {
             let mut backoff = RETRY.backoff();
             while let Err(error) = fetcher.localize(&key).await {
                 let delay = backoff.next_delay();
                 let reason = error_chain(&error);
                 warn!(blob = %key, reason, retry_in = ?delay, "cannot localize a blob");
+                let failed = Outcome::Failed { key: key.clone(), reason, everywhere: error.is_everywhere() };
+                // Fails only when the agent has ended.
+                let _agent_is_gone = outcomes.send(failed).await;
                 tokio::time::sleep(delay).await;
             }
             info!(blob = %key, "localized a blob");
             // Fails only when the agent has ended.
-            let _agent_is_gone = arrivals.send(key).await;
+            let _agent_is_gone = outcomes.send(Outcome::Arrived(key)).await;
         });
         task
     }

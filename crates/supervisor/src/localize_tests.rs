@@ -73,7 +73,7 @@ impl Cluster {
             .expect("created");
     }
 
-    fn localizer(&self, clock: &Clock) -> (Localizer, mpsc::Receiver<BlobKey>) {
+    fn localizer(&self, clock: &Clock) -> (Localizer, mpsc::Receiver<Outcome>) {
         let from = (Store::new(self.tree.clone()), Arc::new(BlobClient::new().expect("made")) as _);
         Localizer::open(self.dir.path(), Duration::from_secs(60), from, clock.clone(), &self.tasks)
             .expect("opened")
@@ -97,7 +97,8 @@ async fn blob_is_fetched_from_a_nimbus_that_has_it_and_removed_when_unused() {
     localizer.want(&wanted);
     assert_eq!(localizer.state(&key), Blob::Fetching);
     let arrival = tokio::time::timeout(TIMEOUT, arrived.recv()).await.expect("in time");
-    localizer.arrived(arrival.expect("the task is there"));
+    let Some(Outcome::Arrived(arrival)) = arrival else { panic!("{arrival:?}") };
+    localizer.arrived(arrival);
     assert_eq!(localizer.state(&key), Blob::Present);
     assert_eq!(fs::read(localizer.dir_of(&key).join("topology.json")).expect("read"), b"{}");
     assert_eq!(cluster.names(), [key.as_str()]);
@@ -141,8 +142,22 @@ async fn failed_fetch_is_retried_and_leaves_no_files() {
     localizer.want(&[bad.clone(), good.clone()].into());
     // No nimbus has the good blob until now.
     cluster.nimbus("n2", &good, StatusCode::OK, blob()).await;
-    let arrival = tokio::time::timeout(TIMEOUT, arrived.recv()).await.expect("in time");
-    assert_eq!(arrival, Some(good.clone()));
+    let mut failures = Vec::new();
+    loop {
+        match tokio::time::timeout(TIMEOUT, arrived.recv()).await.expect("in time").expect("there") {
+            Outcome::Arrived(key) if !failures.is_empty() => {
+                assert_eq!(key, good);
+                break;
+            }
+            // Once more, so that the failure is seen as well.
+            Outcome::Arrived(key) => localizer.lost(&key),
+            Outcome::Failed { key, reason, everywhere } if key == bad => failures.push((reason, everywhere)),
+            Outcome::Failed { reason, .. } => assert_eq!(reason, "no nimbus has the blob"),
+        }
+        localizer.want(&[bad.clone(), good.clone()].into());
+    }
+    assert_eq!(failures[0].0, "the topology package is not a complete tar file: failed to read entire block");
+    assert!(failures[0].1, "no other host can unpack it");
     localizer.arrived(good.clone());
     localizer.want(&[good.clone()].into());
     wait_until("only the good blob is there", TIMEOUT, || async {

@@ -1,5 +1,5 @@
-//! The record of a supervisor in the tree: registered once, and written again when the problems that
-//! it reports change.
+//! The record of a supervisor in the tree: registered once, and written again when what it reports
+//! changes.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use tracing::{debug, warn};
 use crate::Options;
 use stormkeeper_coordination::{
     cluster::{
+        failure::ReportedFailure,
         layout::Ephemeral,
         layout_version,
         presence::Presence,
@@ -25,12 +26,21 @@ use stormkeeper_runtime::tasks::{OnExit, Tasks};
 const RETRY: Delays = Delays::between(Duration::from_millis(200), Duration::from_secs(10));
 
 /// Minimum time between two writes of the record: every nimbus reads each of them.
-const WRITE_PAUSE: Duration = Duration::from_secs(1);
+const WRITE_PAUSE: Duration = Duration::from_secs(2);
+
+/// What the record reports about this supervisor and its workers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Reported {
+    /// What keeps slots and workers from their work now.
+    pub(super) problems: Vec<ReportedProblem>,
+    /// What failed or started again recently.
+    pub(super) failures: Vec<ReportedFailure>,
+}
 
 /// Keeps `/supervisors/{id}` present.
 #[derive(Debug)]
 pub(super) struct Registration {
-    problems: watch::Sender<Vec<ReportedProblem>>,
+    reported: watch::Sender<Reported>,
 }
 
 impl Registration {
@@ -40,7 +50,7 @@ impl Registration {
         store: Store,
         me: &SupervisorId,
         presence: &Presence,
-        problems: Vec<ReportedProblem>,
+        known: Reported,
         (clock, tasks): (&Clock, &Tasks),
     ) -> Self {
         let supervisor = SupervisorRecord {
@@ -51,16 +61,17 @@ impl Registration {
             start: clock.now(),
             announces_stop: true,
             problems: Vec::new(),
+            failures: Vec::new(),
             unknown_fields: record::UnknownFields::new(),
         };
         let (me, presence) = (me.clone(), presence.clone());
         let ephemeral = Ephemeral::Supervisor(me.clone());
-        let (problems, mut reported) = watch::channel(problems);
+        let (sender, mut reported) = watch::channel(known);
         tasks.start("register", OnExit::Ignore, async move {
             prepare_layout(&store).await;
             let mut is_announced = true;
             loop {
-                let record = with_problems(&supervisor, reported.borrow_and_update().clone());
+                let record = with_reported(&supervisor, reported.borrow_and_update().clone());
                 presence.keep(&ephemeral, record::encode(&record));
                 if std::mem::take(&mut is_announced) {
                     // Never absent and without the announcement of the last stop in between.
@@ -68,29 +79,36 @@ impl Registration {
                     withdraw_stop(&store, &me).await;
                 }
                 tokio::time::sleep(WRITE_PAUSE).await;
+                // Fails only when the agent is gone.
                 if reported.changed().await.is_err() {
                     return;
                 }
             }
         });
-        Self { problems }
+        Self { reported: sender }
     }
 
     /// Sets the problems that the record reports.
     pub(super) fn set_problems(&self, problems: Vec<ReportedProblem>) {
-        self.problems.send_if_modified(|reported| {
-            let has_changed = *reported != problems;
-            *reported = problems;
-            has_changed
-        });
+        self.set(|reported| std::mem::replace(&mut reported.problems, problems.clone()) != problems);
+    }
+
+    /// Sets the failures that the record reports.
+    pub(super) fn set_failures(&self, failures: Vec<ReportedFailure>) {
+        self.set(|reported| std::mem::replace(&mut reported.failures, failures.clone()) != failures);
+    }
+
+    fn set(&self, change: impl FnOnce(&mut Reported) -> bool) {
+        self.reported.send_if_modified(change);
     }
 }
 
-/// The record with its problems, and without the slots that cannot be used.
-fn with_problems(supervisor: &SupervisorRecord, problems: Vec<ReportedProblem>) -> SupervisorRecord {
-    let mut record = supervisor.clone();
+/// The record with what it reports, and without the slots that cannot be used.
+fn with_reported(supervisor: &SupervisorRecord, reported: Reported) -> SupervisorRecord {
+    let Reported { problems, failures } = reported;
+    let mut record = SupervisorRecord { problems, failures, ..supervisor.clone() };
+    let problems = &record.problems;
     record.ports.retain(|port| !problems.iter().any(|it| it.unusable && it.port == Some(*port)));
-    record.problems = problems;
     record
 }
 

@@ -14,6 +14,7 @@ use crate::{
     Error, LaunchDefaults, Options,
     agent::{Agent, Sources, Timers},
     assignments::{AssignmentsReader, AssignmentsState},
+    failure_log::FailureLog,
     failures::FailureReporter,
     launch::Launcher,
     ledger::{Entry, Ledger},
@@ -21,8 +22,9 @@ use crate::{
     ports::{self, TakenPorts},
     problems,
     process::{ProcessId, Processes},
-    registration::Registration,
+    registration::{Registration, Reported},
     slot_runtime::{SlotRuntime, new_worker_id},
+    starts::StartLog,
     status::Status,
     worker_dir,
 };
@@ -109,7 +111,7 @@ impl Agent {
         info!(supervisor = %me, local_dir = %options.local_dir.display(), "supervisor starting");
 
         let from = (store.clone(), blobs);
-        let (localizer, arrived) =
+        let (localizer, localized) =
             Localizer::open(&options.local_dir, options.unused_blob_retention, from, clock.clone(), &tasks)
                 .map_err(|source| local_dir(&options, source))?;
         let (events, from_tasks) = mpsc::channel(EVENTS);
@@ -131,9 +133,16 @@ impl Agent {
         let (to_check, ports_to_check) = tokio::sync::watch::channel(ports::ToCheck::default());
         let checker = ports::run(Arc::clone(&launcher.processes), ports_to_check, launcher.events.clone());
         tasks.start("check ports", OnExit::StopOwner, checker);
-        let known = problems::of(&taken_ports, &slots, &options.host);
+        let (dir, started) = (options.local_dir.clone(), (clock.now(), clock.monotonic()));
+        let starts = blocking::run(move || StartLog::open(&dir, started)).await;
+        let mut failures = FailureLog::default();
+        let recent = failures.report(starts.n_restarts(clock.monotonic()), clock.monotonic());
+        let known = Reported {
+            problems: problems::of(&taken_ports, &slots, &options.host),
+            failures: recent.unwrap_or_default().to_vec(),
+        };
         let registration =
-            Registration::start(&options, store.clone(), &identity.id, &presence, known, (&clock, &tasks));
+            Registration::start(&options, store.clone(), &me, &presence, known, (&clock, &tasks));
         let (published, assignments) = watch::channel(AssignmentsState::Unknown);
         let recheck = Arc::<Notify>::default();
         // The reader needs to know what runs here from the beginning.
@@ -164,13 +173,15 @@ impl Agent {
             localizer,
             launcher,
             reporter,
+            failures,
+            starts,
+            registration,
             presence,
-            sources: Sources { assignments, recheck, arrived, events: from_tasks },
+            sources: Sources { assignments, recheck, localized, events: from_tasks },
             status,
             tasks,
             taken_ports,
             to_check,
-            registration,
             timers: Timers { heartbeats_due: Some(now), heartbeats_read_at: now, housekeeping_due: now },
         };
         agent.publish();

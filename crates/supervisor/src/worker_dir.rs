@@ -1,7 +1,8 @@
 //! The directories of workers: `workers/<worker id>/`, one for each launch.
 //!
 //! The supervisor creates `pids/` and `logs/` and writes the launch spec; the worker writes
-//! `heartbeat`, `report.json` and `exit-reason`. Directories of recent launches are kept for their logs. All functions block.
+//! `heartbeat`, `report.json`, `restarts.json` and `exit-reason`. Directories of recent launches are kept
+//! for their logs. All functions block.
 
 use std::{
     collections::BTreeSet,
@@ -19,6 +20,7 @@ use stormkeeper_runtime::fs::modes;
 use stormkeeper_topology_package::{
     launch::{HEARTBEAT_MEMORY, LaunchSpec, SPEC_FILE},
     worker_report::{EXIT_REASON_FILE, REPORT_BYTES, REPORT_FILE, WorkerReport},
+    worker_restarts::{RESTARTS_BYTES, RESTARTS_FILE, WorkerRestarts},
 };
 
 const DIR: &str = "workers";
@@ -132,6 +134,12 @@ pub(super) fn exit_reason(dir: &Path) -> Option<String> {
     let reason = read_start(&dir.join(EXIT_REASON_FILE), MAX_BYTES)?;
     let reason = String::from_utf8_lossy(&reason).trim().to_owned();
     (!reason.is_empty()).then_some(reason)
+}
+
+/// Reads the restarts of the components of a worker; `None` if there is no such file, as of an older
+/// worker, or if it is being written.
+pub(super) fn restarts(dir: &Path) -> Option<WorkerRestarts> {
+    WorkerRestarts::decode(&read_start(&dir.join(RESTARTS_FILE), RESTARTS_BYTES as u64)?)
 }
 
 fn read_start(path: &Path, max_bytes: u64) -> Option<Vec<u8>> {

@@ -14,6 +14,7 @@ use super::{
     metrics::{Metrics, TaskMetrics, TcpMasterLink, WorkerMetrics, control},
     multilang::{self, child::ChildSpec},
     report::{self, Problems},
+    restarts::RestartBoard,
     settings::{ErrorThrottle, MetricSettings, TaskSettings},
     task::{self, Activity, Bolt, Emitter, Spout, TaskContext, TaskKind, Wiring},
     transport::{Counters, Identity, Inboxes, Listener, OwnHost, Peers, TransportMetrics},
@@ -31,6 +32,7 @@ use stormkeeper_model::{
 };
 use stormkeeper_runtime::{
     blocking,
+    oom::{self, OomWatch},
     tasks::{OnExit, Tasks},
 };
 use stormkeeper_stream::Tuple;
@@ -138,6 +140,19 @@ fn problems(errors: &ErrorReporter, local: &TaskSet, table: &TaskTable) -> Probl
     })
 }
 
+/// Watches the cgroup of this process, in which its components run too.
+fn watch_memory(tasks: &Tasks) -> Arc<OomWatch> {
+    let oom = Arc::new(OomWatch::of_this_process());
+    let watched = Arc::clone(&oom);
+    tasks.start("watch out-of-memory kills", OnExit::Ignore, async move {
+        loop {
+            tokio::time::sleep(oom::SAMPLE_PERIOD).await;
+            watched.sample();
+        }
+    });
+    oom
+}
+
 /// A running worker.
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -148,6 +163,8 @@ pub(super) struct Worker {
     board: StatusBoard,
     presence: Presence,
     errors: ErrorReporter,
+    restarts: RestartBoard,
+    oom: Arc<OomWatch>,
     peers: Peers,
     wiring: watch::Sender<Arc<Wiring>>,
     worker_metrics: Option<WorkerMetrics>,
@@ -215,6 +232,8 @@ impl Worker {
             board,
             presence,
             errors,
+            restarts: RestartBoard::start(&options, clock.clone(), &tasks),
+            oom: watch_memory(&tasks),
             peers,
             wiring: watch::Sender::new(Arc::new(wiring)),
             activity: watch::Sender::new(Activity::Inactive),
@@ -278,6 +297,8 @@ impl Worker {
             counters,
             errors: self.errors.clone(),
             board: self.board.clone(),
+            restarts: self.restarts.clone(),
+            oom: Arc::clone(&self.oom),
             clock: clock.clone(),
             tasks: self.runners.child(),
             metrics,

@@ -29,6 +29,7 @@ pub mod multilang;
 mod options;
 mod owner;
 mod report;
+mod restarts;
 mod settings;
 mod task;
 pub mod transport;

@@ -6,6 +6,7 @@
 //! - [`record`]: the records that are stored in znodes.
 //! - [`reported_problem`]: problems that a supervisor reports of itself and of its workers.
 //! - [`event`]: the event list of the cluster.
+//! - [`failure`]: recent failures that a supervisor reports in its record.
 //! - [`metric_log`]: the replication state of the metric log.
 //! - [`view::ClusterView`]: one consistent copy of the state, kept fresh by [`observer::Observer`].
 //! - [`store`]: typed reads, and the writes that a daemon makes about itself.
@@ -16,6 +17,7 @@
 
 pub mod checked_tree;
 pub mod event;
+pub mod failure;
 pub mod layout;
 pub mod layout_version;
 pub mod metric_log;

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::reported_problem::ReportedProblem;
+use super::{failure::ReportedFailure, reported_problem::ReportedProblem};
 use crate::tree::{TreePath, Version};
 pub use stormkeeper_model::UnknownFields;
 use stormkeeper_model::{
@@ -263,6 +263,9 @@ pub struct SupervisorRecord {
     /// Problems of the supervisor and of the workers in its slots; none in older builds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<ReportedProblem>,
+    /// Recent failures on this supervisor; none in older builds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<ReportedFailure>,
     /// Fields of newer versions.
     #[serde(flatten)]
     pub unknown_fields: UnknownFields,

@@ -49,7 +49,9 @@ const RECORDS: &[(&str, WriteBack, &str)] = &[
         write_back::<SupervisorRecord>,
         r#"{"host":"h","ports":[6700],"resources":{"cpu_percent":1,"memory_mb":2},"version":"0","start_ms":5,
             "announces_stop":true,
-            "problems":[{"port":6701,"topology":"wc-1-100","unusable":true,"idle":"1-3","text":"why"}]}"#,
+            "problems":[{"port":6701,"topology":"wc-1-100","unusable":true,"idle":"1-3","text":"why"}],
+            "failures":[{"kind":"launch","port":6700,"topology":"wc-1-100","placed_ms":4,"n":3,"reason":"why",
+            "everywhere":true},{"kind":"component","component":"split","n":3,"reason":"why"}]}"#,
     ),
     (
         "/stopped-supervisors/{supervisor-id}",
@@ -131,4 +133,13 @@ fn no_record_of_a_newer_format_is_read_and_the_error_names_both_formats() {
             assert!(error.contains("it has format 7, and this build reads up to format 1"), "{row}: {error}");
         }
     }
+}
+
+#[test]
+fn failure_of_a_kind_that_this_build_does_not_know_leaves_the_record_readable() {
+    let (_, _, json) = RECORDS.iter().find(|(path, ..)| path.starts_with("/supervisors/")).expect("there");
+    let record =
+        example(json, 1, &[("failures", serde_json::json!([{"kind":"disk","n":1,"reason":"full"}]))]);
+    let record: SupervisorRecord = record::decode(&path(), record.to_string().as_bytes()).expect("readable");
+    assert_eq!(record.failures[0].kind, super::failure::FailureKind::Unknown);
 }

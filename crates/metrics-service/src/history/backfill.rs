@@ -162,6 +162,7 @@ mod tests {
             start: Timestamp::EPOCH,
             announces_stop: false,
             problems: Vec::new(),
+            failures: Vec::new(),
             unknown_fields: Default::default(),
         };
         ClusterView {

@@ -161,6 +161,7 @@ impl Cluster {
             start: Timestamp::EPOCH,
             announces_stop: false,
             problems: Vec::new(),
+            failures: Vec::new(),
             unknown_fields: Default::default(),
         };
         Store::new(Arc::clone(&tree)).ensure_layout().await.expect("made");

@@ -117,6 +117,7 @@ impl Cluster {
             start: Timestamp::EPOCH,
             announces_stop: false,
             problems: Vec::new(),
+            failures: Vec::new(),
             unknown_fields: Default::default(),
         };
         let path = layout::supervisor(&id.parse().expect("valid"));

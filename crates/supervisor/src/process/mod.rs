@@ -40,6 +40,8 @@ pub enum ExitReport {
     Code(i32),
     /// Killed by this signal.
     Signal(i32),
+    /// Killed by the kernel because its cgroup was out of memory.
+    OutOfMemory,
     /// Ended with an unknown status: the process was not our child, so its parent received it.
     Unknown,
 }
@@ -49,6 +51,7 @@ impl fmt::Display for ExitReport {
         match self {
             Self::Code(code) => write!(f, "exited with status {code}"),
             Self::Signal(signal) => write!(f, "was killed by signal {signal}"),
+            Self::OutOfMemory => f.write_str("was killed by signal 9: out of memory"),
             Self::Unknown => f.write_str("ended with an unknown exit status"),
         }
     }

@@ -29,7 +29,12 @@ use crate::{
     start::LAYOUT,
 };
 use stormkeeper_model::{Port, WorkerId};
-use stormkeeper_runtime::{blocking, descendants, net::ListenOn, proc::ProcessStat};
+use stormkeeper_runtime::{
+    blocking, descendants,
+    net::ListenOn,
+    oom::{self, OomWatch},
+    proc::ProcessStat,
+};
 use stormkeeper_topology_package::launch::{LaunchSpec, SUPERVISOR_DIR_VARIABLE, WORKER_VARIABLE};
 
 /// Period of polling a process without a pidfd: on kernels before 5.3, and when there are no file
@@ -40,6 +45,9 @@ const POLL_PERIOD: Duration = Duration::from_millis(200);
 /// process that still exists after two seconds hangs in the kernel and cannot be ended from here.
 const SWEEP_PERIOD: Duration = Duration::from_millis(20);
 const MAX_SWEEPS: usize = 100;
+
+/// The signal of the kernel's out-of-memory killer.
+const SIGKILL: i32 = 9;
 
 /// The processes of this host.
 #[derive(Debug)]
@@ -193,12 +201,20 @@ impl Processes for OsProcesses {
     }
 
     async fn exited(&self, id: ProcessId) -> ExitReport {
-        self.wait_for_end(id).await;
+        let oom = OomWatch::of_process(id.pid);
+        let mut ended = std::pin::pin!(self.wait_for_end(id));
+        while tokio::time::timeout(oom::SAMPLE_PERIOD, &mut ended).await.is_err() {
+            oom.sample();
+        }
+        let is_out_of_memory = oom.has_killed();
         let mut children = self.children();
         let Some(mut child) = children.remove(&id) else { return ExitReport::Unknown };
         kill_group(id);
         // The process has ended, so this does not block.
-        child.wait().map_or(ExitReport::Unknown, report)
+        match child.wait().map_or(ExitReport::Unknown, report) {
+            ExitReport::Signal(SIGKILL) if is_out_of_memory => ExitReport::OutOfMemory,
+            reported => reported,
+        }
     }
 
     fn signal(&self, id: ProcessId, signal: StopSignal) -> Result<(), Error> {

@@ -2,6 +2,7 @@
 
 mod absent_records;
 mod directory;
+mod failures;
 mod fake;
 mod real;
 mod stops;

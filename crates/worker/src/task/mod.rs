@@ -43,10 +43,11 @@ use crate::{
     heartbeat::StatusBoard,
     metrics::TaskMetrics,
     multilang::{
-        child::{self, Child, ChildSpec, Received},
+        child::{self, Child, ChildExit, ChildSpec, Received},
         handshake,
         message::{ComponentNotice, EmitReply, FromChild, LogLevel, Parsed, Refused, RefusedEmit, ToChild},
     },
+    restarts::RestartBoard,
     settings::TaskSettings,
 };
 use stormkeeper_model::{
@@ -56,7 +57,7 @@ use stormkeeper_model::{
     heartbeat::TaskStatus,
     topology::Settings,
 };
-use stormkeeper_runtime::tasks::Tasks;
+use stormkeeper_runtime::{oom::OomWatch, tasks::Tasks};
 
 /// First and longest delay before a child is restarted: a component that cannot run costs two
 /// starts a minute.
@@ -94,6 +95,8 @@ pub(super) struct TaskContext {
     pub(super) counters: Arc<TaskCounters>,
     pub(super) errors: ErrorReporter,
     pub(super) board: StatusBoard,
+    pub(super) restarts: RestartBoard,
+    pub(super) oom: Arc<OomWatch>,
     pub(super) clock: Clock,
     /// Owns the tasks that read the children's stderr; when it is cancelled, the task stops.
     pub(super) tasks: Tasks,
@@ -208,6 +211,18 @@ impl TaskContext {
             EmitReply::TaskIds => child.send(&ToChild::TaskIds(&[])),
             EmitReply::None => {}
         }
+    }
+
+    /// Returns the cause of the end of a child, of one line.
+    fn cause_of(&self, failure: &Failure, exit: Option<&ChildExit>) -> String {
+        let mut cause = failure.to_string();
+        let Some(exit) = exit else { return cause };
+        let memory = if exit.was_killed && self.oom.has_killed() { ", out of memory" } else { "" };
+        cause.push_str(&format!(" ({}{memory})", exit.status));
+        if let Some(line) = headline::of_last_words(&exit.stderr_tail) {
+            cause.push_str(&format!("; stderr: {line}"));
+        }
+        cause
     }
 
     fn show(&self, status: TaskStatus) {
@@ -357,15 +372,10 @@ pub(super) async fn run(mut context: TaskContext, mut kind: TaskKind) {
         context.board.set_failed(context.task, format!("{}: {failure}", context.launch.component));
         kind.reset(&mut context);
         let component = context.launch.component.clone();
-        let mut message = format!("task {} of {component}: {failure}", context.task);
-        let mut stderr_tail = String::new();
-        if let Some(exit) = exit {
-            message.push_str(&format!(" ({})", exit.status));
-            if let Some(line) = headline::of_last_words(&exit.stderr_tail) {
-                message.push_str(&format!("; stderr: {line}"));
-            }
-            stderr_tail = exit.stderr_tail;
-        }
+        let cause = context.cause_of(&failure, exit.as_ref());
+        let message = format!("task {} of {component}: {cause}", context.task);
+        let stderr_tail = exit.map(|exit| exit.stderr_tail).unwrap_or_default();
+        context.restarts.add(&component, context.task, &cause);
         if context.clock.monotonic().since(began) >= STABLE_RUN {
             backoff.reset();
         }

@@ -55,6 +55,7 @@ fn supervisor() -> SupervisorRecord {
         start: Timestamp::EPOCH,
         announces_stop: false,
         problems: Vec::new(),
+        failures: Vec::new(),
         unknown_fields: Default::default(),
     }
 }

@@ -57,6 +57,7 @@ impl Fixture {
             start: Timestamp::EPOCH,
             announces_stop: false,
             problems: Vec::new(),
+            failures: Vec::new(),
             unknown_fields: Default::default(),
         };
         Store::new(Arc::clone(&tree)).ensure_layout().await.expect("made");

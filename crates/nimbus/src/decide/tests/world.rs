@@ -92,6 +92,7 @@ impl World {
             start: Timestamp::EPOCH,
             announces_stop,
             problems: Vec::new(),
+            failures: Vec::new(),
             unknown_fields: Default::default(),
         };
         self.put(layout::supervisor(&id.parse().expect("valid")), record::encode(&supervisor));

@@ -18,6 +18,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     io,
+    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
@@ -63,6 +64,8 @@ const STDERR_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Time for which output is read after the exit of a process, if a descendant holds its stdout open.
 const LAST_OUTPUT: Duration = Duration::from_millis(200);
+
+const SIGKILL: i32 = 9;
 
 /// Maximum number of notices that are kept of a child that ends: more than a component can have
 /// metrics, and few enough for memory.
@@ -133,6 +136,8 @@ pub type Received = Result<Parsed, Refused>;
 pub struct ChildExit {
     /// Exit status as text, for operators.
     pub status: String,
+    /// True if signal 9 of somebody else ended the process: of a person, or of the kernel.
+    pub was_killed: bool,
     /// Last lines of the child's stderr.
     pub stderr_tail: String,
     /// Errors, log lines and metrics that the child sent after its stdin was closed.
@@ -356,6 +361,7 @@ impl Child {
             }
             waited
         };
+        let was_killed = matches!(&waited, Ok(Ok(status)) if status.signal() == Some(SIGKILL));
         let status = match waited {
             Ok(Ok(status)) => status.to_string(),
             Ok(Err(error)) => format!("exit status unknown: {error}"),
@@ -366,7 +372,7 @@ impl Child {
             // The file is absent if the child created none.
             let _absent = tokio::fs::remove_file(self.pid_dir.join(pid.to_string())).await;
         }
-        ChildExit { status, stderr_tail: self.stderr_tail.take(), last_notices }
+        ChildExit { status, was_killed, stderr_tail: self.stderr_tail.take(), last_notices }
     }
 }
 
