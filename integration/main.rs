@@ -7,6 +7,7 @@ mod compose;
 mod counting;
 mod deleted_records;
 mod exact_counts;
+mod failing_hosts;
 mod frozen_leader;
 mod hidden_processes;
 mod history;

@@ -75,8 +75,10 @@ fn text(ClusterReport { cluster, nimbuses, supervisors }: &ClusterReport) -> Str
         ]);
     }
     text.push_str(&table.text(2));
-    for problem in supervisors.supervisors.iter().flat_map(|supervisor| &supervisor.problems) {
-        text.push_str(&format!("\n! {}\n", output::one_line(problem)));
+    let reported = supervisors.supervisors.iter().flat_map(|supervisor| &supervisor.problems);
+    for problem in cluster.problems.iter().chain(reported) {
+        text.push('\n');
+        text.push_str(&list::problem_line(problem));
     }
     for znode in &cluster.unreadable {
         text.push('\n');

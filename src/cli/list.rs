@@ -10,6 +10,10 @@ use stormkeeper_model::time::format_duration;
 
 /// List topologies.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Lines that begin with ! name what is wrong, the last reason, and what to do: tasks that do not\n\
+run, and components, workers and supervisors that started again more than twice in 10 minutes."
+)]
 pub(super) struct Args {}
 
 pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
@@ -45,9 +49,14 @@ fn text(list: &TopologyList) -> String {
             text.push_str(&format!("! {}: {}\n", topology.name, output::one_line(problem)));
         }
     }
-    text.extend(list.problems.iter().map(|problem| format!("! {}\n", output::one_line(problem))));
+    text.extend(list.problems.iter().map(|problem| problem_line(problem)));
     text.extend(list.unreadable.iter().map(unreadable_line));
     text
+}
+
+/// Line about a problem that is not of one topology.
+pub(super) fn problem_line(problem: &str) -> String {
+    format!("! {}\n", output::one_line(problem))
 }
 
 /// Line about a znode that holds no valid record.

@@ -36,6 +36,10 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         text.push_str("\nTasks\n");
         text.push_str(&tasks(&detail).text(2));
     }
+    if !detail.supervisor_problems.is_empty() {
+        text.push('\n');
+        text.extend(detail.supervisor_problems.iter().map(|problem| list::problem_line(problem)));
+    }
     for component in &detail.components {
         if let Some(error) = &component.last_error {
             let message = output::one_line(error.message.lines().next().unwrap_or_default());
@@ -65,7 +69,7 @@ fn heading(detail: &TopologyDetail) -> String {
         summary.replication_count,
     );
     if let Some(problem) = &summary.problem {
-        text.push_str(&format!("  problem  {}\n", output::one_line(problem)));
+        text.push_str(&format!("! problem  {}\n", output::one_line(problem)));
     }
     text
 }

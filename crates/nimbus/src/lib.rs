@@ -25,6 +25,7 @@ pub mod daemon;
 pub mod decide;
 pub mod drain;
 mod dry_run;
+pub mod failing_problem;
 pub mod handle;
 pub mod host_problem;
 mod leader;

@@ -14,12 +14,15 @@
 
 mod hosts;
 
+mod placements;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
-use self::hosts::Hosts;
+use self::{hosts::Hosts, placements::Placements};
+pub(crate) use self::placements::is_of_host;
 pub use self::hosts::{AbsentSupervisor, VanishedTogether};
 use crate::policy::Policy;
 use stormkeeper_coordination::cluster::{layout, record::SupervisorRecord, view::ClusterView};
@@ -48,6 +51,8 @@ pub struct Liveness {
     idle_stops: BTreeMap<SupervisorId, Monotonic>,
     /// The last assignment of each topology that is not killed, in this term.
     last_assignments: BTreeMap<TopologyId, Assignment>,
+    /// Placements without a heartbeat, and those that did not come up.
+    placements: Placements,
     /// Topologies with heartbeats and without an assignment, and since when.
     unassigned: BTreeMap<TopologyId, Monotonic>,
     /// Blobs that no nimbus has, and since when.
@@ -96,6 +101,9 @@ pub enum LossReason {
     /// heartbeat.
     #[error("its supervisor reports that no worker can run in this slot, as its port is taken")]
     SlotUnusable,
+    /// Its supervisor reports that it cannot start the worker.
+    #[error("its supervisor cannot start it")]
+    CannotStart,
 }
 
 impl Liveness {
@@ -110,6 +118,7 @@ impl Liveness {
             hosts: Hosts::default(),
             idle_stops: BTreeMap::new(),
             last_assignments: BTreeMap::new(),
+            placements: Placements::default(),
             unassigned: BTreeMap::new(),
             missing_blobs: BTreeMap::new(),
             orphaned_topologies: BTreeMap::new(),
@@ -168,6 +177,7 @@ impl Liveness {
         };
         let idle_stops = view.stopped_supervisors.keys().filter(is_idle);
         update_since(&mut self.idle_stops, idle_stops, now);
+        self.placements.observe(view, self.connected_since, now);
         let unassigned = view
             .heartbeats
             .iter()
@@ -253,6 +263,12 @@ impl Liveness {
                 false => WorkerHealth::Unknown { until: settled },
             };
         }
+        if self.placements.should_leave(id, slot, worker) {
+            return match now >= settled {
+                true => WorkerHealth::Lost(LossReason::CannotStart),
+                false => WorkerHealth::Unknown { until: settled },
+            };
+        }
         let placed = seen.and_then(|seen| seen.placed.get(slot)).map_or(now, |(_, placed)| *placed);
         let until = (placed.max(self.term_began).plus(policy.task_launch))
             .max(silent.plus(policy.task_timeout))
@@ -277,6 +293,21 @@ impl Liveness {
     /// assigned workers.
     pub fn idle_stops(&self) -> impl Iterator<Item = (&SupervisorId, Monotonic)> {
         self.idle_stops.iter().map(|(id, since)| (id, (*since).max(self.connected_since)))
+    }
+
+    /// Number of recent failed placements of each topology on each supervisor.
+    pub fn failed_placements(&self) -> impl Iterator<Item = (&TopologyId, &SupervisorId, u32)> {
+        self.placements.failed()
+    }
+
+    /// Placements without a heartbeat whose supervisor is present, and since when.
+    pub fn silent_placements(&self) -> impl Iterator<Item = (&TopologyId, &Slot, Monotonic)> {
+        self.placements.silent()
+    }
+
+    /// True if no task of a worker has a heartbeat.
+    pub fn is_silent(&self, id: &TopologyId, slot: &Slot, worker: &AssignedWorker) -> bool {
+        self.placements.is_silent(id, slot, worker)
     }
 
     /// Time at which the remaining heartbeats of a topology without an assignment belong to

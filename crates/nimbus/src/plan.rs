@@ -6,7 +6,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::{host_problem::HostProblem, liveness::LossReason};
+use crate::{failing_problem::FailingProblem, host_problem::HostProblem, liveness::LossReason};
 use stormkeeper_coordination::{
     cluster::{
         event::{EVENT_BYTES_MAX, EventNumber},
@@ -333,6 +333,9 @@ pub enum ClusterProblem {
     /// Supervisors are absent.
     #[error(transparent)]
     Hosts(HostProblem),
+    /// Something does not start, or starts again and again.
+    #[error(transparent)]
+    Failing(FailingProblem),
     /// The scheduler returned a solution that breaks a rule; nimbus writes nothing of it.
     #[error(
         "the scheduler returned an invalid placement, which is a bug of nimbus; nothing is placed: {violation}"

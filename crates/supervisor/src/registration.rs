@@ -26,7 +26,7 @@ use stormkeeper_runtime::tasks::{OnExit, Tasks};
 const RETRY: Delays = Delays::between(Duration::from_millis(200), Duration::from_secs(10));
 
 /// Minimum time between two writes of the record: every nimbus reads each of them.
-const WRITE_PAUSE: Duration = Duration::from_secs(2);
+const WRITE_PAUSE: Duration = Duration::from_secs(3);
 
 /// What the record reports about this supervisor and its workers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

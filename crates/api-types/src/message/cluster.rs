@@ -146,6 +146,9 @@ pub struct ClusterSummary {
     /// Znodes without a valid record.
     #[serde(default)]
     pub unreadable: Vec<UnreadableZnode>,
+    /// Problems of the cluster that are not of one topology, such as a supervisor that fails.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
     /// Age of the answering nimbus' view, in milliseconds.
     pub view_age_ms: u64,
 }

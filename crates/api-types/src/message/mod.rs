@@ -141,8 +141,8 @@ pub struct TopologyList {
     /// Znodes that hold no valid record: the topology of one below `/storms` is not in the list.
     #[serde(default)]
     pub unreadable: Vec<UnreadableZnode>,
-    /// Problems of supervisors that concern no topology.
-    #[serde(default)]
+    /// Problems of the cluster that are not of one topology, such as a supervisor that fails.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
     /// Age of the answering nimbus' view, in milliseconds.
     #[serde(default)]
@@ -183,7 +183,7 @@ pub struct TopologySummary {
     pub executors_total: usize,
     /// Number of nimbuses that have the blob.
     pub replication_count: usize,
-    /// Problem because of which the topology is not fully placed, if any.
+    /// Problem because of which the topology is not fully placed or does not run well, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
@@ -205,6 +205,9 @@ pub struct TopologyDetail {
     pub components: Vec<ComponentSummary>,
     /// Tasks in ascending order.
     pub tasks: Vec<TaskSummary>,
+    /// Problems of the supervisors of its workers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub supervisor_problems: Vec<String>,
     /// Age of the answering nimbus' view, in milliseconds.
     pub view_age_ms: u64,
 }

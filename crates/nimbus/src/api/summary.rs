@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::reported;
-use crate::{Handle, change::find};
+use crate::{Handle, change::find, plan::ClusterProblem};
 use stormkeeper_api_types::message::{
     ClusterSummary, ComponentSummary, DrainSummary, EventList, EventSummary, LeaderSummary, MoveSummary,
     NimbusList, NimbusStatus, NimbusSummary, Pending, SupervisorList, SupervisorSummary, TaskLiveness,
@@ -55,8 +55,21 @@ pub(super) fn cluster(nimbus: &Handle, observation: &Observation) -> ClusterSumm
         tasks_total,
         executors_total: tasks_total,
         unreadable: unreadable(view),
+        problems: cluster_problems(nimbus, |_| true),
         view_age_ms: view_age_ms(nimbus, observation),
     }
+}
+
+/// Returns the problems that are not of one topology, as this nimbus sees them, for the supervisors
+/// that `concerns` selects. Znodes without a valid record are listed on their own.
+fn cluster_problems(nimbus: &Handle, concerns: impl Fn(&SupervisorId) -> bool) -> Vec<String> {
+    let status = nimbus.status();
+    let failing = status.findings.iter().filter_map(|finding| match &finding.problem {
+        ClusterProblem::Failing(problem) if finding.topology.is_none() => Some(problem),
+        _ => None,
+    });
+    let concerned = failing.filter(|problem| problem.supervisor().is_none_or(&concerns));
+    concerned.map(ToString::to_string).collect()
 }
 
 /// Lists the znodes that hold no valid record.
@@ -189,7 +202,7 @@ pub(super) fn topologies(nimbus: &Handle, observation: &Observation) -> Topology
     TopologyList {
         topologies,
         unreadable: unreadable(view),
-        problems: reported::of_no_topology(view),
+        problems: reported::of_no_topology(view).into_iter().chain(cluster_problems(nimbus, |_| true)).collect(),
         view_age_ms: view_age_ms(nimbus, observation),
     }
 }
@@ -263,6 +276,7 @@ pub(super) fn topology(
         workers: workers(assignment, (detail.heartbeats, &idle)),
         tasks: task_summaries(tasks, assignment, detail.heartbeats),
         components: components(tasks, detail, &idle),
+        supervisor_problems: cluster_problems(nimbus, |id| assignment.supervisors().any(|own| own == id)),
         view_age_ms: view_age_ms(nimbus, observation),
     })
 }

@@ -17,6 +17,7 @@
 
 mod draft;
 mod hosts;
+mod failing;
 mod placement;
 mod removal;
 mod supervisor_assignments;
@@ -65,6 +66,7 @@ pub fn decide(view: &ClusterView, liveness: &Liveness, now: Moment, policy: &Pol
     delete_old_events(&mut draft);
     hosts::report_absent(&mut draft);
     hosts::delete_idle_stops(&mut draft);
+    failing::report(&mut draft);
     draft.finish()
 }
 

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     decide::{
         draft::{Draft, version_after},
+        failing,
         supervisor_assignments::unreadable_assignments,
     },
     liveness::LossReason,
@@ -177,7 +178,20 @@ fn problem(
             }
         }
     }
-    Problem { supervisors, occupied, topologies, failures: Default::default() }
+    let failures = failing::failures(draft, given_up(cases));
+    Problem { supervisors, occupied, topologies, failures }
+}
+
+/// The slots that are given up although their supervisor is present.
+fn given_up<'a>(cases: &'a [PlacementCase<'_>]) -> impl Iterator<Item = (&'a TopologyId, &'a SupervisorId)> {
+    cases.iter().flat_map(|case| {
+        let of_supervisor = |loss: &LossReason| match loss {
+            LossReason::Silent(_) | LossReason::CannotStart => true,
+            LossReason::SupervisorGone(_) => false,
+        };
+        let slots = case.lost.iter().filter(move |(_, loss)| of_supervisor(loss));
+        slots.map(|(slot, _)| (case.id, &slot.supervisor))
+    })
 }
 
 /// The present supervisors.

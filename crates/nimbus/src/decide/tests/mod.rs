@@ -5,6 +5,7 @@ mod deleted_assignments;
 mod drain;
 mod lost_hosts;
 mod lost_hosts_properties;
+mod failing;
 mod placement;
 mod properties;
 mod rebalance;
