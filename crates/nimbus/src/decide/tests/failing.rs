@@ -16,7 +16,7 @@ use stormkeeper_coordination::cluster::{
     layout,
     record::{self, SupervisorRecord, UnknownFields},
 };
-use stormkeeper_model::{Port, Slot, SupervisorId, TaskId, TopologyId};
+use stormkeeper_model::{Port, Slot, SupervisorId, Timestamp, TopologyId};
 
 fn failure(kind: FailureKind, n: u32) -> ReportedFailure {
     ReportedFailure {
@@ -115,22 +115,17 @@ fn worker_whose_code_no_host_can_have_stays() {
 }
 
 #[test]
-fn report_about_an_earlier_placement_moves_nothing() {
+fn report_about_an_earlier_placement_in_the_slot_moves_nothing() {
     let mut world = World::with_supervisors(2, 2);
     let id = world.placed("wc");
-    world.cannot_launch(&id, false);
-    let reported = world.slot(&id);
-    world.rebalance(&id, 0 * SECOND, 1, None);
-    world.settle();
-    world.send_heartbeats();
-    world.decide();
-    let now = world.slot(&id);
-    world.silence(&id, [TaskId(1), TaskId(2)]);
-    if now != reported {
-        // The report names the slot of the earlier placement.
-        assert_eq!(world.decide().actions, []);
-    }
-    world.send_heartbeats();
+    let slot = world.slot(&id);
+    let reported = ReportedFailure {
+        port: Some(slot.port),
+        topology: Some(id.clone()),
+        placed: Some(Timestamp::EPOCH),
+        ..failure(FailureKind::Launch, 9)
+    };
+    world.report(slot.supervisor.as_str(), vec![reported]);
     assert_eq!(world.decide().actions, []);
 }
 
