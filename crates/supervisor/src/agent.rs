@@ -72,7 +72,7 @@ const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pauses between two attempts to do that.
 const ANNOUNCE_RETRY: Delays = Delays::between(Duration::from_millis(50), Duration::from_millis(300));
 
-/// Limit for removing this supervisor's registration at a stop.
+/// Limit for removing this supervisor's registration at a stop, and for recording the stop.
 const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Limit for writing launches under way to the ledger at a stop.
@@ -237,14 +237,16 @@ impl Agent {
     }
 
     async fn leave(mut self, was_asked: bool) {
-        if was_asked {
-            blocking::run(move || self.starts.stopped()).await;
-        }
         self.presence.withdraw(&Ephemeral::Supervisor(self.identity.id.clone()));
         // Without a connection, the end of the session removes the registration later.
         let _withdrawn = tokio::time::timeout(WITHDRAW_TIMEOUT, self.presence.settled()).await;
         if !self.tasks.stop(TASKS_STOP_TIMEOUT).await {
             warn!("supervisor stopped while a launch was under way; the next start looks for its process");
+        }
+        if was_asked {
+            // A disk that hangs costs one count of a restart.
+            let written = blocking::run(move || self.starts.stopped());
+            let _in_time = tokio::time::timeout(WITHDRAW_TIMEOUT, written).await;
         }
     }
 
