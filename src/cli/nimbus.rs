@@ -9,7 +9,12 @@ use stormkeeper_coordination::tree::{Tree as _, options::OnMissingRoot, zookeepe
 use stormkeeper_model::clock::Clock;
 use stormkeeper_nimbus as nimbus;
 use stormkeeper_nimbus::api;
-use stormkeeper_runtime::{fs::modes, tasks::Tasks, telemetry};
+use stormkeeper_runtime::{
+    blocking,
+    fs::modes,
+    tasks::{OnExit, Tasks},
+    telemetry,
+};
 
 /// Longest wait for the last tasks to end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,6 +35,10 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
     daemon_runtime()?.block_on(async {
         let tasks = Tasks::default();
         let stop = CancellationToken::new();
+        let dir = local_dir.clone();
+        tasks.start("file modes", OnExit::Ignore, async move {
+            blocking::run(move || modes::restrict(&dir)).await
+        });
         stop_on_signal(&tasks, stop.clone());
         let tree =
             ZooKeeperTree::connect(config.tree_options(OnMissingRoot::Create), fastrand::Rng::new(), &tasks);

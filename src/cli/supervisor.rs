@@ -9,6 +9,7 @@ use crate::cli::{Global, daemon_runtime, error::Failure, launch_defaults, log_fi
 use stormkeeper_coordination::tree::{Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree};
 use stormkeeper_model::clock::Clock;
 use stormkeeper_runtime::{
+    blocking,
     fs::modes,
     tasks::{OnExit, Tasks},
     telemetry,
@@ -43,6 +44,10 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     daemon_runtime()?.block_on(async {
         let tasks = Tasks::default();
         let stop = CancellationToken::new();
+        let dir = local_dir.clone();
+        tasks.start("file modes", OnExit::Ignore, async move {
+            blocking::run(move || modes::restrict(&dir)).await
+        });
         stop_on_signal(&tasks, stop.clone());
         let tree =
             ZooKeeperTree::connect(config.tree_options(OnMissingRoot::Wait), fastrand::Rng::new(), &tasks);

@@ -20,7 +20,7 @@ use stormkeeper_coordination::{
 };
 use stormkeeper_metric_shipping::ingest_client::IngestClient;
 use stormkeeper_model::clock::Clock;
-use stormkeeper_runtime::{error_chain, tasks::Tasks, telemetry};
+use stormkeeper_runtime::{error_chain, fs::modes, tasks::Tasks, telemetry};
 use stormkeeper_topology_package::launch::LaunchSpec;
 use stormkeeper_worker as worker;
 use stormkeeper_worker::log::RotatingFile;
@@ -38,6 +38,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let spec = LaunchSpec::read(&args.spec).map_err(|error| Failure::internal(error.into()))?;
+    modes::restrict_new_files();
     let logs = spec.dir.join("logs");
     let file = RotatingFile::open(&logs, worker::log::MAX_BYTES, worker::log::N_FILES)
         .with_context(|| format!("opening the log in {}", logs.display()))
