@@ -1,13 +1,14 @@
 //! The local directories of daemons: shared, deleted, on a full disk, and what other users may read.
 
 use std::{
-    fs,
-    os::unix::fs::MetadataExt as _,
+    fs::{self, Permissions},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
 
+use stormkeeper_coordination::cluster::layout;
 use stormkeeper_runtime::test_support::wait_until;
 
 use crate::cluster::{Cluster, Network, Process, Reaper, Shape, WAIT_MAX, kill9, processes_with};
@@ -120,6 +121,12 @@ async fn both_daemons_share_one_directory_that_only_their_user_may_read() {
     cluster.wait_until_tuples_flow("ticker").await;
     let before = workers(&dir);
     assert!(!before.is_empty());
+    // As an earlier build left them.
+    let former =
+        ["nimbus", "nimbus/blobs", "supervisor/workers", "supervisor/blobs"].map(|name| dir.join(name));
+    former.iter().for_each(|path| fs::set_permissions(path, Permissions::from_mode(0o755)).expect("set"));
+    let ids = ["nimbus/nimbus-id", "supervisor/supervisor-id"].map(|name| dir.join(name));
+    ids.iter().for_each(|path| fs::set_permissions(path, Permissions::from_mode(0o644)).expect("set"));
     for n in 0..2 {
         let daemon = if n == 0 { &mut cluster.nimbuses[0] } else { &mut cluster.supervisors[0] };
         daemon.terminate();
@@ -130,9 +137,11 @@ async fn both_daemons_share_one_directory_that_only_their_user_may_read() {
     cluster.wait_until_tuples_flow("ticker").await;
     assert_eq!(workers(&dir), before, "the same processes after both daemons were started again");
     assert_eq!(fs::read_to_string(dir.join("nimbus/blobs/notes")).expect("kept"), "of the operator");
-    // The operator's file has its own mode.
-    fs::remove_file(dir.join("nimbus/blobs/notes")).expect("removed");
-    assert_eq!(open_to_others(&dir), [""; 0]);
+    wait_until("the modes are corrected", WAIT_MAX, async || {
+        let open = open_to_others(&dir);
+        if open.is_empty() { Ok(()) } else { Err(open.join("\n")) }
+    })
+    .await;
     cluster.ok(&["kill", "ticker", "-w", "0"]);
     cluster.wait_until_nothing_is_left().await;
 }
@@ -166,9 +175,14 @@ async fn deleted_directories_cost_no_worker_and_no_leader() {
         }
     })
     .await;
-    wait_until("the lost blob is shown", WAIT_MAX, async || {
-        let missing = cluster.json(&["nimbuses"])["nimbuses"][0]["blobsMissing"].clone();
-        if missing == 1 { Ok(()) } else { Err(missing.to_string()) }
+    wait_until("the lost blob and the lost metrics are shown", WAIT_MAX, async || {
+        let shown = cluster.json(&["nimbuses"])["nimbuses"][0].clone();
+        let problem = shown["metricsProblem"].as_str().unwrap_or_default();
+        if shown["blobsMissing"] == 1 && problem.contains("was deleted") {
+            Ok(())
+        } else {
+            Err(shown.to_string())
+        }
     })
     .await;
     // Longer than a worker may be silent.
@@ -206,6 +220,14 @@ async fn full_disk_costs_no_worker_and_no_leader() {
     cluster.wait_until_tuples_flow("ticker").await;
     let (before, leading) = (workers(&dir), cluster.leading().await.expect("a leader"));
     let filler = disk.fill();
+    wait_until("the list of nimbuses says it", Duration::from_secs(10), async || {
+        let shown = String::from_utf8_lossy(&cluster.run(&["nimbuses"]).stdout).into_owned();
+        if shown.contains("nimbus.disk.free.bytes.min") { Ok(()) } else { Err(shown) }
+    })
+    .await;
+    let refused = cluster.run(&["submit", file.to_str().expect("text"), "--name", "second"]);
+    let refusal = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && refusal.contains("nimbus.disk.free.bytes.min"), "{refusal}");
     for _ in 0..4 {
         cluster.wait_until_tuples_flow("ticker").await;
         tokio::time::sleep(Duration::from_secs(4)).await;
@@ -215,4 +237,59 @@ async fn full_disk_costs_no_worker_and_no_leader() {
     fs::remove_file(filler).expect("removed");
     cluster.wait_until_tuples_flow("ticker").await;
     assert_eq!(workers(&dir), before, "{}", cluster.logs());
+}
+
+/// A blob is deleted on the disk of one nimbus, then all announcements in the tree.
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_blob_and_deleted_announcements_come_back() {
+    let cluster = Cluster::of(Shape { supervisors: 1, ..Shape::SMALL }).await;
+    let file = cluster.ticker();
+    cluster.ok(&["submit", file.to_str().expect("text")]);
+    let blobs = [1, 2].map(|n| cluster.path(&format!("nimbus-{n}/nimbus/blobs")));
+    let names = |dir: &Path| -> Vec<String> {
+        let entries = fs::read_dir(dir).into_iter().flatten();
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        names.filter(|name| name.len() == 64).collect()
+    };
+    let announced = async || {
+        let parent = layout::blobs();
+        let mut found = Vec::new();
+        for key in cluster.tree.children(&parent).await.ok().flatten().unwrap_or_default() {
+            let path = parent.child(&key).expect("a name");
+            found.extend(cluster.tree.children(&path).await.ok().flatten().unwrap_or_default());
+        }
+        found.sort();
+        found
+    };
+    let whole = async |what: &str| {
+        wait_until(what, WAIT_MAX, async || {
+            let (on_disk, announced) = (blobs.each_ref().map(|dir| names(dir).len()), announced().await);
+            if on_disk == [1, 1] && announced.len() == 2 {
+                Ok(announced)
+            } else {
+                Err(format!("{on_disk:?} {announced:?}\n{}", cluster.logs()))
+            }
+        })
+        .await
+    };
+    let before = whole("both nimbuses have the blob").await;
+    let key = names(&blobs[0])[0].clone();
+    fs::remove_file(blobs[0].join(&key)).expect("deleted");
+    wait_until("the nimbus notices it", WAIT_MAX, async || {
+        let log = cluster.nimbuses[0].log();
+        if log.contains("no longer on the disk") { Ok(()) } else { Err(cluster.logs()) }
+    })
+    .await;
+    assert_eq!(whole("the blob is fetched again").await, before);
+
+    let key = layout::blobs().child(&key).expect("a name");
+    for holder in &before {
+        let holder = key.child(holder).expect("a name");
+        cluster.tree.delete(&holder, None).await.expect("deleted");
+    }
+    // The nimbuses may create it again meanwhile.
+    for path in [&key, &layout::blobs()] {
+        let _not_empty = cluster.tree.delete(path, None).await;
+    }
+    assert_eq!(whole("the announcements come back").await, before);
 }

@@ -118,6 +118,9 @@ fn text(Replicas { nimbuses }: &Replicas) -> String {
         if let Some(problem) = problem {
             text.push_str(&format!("! {}: {}\n", summary.id, output::one_line(problem)));
         }
+        if let Some(problem) = &summary.disk_problem {
+            text.push_str(&format!("! {}: {}\n", summary.id, output::one_line(problem)));
+        }
         if let Some(reason) = &summary.metric_store_error {
             text.push_str(&format!(
                 "! {}: nimbus runs without metrics and retries every minute: {reason}\n",
@@ -150,6 +153,7 @@ mod tests {
             uptime_seconds: 5,
             blobs_missing: 0,
             metric_store_error: metric_store_error.map(str::to_owned),
+            disk_problem: (id == "a").then(|| "its disk is full".to_owned()),
             metrics_lag_entries,
             metrics_problem: metrics_lag_entries.map(|n| format!("{n} entries are late")),
             version: "1".to_owned(),
@@ -174,6 +178,7 @@ mod tests {
         let closed = "! c: nimbus runs without metrics and retries every minute: it is damaged: move it away";
         assert!(text.lines().any(|line| line == closed), "{text}");
         assert!(text.lines().any(|line| line == "! b: 7 entries are late"), "{text}");
+        assert!(text.lines().any(|line| line == "! a: its disk is full"), "{text}");
         assert!(!text.contains("9 behind"), "the replica's own report wins: {text}");
         assert!(!text.contains("9 entries"), "{text}");
     }

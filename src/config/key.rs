@@ -28,10 +28,23 @@ const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'stati
 /// [`stormkeeper_model::settings`].
 pub const KEYS: &[Key] = &[
     key(
+        "nimbus.blobs.unused.bytes.max",
+        Kind::Bytes(1 << 20, 1 << 40),
+        "1GiB",
+        "The maximum size of all blobs on a nimbus that no topology uses; beyond it uploads are rejected.",
+    ),
+    key(
         "nimbus.candidate.grace.secs",
         Kind::Secs(0, 3600),
         "30",
         "How long a nimbus that is missing blobs of live topologies delays its candidacy.",
+    ),
+    key(
+        "nimbus.disk.free.bytes.min",
+        Kind::Bytes(0, 1 << 40),
+        "null",
+        "Free space on the disk of a nimbus below which uploads are rejected; unset, a twentieth of the disk, and at \
+         most 1 GiB.",
     ),
     key(
         "nimbus.lost.hosts.share.max",

@@ -72,6 +72,13 @@ impl Config {
                 .unwrap_or(usize::MAX),
             candidate_grace: self.duration("nimbus.candidate.grace.secs"),
             max_blob_bytes: self.max_blob_bytes(),
+            upload_limits: nimbus::options::UploadLimits {
+                unused_bytes_max: self.whole("nimbus.blobs.unused.bytes.max"),
+                free_bytes_min: match self.value("nimbus.disk.free.bytes.min") {
+                    Value::Unset => None,
+                    _ => Some(self.whole("nimbus.disk.free.bytes.min")),
+                },
+            },
             blob_retention: self.duration("nimbus.topology.blobstore.deletion.delay.ms"),
             replication: nimbus::options::ReplicationSettings {
                 min_count: default("topology.min.replication.count").and_then(|n| usize::try_from(n).ok()),

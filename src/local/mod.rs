@@ -152,6 +152,11 @@ impl Cluster {
                 local_dir: options.dir.join(format!("nimbus-{i}")),
                 // The cluster is gone after the run, so history has no use.
                 metrics: None,
+                // The disk is the author's own business.
+                upload_limits: nimbus::options::UploadLimits {
+                    free_bytes_min: Some(0),
+                    ..options.nimbus.upload_limits
+                },
                 ..options.nimbus.clone()
             };
             let nimbus = api::start(nimbus, server.connect(), clock.clone(), stop_nimbuses.clone()).await?;

@@ -229,7 +229,7 @@ impl MetricsService {
         self.replication.behind()
     }
 
-    /// Returns the last problem of following or of the takeover.
+    /// Returns the last problem of the store, of following or of the takeover.
     pub fn problem(&self) -> Option<String> {
         self.replication.problem()
     }

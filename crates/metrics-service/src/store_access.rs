@@ -1,9 +1,12 @@
 //! Access of the parts to the metric store, which is opened again and again until it succeeds.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{RequestError, replication::checkpoint, service::STOP_PATIENCE};
 use stormkeeper_metric_store as metric_store;
@@ -13,6 +16,10 @@ use stormkeeper_runtime::{blocking, error_chain, tasks::Tasks, watch};
 /// Directory of the metric store below the local directory.
 const DIR: &str = "metrics";
 
+/// Period of looking for the directory of the open store: an operator sees within ten seconds that it
+/// was deleted.
+const DIR_CHECK_PERIOD: Duration = Duration::from_secs(5);
+
 /// Availability of the metric store. Clones share the same state.
 #[derive(Debug, Clone)]
 pub(crate) struct StoreAccess {
@@ -20,6 +27,8 @@ pub(crate) struct StoreAccess {
     /// Reason why the metric store cannot be opened; `None` while it is open, and before the first
     /// attempt.
     open_failure: watch::Sender<Option<String>>,
+    /// Whether the directory was deleted while the store is open.
+    is_dir_gone: watch::Sender<bool>,
 }
 
 #[derive(Debug, Clone)]
@@ -34,6 +43,7 @@ impl StoreAccess {
         Self {
             state: watch::Sender::new(StoreState::Unavailable("the metric store is being opened".to_owned())),
             open_failure: watch::Sender::new(None),
+            is_dir_gone: watch::Sender::new(false),
         }
     }
 
@@ -64,6 +74,27 @@ impl StoreAccess {
         self.open_failure.subscribe()
     }
 
+    /// The problem of an open store whose directory was deleted. The database goes on with the files
+    /// that it has open, so only an operator notices.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let text = "the directory of the metric store was deleted while this nimbus runs: its metrics are lost when it \
+                    stops; restart it, so that it fetches them from another nimbus or begins anew";
+        self.is_dir_gone.borrow().then(|| text.to_owned())
+    }
+
+    /// Looks whether the directory of the open store is there, until the end.
+    async fn watch_dir(&self, dir: PathBuf) {
+        loop {
+            tokio::time::sleep(DIR_CHECK_PERIOD).await;
+            let looked_at = dir.clone();
+            let is_gone = blocking::run(move || matches!(looked_at.try_exists(), Ok(false))).await;
+            let is_new = self.is_dir_gone.send_replace(is_gone) != is_gone;
+            if is_new && is_gone {
+                error!(dir = %dir.display(), "the directory of the metric store was deleted; restart this nimbus");
+            }
+        }
+    }
+
     /// Opens the metric store below `local_dir`, with a pause after each failure, and closes it at
     /// the end.
     ///
@@ -78,6 +109,7 @@ impl StoreAccess {
         cancelled: CancellationToken,
     ) {
         let tasks = std::sync::Arc::new(tasks);
+        let medium = options.medium.clone();
         loop {
             let (dir, options) = (local_dir.to_owned(), options.clone());
             let threads = std::sync::Arc::clone(&tasks);
@@ -91,7 +123,13 @@ impl StoreAccess {
                     info!(term = at.term, index = at.index, "metric store is open");
                     self.state.send_replace(StoreState::Open(store));
                     self.publish_failure(None);
-                    cancelled.cancelled().await;
+                    let on_disk = matches!(medium, metric_store::Medium::Disk);
+                    tokio::select! {
+                        biased;
+                        // Cancel-safe: both only wait.
+                        () = cancelled.cancelled() => break,
+                        () = self.watch_dir(local_dir.join(DIR)), if on_disk => {}
+                    }
                     break;
                 }
                 Err(error) => {

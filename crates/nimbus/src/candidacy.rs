@@ -63,6 +63,7 @@ mod tests {
             blobs_missing,
             role: Role::Follower,
             metric_store_error: None,
+            disk_problem: None,
             unknown_fields: Default::default(),
         };
         let nimbuses = others.iter().map(|(id, n)| (id.parse().expect("valid"), record(*n))).collect();

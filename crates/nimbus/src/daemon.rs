@@ -198,9 +198,10 @@ fn assemble(
     let store = Store::new(Arc::clone(&tree));
     let presence = Presence::start(Arc::clone(&tree), &tasks);
     let observer = Observer::start(store.tree(), clock.clone(), &tasks);
-    let (dir, max_bytes) = (&options.local_dir, options.max_blob_bytes);
-    let blobs = BlobStore::open(dir, max_bytes, me.clone(), store.clone(), presence.clone(), clock.clone())?;
-    let missing = start_replicator(&blobs, &me, Arc::clone(&clients.blobs), &observer, &options, &tasks);
+    let (dir, limits) = (&options.local_dir, (options.max_blob_bytes, options.upload_limits));
+    let blobs = BlobStore::open(dir, limits, me.clone(), store.clone(), presence.clone(), clock.clone())?;
+    let (missing, disk_problem) =
+        start_replicator(&blobs, &me, Arc::clone(&clients.blobs), &observer, &options, &tasks);
 
     let setup = metrics_service::Setup {
         me: me.clone(),
@@ -218,6 +219,7 @@ fn assemble(
     let published = PublishedStatus {
         role: role_seen,
         n_missing: missing.clone(),
+        disk_problem,
         metrics_error: metrics.as_ref().map(MetricsService::closed),
     };
     tasks.start("registration", OnExit::Ignore, register(me.clone(), registration, published, presence));
@@ -266,7 +268,7 @@ fn assemble(
 }
 
 /// Starts the replication of blobs. Returns the number of missing blobs of live topologies, once it
-/// is known.
+/// is known, and the reason if the disk is almost full.
 fn start_replicator(
     blobs: &BlobStore,
     me: &NimbusId,
@@ -274,8 +276,9 @@ fn start_replicator(
     observer: &Observer,
     options: &Options,
     tasks: &Tasks,
-) -> watch::Receiver<Option<usize>> {
+) -> (watch::Receiver<Option<usize>>, watch::Receiver<Option<String>>) {
     let (n_missing, missing) = watch::channel(None);
+    let (disk_problem, problem) = watch::channel(None);
     let replicator = Replicator {
         blobs: blobs.clone(),
         me: me.clone(),
@@ -283,9 +286,10 @@ fn start_replicator(
         observations: observer.observe(),
         retention: options.blob_retention,
         n_missing,
+        disk_problem,
     };
     tasks.start("blobs", OnExit::StopOwner, replicator.run());
-    missing
+    (missing, problem)
 }
 
 /// Starts the metrics service, unless this nimbus keeps no metrics.
@@ -309,6 +313,7 @@ fn registration(host: &str, api: &str, start: Timestamp) -> NimbusRecord {
         blobs_missing: 0,
         role: record::Role::Follower,
         metric_store_error: None,
+        disk_problem: None,
         unknown_fields: record::UnknownFields::new(),
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-pub use crate::{blobs::copies::ReplicationSettings, policy::Share};
+pub use crate::{
+    blobs::{copies::ReplicationSettings, room::UploadLimits},
+    policy::Share,
+};
 pub use stormkeeper_metrics_service::{Intervals, MetricOptions};
 
 /// Settings of a nimbus replica.
@@ -38,6 +41,8 @@ pub struct Options {
     pub candidate_grace: Duration,
     /// Size of the largest blob accepted.
     pub max_blob_bytes: u64,
+    /// Limits of uploads beside the size of each blob.
+    pub upload_limits: UploadLimits,
     /// Time that a blob which no topology uses stays on disk.
     pub blob_retention: Duration,
     /// Number of nimbuses that must have the blob of a topology before it is accepted, and the
@@ -68,6 +73,7 @@ impl Options {
             max_moves_per_round: 100,
             candidate_grace: Duration::from_secs(30),
             max_blob_bytes: 20_000,
+            upload_limits: UploadLimits { unused_bytes_max: 1 << 20, free_bytes_min: Some(0) },
             blob_retention: Duration::from_secs(600),
             replication: ReplicationSettings::default(),
             message_timeout: Duration::from_secs(30),

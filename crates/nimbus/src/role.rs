@@ -246,6 +246,8 @@ impl RoleLoop {
 pub(super) struct PublishedStatus {
     pub(super) role: watch::Receiver<record::Role>,
     pub(super) n_missing: watch::Receiver<Option<usize>>,
+    /// Reason if its disk is almost full.
+    pub(super) disk_problem: watch::Receiver<Option<String>>,
     /// Reason why its metric store cannot be opened; absent if this nimbus keeps no metrics.
     pub(super) metrics_error: Option<watch::Receiver<Option<String>>>,
 }
@@ -273,6 +275,7 @@ pub(super) async fn register(
     loop {
         record.role = *status.role.borrow_and_update();
         record.blobs_missing = status.n_missing.borrow_and_update().unwrap_or_default();
+        record.disk_problem = status.disk_problem.borrow_and_update().as_deref().map(shorten_reason);
         record.metric_store_error = status
             .metrics_error
             .as_mut()
@@ -290,6 +293,7 @@ pub(super) async fn register(
             // Cancel-safe: all only wait.
             changed = status.role.changed() => changed,
             changed = status.n_missing.changed() => changed,
+            changed = status.disk_problem.changed() => changed,
             changed = metrics_error => changed,
         };
         if changed.is_err() {

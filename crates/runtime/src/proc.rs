@@ -197,6 +197,25 @@ pub fn of_disk(path: &Path) -> io::Result<f64> {
     Ok(if usable > 0.0 { used / usable } else { 0.0 })
 }
 
+/// Room on a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// Bytes that an unprivileged user may still write.
+    pub free_bytes: u64,
+    /// Size of the file system.
+    pub total_bytes: u64,
+}
+
+/// Returns the room on the disk of `path`.
+///
+/// # Errors
+/// If the file system cannot be queried.
+pub fn disk_space(path: &Path) -> io::Result<DiskSpace> {
+    let disk = rustix::fs::statvfs(path)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+    Ok(DiskSpace { free_bytes: bytes(disk.f_bavail), total_bytes: bytes(disk.f_blocks) })
+}
+
 /// Returns `root` and its descendants.
 pub fn tree(root: u32, stats: &BTreeMap<u32, ProcessStat>) -> BTreeSet<u32> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();

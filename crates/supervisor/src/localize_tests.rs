@@ -59,6 +59,7 @@ impl Cluster {
             blobs_missing: 0,
             role: Role::Follower,
             metric_store_error: None,
+            disk_problem: None,
             unknown_fields: Default::default(),
         };
         self.tree

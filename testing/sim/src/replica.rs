@@ -169,6 +169,10 @@ impl Replica {
             max_moves_per_round: 100,
             candidate_grace: Duration::from_secs(10),
             max_blob_bytes: 1 << 20,
+            upload_limits: nimbus::options::UploadLimits {
+                unused_bytes_max: 1 << 30,
+                free_bytes_min: Some(0),
+            },
             blob_retention: Duration::from_secs(120),
             replication: Default::default(),
             message_timeout: Duration::from_secs(10),

@@ -86,6 +86,9 @@ pub struct NimbusSummary {
     /// Reason why the metric store cannot be opened, and advice; absent while the store is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metric_store_error: Option<String>,
+    /// Reason if the disk is almost full, and advice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_problem: Option<String>,
     /// Number of entries by which the metric log is behind the leader's. The answering nimbus knows
     /// the value of itself and, while it leads, of the followers; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -44,6 +44,8 @@ pub enum Code {
     BlobMismatch,
     /// A value is over its limit; the message names the limit.
     TooLarge,
+    /// The nimbus has no room for the blob; the message names the limit.
+    InsufficientStorage,
     /// A required znode has no valid record.
     UnreadableRecord,
     /// Concurrent writes of the same record won repeatedly; nothing was changed.
@@ -87,6 +89,7 @@ impl Code {
             Self::BlobMissing => "blob_missing",
             Self::BlobMismatch => "blob_mismatch",
             Self::TooLarge => "too_large",
+            Self::InsufficientStorage => "insufficient_storage",
             Self::UnreadableRecord => "unreadable_record",
             Self::Conflict => "conflict",
             Self::NoLeader => "no_leader",

@@ -99,7 +99,7 @@ pub const TABLE: &[Row] = &[
     Row {
         path: "/nimbuses/{nimbus-id}",
         kind: "E",
-        holds: "host, API address, version, start time, role, number of missing blobs, and the reason if its metric store cannot be opened",
+        holds: "host, API address, version, start time, role, number of missing blobs, and the reasons if its metric store cannot be opened or its disk is almost full",
         written_by: "that nimbus",
         watched_by: "nimbus",
     },

@@ -167,11 +167,11 @@ impl Replication {
         &self.counters
     }
 
-    /// Returns the last problem of following or of the takeover.
+    /// Returns the last problem of the store, of following or of the takeover.
     pub(crate) fn problem(&self) -> Option<String> {
         // A leader that ingests follows no other nimbus.
         let follows = self.state() != ReplicaState::Leading;
-        self.fetch_status().problem.clone().filter(|_| follows)
+        self.store.problem().or_else(|| self.fetch_status().problem.clone().filter(|_| follows))
     }
 
     /// Returns the number of log entries that each replica is behind the leader: this nimbus, and

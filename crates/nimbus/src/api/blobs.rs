@@ -60,7 +60,10 @@ pub(super) async fn put_blob(
     if !api.nimbus.takes_writes() {
         return forward(&api, &parts, body).await;
     }
-    api.nimbus.blobs().put(&key, body.into_data_stream()).await?;
+    let blobs = api.nimbus.blobs();
+    let room = blobs.check_room(length.unwrap_or_default()).await;
+    room.map_err(|reason| blobs::Error::NoRoom { key: key.clone(), reason })?;
+    blobs.put(&key, body.into_data_stream()).await?;
     Ok(StatusCode::CREATED.into_response())
 }
 

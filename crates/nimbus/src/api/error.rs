@@ -52,6 +52,7 @@ impl ApiError {
             Code::ForeignRequest => StatusCode::FORBIDDEN,
             Code::WrongContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Code::InsufficientStorage => StatusCode::INSUFFICIENT_STORAGE,
             Code::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             Code::NoLeader
             | Code::TreeUnavailable

@@ -106,6 +106,7 @@ pub(super) fn nimbuses(nimbus: &Handle, observation: &Observation) -> NimbusList
         uptime_seconds: now.since(record.start).as_secs(),
         blobs_missing: record.blobs_missing,
         metric_store_error: record.metric_store_error.clone(),
+        disk_problem: record.disk_problem.clone(),
         metrics_lag_entries: behind.get(id).copied().filter(|_| record.metric_store_error.is_none()),
         metrics_problem: problem.clone().filter(|_| id == nimbus.id()),
         version: record.version.clone(),

@@ -29,7 +29,8 @@ impl BlobStore {
             match blocking::run(move || hash(&checked)).await {
                 Ok((found, bytes)) if found == key => {
                     let used = self.shared.clock.monotonic();
-                    self.lock().insert(key.clone(), StoredBlob { bytes, used, topology: None });
+                    self.lock()
+                        .insert(key.clone(), StoredBlob { bytes, used, is_used: false, topology: None });
                 }
                 Ok((found, _)) => self.put_aside(&key, &found, &path).await,
                 Err(error) => warn!(blob = %key, %error, "a blob on disk cannot be read: ignored"),

@@ -8,6 +8,7 @@
 pub(crate) mod copies;
 mod disk;
 pub(super) mod replicate;
+pub(crate) mod room;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,8 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
+
+use room::{NoRoom, UploadLimits};
 
 use crate::check_turn::CheckTurn;
 use stormkeeper_api_types::{blobs::FetchBlob, message::Code};
@@ -86,6 +89,14 @@ pub enum Error {
         /// The limit in bytes.
         limit: u64,
     },
+    /// There is no room for the blob.
+    #[error("blob {key} is not accepted: {reason}")]
+    NoRoom {
+        /// The requested key.
+        key: BlobKey,
+        /// The limit that it would exceed.
+        reason: NoRoom,
+    },
     /// The transfer broke off.
     #[error("the bytes of blob {key} ended early: {reason}")]
     Interrupted {
@@ -119,6 +130,7 @@ impl Error {
         match self {
             Self::Mismatch { .. } | Self::Interrupted { .. } => Code::BlobMismatch,
             Self::TooLarge { .. } => Code::TooLarge,
+            Self::NoRoom { .. } => Code::InsufficientStorage,
             Self::Disk { .. } => Code::Internal,
             Self::Unannounced { .. } => Code::TreeUnavailable,
         }
@@ -134,6 +146,9 @@ pub struct BlobStore {
 struct Shared {
     dir: PathBuf,
     bytes_max: u64,
+    limits: UploadLimits,
+    // Bytes of uploads under way.
+    receiving: AtomicU64,
     me: NimbusId,
     store: Store,
     presence: Presence,
@@ -150,6 +165,8 @@ struct StoredBlob {
     bytes: u64,
     /// Time at which it was uploaded or a topology last used it.
     used: Monotonic,
+    /// Whether a topology in the last view uses it.
+    is_used: bool,
     /// The topology in it, after the first read.
     topology: Option<Arc<Topology>>,
 }
@@ -167,7 +184,7 @@ impl BlobStore {
     /// [`Error::Disk`] if the directory cannot be created.
     pub(super) fn open(
         local_dir: &Path,
-        bytes_max: u64,
+        (bytes_max, limits): (u64, UploadLimits),
         me: NimbusId,
         store: Store,
         presence: Presence,
@@ -183,7 +200,20 @@ impl BlobStore {
         let held = Mutex::new(BTreeMap::new());
         let n_temporary = AtomicU64::new(0);
         let files = tokio::sync::Mutex::new(());
-        let shared = Shared { dir, bytes_max, me, store, presence, clock, held, files, n_temporary };
+        let receiving = AtomicU64::new(0);
+        let shared = Shared {
+            dir,
+            bytes_max,
+            limits,
+            receiving,
+            me,
+            store,
+            presence,
+            clock,
+            held,
+            files,
+            n_temporary,
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -268,7 +298,7 @@ impl BlobStore {
     }
 
     /// Stores the bytes of `body` if their sha256 is `key`, and announces the blob. Storing a
-    /// blob again changes nothing.
+    /// blob again changes nothing, and needs room for it for a moment.
     ///
     /// # Errors
     /// See [`Error`]; after [`Error::Unannounced`] the blob is kept and will be announced.
@@ -326,7 +356,8 @@ impl BlobStore {
         // The directory may have been deleted since the start.
         let create = move || modes::create_dir_all(&dir).and_then(|()| File::create_new(at));
         let mut file = blocking::run(create).await.map_err(disk)?;
-        let (mut digest, mut bytes) = (Sha256::new(), 0_u64);
+        let (mut digest, mut bytes, mut check_at) = (Sha256::new(), 0_u64, 0);
+        let mut receiving = self.receiving();
         let mut body = std::pin::pin!(body);
         while let Some(chunk) = body.next().await {
             let chunk =
@@ -335,9 +366,18 @@ impl BlobStore {
             if bytes > self.shared.bytes_max {
                 return Err(Error::TooLarge { key: key.clone(), limit: self.shared.bytes_max });
             }
+            if bytes > check_at {
+                let room = self.check_room(chunk.len() as u64).await;
+                room.map_err(|reason| Error::NoRoom { key: key.clone(), reason })?;
+                check_at = bytes + room::CHECK_BYTES;
+            }
+            receiving.add(chunk.len() as u64);
             digest.update(&chunk);
             file = blocking::run(move || file.write_all(&chunk).map(|()| file)).await.map_err(disk)?;
         }
+        // With the bytes since the last check.
+        let room = self.check_room(0).await;
+        room.map_err(|reason| Error::NoRoom { key: key.clone(), reason })?;
         let found = BlobKey::from_digest(&digest.finalize());
         match found == *key {
             true => Ok(bytes),
@@ -354,7 +394,7 @@ impl BlobStore {
         let (temporary, path) = (file.0.clone(), self.path(key));
         blocking::run(move || atomic_file::rename(&temporary, &path)).await.map_err(disk)?;
         let used = self.shared.clock.monotonic();
-        self.lock().insert(key.clone(), StoredBlob { bytes, used, topology: None });
+        self.lock().insert(key.clone(), StoredBlob { bytes, used, is_used: false, topology: None });
         drop(files);
         info!(blob = %key, bytes, "stored a blob");
         self.announce(key, bytes).await

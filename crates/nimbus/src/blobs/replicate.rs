@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tracing::warn;
+use tracing::{error, info, warn};
 
 use crate::blobs::BlobStore;
 use stormkeeper_api_types::blobs::{FetchBlob, MAX_BLOB_BYTES};
@@ -39,6 +39,8 @@ pub(crate) struct Replicator {
     pub(crate) retention: Duration,
     /// Receives each change of the number of missing blobs; `None` until it is known.
     pub(crate) n_missing: watch::Sender<Option<usize>>,
+    /// Receives the reason if the disk is almost full.
+    pub(crate) disk_problem: watch::Sender<Option<String>>,
 }
 
 /// A blob that could not be fetched.
@@ -70,6 +72,7 @@ impl Replicator {
             let now = self.blobs.shared.clock.monotonic();
             if now >= check_due {
                 self.blobs.check_files().await;
+                self.check_disk().await;
                 check_due = now.plus(REVIEW_PERIOD);
             }
             if fresh {
@@ -139,6 +142,20 @@ impl Replicator {
         due.unwrap_or(REVIEW_PERIOD).max(PAUSE_MIN)
     }
 
+    async fn check_disk(&self) {
+        let problem = self.blobs.disk_problem().await;
+        self.disk_problem.send_if_modified(|published| {
+            let is_new = *published != problem;
+            match &problem {
+                Some(reason) if is_new => error!(reason, "the disk of this nimbus is almost full"),
+                None if is_new => info!("the disk of this nimbus has room again"),
+                Some(_) | None => {}
+            }
+            *published = problem;
+            is_new
+        });
+    }
+
     fn publish_missing(&self, n: usize) {
         self.n_missing.send_if_modified(|published| published.replace(n) != Some(n));
     }
@@ -146,6 +163,9 @@ impl Replicator {
     /// Deletes the blobs that no topology uses, according to the latest view: the fetches before
     /// may have taken long, and another topology may have been submitted meanwhile.
     pub(super) async fn delete_unused(&self) {
+        let view = Arc::clone(&self.observations.borrow().view);
+        let uses = |key: &BlobKey| view.topologies.values().any(|record| record.value.blob == *key);
+        self.blobs.set_used(uses);
         for (key, ..) in self.blobs.list() {
             let Observation { view, fresh, .. } = self.observations.borrow().clone();
             if !fresh || view.unreadable.keys().any(|path| path.parent() == Some(layout::storms())) {

@@ -37,7 +37,9 @@ impl Fixture {
         let tree: Arc<dyn Tree> = self.server.connect();
         let presence = Presence::start(Arc::clone(&tree), &self.tasks);
         let me = "host-1".parse().expect("valid");
-        BlobStore::open(self.dir.path(), bytes_max, me, Store::new(tree), presence, clock).expect("opened")
+        let limits = UploadLimits { unused_bytes_max: 1000, free_bytes_min: Some(0) };
+        BlobStore::open(self.dir.path(), (bytes_max, limits), me, Store::new(tree), presence, clock)
+            .expect("opened")
     }
 
     fn files(&self) -> Vec<String> {
@@ -126,6 +128,28 @@ async fn a_blob_deleted_from_disk_is_withdrawn_and_can_be_stored_again() {
 }
 
 #[tokio::test]
+async fn unused_blobs_have_a_quota_and_old_ones_make_room() {
+    let (fixture, clock) = (Fixture::new().await, Clock::manual(Timestamp::EPOCH));
+    let store = fixture.store_at(1000, clock.clone());
+    let bytes: [&'static [u8]; 4] = [&[1; 400], &[2; 400], &[3; 400], &[4; 400]];
+    let keys = bytes.map(BlobKey::of);
+    store.put(&keys[0], body(bytes[0])).await.expect("stored");
+    store.put(&keys[1], body(bytes[1])).await.expect("stored");
+    let refused = store.put(&keys[2], body(bytes[2])).await.expect_err("over the quota");
+    assert_eq!(refused.code(), Code::InsufficientStorage);
+    assert!(refused.to_string().contains("nimbus.blobs.unused.bytes.max"), "{refused}");
+    assert_eq!(fixture.files().len(), 2, "nothing is left of it");
+    // A blob that a topology uses is not counted.
+    store.set_used(|key| *key == keys[0]);
+    store.put(&keys[2], body(bytes[2])).await.expect("stored");
+    store.put(&keys[3], body(bytes[3])).await.expect_err("over the quota");
+    clock.advance(MINUTE);
+    store.put(&keys[3], body(bytes[3])).await.expect("an old blob makes room");
+    assert!(store.holds(&keys[0]), "a topology uses it");
+    assert_eq!(keys.iter().filter(|key| store.holds(key)).count(), 3);
+}
+
+#[tokio::test]
 async fn a_topology_whose_blob_was_deleted_from_disk_is_missing() {
     let fixture = Fixture::new().await;
     let store = fixture.store(100);
@@ -208,6 +232,7 @@ fn using(blob: &BlobKey, api: &str) -> ClusterView {
         blobs_missing: 0,
         role: Role::Follower,
         metric_store_error: None,
+        disk_problem: None,
         unknown_fields: Default::default(),
     };
     ClusterView {
@@ -236,6 +261,7 @@ fn replicator(
         observations,
         retention: MINUTE,
         n_missing: watch::channel(None).0,
+        disk_problem: watch::channel(None).0,
     };
     (observer, replicator)
 }

@@ -293,6 +293,10 @@ impl Handle {
         if let Some(later) = self.term().filter(|mine| *mine > term) {
             return Err(Refusal::TermIsOver { term, later });
         }
+        if !self.blobs.holds(key) {
+            let room = self.blobs.check_room(0).await;
+            room.map_err(|reason| crate::blobs::Error::NoRoom { key: key.clone(), reason })?;
+        }
         self.obtain(key, Some(from)).await?;
         self.blobs.touch(key);
         Ok(())
