@@ -203,16 +203,7 @@ fn assemble(
     let (missing, disk_problem) =
         start_replicator(&blobs, &me, Arc::clone(&clients.blobs), &observer, &options, &tasks);
 
-    let setup = metrics_service::Setup {
-        me: me.clone(),
-        host: options.host.clone(),
-        api: api.clone(),
-        local_dir: options.local_dir.clone(),
-        clock: clock.clone(),
-        observations: observer.observe(),
-        store: store.clone(),
-    };
-    let metrics = start_metrics(setup, &options, clients.metrics, &tasks);
+    let metrics = start_metrics((&me, &api), (&store, &observer, &clock), &options, clients.metrics, &tasks);
     let (api_accepts, api_accepts_seen) = watch::channel(true);
     let (role, role_seen) = watch::channel(record::Role::Follower);
     let registration = registration(&options.host, &api, clock.now());
@@ -294,12 +285,22 @@ fn start_replicator(
 
 /// Starts the metrics service, unless this nimbus keeps no metrics.
 fn start_metrics(
-    setup: metrics_service::Setup,
+    (me, api): (&NimbusId, &str),
+    (store, observer, clock): (&Store, &Observer, &Clock),
     options: &Options,
     clients: Option<metrics_service::MetricsClients>,
     tasks: &Tasks,
 ) -> Option<MetricsService> {
     let (metrics, clients) = options.metrics.as_ref().zip(clients)?;
+    let setup = metrics_service::Setup {
+        me: me.clone(),
+        host: options.host.clone(),
+        api: api.to_owned(),
+        local_dir: options.local_dir.clone(),
+        clock: clock.clone(),
+        observations: observer.observe(),
+        store: store.clone(),
+    };
     Some(MetricsService::start(setup, metrics, clients, tasks))
 }
 

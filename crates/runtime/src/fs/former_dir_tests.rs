@@ -94,6 +94,9 @@ fn files_of_running_workers_are_reached_by_both_paths() {
     assert_eq!(NIMBUS.settle(dir.path()).expect("no nimbus"), dir.path().join("nimbus"));
 }
 
+/// One step of a move from one directory to the other.
+type Step<'a> = &'a dyn Fn(&Path, &Path);
+
 /// After each step of the move, another start continues it to the same end.
 #[test]
 fn interrupted_move_is_continued_from_every_step() {
@@ -104,7 +107,7 @@ fn interrupted_move_is_continued_from_every_step() {
         SUPERVISOR.settle(dir.path()).expect("moved");
         tree(dir.path())
     };
-    let steps: [&dyn Fn(&Path, &Path); 6] = [
+    let steps: [Step<'_>; 6] = [
         &|_, to| fs::create_dir(to).expect("created"),
         &|from, to| fs::rename(from.join("ledger"), to.join("ledger")).expect("moved"),
         &|from, to| fs::rename(from.join("supervisor-id"), to.join("supervisor-id")).expect("moved"),
