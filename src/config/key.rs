@@ -28,6 +28,12 @@ const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'stati
 /// [`stormkeeper_model::settings`].
 pub const KEYS: &[Key] = &[
     key(
+        "cluster.name",
+        Kind::Text,
+        "\"default\"",
+        "The name of this cluster in external stores of metrics; it distinguishes several clusters in one store.",
+    ),
+    key(
         "nimbus.blobs.unused.bytes.max",
         Kind::Bytes(1 << 20, 1 << 40),
         "1GiB",
@@ -198,9 +204,9 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "nimbus.metrics.plugin.opentsdb.max.tags",
-        Kind::Whole(5, 64),
+        Kind::Whole(6, 64),
         "8",
-        "The maximum number of tags per point that the server accepts; Stormkeeper uses five of them.",
+        "The maximum number of tags per point that the server accepts; Stormkeeper uses six of them.",
     ),
     key("nimbus.metrics.plugin.opentsdb.prefix", Kind::Text, "\"storm\"", "The prefix of metric names."),
     key(

@@ -181,15 +181,18 @@ impl Config {
     fn read_exporter_options(&self) -> Result<exporters::ExporterOptions, (&'static str, String)> {
         let levels = |key| exporters::options::levels(self.text(key)).map_err(|what| (key, what));
         let number = |key| usize::try_from(self.whole(key)).unwrap_or(usize::MAX);
+        let cluster = self.text("cluster.name").to_owned();
         let tags = "nimbus.metrics.plugin.opentsdb.tags";
         let events = "nimbus.metrics.plugin.opentsdb.events";
         Ok(exporters::ExporterOptions {
             exporters: self.text("nimbus.metric.uploader.class").to_owned(),
             query_client: self.text("nimbus.metric.query.client.class").to_owned(),
             log: exporters::options::LogOptions {
+                cluster: cluster.clone(),
                 levels: levels("nimbus.metrics.plugin.log.insert.filters")?,
             },
             file: exporters::options::FileOptions {
+                cluster: cluster.clone(),
                 levels: levels("nimbus.metrics.plugin.file.insert.filters")?,
                 dir: match self.value("nimbus.metrics.plugin.file.dir") {
                     Value::Text(dir) => dir.into(),
@@ -199,12 +202,14 @@ impl Config {
                 n_files: number("nimbus.metrics.plugin.file.files"),
             },
             alimonitor: exporters::options::AlimonitorOptions {
+                cluster: cluster.clone(),
                 levels: levels("nimbus.metrics.plugin.alimonitor.insert.filters")?,
                 url: self.text("nimbus.metrics.plugin.alimonitor.url").to_owned(),
                 monitor_name: self.text("nimbus.metrics.plugin.alimonitor.monitor.name").to_owned(),
                 timeout: self.duration("nimbus.metrics.plugin.alimonitor.timeout.secs"),
             },
             opentsdb: exporters::options::OpenTsdbOptions {
+                cluster,
                 levels: levels("nimbus.metrics.plugin.opentsdb.insert.filters")?,
                 url: self.text("nimbus.metrics.plugin.opentsdb.url").to_owned(),
                 prefix: self.text("nimbus.metrics.plugin.opentsdb.prefix").to_owned(),

@@ -79,7 +79,7 @@ impl MetricsService {
         let Setup { me, host, api, local_dir, clock, observations, store: records } = setup;
         let MetricsClients { replicas, ingest: transport, query, exporters } = clients;
         let instruments = NimbusInstruments::new(&host, &api, clock.monotonic());
-        let export = Arc::new(Export::new(clock.clone(), options, exporters));
+        let export = Arc::new(Export::new(clock.clone(), options, exporters, instruments.of_export()));
         let cluster = ClusterAccess::new(me, clock.clone(), records, observations);
         let store = StoreAccess::new();
         let replication = Arc::new(Replication::new(

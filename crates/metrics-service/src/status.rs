@@ -86,6 +86,8 @@ pub struct ExporterState {
     pub events_dropped: u64,
     /// Last failure.
     pub last_failure: Option<String>,
+    /// Reason of the last rejection of points.
+    pub last_rejection: Option<String>,
 }
 
 impl ExporterState {
@@ -99,6 +101,7 @@ impl ExporterState {
             events: 0,
             events_dropped: 0,
             last_failure: None,
+            last_rejection: None,
         }
     }
 }

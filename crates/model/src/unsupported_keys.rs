@@ -163,7 +163,6 @@ const UNSUPPORTED: &[(&[&str], &str)] = &[
             "process.launcher.",
             "container.heartbeat.",
             "jstorm.",
-            "cluster.name",
             "cluster.conf.sync.enabled",
             "topology.master.",
         ],

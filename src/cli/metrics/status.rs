@@ -5,7 +5,7 @@ use super::{
     number::{self, NONE},
 };
 use crate::cli::output::{self, Table};
-use stormkeeper_api_types::message::{ExportQueueSummary, MetricStoreStatus};
+use stormkeeper_api_types::message::{ExportQueueSummary, ExporterWork, MetricStoreStatus};
 
 pub(super) fn text(status: &MetricStoreStatus) -> String {
     let MetricStoreStatus { store, bytes, metas, log_from, log_bytes, failure, drops, queue, .. } = status;
@@ -66,8 +66,13 @@ fn queue(queue: &ExportQueueSummary, state: &str) -> String {
     if exporters.is_empty() {
         return text;
     }
-    let mut table = Table::new(&["EXPORTER", "STATE", "PENDING", "LEASED", "ACKED", "NACKED", "DROPPED"]);
+    let columns =
+        ["EXPORTER", "STATE", "PENDING", "LEASED", "ACKED", "NACKED", "DROPPED", "POINTS", "REFUSED"];
+    let mut table = Table::new(&columns);
     for exporter in exporters {
+        let points = |count: fn(&ExporterWork) -> u64| {
+            exporter.work.as_ref().map_or_else(|| NONE.to_owned(), |work| output::count(count(work)))
+        };
         table.row([
             exporter.name.clone(),
             exporter.work.as_ref().map_or_else(|| NONE.to_owned(), |work| work.doing.clone()),
@@ -76,10 +81,20 @@ fn queue(queue: &ExportQueueSummary, state: &str) -> String {
             output::count(exporter.acked),
             output::count(exporter.nacked),
             output::count(exporter.dropped),
+            points(|work| work.points),
+            points(|work| work.points_rejected),
         ]);
     }
     text.push_str(&table.text(2));
     for exporter in exporters {
+        if let Some(work) = exporter.work.as_ref().filter(|work| work.points_rejected > 0) {
+            let reason = work.last_rejection.as_deref().unwrap_or("the log of nimbus has the reason");
+            let n = output::count(work.points_rejected);
+            text.push_str(&format!(
+                "! {} lost {n} points, which its store refuses: {reason}\n",
+                exporter.name
+            ));
+        }
         if let Some(refusal) = &exporter.last_nack {
             text.push_str(&format!("! {} rejected an entry: {refusal}\n", exporter.name));
         }

@@ -355,11 +355,12 @@ fn status_shows_failures_lag_and_dropped_values() {
         doing: "pausing".to_owned(),
         since_ms: END,
         points: 9,
-        points_rejected: 0,
+        points_rejected: 1234,
         failures: 2,
         events: 1,
         events_dropped: 0,
         last_failure: Some("connection refused".to_owned()),
+        last_rejection: Some("Unknown metric".to_owned()),
     };
     let status = MetricStoreStatus {
         store: view(Some(0)),
@@ -409,8 +410,9 @@ Followers
 
 Export queue
   2 entries ready (2 KiB, oldest from 2026-11-26T12:34Z), 1 minutes open
-  EXPORTER  STATE    PENDING  LEASED  ACKED   NACKED  DROPPED
-  log       pausing  2        0       10,000  2       0
+  EXPORTER  STATE    PENDING  LEASED  ACKED   NACKED  DROPPED  POINTS  REFUSED
+  log       pausing  2        0       10,000  2       0        9       1,234
+! log lost 1,234 points, which its store refuses: Unknown metric
 ! log failed: connection refused
 
 Dropped values

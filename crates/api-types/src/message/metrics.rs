@@ -513,6 +513,9 @@ pub struct ExporterWork {
     /// The last failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<String>,
+    /// Reason of the last rejection of points.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_rejection: Option<String>,
 }
 
 /// Request to forget metrics of a killed topology.

@@ -170,9 +170,12 @@ impl ExporterTask {
         match self.call("export", Some(limit), async move { exporter.export(&its, &source).await }).await {
             Ok(ExportCounts { points, refused }) => {
                 debug!(exporter = self.name, export = %key, points, refused, "exported a minute");
+                self.export.count_rejected(refused);
+                let reason = (refused > 0).then(|| self.exporter.last_rejection()).flatten();
                 self.export.update_state(&self.name, |state| {
                     state.points += points;
                     state.rejected += refused;
+                    state.last_rejection = reason.or(state.last_rejection.take());
                 });
                 self.store.ack(self.term, &self.name, key).await.map_err(text)?;
             }

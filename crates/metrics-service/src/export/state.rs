@@ -14,6 +14,7 @@ use crate::{
     service::restart_on_panic,
 };
 use stormkeeper_metric_store::{HistoryEvent, MetricStore};
+use stormkeeper_metrics::instrument::Counter;
 use stormkeeper_model::{Term, clock::Clock};
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
@@ -27,6 +28,8 @@ pub(crate) struct Export {
     close_delay: Duration,
     intervals: Intervals,
     exporters: Vec<Arc<dyn MetricExporter>>,
+    /// Points that external stores rejected for good.
+    rejected: Counter,
     // Guards the state of each exporter; held for a few instructions.
     states: Mutex<BTreeMap<String, ExporterState>>,
 }
@@ -36,9 +39,10 @@ impl Export {
         clock: Clock,
         options: &MetricOptions,
         exporters: Vec<Arc<dyn MetricExporter>>,
+        rejected: Counter,
     ) -> Self {
         let (close_delay, intervals) = (options.close_delay, options.intervals);
-        Self { clock, close_delay, intervals, exporters, states: Mutex::default() }
+        Self { clock, close_delay, intervals, exporters, rejected, states: Mutex::default() }
     }
 
     /// Returns the names of the exporters.
@@ -57,6 +61,11 @@ impl Export {
 
     pub(super) fn intervals(&self) -> &Intervals {
         &self.intervals
+    }
+
+    /// Counts points that an external store rejected for good.
+    pub(super) fn count_rejected(&self, n: u64) {
+        self.rejected.add(n);
     }
 
     /// Changes the state of an exporter.

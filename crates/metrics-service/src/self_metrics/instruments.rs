@@ -17,6 +17,7 @@ pub(crate) struct NimbusInstruments {
     pub(super) registry: Registry,
     ingest: IngestInstruments,
     pub(super) dropped: Counter,
+    points_rejected: Counter,
     pub(super) cpu: Gauge,
     pub(super) memory: Gauge,
     pub(super) files: Gauge,
@@ -74,6 +75,7 @@ impl NimbusInstruments {
                 registered: registry.counter(name(&builtin::NIMBUS_REGISTERED)),
             },
             dropped: registry.counter(name(&builtin::NIMBUS_EXPORT_DROPPED)),
+            points_rejected: registry.counter(name(&builtin::NIMBUS_EXPORT_REJECTED)),
             cpu: registry.gauge(name(&builtin::NIMBUS_CPU_USED_RATIO)),
             memory: registry.gauge(name(&builtin::NIMBUS_MEMORY_USED)),
             files: registry.gauge(name(&builtin::NIMBUS_OPEN_FILES)),
@@ -90,6 +92,11 @@ impl NimbusInstruments {
     pub(crate) fn time_request(&self, clock: &Clock) -> RequestTimer {
         let (started, clock, requests) = (clock.monotonic(), clock.clone(), self.requests.clone());
         RequestTimer { started, clock, requests }
+    }
+
+    /// Returns the counter of points that external stores reject for good.
+    pub(crate) fn of_export(&self) -> Counter {
+        self.points_rejected.clone()
     }
 
     /// Returns the instruments that the ingest updates.

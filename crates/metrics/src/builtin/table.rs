@@ -163,11 +163,13 @@ builtins! {
         "Minutes of topologies that wait for export to external stores by this nimbus; 0 unless it leads.";
     NIMBUS_EXPORT_DROPPED: "ExportDropped", SYS, Counter, Nimbus, "entries", Sum, On, MEASURED =>
         "Minutes of topologies that were dropped before an external store acknowledged them, while this nimbus led.";
+    NIMBUS_EXPORT_REJECTED: "ExportRejected", SYS, Counter, Nimbus, "numbers", Sum, On, MEASURED =>
+        "Numbers of metrics that external stores rejected for good, while this nimbus led.";
     NIMBUS_HBASE_SEND_TPS: "HBaseSendTps", SYS, Meter, Nimbus, "rows/s", Sum, On, instead("there is no HBase; see IngestPoints") =>
         "Rows sent to HBase.";
     NIMBUS_TOTAL_HBASE_INSERT: "TotalHBaseInsert", SYS, Counter, Nimbus, "rows", Sum, On, instead("there is no HBase; see IngestPoints") =>
         "Total rows sent to HBase.";
-    NIMBUS_HBASE_FAILED: "HBaseFailed", SYS, Counter, Nimbus, "rows", Sum, On, instead("there is no HBase; see ExportDropped") =>
+    NIMBUS_HBASE_FAILED: "HBaseFailed", SYS, Counter, Nimbus, "rows", Sum, On, instead("there is no HBase; see ExportRejected and ExportDropped") =>
         "Rows that HBase rejected.";
     NIMBUS_REQUEST_TIME: "RequestTime", SYS, Histogram, Nimbus, "µs", Mean, On, MEASURED =>
         "One request to this nimbus, from the head of the request to the head of the response; all requests together.";

@@ -25,6 +25,8 @@ pub struct ExporterOptions {
 /// Options of the exporter that logs the number of metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogOptions {
+    /// Name of the cluster that the metrics come from.
+    pub cluster: String,
     /// Exported levels.
     pub levels: Vec<MetaType>,
 }
@@ -32,6 +34,8 @@ pub struct LogOptions {
 /// Options of the exporter that appends JSON lines to a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileOptions {
+    /// Name of the cluster that the metrics come from.
+    pub cluster: String,
     /// Exported levels.
     pub levels: Vec<MetaType>,
     /// Directory of the files.
@@ -45,6 +49,8 @@ pub struct FileOptions {
 /// Options of the exporter that posts forms to an Alimonitor agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AlimonitorOptions {
+    /// Name of the cluster that the metrics come from.
+    pub cluster: String,
     /// Exported levels.
     pub levels: Vec<MetaType>,
     /// URL of the agent.
@@ -58,6 +64,8 @@ pub struct AlimonitorOptions {
 /// Options of the exporter that posts points to OpenTSDB or a compatible server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenTsdbOptions {
+    /// Name of the cluster that the metrics come from.
+    pub cluster: String,
     /// Exported levels.
     pub levels: Vec<MetaType>,
     /// URL of the server, to which `/api/put` is appended.
@@ -147,29 +155,33 @@ impl ExporterOptions {
     /// Options with which each plugin can be created.
     pub fn of_test() -> Self {
         let (levels, timeout) = (MetaType::ALL.to_vec(), Duration::from_secs(5));
+        let cluster = "one".to_owned();
         Self {
             exporters: "log".to_owned(),
             query_client: "nimbus".to_owned(),
-            log: LogOptions { levels: levels.clone() },
+            log: LogOptions { cluster: cluster.clone(), levels: levels.clone() },
             file: FileOptions {
+                cluster: cluster.clone(),
                 levels: levels.clone(),
                 dir: "/nowhere".into(),
                 max_bytes: 1 << 20,
                 n_files: 3,
             },
             alimonitor: AlimonitorOptions {
+                cluster: cluster.clone(),
                 levels: levels.clone(),
                 url: "http://127.0.0.1:15776/passive".to_owned(),
                 monitor_name: "storm".to_owned(),
                 timeout,
             },
             opentsdb: OpenTsdbOptions {
+                cluster,
                 levels,
                 url: "http://127.0.0.1:4242".to_owned(),
                 prefix: "storm".to_owned(),
                 batch: 50,
                 max_tags: 8,
-                tags: BTreeMap::from([("cluster".to_owned(), "test one".to_owned())]),
+                tags: BTreeMap::from([("dc".to_owned(), "test one".to_owned())]),
                 annotates: false,
                 timeout,
             },

@@ -191,7 +191,7 @@ mod tests {
             "http://127.0.0.1:15776/passive",
         );
         let tags = "nimbus.metrics.plugin.opentsdb.tags";
-        check(|options| options.opentsdb.max_tags = 5, tags, "1 additional tags and the 5");
+        check(|options| options.opentsdb.max_tags = 6, tags, "1 additional tags and the 6");
         check(|options| options.opentsdb.tags = [("host".to_owned(), "x".to_owned())].into(), tags, "`host`");
         check(
             |options| options.query_client = "nimbs".to_owned(),

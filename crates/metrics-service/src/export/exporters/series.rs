@@ -58,6 +58,15 @@ const PERCENTILES: &[(&str, f64)] = &[
     ("p999", 0.999),
 ];
 
+/// Names of all numbers.
+pub const NUMBERS: &[&str] = &[
+    "count", "value", "min", "max", "sum", "mean", "m1", "m5", "m15", "p50", "p75", "p90", "p95", "p98",
+    "p99", "p999",
+];
+
+/// Label of the cluster that the metrics come from.
+pub const CLUSTER: &str = "cluster";
+
 /// Returns the number that represents a metric of this kind if only one can: its name needs no
 /// suffix.
 pub fn principal(kind: MetricType) -> Option<&'static str> {
@@ -180,6 +189,7 @@ mod tests {
     use stormkeeper_metrics::Buckets;
 
     fn shown(name: &str, point: &Point) -> String {
+        assert!(of(&meta(name).name, point).iter().all(|number| NUMBERS.contains(&number.name)));
         let number = |number: SeriesValue| match number.value {
             Number::Count(n) => format!("{}={n}", number.name),
             // The last bits of powers of two depend on the math library of the machine.

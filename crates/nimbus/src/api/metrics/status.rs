@@ -64,8 +64,7 @@ fn queue(status: QueueStatus, mut states: BTreeMap<String, ExporterState>) -> Ex
 }
 
 fn work(state: ExporterState) -> ExporterWork {
-    let ExporterState { activity, since, points, rejected, failures, events, events_dropped, last_failure } =
-        state;
+    let ExporterState { activity, since, points, rejected, failures, events, .. } = state;
     ExporterWork {
         doing: activity.word().to_owned(),
         since_ms: since,
@@ -73,7 +72,8 @@ fn work(state: ExporterState) -> ExporterWork {
         points_rejected: rejected,
         failures,
         events,
-        events_dropped,
-        last_failure,
+        events_dropped: state.events_dropped,
+        last_failure: state.last_failure,
+        last_rejection: state.last_rejection,
     }
 }

@@ -3,7 +3,7 @@
 //! A request is a form of two fields: `name`, the monitor, and `msg`, a JSON object:
 //!
 //! ```text
-//! {"collection_flag": 0, "error_info": "",
+//! {"cluster": "default", "collection_flag": 0, "error_info": "",
 //!  "MSG": [{"name": "5@1@wc-1@@0@sys@Emitted", "time": 1700000040, "count": 7}, …]}
 //! ```
 //!
@@ -49,6 +49,7 @@ pub struct Alimonitor {
 
 #[derive(Serialize)]
 struct Message<'a> {
+    cluster: &'a str,
     collection_flag: i32,
     error_info: &'a str,
     #[serde(rename = "MSG")]
@@ -73,7 +74,8 @@ impl Alimonitor {
     }
 
     async fn send(&self, flag: i32, error: &str, metrics: &[Value]) -> Result<(), ExportError> {
-        let message = Message { collection_flag: flag, error_info: error, msg: metrics };
+        let cluster = &self.options.cluster;
+        let message = Message { cluster, collection_flag: flag, error_info: error, msg: metrics };
         let message = serde_json::to_string(&message).map_err(|source| ExportError::Unwritable {
             what: "a message",
             form: "JSON",

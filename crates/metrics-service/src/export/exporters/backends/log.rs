@@ -49,6 +49,7 @@ impl MetricExporter for LogExporter {
         let points = counts.iter().sum();
         let levels = summary(&counts);
         info!(
+            cluster = self.options.cluster,
             topology = %key.topology,
             minute = %key.minute,
             kind = key.kind.word(),
@@ -62,7 +63,7 @@ impl MetricExporter for LogExporter {
     }
 
     async fn send_event(&self, event: &metric_store::HistoryEvent) -> Result<(), ExportError> {
-        info!(?event, "exporting an event");
+        info!(cluster = self.options.cluster, ?event, "exporting an event");
         Ok(())
     }
 }

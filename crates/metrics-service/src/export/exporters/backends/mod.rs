@@ -61,6 +61,11 @@ pub trait MetricExporter: Send + Sync + Debug {
         Ok(())
     }
 
+    /// Returns the reason why the store, or the exporter's rules, last rejected points for good.
+    fn last_rejection(&self) -> Option<String> {
+        None
+    }
+
     /// Last call, when leadership or nimbus ends.
     async fn cleanup(&self) {}
 }

@@ -1,4 +1,5 @@
-//! Lines of the file. Each is one JSON object, whose field `line` names the type of the line.
+//! Lines of the file. Each is one JSON object, whose field `line` names the type of the line, and
+//! `cluster` the cluster.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -9,13 +10,13 @@ use stormkeeper_metrics::{MetricName, Point, protocol::MetricMeta};
 
 /// Line of a metric in a minute.
 pub(super) fn point(
+    cluster: &str,
     key: &ExportKey,
     meta: &MetricMeta,
     point: &Point,
     lines: &mut Vec<u8>,
 ) -> Result<(), ExportError> {
-    let mut line = Map::new();
-    line.insert("line".to_owned(), "point".into());
+    let mut line = begin("point", cluster);
     place(key, &mut line);
     name(meta, &mut line);
     let values = series::of(&meta.name, point).into_iter();
@@ -25,9 +26,13 @@ pub(super) fn point(
 }
 
 /// Line that ends an entry of the queue, which has `n_points`.
-pub(super) fn export(key: &ExportKey, n_points: u64, lines: &mut Vec<u8>) -> Result<(), ExportError> {
-    let mut line = Map::new();
-    line.insert("line".to_owned(), "upload".into());
+pub(super) fn export(
+    cluster: &str,
+    key: &ExportKey,
+    n_points: u64,
+    lines: &mut Vec<u8>,
+) -> Result<(), ExportError> {
+    let mut line = begin("upload", cluster);
     place(key, &mut line);
     line.insert("topology".to_owned(), key.topology.to_string().into());
     line.insert("parts".to_owned(), key.parts.into());
@@ -36,24 +41,31 @@ pub(super) fn export(key: &ExportKey, n_points: u64, lines: &mut Vec<u8>) -> Res
 }
 
 /// Line of a new metric.
-pub(super) fn meta(meta: &MetricMeta, lines: &mut Vec<u8>) -> Result<(), ExportError> {
-    let mut line = Map::new();
-    line.insert("line".to_owned(), "meta".into());
+pub(super) fn meta(cluster: &str, meta: &MetricMeta, lines: &mut Vec<u8>) -> Result<(), ExportError> {
+    let mut line = begin("meta", cluster);
     name(meta, &mut line);
     write("a metric", &line, lines)
 }
 
 /// Line of an event.
-pub(super) fn event(event: &HistoryEvent, lines: &mut Vec<u8>) -> Result<(), ExportError> {
+pub(super) fn event(cluster: &str, event: &HistoryEvent, lines: &mut Vec<u8>) -> Result<(), ExportError> {
     #[derive(Serialize)]
     struct Line<'a> {
         line: &'static str,
+        cluster: &'a str,
         topology: String,
         time: u64,
         event: &'a HistoryEvent,
     }
     let time = event.at().as_millis() / 1000;
-    write("an event", &Line { line: "event", topology: event.topology().to_string(), time, event }, lines)
+    let topology = event.topology().to_string();
+    write("an event", &Line { line: "event", cluster, topology, time, event }, lines)
+}
+
+/// Begins a line of a type.
+fn begin(line: &'static str, cluster: &str) -> Map<String, Value> {
+    let fields = [("line", line.into()), (series::CLUSTER, cluster.into())];
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// Adds the minute, and the part of the minute.

@@ -75,7 +75,9 @@ impl MetricExporter for FileExporter {
         if metas.is_empty() {
             return Ok(());
         }
-        self.write(move |lines| metas.iter().try_for_each(|meta| line::meta(meta, lines))).await
+        let options = Arc::clone(&self.options);
+        self.write(move |lines| metas.iter().try_for_each(|meta| line::meta(&options.cluster, meta, lines)))
+            .await
     }
 
     async fn export(&self, key: &ExportKey, source: &dyn PayloadSource) -> Result<ExportCounts, ExportError> {
@@ -84,19 +86,21 @@ impl MetricExporter for FileExporter {
         let mut n_points = 0;
         while let Some(page) = payload.next().await? {
             n_points += page.len() as u64;
-            let key = key.clone();
+            let (key, options) = (key.clone(), Arc::clone(&self.options));
             let written = blocking::run(move || {
                 let mut lines = Vec::new();
-                page.iter().try_for_each(|(meta, point)| line::point(&key, meta, point, &mut lines))?;
+                page.iter().try_for_each(|(meta, point)| {
+                    line::point(&options.cluster, &key, meta, point, &mut lines)
+                })?;
                 file.append(&lines)?;
                 Ok::<_, ExportError>(file)
             });
             file = written.await?;
         }
-        let key = key.clone();
+        let (key, options) = (key.clone(), Arc::clone(&self.options));
         blocking::run(move || {
             let mut lines = Vec::new();
-            line::export(&key, n_points, &mut lines)?;
+            line::export(&options.cluster, &key, n_points, &mut lines)?;
             file.append(&lines)?;
             file.sync()
         })
@@ -105,8 +109,8 @@ impl MetricExporter for FileExporter {
     }
 
     async fn send_event(&self, event: &metric_store::HistoryEvent) -> Result<(), ExportError> {
-        let event = event.clone();
-        self.write(move |lines| line::event(&event, lines)).await
+        let (event, options) = (event.clone(), Arc::clone(&self.options));
+        self.write(move |lines| line::event(&options.cluster, &event, lines)).await
     }
 }
 

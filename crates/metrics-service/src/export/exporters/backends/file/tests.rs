@@ -7,7 +7,13 @@ use crate::export::exporters::backends::tests::fixture::{MINUTE, Pages, TIME, ke
 
 fn exporter(dir: &Path, max_bytes: u64) -> FileExporter {
     let levels = MetaType::ALL.to_vec();
-    FileExporter::new(options::FileOptions { levels, dir: dir.to_owned(), max_bytes, n_files: 3 })
+    FileExporter::new(options::FileOptions {
+        cluster: "one".to_owned(),
+        levels,
+        dir: dir.to_owned(),
+        max_bytes,
+        n_files: 3,
+    })
 }
 
 fn lines(file: &Path) -> Vec<Value> {
@@ -35,7 +41,7 @@ async fn points_metas_and_events_are_written_as_lines() {
     let lines = lines(&dir.path().join("deep/metrics/metrics.jsonl"));
     assert_eq!(lines.len(), 1 + 6 + 1 + 1);
     let of_stream = json!({
-        "line": "point", "time": TIME, "minute": MINUTE.to_string(), "kind": "ALL", "part": 0,
+        "line": "point", "cluster": "one", "time": TIME, "minute": MINUTE.to_string(), "kind": "ALL", "part": 0,
         "id": emitted.id.to_string(), "name": "3@1@wc-1-1700000000@split@4@default@sys@Emitted", "type": "counter",
         "topology": "wc-1-1700000000", "component": "split", "task": "4", "stream": "default", "level": "stream",
         "group": "sys", "metric": "Emitted", "values": {"count": 5},
@@ -44,6 +50,7 @@ async fn points_metas_and_events_are_written_as_lines() {
     assert_eq!((&lines[0]["line"], &lines[0]["id"]), (&json!("meta"), &of_stream["id"]));
     assert_eq!((&lines[7]["line"], &lines[7]["points"]), (&json!("upload"), &json!(6)));
     assert_eq!(lines[8]["event"]["TopologyKilled"]["by"], "ann");
+    assert!(lines.iter().all(|line| line["cluster"] == "one"), "{lines:#?}");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use stormkeeper_metric_store::HistoryEvent;
 
 /// Returns the annotation of an event; `None` for an event that is not sent.
-pub(super) fn of(event: &HistoryEvent) -> Option<Value> {
+pub(super) fn of(cluster: &str, event: &HistoryEvent) -> Option<Value> {
     let (description, by) = match event {
         HistoryEvent::TopologyStarted { name, by, .. } => (format!("topology {name} started"), by),
         HistoryEvent::SampleRateChanged { topology, sample_rate, by, .. } => {
@@ -19,7 +19,7 @@ pub(super) fn of(event: &HistoryEvent) -> Option<Value> {
         }
         HistoryEvent::TaskPlaced { .. } | HistoryEvent::TaskGone { .. } => return None,
     };
-    let mut custom = json!({ "topology": event.topology() });
+    let mut custom = json!({ "cluster": cluster, "topology": event.topology() });
     if let Some(by) = by {
         custom["by"] = by.clone().into();
     }

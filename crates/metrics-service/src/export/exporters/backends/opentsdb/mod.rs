@@ -2,7 +2,8 @@
 //! such as VictoriaMetrics.
 //!
 //! - A batch is a JSON array, gzipped, with a Content-Length: OpenTSDB rejects chunked bodies by
-//!   default.
+//!   default. Before a point counts as rejected by a server that does not name its bad points, the
+//!   point is sent plainly; a server that accepts it so gets all bodies plainly from then on.
 //! - If the server is down, slow, overloaded, or at a wrong address, the entry stays in the queue.
 //!   Points that the server will never accept are counted, and the reason of the first is logged.
 //! - Points are identified by metric, tags and time: a repeated point replaces the stored one, or is
@@ -10,18 +11,22 @@
 //! - Events of topologies are sent to `/api/annotation` if configured.
 
 mod annotation;
+mod encoding;
 mod point;
 mod response;
+mod spelling;
 
-use std::io::Write as _;
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use flate2::{Compression, write::GzEncoder};
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use tracing::warn;
 
 use self::{
+    encoding::Encoding,
     point::{DataPoint, PointTemplate},
     response::PutResponse,
 };
@@ -49,6 +54,10 @@ pub struct OpenTsdb {
     poster: HttpPoster,
     /// Client for events, if they are sent.
     annotations: Option<HttpPoster>,
+    /// True once the server has rejected gzip and accepted the same points plainly.
+    is_plain: AtomicBool,
+    /// Server's text for the last rejected points. Held for one assignment.
+    last_rejection: Mutex<Option<String>>,
 }
 
 /// Counts of one entry.
@@ -56,6 +65,8 @@ pub struct OpenTsdb {
 struct Tally {
     sent: ExportCounts,
     n_searches: usize,
+    /// True if plain bodies were tried.
+    is_plain_tried: bool,
     /// Server's text for the first rejected point.
     message: Option<String>,
 }
@@ -71,6 +82,10 @@ enum BatchOutcome {
     /// Nothing is stored, because of bad points that the server does not name.
     RejectedUnnamed {
         message: String,
+    },
+    /// Nothing is stored: the server does not accept gzip, and says so.
+    EncodingRejected {
+        error: ExportError,
     },
 }
 
@@ -92,7 +107,8 @@ impl OpenTsdb {
         let template = PointTemplate::new(&options)?;
         let poster = HttpPoster::new(put, options.timeout)?;
         let annotations = options.annotates.then(|| poster.to(endpoint("/api/annotation")));
-        Ok(Self { options, template, poster, annotations })
+        let (is_plain, last_rejection) = (AtomicBool::new(false), Mutex::default());
+        Ok(Self { options, template, poster, annotations, is_plain, last_rejection })
     }
 
     #[cfg(test)]
@@ -107,31 +123,82 @@ impl OpenTsdb {
     async fn put(&self, points: &[DataPoint], tally: &mut Tally) -> Result<(), ExportError> {
         let mut waiting = vec![points];
         while let Some(points) = waiting.pop() {
-            match self.put_with_retries(points).await? {
+            let encoding = self.encoding();
+            match self.put_with_retries(points, encoding).await? {
                 BatchOutcome::Stored { refused, message } => tally.add(points.len() as u64, refused, message),
                 BatchOutcome::TooLong if points.len() > 1 => waiting.extend(halves(points)),
                 BatchOutcome::TooLong => tally.add(1, 1, Some("413: one point is too long".to_owned())),
-                BatchOutcome::RejectedUnnamed { .. }
-                    if points.len() > 1 && tally.n_searches < SEARCHES_MAX =>
-                {
-                    tally.n_searches += 1;
-                    waiting.extend(halves(points));
-                }
+                BatchOutcome::EncodingRejected { error } => match self.accepts_plain(points).await? {
+                    true => waiting.push(points),
+                    false => return Err(error),
+                },
                 BatchOutcome::RejectedUnnamed { message } => {
-                    tally.add(points.len() as u64, points.len() as u64, Some(message))
+                    let searches_on = points.len() > 1 && tally.n_searches < SEARCHES_MAX;
+                    // At the first rejection, and again before any point is given up.
+                    let tries_plain = encoding == Encoding::Gzip && !(searches_on && tally.is_plain_tried);
+                    tally.is_plain_tried |= tries_plain;
+                    if tries_plain && self.accepts_plain(points).await? {
+                        waiting.push(points);
+                    } else if searches_on {
+                        tally.n_searches += 1;
+                        waiting.extend(halves(points));
+                    } else {
+                        tally.add(points.len() as u64, points.len() as u64, Some(message));
+                    }
                 }
             }
         }
         Ok(())
     }
 
+    fn encoding(&self) -> Encoding {
+        match self.is_plain.load(Ordering::Relaxed) {
+            true => Encoding::Plain,
+            false => Encoding::Gzip,
+        }
+    }
+
+    /// Sends as many of these points as a plain body may have, after the server has rejected all of
+    /// them gzipped. If it accepts them, and rejects the same ones gzipped, all further bodies are
+    /// plain.
+    async fn accepts_plain(&self, all: &[DataPoint]) -> Result<bool, ExportError> {
+        let mut points = all;
+        let outcome = loop {
+            match self.put_with_retries(points, Encoding::Plain).await {
+                Ok(BatchOutcome::TooLong) if points.len() > 1 => points = halves(points)[1],
+                outcome => break outcome,
+            }
+        };
+        match outcome {
+            Ok(BatchOutcome::Stored { .. }) => {}
+            Ok(_) | Err(ExportError::Answered { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        // These may be good points of a batch that was rejected for another one.
+        let is_part = points.len() < all.len();
+        if is_part && let BatchOutcome::Stored { .. } = self.put_with_retries(points, Encoding::Gzip).await? {
+            return Ok(false);
+        }
+        warn!(
+            url = self.poster.url(),
+            "the server rejects gzip and accepts plain bodies; sending plain bodies from now on"
+        );
+        self.is_plain.store(true, Ordering::Relaxed);
+        Ok(true)
+    }
+
     /// Sends a batch until the server has stored all points that it will ever accept.
-    async fn put_with_retries(&self, points: &[DataPoint]) -> Result<BatchOutcome, ExportError> {
-        let body = gzip(points)?;
+    async fn put_with_retries(
+        &self,
+        points: &[DataPoint],
+        encoding: Encoding,
+    ) -> Result<BatchOutcome, ExportError> {
+        let Some(body) = encoding.body(points)? else { return Ok(BatchOutcome::TooLong) };
+        let headers = encoding.headers();
         let mut backoff = self.poster.backoff();
         let mut attempt = 1;
         loop {
-            let answer = self.poster.post(&headers(Some("gzip")), body.clone()).await?;
+            let answer = self.poster.post(&headers, body.clone()).await?;
             match response::of(&answer) {
                 PutResponse::Stored { refused, message } => {
                     return Ok(BatchOutcome::Stored { refused, message });
@@ -140,7 +207,12 @@ impl OpenTsdb {
                 PutResponse::RejectedUnnamed { message } => {
                     return Ok(BatchOutcome::RejectedUnnamed { message });
                 }
-                PutResponse::Unexpected => return Err(self.poster.error_of(&answer)),
+                PutResponse::EncodingRejected if encoding == Encoding::Gzip => {
+                    return Ok(BatchOutcome::EncodingRejected { error: self.poster.error_of(&answer) });
+                }
+                PutResponse::EncodingRejected | PutResponse::Unexpected => {
+                    return Err(self.poster.error_of(&answer));
+                }
                 PutResponse::RetryLater { n, message } if attempt == ATTEMPTS => {
                     return Err(ExportError::Throttled { url: self.poster.url().to_owned(), n, message });
                 }
@@ -183,16 +255,22 @@ impl MetricExporter for OpenTsdb {
             warn!(
                 %key,
                 rejected = tally.sent.refused,
-                first = message,
+                first = message.as_str(),
                 "OpenTSDB rejected points for good; they are dropped"
             );
+            *self.last_rejection.lock().expect("nobody panics with it") = Some(message);
         }
         Ok(tally.sent)
     }
 
     async fn send_event(&self, event: &metric_store::HistoryEvent) -> Result<(), ExportError> {
-        let (Some(poster), Some(body)) = (&self.annotations, annotation::of(event)) else { return Ok(()) };
-        poster.post_all(&headers(None), Bytes::from(body.to_string())).await
+        let annotation = annotation::of(&self.options.cluster, event);
+        let (Some(poster), Some(body)) = (&self.annotations, annotation) else { return Ok(()) };
+        poster.post_all(&Encoding::Plain.headers(), Bytes::from(body.to_string())).await
+    }
+
+    fn last_rejection(&self) -> Option<String> {
+        self.last_rejection.lock().expect("nobody panics with it").clone()
     }
 }
 
@@ -213,24 +291,6 @@ impl Tally {
 fn halves(points: &[DataPoint]) -> [&[DataPoint]; 2] {
     let (first, second) = points.split_at(points.len() / 2);
     [second, first]
-}
-
-fn headers(encoding: Option<&'static str>) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.extend(encoding.map(|encoding| (CONTENT_ENCODING, HeaderValue::from_static(encoding))));
-    headers
-}
-
-/// Encodes the points as a gzipped JSON array. A batch takes about a millisecond.
-fn gzip(points: &[DataPoint]) -> Result<Bytes, ExportError> {
-    let unwritable = |source| ExportError::Unwritable { what: "a batch", form: "gzipped JSON", source };
-    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-    serde_json::to_writer(&mut gzip, points).map_err(unwritable)?;
-    gzip.flush()
-        .and_then(|()| gzip.finish())
-        .map(Bytes::from)
-        .map_err(|error| unwritable(serde_json::Error::io(error)))
 }
 
 #[cfg(test)]

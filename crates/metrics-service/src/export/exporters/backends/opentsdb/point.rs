@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::spelling::{spell, spell_group, spell_name};
 use crate::export::exporters::{Error, options, series};
 use stormkeeper_metrics::{MetricName, Minute, Point};
 
@@ -16,7 +17,7 @@ pub(super) struct DataPoint {
     pub(super) timestamp: u64,
     /// Value of the number.
     pub(super) value: serde_json::Value,
-    /// Labels of the metric, and the configured tags.
+    /// Labels of the metric, the cluster, and the configured tags.
     pub(super) tags: BTreeMap<String, String>,
 }
 
@@ -33,16 +34,19 @@ impl PointTemplate {
     /// # Errors
     /// If a tag is one that points have, or if there are more than the server accepts.
     pub(super) fn new(options: &options::OpenTsdbOptions) -> Result<Self, Error> {
-        let tags: BTreeMap<String, String> =
-            options.tags.iter().map(|(key, value)| (plain(key), plain(value))).collect();
+        let mut tags: BTreeMap<String, String> =
+            options.tags.iter().map(|(key, value)| (spell(key), spell(value))).collect();
         if let Some(taken) = tags.keys().find(|key| series::LABELS.contains(&key.as_str())) {
             return Err(Error::TagTaken(taken.clone()));
         }
+        // An operator's own tag wins: series that exist keep their names.
+        tags.entry(series::CLUSTER.to_owned()).or_insert_with(|| spell(&options.cluster));
         if tags.len() + series::LABELS_MAX > options.max_tags {
-            let (extra, needed, max) = (tags.len(), series::LABELS_MAX, options.max_tags);
-            return Err(Error::TooManyTags { extra, needed, max });
+            // The tag of the cluster is not an additional one, whoever has set it.
+            let (extra, needed) = (tags.len() - 1, series::LABELS_MAX + 1);
+            return Err(Error::TooManyTags { extra, needed, max: options.max_tags });
         }
-        Ok(Self { prefix: plain(&options.prefix), tags })
+        Ok(Self { prefix: spell(&options.prefix), tags })
     }
 
     /// Returns the points of a metric in a minute.
@@ -52,10 +56,11 @@ impl PointTemplate {
         minute: Minute,
         point: &Point,
     ) -> impl Iterator<Item = DataPoint> + use<> {
-        let metric = plain(&format!("{}.{}.{}", self.prefix, name.group(), name.name()));
+        let metric = spell_name(name.name(), series::NUMBERS);
+        let metric = format!("{}.{}.{metric}", self.prefix, spell_group(name.group()));
         let mut tags = self.tags.clone();
         let labels = series::labels(name).into_iter();
-        tags.extend(labels.map(|(label, value)| (label.to_owned(), plain(&value))));
+        tags.extend(labels.map(|(label, value)| (label.to_owned(), spell(&value))));
         let principal = series::principal(name.kind());
         series::of(name, point).into_iter().map(move |number| DataPoint {
             metric: match principal == Some(number.name) {
@@ -66,19 +71,5 @@ impl PointTemplate {
             value: number.value.to_json(),
             tags: tags.clone(),
         })
-    }
-}
-
-/// Replaces each character that OpenTSDB rejects with `_`; never empty.
-///
-/// OpenTSDB accepts letters of any script, but examines 16 bits at a time, so none beyond U+FFFF.
-pub(super) fn plain(text: &str) -> String {
-    let takes = |c: char| match c.is_ascii() {
-        true => c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/'),
-        false => c.is_alphabetic() && u32::from(c) <= 0xFFFF,
-    };
-    match text.is_empty() {
-        true => "_".to_owned(),
-        false => text.chars().map(|c| if takes(c) { c } else { '_' }).collect(),
     }
 }

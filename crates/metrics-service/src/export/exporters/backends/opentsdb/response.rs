@@ -28,6 +28,8 @@ pub(super) enum PutResponse {
         /// Server's text.
         message: String,
     },
+    /// Nothing is stored: the server does not accept the encoding of the body.
+    EncodingRejected,
     /// The response is not that of a server that accepts points.
     Unexpected,
 }
@@ -54,6 +56,7 @@ pub(super) fn of(answer: &Answer) -> PutResponse {
         200..=299 => details(answer).unwrap_or(PutResponse::Stored { refused: 0, message: None }),
         400 => details(answer).unwrap_or_else(|| PutResponse::RejectedUnnamed { message: answer.message() }),
         413 => PutResponse::TooLong,
+        415 => PutResponse::EncodingRejected,
         _ => PutResponse::Unexpected,
     }
 }
@@ -105,6 +108,7 @@ mod tests {
             },
         );
         check(413, "", PutResponse::TooLong);
+        check(415, "", PutResponse::EncodingRejected);
         check(404, "", PutResponse::Unexpected);
         check(302, "", PutResponse::Unexpected);
     }

@@ -6,10 +6,14 @@ use std::{
 
 use flate2::read::GzDecoder;
 use proptest::prelude::*;
+use reqwest::header::HeaderValue;
 
-use super::{point::plain, *};
-use crate::export::exporters::backends::tests::fixture::{
-    Got, MINUTE, N_NUMBERS, Pages, Server, TIME, counter, dumb_server, gauge, key, meta, metrics,
+use super::{spelling, *};
+use crate::export::exporters::{
+    backends::tests::fixture::{
+        Got, MINUTE, N_NUMBERS, Pages, Server, TIME, counter, dumb_server, gauge, key, meta, metrics,
+    },
+    series,
 };
 use stormkeeper_metrics::Point;
 use stormkeeper_runtime::tasks::Tasks;
@@ -54,7 +58,8 @@ async fn batch_is_gzipped_json_with_a_content_length() {
     let points = unpacked(&got[0]);
     let emitted = points.iter().find(|p| p.tags["level"] == "stream").expect("it is there");
     let tags = [
-        ("cluster", "test_one"),
+        ("cluster", "one"),
+        ("dc", "test/20/one"),
         ("topology", "wc-1-1700000000"),
         ("component", "split"),
         ("task", "4"),
@@ -157,26 +162,34 @@ fn counters(n: usize) -> Pages {
 async fn bad_points_that_the_server_does_not_name_are_searched_for() {
     let tasks = Tasks::default();
     let is_bad = |point: &DataPoint| point.tags["task"].ends_with("33");
-    let server = Server::start(&tasks, move |_, got| match unpacked(got).iter().any(is_bad) {
+    let server = Server::start(&tasks, move |_, got| match points_of(got).iter().any(is_bad) {
         true => (400, "bad points".to_owned()),
         false => (204, String::new()),
     })
     .await;
     let sent = exporter(&server.url).export(&key(), &counters(400)).await.expect("accepted");
     assert_eq!(sent, ExportCounts { points: 396, refused: 4 });
-    let batches = server.got().into_iter().map(|got| unpacked(&got));
-    let taken = batches.filter(|points| !points.iter().any(is_bad)).flatten();
-    let mut taken: Vec<String> = taken.map(|point| point.tags["task"].clone()).collect();
+    let batches = server.got();
+    let batches = batches.iter().filter(|got| is_gzip(got)).map(points_of);
+    let mut taken: Vec<String> = batches
+        .filter(|points| !points.iter().any(is_bad))
+        .flatten()
+        .map(|point| point.tags["task"].clone())
+        .collect();
     taken.sort();
-    let n = taken.len();
     taken.dedup();
-    assert_eq!((n, taken.len()), (396, 396), "each good point was accepted once");
+    assert_eq!(taken.len(), 396, "each good point was accepted gzipped");
+    let n_plain = server.got().iter().filter(|got| !is_gzip(got)).count();
+    assert_eq!(n_plain, 1 + 4, "at the first rejection, and before each bad point is given up");
 
     // All points are bad: the search ends, and then each batch is sent once.
     let server = Server::start(&tasks, |_, _| (400, "no".to_owned())).await;
     let sent = exporter(&server.url).export(&key(), &counters(400)).await.expect("refused");
     assert_eq!(sent, ExportCounts { points: 0, refused: 400 });
-    assert_eq!(server.got().len(), 400 / 50 + 2 * SEARCHES_MAX);
+    let got = server.got();
+    let (gzipped, plain): (Vec<_>, Vec<_>) = got.iter().partition(|got| is_gzip(got));
+    assert_eq!(gzipped.len(), 400 / 50 + 2 * SEARCHES_MAX);
+    assert_eq!(plain.len(), 1 + 400 / 50 + SEARCHES_MAX, "each batch that is given up was tried plainly");
 }
 
 #[tokio::test]
@@ -219,14 +232,14 @@ async fn events_of_topologies_become_annotations_if_configured() {
     let got: Vec<serde_json::Value> =
         server.got().iter().map(|got| serde_json::from_slice(&got.body).expect("JSON")).collect();
     let note = |description: &str, custom| serde_json::json!({ "startTime": TIME, "description": description, "custom": custom });
-    let both = serde_json::json!({ "topology": "wc-1-1700000000", "by": "ann" });
+    let both = serde_json::json!({ "cluster": "one", "topology": "wc-1-1700000000", "by": "ann" });
     assert_eq!(
         got,
         [
             note("topology wc started", both.clone()),
             note(
                 "topology wc-1-1700000000 samples 0.5 of its values",
-                serde_json::json!({ "topology": "wc-1-1700000000" })
+                serde_json::json!({ "cluster": "one", "topology": "wc-1-1700000000" })
             ),
             note("topology wc-1-1700000000 killed: asked", both),
         ]
@@ -296,16 +309,103 @@ proptest! {
 }
 
 #[test]
-fn invalid_characters_are_replaced_one_by_one() {
-    let check = |text, expected| assert_eq!(plain(text), expected, "{text}");
-    check("a-b_c.d/e9", "a-b_c.d/e9");
-    check("a b@c:d", "a_b_c_d");
-    check("größe 長", "größe_長");
-    check("𝒳", "_");
-    check("", "_");
-    let one = BTreeMap::from([("a".to_owned(), "b c".to_owned())]);
-    let template =
-        PointTemplate::new(&options::OpenTsdbOptions { tags: one, ..options("http://h") }).expect("valid");
+fn tags_of_the_operator_are_spelled_and_win_over_the_name_of_the_cluster() {
+    let tags = [("a b", "b c"), ("cluster", "mine")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let options = options::OpenTsdbOptions { tags: tags.into(), ..options("http://h") };
+    let template = PointTemplate::new(&options).expect("valid");
     let name = meta("5@1@wc-1-1700000000@@0@sys@Emitted").name;
-    assert!(template.points(&name, MINUTE, &counter(1)).all(|point| point.tags["a"] == "b_c"));
+    let point = template.points(&name, MINUTE, &counter(1)).next().expect("a counter is one number");
+    assert_eq!((&*point.tags["a/20/b"], &*point.tags["cluster"]), ("b/20/c", "mine"));
+}
+
+/// What a reader makes of a point: the group, the name, the number, and the tags.
+fn meaning(point: &DataPoint) -> (String, String, Option<String>, BTreeMap<String, String>) {
+    let read = |text: &str| spelling::tests::read(text).expect("spelled");
+    let rest = point.metric.strip_prefix("storm.").expect("the prefix");
+    let (group, name) = rest.split_once('.').expect("a group");
+    let number = name.rsplit_once('.').filter(|(_, end)| series::NUMBERS.contains(end));
+    let (name, number) = number.map_or((name, None), |(name, number)| (name, Some(number.to_owned())));
+    let tags = point.tags.iter().map(|(key, value)| (read(key), read(value))).collect();
+    (read(group), read(name), number, tags)
+}
+
+proptest! {
+    #[test]
+    fn every_series_can_be_read_back(
+        group in "[a-z./ö:]{1,6}", name in "[ab_./ö:#-]{1,8}(\\.max|\\.count|\\.p99|)", host in "[a-c./_:]{1,9}",
+    ) {
+        let text = format!("4@2@wc-1-1700000000@{host}@6700@{group}@{name}");
+        let Ok(parsed) = text.parse::<stormkeeper_metrics::MetricName>() else { return Ok(()) };
+        let template = PointTemplate::new(&options("http://h")).expect("valid");
+        for (point, number) in template.points(&parsed, MINUTE, &gauge(1.0)).zip([None, Some("min"), Some("max")]) {
+            let (got_group, got_name, got_number, tags) = meaning(&point);
+            prop_assert_eq!((&*got_group, &*got_name, got_number.as_deref()), (&*group, &*name, number));
+            prop_assert_eq!(&*tags["host"], &*host);
+        }
+    }
+}
+
+fn is_gzip(got: &Got) -> bool {
+    got.headers.contains_key("content-encoding")
+}
+
+/// Points of a request with or without gzip.
+fn points_of(got: &Got) -> Vec<DataPoint> {
+    if is_gzip(got) { unpacked(got) } else { serde_json::from_slice(&got.body).expect("JSON") }
+}
+
+#[tokio::test]
+async fn server_without_gzip_gets_every_point_plainly_and_the_exporter_remembers_it() {
+    let unparsable = r#"{"error":{"code":400,"message":"Unable to parse the given JSON"}}"#;
+    for (status, answer) in [(400, unparsable), (400, ""), (415, "")] {
+        let tasks = Tasks::default();
+        // As OpenTSDB: plain bodies that are too long count as chunked.
+        let server = Server::start(&tasks, move |_, got| match is_gzip(got) {
+            true => (status, answer.to_owned()),
+            false if got.body.len() > 8192 => (400, "Chunked request not supported.".to_owned()),
+            false => (204, String::new()),
+        });
+        let server = server.await;
+        let exporter = exporter(&server.url);
+        for _ in 0..2 {
+            let sent = exporter.export(&key(), &counters(400)).await.expect("accepted");
+            assert_eq!(sent, ExportCounts { points: 400, refused: 0 }, "{status} {answer}");
+        }
+        let got = server.got();
+        let n_gzip = got.iter().filter(|got| is_gzip(got)).count();
+        // A shorter body is sent both ways, because a plain body of the first batch would be too long.
+        assert_eq!(n_gzip, 2, "gzip is tried twice, then never again");
+        let tasks: BTreeSet<String> = got
+            .iter()
+            .filter(|got| !is_gzip(got))
+            .flat_map(points_of)
+            .map(|point| point.tags["task"].clone())
+            .collect();
+        assert_eq!(tasks.len(), 400);
+    }
+}
+
+#[tokio::test]
+async fn server_without_gzip_that_rejects_a_point_gets_the_others_plainly() {
+    let tasks = Tasks::default();
+    let is_bad = |point: &DataPoint| point.tags["task"] == "0";
+    let server = Server::start(&tasks, move |_, got| match is_gzip(got) {
+        true => (400, "no".to_owned()),
+        false if points_of(got).iter().any(is_bad) => (400, "bad point".to_owned()),
+        false => (204, String::new()),
+    });
+    let server = server.await;
+    let exporter = exporter(&server.url);
+    let sent = exporter.export(&key(), &counters(200)).await.expect("accepted");
+    assert_eq!(sent, ExportCounts { points: 199, refused: 1 });
+    assert!(exporter.last_rejection().is_some());
+}
+
+#[tokio::test]
+async fn entry_stays_in_the_queue_if_the_server_accepts_neither_encoding() {
+    let tasks = Tasks::default();
+    let server = Server::start(&tasks, |_, _| (415, "no".to_owned())).await;
+    let failed = exporter(&server.url).export(&key(), &Pages::of(metrics())).await;
+    assert!(matches!(failed, Err(ExportError::Answered { status: 415, .. })), "{failed:?}");
+    assert_eq!(server.got().len(), 2);
 }

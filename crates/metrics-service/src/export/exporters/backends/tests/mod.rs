@@ -13,6 +13,7 @@ use stormkeeper_runtime::tasks::Tasks;
 
 fn alimonitor(url: &str) -> Alimonitor {
     let options = options::AlimonitorOptions {
+        cluster: "one".to_owned(),
         levels: stormkeeper_metrics::MetaType::ALL.to_vec(),
         url: url.to_owned(),
         monitor_name: "storm & co".to_owned(),
@@ -42,7 +43,7 @@ async fn alimonitor_receives_forms() {
     let (monitor, message) = message(&got[0].body);
     assert_eq!((got[0].uri.as_str(), monitor.as_str()), ("/passive", "storm & co"));
     let metric = json!({"name": "5@1@wc-1-1700000000@@0@sys@Emitted", "time": fixture::TIME, "count": 7});
-    assert_eq!(message, json!({"collection_flag": 0, "error_info": "", "MSG": [metric]}));
+    assert_eq!(message, json!({"cluster": "one", "collection_flag": 0, "error_info": "", "MSG": [metric]}));
     assert_eq!(got.len(), 1);
 
     let sent = exporter.export(&key(), &Pages(Vec::new())).await.expect("nothing to do");
