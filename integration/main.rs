@@ -1,5 +1,6 @@
 //! Tests with real processes: ZooKeeper, nimbuses, supervisors, workers, `kill -9`.
 
+mod another_tree;
 mod bad_input;
 mod chaos;
 mod cluster;

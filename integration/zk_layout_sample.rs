@@ -144,6 +144,7 @@ async fn commands(cluster: &Cluster, id: &str) -> Vec<String> {
         ("get", "/layout".to_owned()),
         ("get", "/leader".to_owned()),
         ("get", "/term".to_owned()),
+        ("get", "/tree-id".to_owned()),
         ("get", format!("/nimbuses/{nimbus}")),
         ("get", format!("/supervisors/{supervisor}")),
         ("get", format!("/stopped-supervisors/{}", child("stopped-supervisors").await)),

@@ -88,6 +88,8 @@ struct Checker {
 enum Place<'a> {
     Term,
     Leader,
+    /// Written by an election, and by the leader.
+    TreeId,
     /// Created by any daemon, without a term, and never changed.
     Fixed,
     /// Written by the leader only: kind and name of the record.
@@ -123,6 +125,7 @@ fn place(path: &str) -> Place<'_> {
     match parts[..] {
         ["term"] => Place::Term,
         ["leader"] => Place::Leader,
+        ["tree-id"] => Place::TreeId,
         [root] if FIXED.contains(&root) => Place::Fixed,
         ["supervisors" | "nimbuses" | "blobs", ..] => Place::Free,
         // Supervisors write them; the leader deletes those of which no task waits.
@@ -145,7 +148,12 @@ impl Checker {
             .any(|(op, place)| matches!((op, place), (Op::Set { .. } | Op::Delete { .. }, Place::Term)));
         if begins_term {
             self.election(zxid, session, ops);
-        } else if places.iter().any(|place| matches!(place, Place::Leader | Place::Owned(..))) {
+        } else if ops.iter().zip(&places).any(|(op, place)| match place {
+            Place::Leader | Place::Owned(..) => true,
+            // Any daemon waits for its server with a check of it.
+            Place::TreeId => !matches!(op, Op::Check { .. }),
+            Place::Term | Place::Fixed | Place::Free => false,
+        }) {
             self.leader_write(zxid, session, ops);
         }
         for (op, place) in ops.iter().zip(&places) {
@@ -154,7 +162,7 @@ impl Checker {
                 (Place::Fixed, Op::Set { .. } | Op::Delete { .. }) => {
                     self.violation(zxid, "changes a fixed znode", ops);
                 }
-                (Place::Fixed | Place::Term | Place::Leader | Place::Free, _) => {}
+                (Place::Fixed | Place::Term | Place::Leader | Place::TreeId | Place::Free, _) => {}
             }
         }
     }

@@ -85,6 +85,7 @@ impl From<stormkeeper_api_types::client::Error> for Failure {
                 Code::NoLeader
                 | Code::TreeUnavailable
                 | Code::NotReady
+                | Code::AnotherTree
                 | Code::NotReplicated
                 | Code::NoMetricStore
                 | Code::OutcomeUnknown => ErrorKind::Unavailable,

@@ -22,7 +22,8 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
     if global.json {
         return output::print_json(&list);
     }
-    if list.topologies.is_empty() && list.unreadable.is_empty() && list.problems.is_empty() {
+    let has_problems = !list.problems.is_empty() || list.tree_problem.is_some();
+    if list.topologies.is_empty() && list.unreadable.is_empty() && !has_problems {
         output::note("No topologies running.");
         return Ok(());
     }
@@ -51,12 +52,18 @@ fn text(list: &TopologyList) -> String {
     }
     text.extend(list.problems.iter().map(|problem| problem_line(problem)));
     text.extend(list.unreadable.iter().map(unreadable_line));
+    text.extend(list.tree_problem.iter().map(|problem| tree_problem_line(problem)));
     text
 }
 
 /// Line about a problem that is not of one topology.
 pub(super) fn problem_line(problem: &str) -> String {
     format!("! {}\n", output::one_line(problem))
+}
+
+/// Line about a tree that is not the one of the answering nimbus.
+pub(super) fn tree_problem_line(problem: &str) -> String {
+    format!("! {}; the table shows the tree as it was before\n", output::one_line(problem))
 }
 
 /// Line about a znode that holds no valid record.

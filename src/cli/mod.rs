@@ -21,6 +21,7 @@ mod nimbus;
 mod nimbuses;
 mod output;
 mod rebalance;
+mod recover;
 mod show;
 mod submit;
 mod supervisor;
@@ -118,6 +119,8 @@ enum Command {
     Drain(drain::Args),
     /// Allow workers on a drained host again
     Undrain(drain::UndrainArgs),
+    /// Bring back the tree that ZooKeeper lost, from the copy of a nimbus
+    Recover(recover::Args),
     /// Show the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -140,6 +143,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(Args { global, command }: Args) -> Result<(), Failure> {
     match command {
         Command::Nimbus(args) => nimbus::run(&global, &args),
+        Command::Recover(args) => recover::run(&global, &args),
         Command::Supervisor(args) => supervisor::run(&global, &args),
         Command::Worker(args) => worker::run(&args),
         Command::Local(args) => local::run(&global, &args),

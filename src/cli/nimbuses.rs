@@ -33,7 +33,7 @@ struct Replica {
     term: Option<Term>,
     /// Age of the replica's view; absent if the replica does not respond.
     view_age_ms: Option<u64>,
-    /// Reason why the replica does not respond.
+    /// Reason why the replica does not respond, or the tree that it has met instead of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
 }
@@ -62,14 +62,14 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
 
 fn replica(mut summary: NimbusSummary, response: Result<NimbusList, String>) -> Replica {
     match response {
-        Ok(NimbusList { nimbuses, term, view_age_ms }) => {
+        Ok(NimbusList { nimbuses, term, tree_problem, view_age_ms }) => {
             // The replica's own report is more recent than the list.
             if let Some(own) = nimbuses.into_iter().find(|own| own.id == summary.id) {
                 (summary.metric_store_error, summary.metrics_lag_entries) =
                     (own.metric_store_error, own.metrics_lag_entries);
                 summary.metrics_problem = own.metrics_problem;
             }
-            Replica { summary, term, view_age_ms: Some(view_age_ms), problem: None }
+            Replica { summary, term, view_age_ms: Some(view_age_ms), problem: tree_problem }
         }
         Err(reason) => Replica { summary, term: None, view_age_ms: None, problem: Some(reason) },
     }
@@ -162,7 +162,12 @@ mod tests {
 
     #[test]
     fn metric_state_of_a_replica_comes_from_the_replica_itself() {
-        let list = |own| NimbusList { nimbuses: vec![own], term: Some(Term(3)), view_age_ms: 1500 };
+        let list = |own| NimbusList {
+            nimbuses: vec![own],
+            term: Some(Term(3)),
+            tree_problem: None,
+            view_age_ms: 1500,
+        };
         let nimbuses = vec![
             replica(summary("a", None, None), Ok(list(summary("a", None, Some(0))))),
             replica(summary("b", None, None), Ok(list(summary("b", None, Some(7))))),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use reqwest::{StatusCode, redirect::Policy};
+use reqwest::{StatusCode, header, redirect::Policy};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
 
@@ -69,6 +69,14 @@ pub enum FetchError {
         /// Key of the received bytes.
         found: BlobKey,
     },
+    /// The file could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
     /// The file could not be written.
     #[error("cannot write {}", path.display())]
     Write {
@@ -103,6 +111,15 @@ pub trait FetchBlob: fmt::Debug + Send + Sync + 'static {
     /// [`FetchError`].
     async fn fetch(&self, api: &str, key: &BlobKey, into: &Path) -> Result<u64, FetchError> {
         self.fetch_at_most(api, key, into, MAX_BLOB_BYTES).await
+    }
+
+    /// Offers the blob in `file` to the nimbus at `api`, which takes it if it does not have it. A
+    /// source that cannot send blobs does nothing.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    async fn offer(&self, _api: &str, _key: &BlobKey, _file: &Path) -> Result<(), FetchError> {
+        Ok(())
     }
 }
 
@@ -190,6 +207,28 @@ impl FetchBlob for BlobClient {
             return Err(FetchError::WrongBytes { api: api.to_owned(), key: key.clone(), found });
         }
         Ok(n_bytes)
+    }
+
+    async fn offer(&self, api: &str, key: &BlobKey, file: &Path) -> Result<(), FetchError> {
+        let http = |source| FetchError::Http { api: api.to_owned(), source };
+        let read = |source| FetchError::Read { path: file.to_owned(), source };
+        let url = format!("http://{api}/api/v1/blobs/{key}");
+        if self.http.head(&url).send().await.map_err(http)?.status() == StatusCode::OK {
+            return Ok(());
+        }
+        let file = tokio::fs::File::open(file).await.map_err(read)?;
+        let n_bytes = file.metadata().await.map_err(read)?.len();
+        let request = self
+            .http
+            .put(&url)
+            .header(header::CONTENT_TYPE, "application/octet-stream")
+            .header(header::CONTENT_LENGTH, n_bytes)
+            .body(file);
+        let status = request.send().await.map_err(http)?.status();
+        match status.is_success() {
+            true => Ok(()),
+            false => Err(FetchError::Refused { api: api.to_owned(), key: key.clone(), status }),
+        }
     }
 }
 

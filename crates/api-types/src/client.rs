@@ -5,6 +5,7 @@
 
 mod error;
 mod metrics;
+mod recovery;
 
 use std::{fmt, sync::Mutex, time::Duration};
 
@@ -273,13 +274,7 @@ impl Client {
             // The caller asks what this nimbus has seen by itself.
             sees_writes: false,
         };
-        match self.ask(nimbus, &request).await {
-            Outcome::Answered(response) => read((nimbus.to_owned(), response)).await,
-            outcome @ (Outcome::TryNext(_) | Outcome::RetryLater(_)) => {
-                Err(Error::Unreachable { tried: outcome.attempt(nimbus.to_owned()).into_iter().collect() })
-            }
-            Outcome::Failed(error) => Err(error),
-        }
+        self.ask_one(nimbus, &request).await
     }
 
     /// Returns the live supervisors.
@@ -320,7 +315,7 @@ impl Client {
         };
         let deadline = self.clock.monotonic().plus(self.timeouts.recovery);
         loop {
-            let (mut tried, mut is_recovering, mut without_store) = (Vec::new(), false, None);
+            let (mut tried, mut is_recovering, mut not_here) = (Vec::new(), false, None);
             // The leader of an earlier write has what was written; a follower may be a moment behind.
             for nimbus in self.known_addresses() {
                 match self.ask(&nimbus, &request).await {
@@ -337,13 +332,16 @@ impl Client {
                         tried.push(Attempt { nimbus, reason, answered: true });
                     }
                     // Each nimbus has its own metric store: the next one may have the data.
-                    Outcome::Failed(error) if error.code() == Some(Code::NoMetricStore) => {
-                        without_store = Some(error);
+                    // And a nimbus that was led to another tree does not speak for the others.
+                    Outcome::Failed(error)
+                        if matches!(error.code(), Some(Code::NoMetricStore | Code::AnotherTree)) =>
+                    {
+                        not_here = Some(error);
                     }
                     Outcome::Failed(error) => return Err(error),
                 }
             }
-            if let Some(error) = without_store {
+            if let Some(error) = not_here {
                 return Err(error);
             }
             if !is_recovering || self.clock.monotonic().plus(ROUND_PAUSE) > deadline {
@@ -358,10 +356,13 @@ impl Client {
     async fn write(&self, request: Request<'_>) -> Result<(String, reqwest::Response), Error> {
         let deadline = self.clock.monotonic().plus(self.timeouts.leader);
         loop {
-            let mut tried = Vec::new();
+            let (mut tried, mut not_here) = (Vec::new(), None);
             for nimbus in self.addresses().await {
                 match self.ask(&nimbus, &request).await {
                     Outcome::Answered(response) => return Ok((nimbus, response)),
+                    Outcome::Failed(error) if error.code() == Some(Code::AnotherTree) => {
+                        not_here = Some(error)
+                    }
                     outcome @ (Outcome::TryNext(_) | Outcome::RetryLater(_)) => {
                         tried.extend(outcome.attempt(nimbus));
                     }
@@ -369,6 +370,9 @@ impl Client {
                 }
             }
             self.forget_leader();
+            if let Some(error) = not_here {
+                return Err(error);
+            }
             if self.clock.monotonic().plus(ROUND_PAUSE) > deadline {
                 return Err(Error::Unreachable { tried });
             }

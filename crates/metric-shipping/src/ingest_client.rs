@@ -5,7 +5,7 @@
 //! request is tried a few times while the same nimbus leads; longer waits are left to the caller,
 //! which may have other work. A repeated request is harmless: names and reports are ingested once.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use reqwest::StatusCode;
@@ -103,6 +103,40 @@ pub trait IngestTransport: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`IngestError`].
     async fn ingest(&self, leader: &Leader, request: &IngestRequest) -> Result<IngestResponse, IngestError>;
+}
+
+/// Transport that sends to the leader of one tree, whatever tree the wrapped transport reads: metrics
+/// must not go to the leader of another cluster.
+#[derive(Debug)]
+pub struct OwnLeaderOnly {
+    inner: Arc<dyn IngestTransport>,
+    store: Store,
+}
+
+impl OwnLeaderOnly {
+    /// Wraps `inner` to read the leader from `store`.
+    pub fn new(inner: Arc<dyn IngestTransport>, store: Store) -> Arc<Self> {
+        Arc::new(Self { inner, store })
+    }
+}
+
+#[async_trait]
+impl IngestTransport for OwnLeaderOnly {
+    async fn leader(&self) -> Result<Leader, IngestError> {
+        read_leader(&self.store).await
+    }
+
+    async fn register(
+        &self,
+        leader: &Leader,
+        request: &RegisterRequest,
+    ) -> Result<RegisterResponse, IngestError> {
+        self.inner.register(leader, request).await
+    }
+
+    async fn ingest(&self, leader: &Leader, request: &IngestRequest) -> Result<IngestResponse, IngestError> {
+        self.inner.ingest(leader, request).await
+    }
 }
 
 /// Sends metrics to the leader by HTTP. Clones share their connections.

@@ -9,7 +9,7 @@ use crate::{
 };
 use stormkeeper_api_types::replica_client::{ReplicaClient, ReplicaError, ReplicaPeers};
 use stormkeeper_coordination::cluster::store::Store;
-use stormkeeper_metric_shipping::ingest_client::{IngestClient, IngestError, IngestTransport};
+use stormkeeper_metric_shipping::ingest_client::{IngestClient, IngestError, IngestTransport, OwnLeaderOnly};
 
 /// Connections to other nimbuses and to external stores. The service makes none itself, so a
 /// simulation replaces all of them.
@@ -40,6 +40,12 @@ pub enum Error {
 }
 
 impl MetricsClients {
+    /// Makes the clients read the leader from `store`: self metrics must not go to the leader of
+    /// another cluster, to which the tree of [`MetricsClients::over_http`] may lead.
+    pub fn with_leader_of(self, store: &Store) -> Self {
+        Self { ingest: OwnLeaderOnly::new(self.ingest, store.clone()), ..self }
+    }
+
     /// Creates HTTP clients, which read the leader from `store`, and the configured exporters.
     ///
     /// # Errors

@@ -17,9 +17,10 @@ use crate::{
     blobs::{self, BlobStore, replicate::Replicator},
     check_turn::CheckTurns,
     dry_run::diagnose,
-    handle::Handle,
+    handle::{Handle, recovery::Recovery},
     leader::{LeaderContext, LeaderStatus},
     role::{PublishedStatus, RoleLoop, register},
+    tree_copy::{CopyFile, keep::CopyKeeper},
 };
 use stormkeeper_api_types::blobs::{BlobClient, BlobPeers, FetchError};
 use stormkeeper_coordination::{
@@ -30,6 +31,7 @@ use stormkeeper_coordination::{
         presence::Presence,
         record::{self, NimbusRecord},
         store::Store,
+        tree_id::TreeMemory,
     },
     election::Candidate,
     tree::Tree,
@@ -85,6 +87,9 @@ pub enum Error {
     /// The blob directory cannot be used.
     #[error("the blob store cannot be opened")]
     Blobs(#[from] blobs::Error),
+    /// The memory of the tree cannot be read.
+    #[error("the local directory does not say to which tree this nimbus belongs")]
+    Tree(#[source] io::Error),
     /// The client for blobs of other nimbuses cannot be set up.
     #[error("the client that fetches blobs from other nimbuses cannot be set up")]
     BlobClient(#[from] FetchError),
@@ -192,8 +197,10 @@ fn assemble(
     let tasks = Tasks::new(stop.child_token());
     let identity = Arc::new(identity);
     identity.keep(&tasks);
-    // No task uses the tree before its layout is checked.
-    let (tree, refusal) = CheckedTree::start(tree, OnEmpty::Create, &tasks);
+    let memory = TreeMemory::load(&options.local_dir, clock.clone()).map_err(Error::Tree)?;
+    // No task uses the tree before its layout and its identity are checked.
+    let unchecked = Arc::clone(&tree);
+    let (tree, refusal) = CheckedTree::start(tree, OnEmpty::Create, memory.clone(), &tasks);
     let tree: Arc<dyn Tree> = tree;
     let store = Store::new(Arc::clone(&tree));
     let presence = Presence::start(Arc::clone(&tree), &tasks);
@@ -203,7 +210,18 @@ fn assemble(
     let (missing, disk_problem) =
         start_replicator(&blobs, &me, Arc::clone(&clients.blobs), &observer, &options, &tasks);
 
-    let metrics = start_metrics((&me, &api), (&store, &observer, &clock), &options, clients.metrics, &tasks);
+    let of_metrics = clients.metrics.map(|metrics| metrics.with_leader_of(&store));
+    let metrics = start_metrics((&me, &api), (&store, &observer, &clock), &options, of_metrics, &tasks);
+    let copy = CopyFile::of_dir(&options.local_dir);
+    let keeper = CopyKeeper {
+        file: copy.clone(),
+        memory: memory.clone(),
+        store: store.clone(),
+        observations: observer.observe(),
+        clock: clock.clone(),
+        metric_log: None,
+    };
+    tasks.start("tree copy", OnExit::StopOwner, keeper.run());
     let (api_accepts, api_accepts_seen) = watch::channel(true);
     let (role, role_seen) = watch::channel(record::Role::Follower);
     let registration = registration(&options.host, &api, clock.now());
@@ -221,6 +239,7 @@ fn assemble(
         options: Arc::clone(&options),
         observer: observer.clone(),
         store: store.clone(),
+        tree: memory.clone(),
         clock: clock.clone(),
         commands,
         status,
@@ -228,7 +247,7 @@ fn assemble(
         metrics: metrics.clone().map(|metrics| (metrics, blobs.clone())),
     };
     tasks.start("dry run", OnExit::StopOwner, diagnose(context.clone()));
-    let candidate = Candidate::new(tree, me.clone(), api.clone(), clock.clone());
+    let candidate = Candidate::new(tree, me.clone(), api.clone(), memory.clone(), clock.clone());
     let role_loop = RoleLoop {
         me: me.clone(),
         candidate,
@@ -247,6 +266,7 @@ fn assemble(
         clock,
         observer,
         store,
+        recovery: Recovery { unchecked, memory, copy },
         blobs,
         client: clients.blobs,
         status: status_seen,

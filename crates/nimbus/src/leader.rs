@@ -36,8 +36,9 @@ use stormkeeper_coordination::{
         observer::{Observation, Observer},
         record::TopologyRecord,
         store::Store,
+        tree_id::TreeMemory,
     },
-    election::{FencedWriter, Leadership},
+    election::{FencedWriter, Leadership, keep_tree_id},
     tree::TreePath,
 };
 use stormkeeper_metrics_service as metrics_service;
@@ -108,6 +109,8 @@ pub(super) struct LeaderContext {
     pub(super) options: Arc<Options>,
     pub(super) observer: Observer,
     pub(super) store: Store,
+    /// Memory of the nimbus about its tree.
+    pub(super) tree: TreeMemory,
     pub(super) clock: Clock,
     pub(super) commands: watch::Sender<Option<mpsc::Sender<Command>>>,
     pub(super) status: watch::Sender<LeaderStatus>,
@@ -154,6 +157,8 @@ impl Leader {
         };
         let cancelled = tasks.cancelled();
         tasks.start_graceful("leader", OnExit::StopOwner, leading.run(cancelled));
+        let identity = keep_tree_id(leadership.writer(), context.store.tree(), context.tree.clone());
+        tasks.start("tree id", OnExit::Ignore, identity);
         context.commands.send_replace(Some(sender));
         context.status.send_replace(LeaderStatus { term: Some(leadership.term()), findings: Vec::new() });
         let lead = |(metrics, blobs): &(MetricsService, BlobStore)| {

@@ -40,6 +40,7 @@ mod role;
 mod submit;
 #[cfg(test)]
 mod tests;
+mod tree_copy;
 
 pub use daemon::{Error, Nimbus, start};
 pub use handle::Handle;

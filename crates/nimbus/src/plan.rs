@@ -275,6 +275,16 @@ pub enum ClusterProblem {
         /// Reason given by the scheduler.
         reason: scheduler::UnplacedReason,
     },
+    /// No nimbus has the package of a topology.
+    #[error(
+        "no nimbus has the topology's package {blob}: what runs keeps running, and its tasks can start only on hosts \
+         that have the package; supervisors that have it offer it. If none does, bring back the blobs of a nimbus, \
+         or kill the topology and submit it again"
+    )]
+    NoPackage {
+        /// The package.
+        blob: BlobKey,
+    },
     /// A due rebalance waits for free slots.
     #[error("the rebalance waits for slots: {reason}")]
     RebalanceWaits {

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use crate::{blobs, plan::ClusterProblem};
 use stormkeeper_api_types::message::Code;
 use stormkeeper_coordination::{
-    cluster::{layout, record::Leader, store},
+    cluster::{layout, record::Leader, store, tree_id::ForeignTree},
     election::WriteError,
     tree::{self, TreePath},
 };
@@ -34,6 +34,15 @@ pub enum Refusal {
     Outdated {
         /// Age of the view.
         age: Duration,
+    },
+    /// ZooKeeper has another tree than that of this nimbus.
+    #[error("{0}")]
+    AnotherTree(Box<ForeignTree>),
+    /// The copy of this nimbus cannot be brought back.
+    #[error("the tree cannot be recovered from this nimbus: {reason}")]
+    NotRecoverable {
+        /// Cause.
+        reason: String,
     },
     /// Metrics are not ingested or served here now.
     #[error("metrics are not available on this nimbus now: {reason}")]
@@ -191,6 +200,8 @@ impl Refusal {
         match self {
             Self::NotLeading { .. } | Self::Busy => Code::NoLeader,
             Self::NotReady | Self::Outdated { .. } | Self::NoMetrics { .. } => Code::NotReady,
+            Self::AnotherTree(_) => Code::AnotherTree,
+            Self::NotRecoverable { .. } => Code::NotRecoverable,
             Self::UnknownTopology { .. } => Code::UnknownTopology,
             Self::UnknownHost { .. } | Self::NotDrained { .. } => Code::UnknownHost,
             Self::NameInUse { .. } | Self::NameUnclear { .. } => Code::NameInUse,
@@ -219,6 +230,7 @@ impl Refusal {
                 "try again in a moment".to_owned()
             }
             Self::Outdated { .. } => "check that ZooKeeper is up and that this host reaches it".to_owned(),
+            Self::AnotherTree(foreign) => foreign.advice().to_owned(),
             Self::UnknownTopology { .. } => "`stormkeeper list` shows all topologies".to_owned(),
             Self::StillMeasured { .. } => "only metrics of removed topologies can be deleted; to reduce those of a \
                                            running one, use `stormkeeper metrics-control`"
@@ -270,6 +282,7 @@ impl Refusal {
             | Self::Blob(_)
             | Self::TermIsOver { .. }
             | Self::BadOption(_)
+            | Self::NotRecoverable { .. }
             // The reason contains the remedy if there is one.
             | Self::NoMetrics { .. }
             | Self::Conflict { .. } => return None,

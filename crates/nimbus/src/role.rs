@@ -8,6 +8,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     candidacy::{Candidacy, candidacy},
     leader::{Leader, LeaderContext, StopCause},
+    tree_copy::seen_term,
 };
 use stormkeeper_coordination::{
     cluster::{
@@ -232,7 +233,8 @@ impl RoleLoop {
                 }
             }
         }
-        match self.candidate.campaign().await.map_err(|error| error.to_string())? {
+        let seen = seen_term(&self.context.observer.observe().borrow().view);
+        match self.candidate.campaign(seen).await.map_err(|error| error.to_string())? {
             CampaignOutcome::Won(leadership) => Ok(AttemptOutcome::Won(leadership)),
             CampaignOutcome::Lost => {
                 *leaderless = None;

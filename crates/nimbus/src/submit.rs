@@ -117,7 +117,12 @@ const IDS_PER_TERM: u64 = 1000;
 
 impl TopologyIds {
     pub(super) fn new(term: stormkeeper_model::Term) -> Self {
-        Self { next: u64::try_from(term.0).unwrap_or_default() * IDS_PER_TERM + 1 }
+        Self { next: Self::first_number(term) }
+    }
+
+    /// Number of the first topology that is submitted in `term`.
+    pub(super) fn first_number(term: stormkeeper_model::Term) -> u64 {
+        u64::try_from(term.0).unwrap_or_default() * IDS_PER_TERM + 1
     }
 
     fn make(&mut self, name: &TopologyName, now: Timestamp) -> TopologyId {
@@ -287,13 +292,15 @@ mod tests {
         let store = Store::new(Arc::clone(&tree) as Arc<dyn Tree>);
         store.ensure_layout().await.expect("made");
         let me = "host-1".parse().expect("valid");
+        let clock = stormkeeper_model::clock::Clock::new();
         let candidate = Candidate::new(
             Arc::clone(&tree) as Arc<dyn Tree>,
             me,
             "host-1:1".to_owned(),
-            stormkeeper_model::clock::Clock::new(),
+            stormkeeper_coordination::cluster::tree_id::TreeMemory::of_process(clock.clone()),
+            clock,
         );
-        let Ok(CampaignOutcome::Won(leadership)) = candidate.campaign().await else {
+        let Ok(CampaignOutcome::Won(leadership)) = candidate.campaign(Term(0)).await else {
             panic!("nobody else stands")
         };
         (tree, store, leadership)

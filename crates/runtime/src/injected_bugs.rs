@@ -26,6 +26,8 @@ pub enum InjectedBug {
     ForgetsStoredReports,
     /// The leader treats a host as lost although its supervisor has announced its stop.
     IgnoresStops,
+    /// Terms begin at 1 again after `/term` was deleted.
+    TermBeginsAnew,
 }
 
 impl InjectedBug {
@@ -40,6 +42,7 @@ impl InjectedBug {
         Self::RemovesDiverged,
         Self::ForgetsStoredReports,
         Self::IgnoresStops,
+        Self::TermBeginsAnew,
     ];
 }
 

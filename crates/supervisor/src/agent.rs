@@ -37,6 +37,7 @@ use stormkeeper_coordination::cluster::{
     presence::Presence,
     record::{StoppedSupervisor, UnknownFields},
     store::Store,
+    tree_id::ForeignTree,
 };
 use stormkeeper_model::{
     BlobKey, Port, SupervisorId, WorkerId,
@@ -129,11 +130,15 @@ pub struct Agent {
     pub(super) identity: Arc<LockedDir<SupervisorId>>,
     pub(super) store: Store,
     pub(super) refusal: TreeRefusal,
+    /// The tree that this supervisor has met and must not use, while it meets one.
+    pub(super) foreign: watch::Receiver<Option<ForeignTree>>,
     pub(super) options: Options,
     pub(super) ports: BTreeSet<Port>,
     pub(super) clock: Clock,
     pub(super) slots: BTreeMap<Port, SlotRuntime>,
     pub(super) localizer: Localizer,
+    /// The packages that are used and unpacked here.
+    pub(super) packages: watch::Sender<BTreeSet<BlobKey>>,
     pub(super) launcher: Launcher,
     pub(super) reporter: FailureReporter,
     pub(super) failures: FailureLog,
@@ -396,7 +401,13 @@ impl Agent {
     fn advance(&mut self, phase: Phase) -> Monotonic {
         let now = self.clock.monotonic();
         let targets = self.targets(phase);
-        self.localizer.want(&self.blobs(&targets));
+        let mut wanted = self.blobs(&targets);
+        if self.foreign.borrow().is_some() {
+            // The own tree may need any of them.
+            wanted.extend(self.localizer.present());
+        }
+        self.localizer.want(&wanted);
+        self.publish_packages(&wanted);
         let timeouts = self.timeouts();
         let mut actions = Vec::new();
         for (port, target) in targets {
@@ -453,6 +464,16 @@ impl Agent {
             (*port, target)
         });
         targets.collect()
+    }
+
+    /// Publishes the packages that are used and unpacked here.
+    fn publish_packages(&self, wanted: &BTreeSet<BlobKey>) {
+        let used: BTreeSet<BlobKey> = self.localizer.present().filter(|key| wanted.contains(key)).collect();
+        self.packages.send_if_modified(|packages| {
+            let has_changed = *packages != used;
+            *packages = used;
+            has_changed
+        });
     }
 
     /// The blobs that any slot runs or should run.

@@ -12,7 +12,7 @@
 //! - There is at most one worker process in a slot, also across restarts of the supervisor.
 //! - Workers outlive their supervisor: they run in process groups of their own, and a starting
 //!   supervisor adopts the workers of its ledger that are still assigned to it.
-//! - Unreadable records and an unreachable tree never stop a worker.
+//! - Unreadable records, an unreachable tree and another tree never stop a worker.
 //! - A wait of one slot never delays another slot.
 //!
 //! Start with [`slot::SlotState::step`], which decides, and [`agent::Agent`], which acts.
@@ -29,6 +29,7 @@ mod ledger;
 mod localize;
 mod logs;
 mod metrics;
+mod offer;
 mod options;
 mod ports;
 mod problems;
@@ -60,7 +61,7 @@ use stormkeeper_coordination::{
     cluster::{layout_version::Refused, store::Store},
     tree::Tree,
 };
-use stormkeeper_metric_shipping::ingest_client::{IngestClient, IngestError, IngestTransport};
+use stormkeeper_metric_shipping::ingest_client::{IngestClient, IngestError, IngestTransport, OwnLeaderOnly};
 use stormkeeper_model::{clock::Clock, topology::Settings};
 use stormkeeper_runtime::{fs::locked_dir, tasks::Tasks};
 
@@ -166,6 +167,7 @@ pub async fn run(
     let SupervisorClients { blobs, ingest } = clients;
     let agent = Agent::start(options, tree, processes, blobs, launch, clock.clone()).await?;
     let tasks = Tasks::default();
+    let ingest = OwnLeaderOnly::new(ingest, agent.store.clone());
     metrics::start(&agent, ingest, &clock, &tasks);
     agent.run(stop).await
 }

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::{
+    offer,
     slot::Blob,
     unpack::{self, unpack},
 };
@@ -168,6 +169,12 @@ impl Localizer {
         self.fetcher.dir_of(key)
     }
 
+    /// The blobs that are complete.
+    pub(super) fn present(&self) -> impl Iterator<Item = BlobKey> {
+        let is_present = |(_, local): &(&BlobKey, &Local)| matches!(local, Local::Present { .. });
+        self.blobs.iter().filter(is_present).map(|(key, _)| key.clone())
+    }
+
     /// Progress of localizing a blob.
     pub(super) fn state(&self, key: &BlobKey) -> Blob {
         match self.blobs.get(key) {
@@ -302,9 +309,14 @@ impl Fetcher {
         self.download(key, &download.0).await?;
         let (unpacked, dir) = (Temporary(self.temporary(key, "dir")), self.dir_of(key));
         // Not cancelled in between: the task ends by itself and removes its temporary files.
+        let (local_dir, key) = (self.dir.parent().map_or_else(PathBuf::new, Path::to_owned), key.clone());
         let place = move || {
             unpack(&download.0, &unpacked.0)?;
-            place(&unpacked.0, &dir).map_err(|source| Error::Place { path: dir, source })
+            place(&unpacked.0, &dir).map_err(|source| Error::Place { path: dir, source })?;
+            if let Err(error) = offer::keep(&local_dir, &key, &download.0) {
+                warn!(blob = %key, %error, "cannot keep the file of a package; it is fetched again later");
+            }
+            Ok(())
         };
         blocking::run(place).await
     }

@@ -21,6 +21,7 @@ use crate::{
     localize::Localizer,
     ports::{self, TakenPorts},
     problems,
+    offer::PackageOffers,
     process::{ProcessId, Processes},
     registration::{Registration, Reported},
     slot_runtime::{SlotRuntime, new_worker_id},
@@ -34,6 +35,7 @@ use stormkeeper_coordination::{
         checked_tree::{CheckedTree, OnEmpty},
         presence::Presence,
         store::Store,
+        tree_id::TreeMemory,
     },
     tree::Tree,
 };
@@ -100,16 +102,24 @@ impl Agent {
         defaults.config_file = defaults.config_file.as_deref().map(absolute).transpose()?;
 
         let tasks = Tasks::default();
-        // No part of the agent uses the tree before its layout is checked.
-        let (tree, refusal) = CheckedTree::start(tree, OnEmpty::Wait, &tasks);
+        let Opened { identity, memory, ledger, entries } = open(&options, &clock).await?;
+        // No part of the agent uses the tree before its layout and its identity are checked.
+        let (tree, refusal) = CheckedTree::start(tree, OnEmpty::Wait, memory.clone(), &tasks);
         let tree: Arc<dyn Tree> = tree;
         let store = Store::new(tree.clone());
-        let (identity, ledger, entries) = open(&options).await?;
         let identity = Arc::new(identity);
         identity.keep(&tasks);
         let me = identity.id.clone();
         info!(supervisor = %me, local_dir = %options.local_dir.display(), "supervisor starting");
 
+        let (packages, used) = watch::channel(BTreeSet::new());
+        let offers = PackageOffers {
+            local_dir: options.local_dir.clone(),
+            store: store.clone(),
+            client: Arc::clone(&blobs),
+            used,
+        };
+        tasks.start("offer packages", OnExit::StopOwner, offers.run());
         let from = (store.clone(), blobs);
         let (localizer, localized) =
             Localizer::open(&options.local_dir, options.unused_blob_retention, from, clock.clone(), &tasks)
@@ -166,11 +176,13 @@ impl Agent {
             identity,
             store,
             refusal,
+            foreign: memory.foreign(),
             options,
             ports,
             clock,
             slots,
             localizer,
+            packages,
             launcher,
             reporter,
             failures,
@@ -197,13 +209,23 @@ fn absolute(path: &Path) -> Result<std::path::PathBuf, Error> {
     std::path::absolute(path).map_err(|source| Error::LocalDir { dir: path.to_owned(), source })
 }
 
-async fn open(options: &Options) -> Result<(LockedDir<SupervisorId>, Ledger, BTreeMap<Port, Entry>), Error> {
-    let options = options.clone();
+/// Contents of the local directory.
+struct Opened {
+    identity: LockedDir<SupervisorId>,
+    memory: TreeMemory,
+    ledger: Ledger,
+    entries: BTreeMap<Port, Entry>,
+}
+
+async fn open(options: &Options, clock: &Clock) -> Result<Opened, Error> {
+    let (options, clock) = (options.clone(), clock.clone());
     let open = move || {
         let identity = LockedDir::acquire(&options.local_dir, &LAYOUT, &options.host)?;
+        let memory =
+            TreeMemory::load(&options.local_dir, clock).map_err(|source| local_dir(&options, source))?;
         let ledger = Ledger::open(&options.local_dir).map_err(|source| local_dir(&options, source))?;
         let entries = ledger.read().map_err(|source| local_dir(&options, source))?;
-        Ok((identity, ledger, entries))
+        Ok(Opened { identity, memory, ledger, entries })
     };
     blocking::run(open).await
 }

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! - A worker runs the tasks that the assignment places in its slot. The worker stops by itself
-//!   when it reads that the assignment has removed them, and never because the tree is unavailable.
+//!   when it reads that the assignment has removed them, and never because the tree is unavailable
+//!   or another tree.
 //! - Tasks do not know one another: they share the queues of [`transport`] and nothing else.
 //!   A failure of one task is reported, and the other tasks continue.
 //! - Liveness is an ephemeral znode per task, a heartbeat file for the supervisor, and the
@@ -50,10 +51,11 @@ use stormkeeper_coordination::{
         layout_version::Refused,
         presence::Presence,
         store::Store,
+        tree_id::TreeMemory,
     },
     tree::Tree,
 };
-use stormkeeper_metric_shipping::ingest_client::IngestTransport;
+use stormkeeper_metric_shipping::ingest_client::{IngestTransport, OwnLeaderOnly};
 use stormkeeper_model::{Port, TaskId, clock::Clock};
 use stormkeeper_runtime::{blocking, error_chain, tasks::Tasks};
 use stormkeeper_stream::grouping;
@@ -166,13 +168,16 @@ async fn run_to_end(
     let owner = owner::Owner::of(&options.spec);
     heartbeat_file::start(&options, &owner, &tasks);
     // No part of the worker uses the tree before its layout is checked.
-    let (tree, mut refusal) = CheckedTree::start(tree, OnEmpty::Wait, &tasks);
+    // A worker is not restarted on its own: it remembers the tree of its start, while it runs.
+    let memory = TreeMemory::of_process(clock.clone());
+    let (tree, mut refusal) = CheckedTree::start(tree, OnEmpty::Wait, memory, &tasks);
     let tree: Arc<dyn Tree> = tree;
     let presence = Presence::start(Arc::clone(&tree), &tasks);
     let (dir, limit) = (options.spec.dir.clone(), options.spec.abandoned_after);
     let abandoned = abandoned::abandoned(dir, owner, tree.session(), limit, clock.clone());
     let mut abandoned = std::pin::pin!(abandoned);
     let store = Store::new(tree);
+    let ingest = ingest.map(|ingest| OwnLeaderOnly::new(ingest, store.clone()) as _);
     let prepared = tokio::select! {
         // Cancel-safe: nothing was started yet.
         () = stop.cancelled() => return Ok(Ended::Stopped),

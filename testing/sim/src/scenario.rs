@@ -57,6 +57,7 @@ enum ScenarioEvent {
     FrozenLeader,
     Frozen,
     LeaderDeleted,
+    TermDeleted,
     CutOffAtTakeover,
     Outage,
     NimbusDies,
@@ -109,6 +110,7 @@ const FAULTS: &[(ScenarioEvent, u32)] = &[
     (E::ClockJumps, 2),
     (E::DiskLost, 2),
     (E::BadNetwork, 4),
+    (E::TermDeleted, 1),
 ];
 
 /// Generator and driver of the scenario of one run.
@@ -217,6 +219,7 @@ impl Scenario {
             }
             E::FrozenLeader => self.freeze_leader(cluster),
             E::LeaderDeleted => self.delete_leader(cluster, Duration::ZERO),
+            E::TermDeleted => self.delete_term(cluster),
             E::CutOffAtTakeover => self.cut_off_at_takeover(cluster),
             E::Outage => self.outage(cluster),
             E::BadNetwork => self.degrade_network(cluster),
@@ -422,6 +425,24 @@ impl Scenario {
             env.network.freeze(&api, true);
             connection.freeze(time).await;
             env.network.freeze(&api, false);
+        });
+    }
+
+    /// Freezes the leader, and deletes `/term` with `/leader` meanwhile, as an operator might. Further
+    /// elections follow: if terms began anew, one of them would get the term of the frozen leader.
+    fn delete_term(&mut self, cluster: &Cluster) {
+        let operator = Arc::clone(&cluster.operator);
+        let n_elections = self.random.u64(0..=4);
+        let pause = self.random_up_to(Duration::from_secs(3));
+        self.freeze_leader(cluster);
+        self.faults.start("operator deletes the term", OnExit::Ignore, async move {
+            let tree = operator.tree();
+            // The tree may be offline.
+            let _done = tree.delete(&layout::term(), None).await;
+            for _ in 0..=n_elections {
+                let _done = tree.delete(&layout::leader(), None).await;
+                tokio::time::sleep(pause).await;
+            }
         });
     }
 

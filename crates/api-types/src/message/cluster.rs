@@ -61,6 +61,10 @@ pub struct NimbusList {
     /// Term of the leader, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub term: Option<Term>,
+    /// The answering nimbus sees another tree than its own, and this list is the last one of its own
+    /// tree: the difference, and advice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree_problem: Option<String>,
     /// Age of the answering nimbus' view, in milliseconds.
     #[serde(default)]
     pub view_age_ms: u64,

@@ -58,6 +58,10 @@ pub enum Code {
     OutcomeUnknown,
     /// This nimbus has not read the cluster yet.
     NotReady,
+    /// ZooKeeper has another tree than that of this nimbus; nothing was changed.
+    AnotherTree,
+    /// There is nothing to recover, or the recovery is not possible.
+    NotRecoverable,
     /// The host is not one of the nimbus, or a web page of another site sent the request.
     ForeignRequest,
     /// A write has the content type of a form or of plain text.
@@ -96,6 +100,8 @@ impl Code {
             Self::TreeUnavailable => "tree_unavailable",
             Self::OutcomeUnknown => "outcome_unknown",
             Self::NotReady => "not_ready",
+            Self::AnotherTree => "another_tree",
+            Self::NotRecoverable => "not_recoverable",
             Self::ForeignRequest => "foreign_request",
             Self::WrongContentType => "wrong_content_type",
             Self::NoSuchRoute => "no_such_route",

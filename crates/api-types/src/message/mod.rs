@@ -7,6 +7,7 @@
 mod cluster;
 mod error;
 mod metrics;
+mod recovery;
 
 use std::{collections::BTreeMap, fmt};
 
@@ -24,6 +25,8 @@ pub use metrics::{
     MetricStoreStatus, MetricStoreView, MetricValue, PastTopology, PointList, Series, TaskPlace, TaskTrack,
     TimedValue, TimerValue, TopologyHistory,
 };
+
+pub use recovery::{CopiedTopology, Recovered, RecoveryRequest, RecoveryStatus, TreeCopySummary};
 
 use stormkeeper_model::{
     BlobKey, ComponentId, Port, SupervisorId, TaskId, Timestamp, TopologyId, TopologyName, WorkerId,
@@ -144,6 +147,10 @@ pub struct TopologyList {
     /// Problems of the cluster that are not of one topology, such as a supervisor that fails.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
+    /// The answering nimbus sees another tree than its own, and this list is the last one of its own
+    /// tree: the difference, and advice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree_problem: Option<String>,
     /// Age of the answering nimbus' view, in milliseconds.
     #[serde(default)]
     pub view_age_ms: u64,

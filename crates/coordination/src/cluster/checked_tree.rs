@@ -1,8 +1,10 @@
 //! Connection to a tree whose layout is checked first.
 //!
 //! Every daemon wraps its connection in a [`CheckedTree`] before it gives the connection to its
-//! parts. Until the layout is checked in the current session, the wrapper looks like a tree without
-//! a connection: no part of the daemon can read or write a tree of another layout.
+//! parts. Until the layout and the identity are checked in the current session, the wrapper looks
+//! like a tree without a connection: no part of the daemon can read or write a tree of another
+//! layout, or another tree than its own ([`tree_id`](crate::cluster::tree_id)). The identity is
+//! checked again whenever `/tree-id` changes.
 
 use std::{
     sync::{
@@ -13,6 +15,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -20,6 +23,7 @@ use crate::{
     cluster::{
         layout,
         layout_version::{self, Refused, TreeState},
+        tree_id::{self, TreeMemory},
     },
     tree::{
         CreateMode, Error, Node, NodeWithChildren, Op, OpResult, ReadTree, Scope, SessionId, SessionState,
@@ -35,22 +39,25 @@ use stormkeeper_runtime::{
 /// Bounds of the pause after a failed check.
 const RETRY: Delays = Delays::between(Duration::from_millis(50), Duration::from_secs(5));
 
-/// Pause between two checks while the tree is empty or refused, in case a watch event is lost.
+/// Pause between two checks while the tree is empty, refused or another tree, in case a watch event
+/// is lost.
 const RECHECK_PERIOD: Duration = Duration::from_secs(10);
 
 /// Treatment of an empty tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnEmpty {
-    /// Create `/layout`, as a nimbus does.
+    /// Create `/layout`, as a nimbus does that remembers no tree.
     Create,
     /// Wait for the first nimbus.
     Wait,
 }
 
-/// Wraps a tree, and rejects all requests with [`Error::Disconnected`] until the layout is checked.
+/// Wraps a tree, and rejects all requests with [`Error::Disconnected`] until the layout and the
+/// identity are checked.
 #[derive(Debug)]
 pub struct CheckedTree {
     inner: Arc<dyn Tree>,
+    memory: TreeMemory,
     shared: Arc<Shared>,
 }
 
@@ -60,6 +67,8 @@ struct Shared {
     checked: AtomicI64,
     /// State of the session as the daemon's parts see it.
     session: watch::Sender<SessionState>,
+    /// Asks for a check of the identity.
+    recheck: Notify,
 }
 
 /// Refusal of the tree; arrives at most once, and only before the first successful check.
@@ -92,25 +101,36 @@ impl TreeRefusal {
 impl CheckedTree {
     /// Starts to check `inner` in each of its sessions; ends with `tasks`.
     ///
+    /// A tree that is not the one in `memory` is treated like a lost connection for as long as it is
+    /// there.
+    ///
     /// If the first check refuses the tree, the refusal arrives at [`TreeRefusal`] and `tasks` are
     /// cancelled: the daemon must end. A tree that is refused in a later session, which takes an
     /// operator's mistake, is treated like a lost connection until it is correct again: workers and
     /// their counts are worth more than a restart.
-    pub fn start(inner: Arc<dyn Tree>, on_empty: OnEmpty, tasks: &Tasks) -> (Arc<Self>, TreeRefusal) {
-        let shared =
-            Shared { checked: AtomicI64::new(0), session: watch::Sender::new(SessionState::Connecting) };
-        let shared = Arc::new(shared);
+    pub fn start(
+        inner: Arc<dyn Tree>,
+        on_empty: OnEmpty,
+        memory: TreeMemory,
+        tasks: &Tasks,
+    ) -> (Arc<Self>, TreeRefusal) {
+        let shared = Arc::new(Shared {
+            checked: AtomicI64::new(0),
+            session: watch::Sender::new(SessionState::Connecting),
+            recheck: Notify::new(),
+        });
         let (refusal, seen) = watch::channel(None);
         let checker = Checker {
             tree: Arc::clone(&inner),
             shared: Arc::clone(&shared),
             on_empty,
+            memory: memory.clone(),
             refusal,
             owner: tasks.cancelled(),
             was_ready: false,
         };
         tasks.start("layout", OnExit::Ignore, checker.run());
-        (Arc::new(Self { inner, shared }), TreeRefusal(seen))
+        (Arc::new(Self { inner, memory, shared }), TreeRefusal(seen))
     }
 
     /// Fails unless the layout was checked in the current session.
@@ -132,6 +152,7 @@ struct Checker {
     tree: Arc<dyn Tree>,
     shared: Arc<Shared>,
     on_empty: OnEmpty,
+    memory: TreeMemory,
     refusal: watch::Sender<Option<Refused>>,
     /// Cancels the tasks of the daemon.
     owner: CancellationToken,
@@ -142,6 +163,8 @@ struct Checker {
 enum Outcome {
     Ready,
     Wait(Duration),
+    /// The tree is not the one that the daemon remembers.
+    Foreign,
     /// The tree was refused in the first session.
     Refused,
 }
@@ -150,23 +173,24 @@ impl Checker {
     async fn run(mut self) {
         let mut sessions = self.tree.session();
         let mut changes: Option<Watcher> = None;
+        let mut identity = self.tree.watch(&layout::tree_id(), Scope::Node);
+        let mut is_changed = false;
         let mut backoff = RETRY.backoff();
         loop {
             let state = *sessions.borrow_and_update();
-            let session = match state {
-                SessionState::Connected(session) if !self.is_checked(session) => Some(session),
-                SessionState::Connected(_)
-                | SessionState::Connecting
-                | SessionState::Disconnected(_)
-                | SessionState::Closed => None,
-            };
+            let session = state.connected().filter(|session| is_changed || !self.is_checked(*session));
             let wait = match session {
-                Some(session) => match self.check(&mut backoff).await {
+                Some(session) => match self.check(session, &mut backoff).await {
                     Outcome::Ready => {
-                        (changes, self.was_ready) = (None, true);
+                        (changes, self.was_ready, is_changed) = (None, true, false);
                         self.shared.checked.store(session.0, Ordering::Release);
                         // The session may be another one meanwhile.
                         continue;
+                    }
+                    Outcome::Foreign => {
+                        is_changed = false;
+                        self.shared.checked.store(0, Ordering::Release);
+                        Some(RECHECK_PERIOD)
                     }
                     Outcome::Wait(wait) => {
                         let tree = &self.tree;
@@ -198,6 +222,8 @@ impl Checker {
                 // Cancel-safe: all arms only wait; everything is checked again above.
                 changed = sessions.changed() => if changed.is_err() { return },
                 () = created => {}
+                _changes = identity.changed() => is_changed = true,
+                () = self.shared.recheck.notified() => is_changed = true,
                 () = retry => {}
             }
         }
@@ -223,25 +249,34 @@ impl Checker {
         self.shared.session.send_if_modified(|session| std::mem::replace(session, shown) != shown);
     }
 
-    async fn check(&self, backoff: &mut Backoff) -> Outcome {
+    async fn check(&self, session: SessionId, backoff: &mut Backoff) -> Outcome {
+        let is_named = self.memory.mark().is_some();
         let checked = match self.on_empty {
-            OnEmpty::Create => layout_version::establish(&*self.tree).await.map(|()| TreeState::Ready),
-            OnEmpty::Wait => layout_version::check(&*self.tree).await,
+            // The layout does not change within a session.
+            _ if self.is_checked(session) => Ok(TreeState::Ready),
+            OnEmpty::Create if !is_named => {
+                layout_version::establish(&*self.tree).await.map(|()| TreeState::Ready)
+            }
+            OnEmpty::Create | OnEmpty::Wait => layout_version::check(&*self.tree).await,
         };
         match checked {
-            Ok(TreeState::Ready) => {
-                backoff.reset();
-                Outcome::Ready
+            Ok(state @ (TreeState::Ready | TreeState::Empty)) if is_named || state == TreeState::Ready => {
+                match tree_id::identify(&*self.tree, &self.memory).await {
+                    Ok(Some(_)) if state == TreeState::Ready => {
+                        backoff.reset();
+                        Outcome::Ready
+                    }
+                    // The server was behind: it has the tree now.
+                    Ok(Some(_)) => Outcome::Wait(Duration::ZERO),
+                    Ok(None) => Outcome::Foreign,
+                    Err(error) => Self::retry(&error, backoff),
+                }
             }
-            Ok(TreeState::Empty) => {
+            Ok(TreeState::Ready | TreeState::Empty) => {
                 info!(root = %self.tree.root(), "the ZooKeeper tree is empty: waiting for the first nimbus");
                 Outcome::Wait(RECHECK_PERIOD)
             }
-            Err(layout_version::Error::Tree(error)) => {
-                let retry_in = backoff.next_delay();
-                info!(%error, ?retry_in, "cannot read the layout of the ZooKeeper tree; retrying");
-                Outcome::Wait(retry_in)
-            }
+            Err(layout_version::Error::Tree(error)) => Self::retry(&error, backoff),
             Err(layout_version::Error::Refused(refused)) if self.was_ready => {
                 error!(
                     error = %refused,
@@ -256,6 +291,12 @@ impl Checker {
                 Outcome::Refused
             }
         }
+    }
+
+    fn retry(error: &Error, backoff: &mut Backoff) -> Outcome {
+        let retry_in = backoff.next_delay();
+        info!(%error, ?retry_in, "cannot read the layout of the ZooKeeper tree; retrying");
+        Outcome::Wait(retry_in)
     }
 }
 
@@ -289,6 +330,11 @@ impl ReadTree for CheckedTree {
 #[async_trait]
 impl Tree for CheckedTree {
     async fn create(&self, path: &TreePath, data: &[u8], mode: CreateMode) -> Result<TreePath, Error> {
+        if *path == layout::layout() && self.memory.mark().is_some() {
+            // The tree of this daemon was emptied within a session: it is not begun anew.
+            self.shared.recheck.notify_one();
+            return Err(Error::Disconnected);
+        }
         self.checked()?.create(path, data, mode).await
     }
 
@@ -310,111 +356,5 @@ impl Tree for CheckedTree {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{cluster::store::Store, tree::memory::MemoryTree};
-    use stormkeeper_runtime::test_support::wait_until;
-
-    const WAIT_MAX: Duration = Duration::from_secs(30);
-
-    async fn create(server: &MemoryTree, path: &str, data: &str) {
-        let path = path.parse().expect("valid path");
-        server.connect().create(&path, data.as_bytes(), CreateMode::Persistent).await.expect("created");
-    }
-
-    async fn until_connected(tree: &CheckedTree) -> SessionId {
-        wait_until("the layout is checked", WAIT_MAX, || async {
-            let state = *tree.session().borrow();
-            state.connected().ok_or(format!("{state:?}"))
-        })
-        .await
-    }
-
-    #[tokio::test]
-    async fn no_request_passes_before_the_layout_is_checked() {
-        let (server, tasks) = (MemoryTree::new(), Tasks::default());
-        create(&server, "/orders", "").await;
-        let (tree, mut refusal) = CheckedTree::start(server.connect(), OnEmpty::Create, &tasks);
-        let n_nodes = server.n_nodes();
-        let storms = layout::storms();
-        assert_eq!(tree.get(&storms).await, Err(Error::Disconnected));
-        let refused = refusal.refused().await;
-        assert!(refused.to_string().contains("/orders"), "{refused}");
-        assert_eq!(tree.get(&storms).await, Err(Error::Disconnected));
-        let written = tree.create(&storms, b"", CreateMode::Persistent).await;
-        assert_eq!(written, Err(Error::Disconnected));
-        assert_eq!(tree.multi(Vec::new()).await, Err(Error::Disconnected));
-        assert_eq!(*tree.session().borrow(), SessionState::Connecting);
-        assert_eq!(server.n_nodes(), n_nodes);
-        assert!(tasks.cancelled().is_cancelled());
-    }
-
-    #[tokio::test]
-    async fn reader_waits_for_the_nimbus_that_creates_the_layout() {
-        let (server, tasks) = (MemoryTree::new(), Tasks::default());
-        let (reader, refusal) = CheckedTree::start(server.connect(), OnEmpty::Wait, &tasks);
-        tokio::task::yield_now().await;
-        assert_eq!(reader.children(&TreePath::root()).await, Err(Error::Disconnected));
-        let (nimbus, _) = CheckedTree::start(server.connect(), OnEmpty::Create, &tasks);
-        until_connected(&nimbus).await;
-        until_connected(&reader).await;
-        let names = reader.children(&TreePath::root()).await;
-        assert_eq!(names, Ok(Some(vec!["layout".to_owned()])));
-        assert_eq!(refusal.get(), None);
-    }
-
-    #[tokio::test]
-    async fn every_session_is_checked_and_a_later_refusal_is_like_a_lost_connection() {
-        let (server, tasks) = (MemoryTree::new(), Tasks::default());
-        let (tree, refusal) = CheckedTree::start(server.connect(), OnEmpty::Create, &tasks);
-        let first = until_connected(&tree).await;
-        // Without a new session nothing is checked: the daemon goes on.
-        let other = server.connect();
-        other.set(&layout::layout(), br#"{"v":1,"layout":3}"#, None).await.expect("written");
-        assert!(tree.get(&layout::layout()).await.is_ok());
-        server.expire(first);
-        wait_until("the new session is refused", WAIT_MAX, || async {
-            match (tree.get(&layout::layout()).await, *tree.session().borrow()) {
-                (Err(Error::Disconnected), SessionState::Connecting) => Ok(()),
-                found => Err(format!("{found:?}")),
-            }
-        })
-        .await;
-        other.set(&layout::layout(), br#"{"v":1,"layout":2}"#, None).await.expect("written");
-        assert_ne!(until_connected(&tree).await, first);
-        assert_eq!(refusal.get(), None);
-    }
-
-    #[tokio::test]
-    async fn nimbus_creates_the_layout_of_a_tree_that_was_emptied() {
-        let (server, tasks) = (MemoryTree::new(), Tasks::default());
-        let (tree, _refusal) = CheckedTree::start(server.connect(), OnEmpty::Create, &tasks);
-        until_connected(&tree).await;
-        server.connect().delete_recursive(&TreePath::root()).await.expect("deleted");
-        Store::new(Arc::clone(&tree) as _).ensure_layout().await.expect("created");
-        assert!(matches!(tree.get(&layout::layout()).await, Ok(Some(_))));
-    }
-
-    #[tokio::test]
-    async fn disconnection_and_close_are_shown() {
-        let (server, tasks) = (MemoryTree::new(), Tasks::default());
-        let (tree, _refusal) = CheckedTree::start(server.connect(), OnEmpty::Create, &tasks);
-        let session = until_connected(&tree).await;
-        let shows = |expected: SessionState| {
-            let tree = Arc::clone(&tree);
-            async move {
-                wait_until("the state is shown", WAIT_MAX, || async {
-                    let state = *tree.session().borrow();
-                    if state == expected { Ok(()) } else { Err(format!("{state:?}")) }
-                })
-                .await;
-            }
-        };
-        server.disconnect(session);
-        shows(SessionState::Disconnected(session)).await;
-        server.reconnect(session);
-        shows(SessionState::Connected(session)).await;
-        tree.close().await;
-        shows(SessionState::Closed).await;
-    }
-}
+#[path = "checked_tree_tests.rs"]
+mod tests;

@@ -111,6 +111,13 @@ pub const TABLE: &[Row] = &[
         watched_by: "nobody",
     },
     Row {
+        path: "/tree-id",
+        kind: "P",
+        holds: "id of the tree, term of the last election, and the ids of lost trees that were recovered into this tree",
+        written_by: "the winner of an election, in the same transaction; the leader, once a minute; `stormkeeper recover`",
+        watched_by: "every daemon and worker, which remembers it and refuses another tree",
+    },
+    Row {
         path: "/leader",
         kind: "E",
         holds: "the leading nimbus, its API address, its term",
@@ -294,6 +301,11 @@ pub fn term() -> TreePath {
     top("term")
 }
 
+/// `/tree-id`
+pub fn tree_id() -> TreePath {
+    top("tree-id")
+}
+
 /// `/leader`
 pub fn leader() -> TreePath {
     top("leader")
@@ -458,6 +470,7 @@ mod tests {
             last_error(&id, &component),
             nimbus(&nimbus_id),
             term(),
+            tree_id(),
             leader(),
             supervisor_assignments(&supervisor),
             drain(&"h".parse().expect("valid host")),

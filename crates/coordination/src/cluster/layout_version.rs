@@ -176,7 +176,10 @@ pub async fn check<T: ReadTree + ?Sized>(tree: &T) -> Result<TreeState, Error> {
 }
 
 /// Checks the data of `/layout`.
-pub(super) fn check_data(root: TreePath, data: &[u8]) -> Result<(), Refused> {
+///
+/// # Errors
+/// [`Refused`] if this build must not use the tree.
+pub fn check_data(root: TreePath, data: &[u8]) -> Result<(), Refused> {
     match version(data) {
         Ok(LAYOUT_VERSION) => Ok(()),
         Ok(found) => Err(Refused::OtherVersion { root, found }),

@@ -3,6 +3,7 @@
 //! - [`layout`]: the paths; no other file spells a path.
 //! - [`layout_version`]: the check that a tree has the layout of this build;
 //!   [`checked_tree::CheckedTree`] makes no request before this check.
+//! - [`tree_id`]: the identity of the tree, and the memory of a daemon about its own tree.
 //! - [`record`]: the records that are stored in znodes.
 //! - [`reported_problem`]: problems that a supervisor reports of itself and of its workers.
 //! - [`event`]: the event list of the cluster.
@@ -28,4 +29,5 @@ pub mod record;
 mod record_contract_tests;
 pub mod reported_problem;
 pub mod store;
+pub mod tree_id;
 pub mod view;

@@ -16,7 +16,7 @@ use super::{
         Unreadable,
     },
 };
-use crate::tree::TreePath;
+use crate::{cluster::tree_id::TreeIdentity, tree::TreePath};
 
 /// Decodes a record and encodes it again.
 type WriteBack = fn(&TreePath, &[u8]) -> Result<Vec<u8>, Unreadable>;
@@ -72,6 +72,7 @@ const RECORDS: &[(&str, WriteBack, &str)] = &[
         r#"{"host":"h","api":"h:1","version":"0","start_ms":5,"blobs_missing":0,"role":"leader"}"#,
     ),
     ("/term", write_back::<Election>, r#"{"term":3,"nimbus":"n"}"#),
+    ("/tree-id", write_back::<TreeIdentity>, r#"{"id":"00","term":3,"succeeds":["ff"]}"#),
     ("/leader", write_back::<Leader>, r#"{"nimbus":"n","api":"h:1","term":3}"#),
     (
         "/supervisor-assignments/{supervisor-id}",

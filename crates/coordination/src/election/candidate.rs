@@ -9,11 +9,18 @@ use crate::{
         event::{EventDraft, EventWriter},
         layout,
         record::{self, Election, Leader, UnknownFields},
+        tree_id::{self, FoundTree, TreeMemory},
     },
-    election::Leadership,
+    election::{Leadership, identity},
     tree::{CreateMode, Error, Node, Op, OpResult, SessionId, Tree, Version, WriteOutcome},
 };
 use stormkeeper_model::{NimbusId, Term, clock::Clock, event::EventKind};
+#[cfg(feature = "injected-bugs")]
+use stormkeeper_runtime::injected_bugs::{self, InjectedBug};
+
+/// Maximum number of writes of `/term` in one transaction. A term that is further above the data
+/// version of `/term` is reached in several transactions; see [`Candidate::raise_term`].
+const RAISE_MAX: i32 = 8_000;
 
 /// A nimbus that can campaign for leadership.
 #[derive(Debug, Clone)]
@@ -21,7 +28,17 @@ pub struct Candidate {
     tree: Arc<dyn Tree>,
     me: NimbusId,
     api: String,
+    memory: TreeMemory,
     clock: Clock,
+}
+
+/// Next term, and the operations that begin it.
+struct NextTerm {
+    term: Term,
+    /// Operations on `/term`. They take effect together, so nobody sees a version in between.
+    ops: Vec<Op>,
+    /// Description of the last leader.
+    reason: String,
 }
 
 /// Result of a campaign.
@@ -39,8 +56,10 @@ impl Candidate {
     /// Only one process may use the id `me` at a time (nimbus locks its directory): a `/leader`
     /// with this id from another session is treated as a leftover of the former session of this
     /// nimbus, and replaced.
-    pub fn new(tree: Arc<dyn Tree>, me: NimbusId, api: String, clock: Clock) -> Self {
-        Self { tree, me, api, clock }
+    ///
+    /// The terms of the candidate are above those in `memory`.
+    pub fn new(tree: Arc<dyn Tree>, me: NimbusId, api: String, memory: TreeMemory, clock: Clock) -> Self {
+        Self { tree, me, api, memory, clock }
     }
 
     /// Deletes a `/leader` that the former session of this nimbus left behind, so that nobody takes
@@ -71,22 +90,26 @@ impl Candidate {
         }
     }
 
-    /// Campaigns once.
+    /// Campaigns once. The term will be above `seen`, a term that the caller has seen.
     ///
     /// # Errors
-    /// Errors of the tree. If the outcome of the transaction is unknown, the candidate reads
+    /// Errors of the tree; [`Error::Disconnected`] also if the tree is not the one that this nimbus
+    /// remembers. If the outcome of the transaction is unknown, the candidate reads
     /// `/leader` to determine it; an error then means that this read failed too. Campaign again.
     ///
     /// # Cancellation safety
     /// If the campaign is dropped half-way, this nimbus may lead without knowing; the next campaign
     /// of the same session detects that and wins again under a new term.
-    pub async fn campaign(&self) -> Result<CampaignOutcome, Error> {
+    pub async fn campaign(&self, seen: Term) -> Result<CampaignOutcome, Error> {
         let Some(session) = self.tree.session().borrow().connected() else { return Err(Error::Disconnected) };
-        let mut ops = Vec::with_capacity(4);
+        let Some(found) = tree_id::identify(&*self.tree, &self.memory).await? else {
+            return Err(Error::Disconnected);
+        };
+        let mut ops = Vec::with_capacity(5);
         // Read before `/leader`: if another nimbus is elected after this read, our transaction
         // fails and does not replace the new `/leader`, which has the same version as the `/leader`
         // that is read below.
-        let (term, set_term, reason) = self.next_term().await?;
+        let NextTerm { term, ops: begin_term, reason } = self.next_term(seen, &found).await?;
         if let Some(node) = self.tree.get(&layout::leader()).await? {
             if !self.names_this_nimbus(&node) {
                 return Ok(CampaignOutcome::Lost);
@@ -104,7 +127,8 @@ impl Candidate {
             }),
             mode: CreateMode::Ephemeral,
         });
-        ops.push(set_term);
+        ops.extend(begin_term);
+        ops.extend(identity::write(&found, &self.memory, term));
         ops.push(self.event_writer(term).append(EventDraft::of_cluster(EventKind::Elected, reason)));
         match self.tree.multi(ops).await {
             Ok(results) => {
@@ -132,31 +156,56 @@ impl Candidate {
         EventWriter { nimbus: self.me.clone(), term, clock: self.clock.clone() }
     }
 
-    /// Returns the next term, the operation that begins it, and a description of the last leader.
-    async fn next_term(&self) -> Result<(Term, Op, String), Error> {
+    /// Returns the next term.
+    ///
+    /// The term is above every term that this nimbus knows of: the data version of `/term`, the term
+    /// in `/tree-id`, the remembered one, and `seen`. If `/term` was deleted, its data version begins
+    /// at 0 again; the same transaction then writes `/term` as often as it takes. So no data version
+    /// is ever the fence of two leaders.
+    async fn next_term(&self, seen: Term, found: &FoundTree) -> Result<NextTerm, Error> {
         let path = layout::term();
-        let node = match self.tree.get(&path).await? {
-            Some(node) => Some(node),
-            None => {
-                // Created outside the election, so that every election is a set with a version.
-                self.tree.ensure(&path).await?;
-                self.tree.get(&path).await?
-            }
+        let known = found.identity.as_ref().map_or(Term(0), |identity| identity.term);
+        let above = seen.max(known).max(self.memory.term());
+        #[cfg(feature = "injected-bugs")]
+        let above = match injected_bugs::is_injected(InjectedBug::TermBeginsAnew) {
+            true => Term(0),
+            false => above,
         };
+        let mut node = self.tree.get(&path).await?;
+        let version_of = |node: &Option<Node>| node.as_ref().map_or(0, |node| node.stat.version.0);
+        while above.0 - version_of(&node) >= RAISE_MAX {
+            self.raise_term(node.as_ref().map(|node| node.stat.version)).await?;
+            node = self.tree.get(&path).await?;
+        }
         // An election must not fail because an operator has deleted the list of events.
         self.tree.ensure(&layout::events()).await?;
-        let version = node.as_ref().map_or(Version::FIRST, |node| node.stat.version);
-        let last = node.and_then(|node| record::decode::<Election>(&path, &node.data).ok());
+        let version = version_of(&node);
+        let term = Term(Version(version.max(above.0)).next().0);
+        let last = node.as_ref().and_then(|node| record::decode::<Election>(&path, &node.data).ok());
         let reason = match &last {
             Some(Election { term, nimbus, .. }) => {
                 format!("there was no leader; the last leader was {nimbus} in term {term}")
             }
+            None if above > Term(0) => {
+                format!("there was no leader; /term was deleted, and goes on after term {above}")
+            }
             None => "first election: there was no leader before".to_owned(),
         };
-        let term = Term(version.next().0);
         let unknown_fields = last.map(|last| last.unknown_fields).unwrap_or_default();
         let data = record::encode(&Election { term, nimbus: self.me.clone(), unknown_fields });
-        Ok((term, Op::Set { path, data, version: Some(version) }, reason))
+        let ops = raise_term(node.map(|node| node.stat.version), term, &data);
+        Ok(NextTerm { term, ops, reason })
+    }
+
+    /// Raises the data version of `/term` by [`RAISE_MAX`] without beginning a term.
+    ///
+    /// Between two such transactions, the version is one that an earlier leader had as its term. To
+    /// write then, that leader would have to be frozen since thousands of elections.
+    async fn raise_term(&self, version: Option<Version>) -> Result<(), Error> {
+        let from = version.map_or(0, |version| version.0);
+        info!(from, "/term was deleted: raising its version above the terms that were used before");
+        self.tree.multi(raise_term(version, Term(from.saturating_add(RAISE_MAX)), b"")).await?;
+        Ok(())
     }
 
     /// Determines from `/leader` whether our transaction took effect, after its response was lost.
@@ -177,4 +226,17 @@ impl Candidate {
         info!(%term, nimbus = %self.me, "won the election");
         CampaignOutcome::Won(Leadership::new(Arc::clone(&self.tree), self.event_writer(term), session))
     }
+}
+
+/// Returns the operations that write `/term` until its data version is `term`, the last time with
+/// `data`. `version` is the present data version; if `/term` is missing, it is created first.
+pub fn raise_term(version: Option<Version>, term: Term, data: &[u8]) -> Vec<Op> {
+    let path = layout::term();
+    let create = Op::Create { path: path.clone(), data: Vec::new(), mode: CreateMode::Persistent };
+    let writes = (version.map_or(0, |version| version.0)..term.0).map(|version| Op::Set {
+        path: path.clone(),
+        data: if version + 1 == term.0 { data.to_vec() } else { Vec::new() },
+        version: Some(Version(version)),
+    });
+    version.is_none().then_some(create).into_iter().chain(writes).collect()
 }

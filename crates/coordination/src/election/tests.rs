@@ -2,7 +2,10 @@ use std::{sync::Arc, time::Duration};
 
 use super::*;
 use crate::{
-    cluster::layout,
+    cluster::{
+        layout, record,
+        tree_id::{FoundTree, TreeId, TreeIdentity, TreeMemory},
+    },
     tree::{CreateMode, Op, Tree, TreePath, memory::MemoryTree},
 };
 use stormkeeper_model::{NimbusId, Term, clock::Clock};
@@ -15,11 +18,15 @@ fn nimbus(name: &str) -> NimbusId {
 }
 
 fn candidate(tree: &Arc<dyn Tree>, name: &str) -> Candidate {
-    Candidate::new(Arc::clone(tree), nimbus(name), format!("{name}:8080"), Clock::new())
+    remembering(tree, name, TreeMemory::of_process(Clock::new()))
+}
+
+fn remembering(tree: &Arc<dyn Tree>, name: &str, memory: TreeMemory) -> Candidate {
+    Candidate::new(Arc::clone(tree), nimbus(name), format!("{name}:8080"), memory, Clock::new())
 }
 
 async fn win(candidate: &Candidate) -> Leadership {
-    match candidate.campaign().await.expect("the tree responds") {
+    match candidate.campaign(Term(0)).await.expect("the tree responds") {
         CampaignOutcome::Won(leadership) => leadership,
         CampaignOutcome::Lost => panic!("lost an election without another candidate"),
     }
@@ -35,7 +42,7 @@ async fn second_candidate_loses_until_the_leader_resigns() {
     let server = MemoryTree::new();
     let (a, b): (Arc<dyn Tree>, Arc<dyn Tree>) = (server.connect(), server.connect());
     let first = win(&candidate(&a, "a")).await;
-    assert!(matches!(candidate(&b, "b").campaign().await, Ok(CampaignOutcome::Lost)));
+    assert!(matches!(candidate(&b, "b").campaign(Term(0)).await, Ok(CampaignOutcome::Lost)));
     assert_eq!(first.term(), Term(1));
     first.resign().await;
     assert_eq!(win(&candidate(&b, "b")).await.term(), Term(2));
@@ -92,7 +99,7 @@ async fn restarted_nimbus_replaces_the_leader_znode_of_its_former_session() {
     let leader = win(&candidate(&after, "a")).await;
     assert_eq!(leader.term(), Term(2));
     assert!(former.writer().commit(vec![create_op("x")]).await.is_err());
-    assert!(matches!(candidate(&before, "b").campaign().await, Ok(CampaignOutcome::Lost)));
+    assert!(matches!(candidate(&before, "b").campaign(Term(0)).await, Ok(CampaignOutcome::Lost)));
 }
 
 #[tokio::test]
@@ -104,4 +111,139 @@ async fn late_resignation_does_not_depose_the_successor() {
     let _new = win(&candidate(&b, "b")).await;
     old.resign().await;
     assert!(a.get(&layout::leader()).await.expect("readable").is_some());
+}
+
+async fn identity(tree: &Arc<dyn Tree>) -> TreeIdentity {
+    let node = tree.get(&layout::tree_id()).await.expect("readable").expect("there");
+    record::decode(&layout::tree_id(), &node.data).expect("valid")
+}
+
+#[tokio::test]
+async fn first_leader_creates_the_id_and_later_leaders_keep_it() {
+    let server = MemoryTree::new();
+    let (a, b): (Arc<dyn Tree>, Arc<dyn Tree>) = (server.connect(), server.connect());
+    let first = win(&candidate(&a, "a")).await;
+    let created = identity(&a).await;
+    assert_eq!(created.term, Term(1));
+    first.resign().await;
+    let _second = win(&candidate(&b, "b")).await;
+    assert_eq!(identity(&a).await, TreeIdentity { term: Term(2), ..created });
+}
+
+#[tokio::test]
+async fn candidate_does_not_lead_on_another_tree() {
+    let server = MemoryTree::new();
+    let tree: Arc<dyn Tree> = server.connect();
+    win(&candidate(&tree, "a")).await.resign().await;
+    let (memory, mut other) =
+        (TreeMemory::of_process(Clock::new()), FoundTree::read(&*tree).await.expect("read"));
+    other.identity.as_mut().expect("there").id = TreeId("other".to_owned());
+    memory.accept(other.mark()).await;
+    let n_nodes = server.n_nodes();
+    let refused = remembering(&tree, "b", memory).campaign(Term(0)).await;
+    assert_eq!(refused.expect_err("another tree"), crate::tree::Error::Disconnected);
+    assert_eq!(server.n_nodes(), n_nodes);
+}
+
+#[tokio::test]
+async fn deleted_id_comes_back_with_the_next_election() {
+    let server = MemoryTree::new();
+    let tree: Arc<dyn Tree> = server.connect();
+    let leader = win(&candidate(&tree, "a")).await;
+    let (before, memory) = (identity(&tree).await, TreeMemory::of_process(Clock::new()));
+    memory.accept(FoundTree::read(&*tree).await.expect("read").mark()).await;
+    tree.delete(&layout::tree_id(), None).await.expect("deleted by hand");
+    leader.resign().await;
+    win(&remembering(&tree, "a", memory)).await;
+    assert_eq!(identity(&tree).await.id, before.id);
+}
+
+/// Elects leaders until `term`, and deletes `/term` and `/leader` by hand while the last one is
+/// frozen. Returns the frozen leader.
+async fn frozen_leader_of_a_deleted_term(tree: &Arc<dyn Tree>, term: i32) -> Leadership {
+    for _ in 1..term {
+        win(&candidate(tree, "a")).await.resign().await;
+    }
+    let frozen = win(&candidate(tree, "a")).await;
+    assert_eq!(frozen.term(), Term(term));
+    tree.delete(&layout::leader(), None).await.expect("deleted by hand");
+    tree.delete(&layout::term(), None).await.expect("deleted by hand");
+    frozen
+}
+
+#[tokio::test]
+async fn deleted_term_goes_on_above_the_terms_before_and_fences_their_leaders() {
+    let server = MemoryTree::new();
+    let (a, b): (Arc<dyn Tree>, Arc<dyn Tree>) = (server.connect(), server.connect());
+    let frozen = frozen_leader_of_a_deleted_term(&a, 3).await;
+    // The term in /tree-id is enough: this candidate remembers nothing.
+    let leader = win(&candidate(&b, "b")).await;
+    assert_eq!(leader.term(), Term(4));
+    for _ in 0..6 {
+        let refused = frozen.writer().commit(vec![create_op("frozen")]).await.expect_err("deposed");
+        assert!(matches!(refused, WriteError::Deposed { term: Term(3) }), "{refused}");
+        b.delete(&layout::leader(), None).await.expect("deleted by hand");
+        win(&candidate(&b, "b")).await;
+    }
+}
+
+#[tokio::test]
+async fn deleted_term_goes_on_above_the_remembered_and_the_seen_term() {
+    for (remembered, seen, next) in [(9, 0, 10), (0, 12, 13), (9, 12, 13), (20_000, 0, 20_001)] {
+        let server = MemoryTree::new();
+        let tree: Arc<dyn Tree> = server.connect();
+        let _frozen = frozen_leader_of_a_deleted_term(&tree, 3).await;
+        let (memory, found) =
+            (TreeMemory::of_process(Clock::new()), FoundTree::read(&*tree).await.expect("read"));
+        if remembered > 0 {
+            let mark = found.mark().expect("there is an id");
+            memory.accept(Some(crate::cluster::tree_id::TreeMark { term: Term(remembered), ..mark })).await;
+            // The id comes back with the term that was remembered, as an older build leaves it.
+            let data = record::encode(&TreeIdentity { term: Term(remembered), ..identity(&tree).await });
+            tree.set(&layout::tree_id(), &data, None).await.expect("written");
+        }
+        let won = remembering(&tree, "a", memory).campaign(Term(seen)).await.expect("the tree responds");
+        let CampaignOutcome::Won(leader) = won else { panic!("lost without another candidate") };
+        assert_eq!(leader.term(), Term(next));
+        let version = tree.get(&layout::term()).await.expect("readable").expect("there").stat.version;
+        assert_eq!(version.0, next);
+    }
+}
+
+#[tokio::test]
+async fn leader_puts_a_deleted_or_damaged_id_back() {
+    let server = MemoryTree::new();
+    let tree: Arc<dyn Tree> = server.connect();
+    let leader = win(&candidate(&tree, "a")).await;
+    let (before, memory) = (identity(&tree).await, TreeMemory::of_process(Clock::new()));
+    memory.accept(FoundTree::read(&*tree).await.expect("read").mark()).await;
+    let tasks = stormkeeper_runtime::tasks::Tasks::default();
+    let keep = keep_tree_id(leader.writer(), Arc::clone(&tree) as _, memory);
+    tasks.start("tree id", stormkeeper_runtime::tasks::OnExit::Ignore, keep);
+    for is_deleted in [true, false] {
+        match is_deleted {
+            true => tree.delete(&layout::tree_id(), None).await.expect("deleted by hand"),
+            false => drop(tree.set(&layout::tree_id(), b"{", None).await.expect("written by hand")),
+        }
+        wait_until("the id is back", WAIT_MAX, async || {
+            let found = FoundTree::read(&*tree).await.map_err(|error| error.to_string())?;
+            if found.identity.as_ref() == Some(&before) { Ok(()) } else { Err(format!("{found:?}")) }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn candidate_says_so_if_neither_the_id_nor_the_term_is_left() {
+    let server = MemoryTree::new();
+    let tree: Arc<dyn Tree> = server.connect();
+    let leader = win(&candidate(&tree, "a")).await;
+    let memory = TreeMemory::of_process(Clock::new());
+    memory.accept(FoundTree::read(&*tree).await.expect("read").mark()).await;
+    for path in [layout::tree_id(), layout::term(), layout::leader()] {
+        tree.delete(&path, None).await.expect("deleted by hand");
+    }
+    drop(leader);
+    remembering(&tree, "a", memory.clone()).campaign(Term(0)).await.expect_err("another tree");
+    assert!(memory.foreign().borrow().is_some());
 }

@@ -42,7 +42,8 @@ pub(super) async fn get_blob(State(api): State<Api>, PathPart(key): PathPart) ->
 }
 
 /// Stores a blob on the leader. A follower forwards the stream, so that the blob is on the leader
-/// when the topology is submitted.
+/// when the topology is submitted. A nimbus that is missing the package of a topology stores it
+/// itself, also without a leader: a supervisor offers it.
 pub(super) async fn put_blob(
     State(api): State<Api>,
     PathPart(key): PathPart,
@@ -57,7 +58,7 @@ pub(super) async fn put_blob(
         return Err(Refusal::Blob(blobs::Error::TooLarge { key, limit }).into());
     }
     check_term(&api, &parts)?;
-    if !api.nimbus.takes_writes() {
+    if !api.nimbus.takes_writes() && !api.nimbus.is_missing(&key) {
         return forward(&api, &parts, body).await;
     }
     let blobs = api.nimbus.blobs();

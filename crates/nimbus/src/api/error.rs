@@ -48,7 +48,9 @@ impl ApiError {
             | Code::UnknownMetric
             | Code::BlobMissing
             | Code::NoSuchRoute => StatusCode::NOT_FOUND,
-            Code::NameInUse | Code::IllegalTransition | Code::Conflict => StatusCode::CONFLICT,
+            Code::NameInUse | Code::IllegalTransition | Code::Conflict | Code::NotRecoverable => {
+                StatusCode::CONFLICT
+            }
             Code::ForeignRequest => StatusCode::FORBIDDEN,
             Code::WrongContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -57,6 +59,7 @@ impl ApiError {
             Code::NoLeader
             | Code::TreeUnavailable
             | Code::NotReady
+            | Code::AnotherTree
             | Code::NotReplicated
             | Code::NoMetricStore => StatusCode::SERVICE_UNAVAILABLE,
             Code::OutcomeUnknown => StatusCode::GATEWAY_TIMEOUT,

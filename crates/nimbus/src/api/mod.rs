@@ -12,6 +12,7 @@
 //! | `GET /api/v1/topology/{id or name}/errors` | the recorded errors of its tasks |
 //! | `POST /api/v1/topology/submit` | runs the topology of a blob |
 //! | `POST /api/v1/topology/{id or name}/{activate,deactivate,rebalance,kill}` | changes a topology |
+//! | `GET`, `POST /api/v1/recovery` | the copy of a tree that ZooKeeper lost; brings the copy back |
 //! | `POST /api/v1/host/{host}/{drain,undrain}` | drains a host, or uses it again |
 //! | `GET`, `PUT /api/v1/blobs/{sha256}` | a blob |
 //! | `POST /api/v1/metrics/{register,ingest}` | ingests metrics; only on the leader |
@@ -33,6 +34,7 @@ mod metrics;
 mod origin;
 mod reads;
 mod reported;
+mod recovery;
 mod serving;
 mod summary;
 #[cfg(test)]
@@ -170,6 +172,7 @@ pub fn routes(nimbus: Handle) -> Router {
         .route("/api/v1/topology/{topology}/kill", post(writes::kill))
         .route("/api/v1/host/{host}/drain", post(writes::drain))
         .route("/api/v1/host/{host}/undrain", post(writes::undrain))
+        .route(recovery::PATH, get(recovery::status).post(recovery::recover))
         .route("/api/v1/metrics/register", post(ingest::register))
         .route("/api/v1/metrics/ingest", post(ingest::ingest))
         .route("/api/v1/metrics/sync/log", get(ingest::log))
@@ -186,6 +189,7 @@ pub fn routes(nimbus: Handle) -> Router {
             ApiError::wrong_method(&method, uri.path())
         })
         .layer(middleware::from_fn_with_state(api.clone(), wait_for_zxid))
+        .layer(middleware::from_fn_with_state(api.clone(), recovery::reject_on_another_tree))
         .layer(middleware::map_response_with_state(api.clone(), add_term_header))
         .layer(middleware::from_fn_with_state(api.clone(), time_request))
         .layer(middleware::from_fn_with_state(Arc::new(names), reject_foreign))

@@ -112,7 +112,12 @@ pub(super) fn nimbuses(nimbus: &Handle, observation: &Observation) -> NimbusList
         version: record.version.clone(),
     });
     let term = view.leader.as_ref().map(|leader| leader.term);
-    NimbusList { nimbuses: nimbuses.collect(), term, view_age_ms: view_age_ms(nimbus, observation) }
+    NimbusList {
+        nimbuses: nimbuses.collect(),
+        term,
+        tree_problem: nimbus.tree_problem(),
+        view_age_ms: view_age_ms(nimbus, observation),
+    }
 }
 
 /// Returns the number of workers that are assigned to a host.
@@ -204,6 +209,7 @@ pub(super) fn topologies(nimbus: &Handle, observation: &Observation) -> Topology
         topologies,
         unreadable: unreadable(view),
         problems: reported::of_no_topology(view).into_iter().chain(cluster_problems(nimbus, |_| true)).collect(),
+        tree_problem: nimbus.tree_problem(),
         view_age_ms: view_age_ms(nimbus, observation),
     }
 }

@@ -63,11 +63,36 @@ pub fn decide(view: &ClusterView, liveness: &Liveness, now: Moment, policy: &Pol
     placement::place(&mut draft);
     supervisor_assignments::correct(&mut draft);
     delete_unused_blobs(&mut draft);
+    report_lost_packages(&mut draft);
     delete_old_events(&mut draft);
     hosts::report_absent(&mut draft);
     hosts::delete_idle_stops(&mut draft);
     failing::report(&mut draft);
     draft.finish()
+}
+
+/// Time for which no nimbus must have announced a package before it is reported as lost: a nimbus
+/// that has just opened its session announces its packages first.
+const PACKAGE_LOST_AFTER: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// Reports topologies whose package no nimbus has. They keep running, and can be killed.
+fn report_lost_packages(draft: &mut Draft<'_>) {
+    let view = draft.view;
+    for (id, topology_record) in &view.topologies {
+        let blob = &topology_record.value.blob;
+        let Some(since) = draft.liveness.blob_missing_since(blob) else { continue };
+        if topology_record.value.status == TopologyStatus::Killed {
+            continue;
+        }
+        let due = since.plus(PACKAGE_LOST_AFTER);
+        match draft.is_past(due) {
+            true => draft.plan.findings.push(Finding {
+                topology: Some(id.clone()),
+                problem: ClusterProblem::NoPackage { blob: blob.clone() },
+            }),
+            false => draft.wake_at(due),
+        }
+    }
 }
 
 fn report_unreadable(draft: &mut Draft<'_>) {

@@ -1,6 +1,7 @@
 //! Requests to a running nimbus.
 
 mod metrics;
+pub(crate) mod recovery;
 
 use std::{sync::Arc, time::Duration};
 
@@ -51,6 +52,7 @@ pub struct Handle {
     pub(super) clock: Clock,
     pub(super) observer: Observer,
     pub(super) store: Store,
+    pub(super) recovery: recovery::Recovery,
     pub(super) blobs: BlobStore,
     pub(super) client: Arc<dyn BlobPeers>,
     pub(super) status: watch::Receiver<LeaderStatus>,
@@ -129,7 +131,10 @@ impl Handle {
         match observation.fresh || observation.view.leader.is_some() || !observation.view.nimbuses.is_empty()
         {
             true => Ok(observation),
-            false => Err(Refusal::NotReady),
+            false => {
+                self.own_tree()?;
+                Err(Refusal::NotReady)
+            }
         }
     }
 
@@ -281,6 +286,12 @@ impl Handle {
     /// Time until `deadline`, in milliseconds.
     pub fn remaining_ms(&self, deadline: Timestamp) -> u64 {
         u64::try_from(deadline.since(self.clock.now()).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Returns whether a topology uses a blob that this nimbus does not have.
+    pub fn is_missing(&self, key: &BlobKey) -> bool {
+        let view = Arc::clone(&self.observer.observe().borrow().view);
+        !self.blobs.holds(key) && view.topologies.values().any(|topology| topology.value.blob == *key)
     }
 
     /// Copies a blob from the nimbus at `from`, on behalf of the leader of `term`.

@@ -416,6 +416,7 @@ async fn database_of_another_zookeeper_tree_is_left_unchanged() {
     let position = store.position();
     assert_eq!(position.term, 2);
     drop(store);
+    forget_tree(&cluster, "a");
     let new = Cluster { dir: cluster.dir, ..Cluster::new().await };
     let one = new.start("a").await;
     let reason = waits(&one).await;
@@ -460,6 +461,7 @@ async fn log_of_another_zookeeper_tree_is_neither_extended_nor_fetched() {
             .expect("killed");
         one.stop().await;
     }
+    forget_tree(&old, "old");
     let new = Cluster { dir: old.dir, ..Cluster::new().await };
     let (first, topology, at) = alone(&new).await;
     let foreign = new.start("old").await;
@@ -483,6 +485,11 @@ async fn log_of_another_zookeeper_tree_is_neither_extended_nor_fetched() {
     assert_eq!(quarantined(&first).await, Vec::<PathBuf>::new());
     let foreign = new.start("old").await;
     assert_eq!(foreign.until_open().await.position(), theirs);
+}
+
+/// Lets the nimbus `name` use another tree than before, as an operator may.
+fn forget_tree(cluster: &Cluster, name: &str) {
+    std::fs::remove_file(cluster.dir.path().join(name).join("tree")).expect("it remembered its tree");
 }
 
 /// Returns the one session that is not in `before`.

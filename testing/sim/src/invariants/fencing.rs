@@ -25,10 +25,13 @@ impl Invariant for Fencing {
             Some(Op::Check { path, version: Some(Version(term)) })
                 if *path == layout::term() && *term == model.term && model.term > 0
         );
-        // An election records its event in the transaction that begins the term.
+        // An election records its event and the identity of the tree in the transaction that begins
+        // the term.
         let elects = ops.iter().any(|op| matches!(op, Op::Set { path, .. } if *path == layout::term()));
-        let is_event = |op: &Op| elects && op.path().parent() == Some(layout::events());
-        match ops.iter().find(|op| !is_fenced && !is_event(op) && !is_anyones(op, party)) {
+        let is_elections = |op: &Op| {
+            elects && (op.path().parent() == Some(layout::events()) || *op.path() == layout::tree_id())
+        };
+        match ops.iter().find(|op| !is_fenced && !is_elections(op) && !is_anyones(op, party)) {
             Some(op) => Err(format!("{party} wrote {} without the check of term {}", op.path(), model.term)),
             None => Ok(()),
         }

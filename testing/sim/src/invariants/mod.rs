@@ -2,7 +2,7 @@
 //!
 //! | file | property | from | check |
 //! | --- | --- | --- | --- |
-//! | `terms` | At most one leader has an effect in a term. | design, leadership | A term begins together with `/leader`; a commit that checks `/term` comes from the process that won that term. |
+//! | `terms` | At most one leader has an effect in a term, and no term begins twice. | design, leadership | A term begins together with `/leader`, above all terms before, also after `/term` was deleted; a commit that checks `/term` comes from the process that won that term. |
 //! | `fencing` | No write of an old term is committed, and only the leader writes the leader's paths. | design, leadership | A commit on a leader's path begins with the check of the current term; other processes write only their own ephemerals, errors and announced stops, and the fixed parents. |
 //! | `slots` | No slot holds two workers. | supervisor | At every launch no other process is in that slot. |
 //! | `tasks` | No live task runs in two assigned slots. | placement | Assigned processes run the tasks of their slot and share none. |

@@ -1,4 +1,4 @@
-//! At most one leader has an effect in a term.
+//! At most one leader has an effect in a term, and each term is later than all terms before it.
 
 use super::Invariant;
 use crate::{journal::Party, model::ClusterModel};
@@ -24,6 +24,10 @@ impl Invariant for Terms {
         let leads = ops.iter().any(|op| matches!(op, Op::Create { path, .. } if *path == layout::leader()));
         if begins != leads {
             return Err(format!("{party} wrote one of /term and /leader without the other"));
+        }
+        let begun = || commit.after.get(&layout::term()).map(|node| node.stat.version.0);
+        if let Some(term) = begun().filter(|term| begins && *term <= model.term) {
+            return Err(format!("{party} began term {term} after term {}", model.term));
         }
         // A read: a follower asks whether a later leader was elected.
         if ops.iter().all(|op| matches!(op, Op::Check { .. })) {

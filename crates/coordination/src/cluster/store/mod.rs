@@ -15,7 +15,7 @@ use crate::{
             TaskHeartbeat, TopologyRecord, Unreadable,
         },
     },
-    tree::{self, CreateMode, Node, Op, READ_BATCH, ReadTree, Tree, TreePath, Version},
+    tree::{self, CreateMode, Node, NodeWithChildren, Op, READ_BATCH, ReadTree, Tree, TreePath, Version},
 };
 use stormkeeper_model::{
     BlobKey, ComponentId, NimbusId, SupervisorId, TaskId, Term, TopologyId, assignment::Assignment,
@@ -217,6 +217,29 @@ impl Store {
             }
         }
         Ok(holders)
+    }
+
+    /// Returns which of `keys` no live nimbus has.
+    ///
+    /// # Errors
+    /// Errors of the tree.
+    pub async fn blobs_without_holder(&self, keys: Vec<BlobKey>) -> Result<Vec<BlobKey>, Error> {
+        let paths: Vec<TreePath> = keys.iter().map(layout::blob).collect();
+        let znodes = self.tree.get_many(&paths).await?;
+        let is_held =
+            |znode: &Option<NodeWithChildren>| znode.as_ref().is_some_and(|znode| !znode.children.is_empty());
+        Ok(keys.into_iter().zip(znodes).filter(|(_, znode)| !is_held(znode)).map(|(key, _)| key).collect())
+    }
+
+    /// Returns the API addresses of the live nimbuses.
+    ///
+    /// # Errors
+    /// Errors of the tree; a nimbus whose record cannot be decoded is omitted.
+    pub async fn nimbus_apis(&self) -> Result<Vec<String>, Error> {
+        let parent = layout::nimbuses();
+        let names = self.tree.children(&parent).await?.unwrap_or_default();
+        let nimbuses = self.read_children::<NimbusRecord>(&parent, &names).await?;
+        Ok(nimbuses.into_iter().map(|(_, nimbus)| nimbus.api).collect())
     }
 
     /// Appends an error to those of its task, deletes the oldest beyond [`ERRORS_KEPT`], and stores

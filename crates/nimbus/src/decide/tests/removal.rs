@@ -1,6 +1,6 @@
 use super::world::{SECOND, World};
 use super::{NOW, effects};
-use crate::plan::{ClusterProblem, Plan, Reason};
+use crate::plan::{ClusterProblem, Finding, Plan, Reason};
 use stormkeeper_coordination::cluster::layout;
 use stormkeeper_model::BlobKey;
 
@@ -108,8 +108,11 @@ fn the_znode_of_an_unused_blob_on_no_nimbus_is_deleted_after_a_while() {
     }
     let holder = layout::blob_replica(&held, &"n".parse().expect("valid"));
     world.put(holder.clone(), Vec::new());
-    assert_eq!(world.decide().next, Some(60 * SECOND));
-    world.wait(59 * SECOND);
+    // The package of the topology is reported as lost before.
+    assert_eq!(world.decide().next, Some(3 * SECOND));
+    world.wait(3 * SECOND);
+    assert_eq!(world.decide().next, Some(57 * SECOND));
+    world.wait(56 * SECOND);
     world.fail_over();
     world.decide();
     world.wait(59 * SECOND);
@@ -123,6 +126,22 @@ fn the_znode_of_an_unused_blob_on_no_nimbus_is_deleted_after_a_while() {
     world.settle();
     assert!(!world.nodes.contains_key(&layout::blob(&held)));
     assert!(world.nodes.contains_key(&layout::blob(&used)), "a topology waits for a nimbus that has it");
+}
+
+#[test]
+fn lost_package_is_a_problem_of_its_topology_which_runs_on_and_can_be_killed() {
+    let mut world = World::with_supervisors(1, 1);
+    let id = world.running("wc", 2, 1);
+    world.put(layout::blob(&BlobKey::of(b"x")), Vec::new());
+    assert_eq!(world.decide().findings, []);
+    world.wait(3 * SECOND);
+    let plan = world.decide();
+    assert_eq!(plan.actions, []);
+    let problem = ClusterProblem::NoPackage { blob: BlobKey::of(b"x") };
+    assert_eq!(plan.findings, [Finding { topology: Some(id.clone()), problem }]);
+    world.kill(&id, NOW);
+    world.settle();
+    assert!(!world.nodes.contains_key(&layout::storm(&id)));
 }
 
 #[test]

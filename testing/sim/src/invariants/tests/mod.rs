@@ -90,6 +90,19 @@ async fn terms_is_violated_by_a_term_without_a_leader() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn terms_is_violated_by_a_term_that_begins_again_after_the_term_was_deleted() {
+    let history = History::converged().await;
+    let operator = history.env.server.connect();
+    history.env.journal().register_owner(operator.id(), Party::Operator);
+    history.commit(&operator, [delete(layout::leader()), delete(layout::term())]).await;
+    assert_eq!(history.violation(), None);
+    let term = create(layout::term(), Vec::new());
+    let leader = Op::Create { path: layout::leader(), data: Vec::new(), mode: CreateMode::Ephemeral };
+    history.commit(&history.leader, [term, set(layout::term(), Vec::new()), leader]).await;
+    assert_eq!(history.violation(), Some("terms"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn terms_is_violated_by_a_leader_without_a_new_term() {
     let history = History::converged().await;
     history.commit_as_leader([delete(layout::leader())]).await;

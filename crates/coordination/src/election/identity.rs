@@ -1,0 +1,75 @@
+//! Writes of `/tree-id`, by the leader only.
+
+use std::{sync::Arc, time::Duration};
+
+use tracing::{debug, info};
+
+use crate::{
+    cluster::{
+        layout,
+        record::{self, UnknownFields},
+        tree_id::{FoundTree, TreeId, TreeIdentity, TreeMemory, Verdict},
+    },
+    election::{FencedWriter, WriteError},
+    tree::{CreateMode, Op, ReadTree, Scope},
+};
+use stormkeeper_model::Term;
+
+/// Period of writing `/tree-id`: a copy of the tree that is older than this is recognised.
+const PERIOD: Duration = Duration::from_secs(60);
+
+/// Returns the operation that writes the identity of the tree in `term`. Only a nimbus that remembers
+/// no tree creates a new id. `None` if a newer build wrote the record: it stays.
+pub(super) fn write(found: &FoundTree, memory: &TreeMemory, term: Term) -> Option<Op> {
+    if found.is_newer {
+        return None;
+    }
+    let identity = found.identity.clone().unwrap_or_else(|| {
+        let remembered = memory.mark().map(|mark| mark.id);
+        TreeIdentity {
+            id: remembered.unwrap_or_else(TreeId::random),
+            term,
+            succeeds: Vec::new(),
+            unknown_fields: UnknownFields::new(),
+        }
+    });
+    let data = record::encode(&TreeIdentity { term, ..identity });
+    let path = layout::tree_id();
+    Some(match found.version {
+        Some(version) => Op::Set { path, data, version: Some(version) },
+        None => Op::Create { path, data, mode: CreateMode::Persistent },
+    })
+}
+
+/// Writes `/tree-id` once a minute in the term of `writer`, and puts it back at once if it was
+/// deleted or damaged. Ends when the term is over.
+pub async fn keep_tree_id(writer: FencedWriter, tree: Arc<dyn ReadTree>, memory: TreeMemory) {
+    let mut changes = tree.watch(&layout::tree_id(), Scope::Node);
+    let mut due = tokio::time::interval(PERIOD);
+    due.reset();
+    loop {
+        let is_due = tokio::select! {
+            biased;
+            // Cancel-safe: a tick that is not returned is still due, a change stays pending.
+            _tick = due.tick() => true,
+            _changes = changes.changed() => false,
+        };
+        let found = match FoundTree::read(&*tree).await {
+            Ok(found) => found,
+            Err(error) => {
+                debug!(%error, "could not read /tree-id; retrying in a minute");
+                continue;
+            }
+        };
+        let is_missing = found.identity.is_none();
+        if !(is_due || is_missing) || matches!(memory.compare(&found), Verdict::Foreign(_)) {
+            continue;
+        }
+        let Some(op) = write(&found, &memory, writer.term()) else { continue };
+        match writer.commit(vec![op]).await {
+            Ok(_) => {}
+            Err(WriteError::Deposed { .. }) => return,
+            Err(error) => info!(%error, "could not write /tree-id; retrying in a minute"),
+        }
+    }
+}
