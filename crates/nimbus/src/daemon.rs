@@ -210,18 +210,8 @@ fn assemble(
     let (missing, disk_problem) =
         start_replicator(&blobs, &me, Arc::clone(&clients.blobs), &observer, &options, &tasks);
 
-    let of_metrics = clients.metrics.map(|metrics| metrics.with_leader_of(&store));
-    let metrics = start_metrics((&me, &api), (&store, &observer, &clock), &options, of_metrics, &tasks);
-    let copy = CopyFile::of_dir(&options.local_dir);
-    let keeper = CopyKeeper {
-        file: copy.clone(),
-        memory: memory.clone(),
-        store: store.clone(),
-        observations: observer.observe(),
-        clock: clock.clone(),
-        metric_log: None,
-    };
-    tasks.start("tree copy", OnExit::StopOwner, keeper.run());
+    let metrics = start_metrics((&me, &api), (&store, &observer, &clock), &options, clients.metrics, &tasks);
+    let copy = start_tree_copy(&options, &memory, &store, &observer, &clock, &tasks);
     let (api_accepts, api_accepts_seen) = watch::channel(true);
     let (role, role_seen) = watch::channel(record::Role::Follower);
     let registration = registration(&options.host, &api, clock.now());
@@ -303,6 +293,28 @@ fn start_replicator(
     (missing, problem)
 }
 
+/// Starts to keep the copy of the tree. Returns its file.
+fn start_tree_copy(
+    options: &Options,
+    memory: &TreeMemory,
+    store: &Store,
+    observer: &Observer,
+    clock: &Clock,
+    tasks: &Tasks,
+) -> CopyFile {
+    let file = CopyFile::of_dir(&options.local_dir);
+    let keeper = CopyKeeper {
+        file: file.clone(),
+        memory: memory.clone(),
+        store: store.clone(),
+        observations: observer.observe(),
+        clock: clock.clone(),
+        metric_log: None,
+    };
+    tasks.start("tree copy", OnExit::StopOwner, keeper.run());
+    file
+}
+
 /// Starts the metrics service, unless this nimbus keeps no metrics.
 fn start_metrics(
     (me, api): (&NimbusId, &str),
@@ -321,6 +333,7 @@ fn start_metrics(
         observations: observer.observe(),
         store: store.clone(),
     };
+    let clients = clients.with_leader_of(&setup.store);
     Some(MetricsService::start(setup, metrics, clients, tasks))
 }
 

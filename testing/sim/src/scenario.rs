@@ -202,11 +202,7 @@ impl Scenario {
             E::Activate | E::Deactivate | E::Rebalance | E::Kill => self.change(event, cluster),
             E::Drain | E::Undrain => self.drain(event, cluster),
             E::BadLink => self.degrade_link(cluster),
-            E::Expiry => {
-                if let Some(connection) = self.any_connection(cluster) {
-                    connection.expire();
-                }
-            }
+            E::Expiry => self.any_connection(cluster).iter().for_each(|connection| connection.expire()),
             E::Disconnect | E::Frozen => {
                 let Some(connection) = self.any_connection(cluster) else { return };
                 let time = self.random_duration();
