@@ -141,6 +141,9 @@ fn lost_package_is_a_problem_of_its_topology_which_runs_on_and_can_be_killed() {
     assert_eq!(plan.findings, [Finding { topology: Some(id.clone()), problem }]);
     world.kill(&id, NOW);
     world.settle();
+    // The workers end, and with them their heartbeats.
+    world.send_heartbeats();
+    world.settle();
     assert!(!world.nodes.contains_key(&layout::storm(&id)));
 }
 
