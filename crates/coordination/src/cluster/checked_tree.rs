@@ -3,8 +3,8 @@
 //! Every daemon wraps its connection in a [`CheckedTree`] before it gives the connection to its
 //! parts. Until the layout and the identity are checked in the current session, the wrapper looks
 //! like a tree without a connection: no part of the daemon can read or write a tree of another
-//! layout, or another tree than its own ([`tree_id`](crate::cluster::tree_id)). The identity is
-//! checked again whenever `/tree-id` changes.
+//! layout, or another tree than its own ([`tree_id`]). The identity is checked again whenever
+//! `/tree-id` changes.
 
 use std::{
     sync::{
