@@ -57,7 +57,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let ingest = IngestClient::new(Store::new(Arc::clone(&tree) as _))
             .map_err(|error| Failure::internal(error.into()))?;
         let ingest = Some(Arc::new(ingest) as _);
-        let options = worker::Options { listen_on: config.workers_listen_on(), ..spec.into() };
+        let options = worker::Options {
+            listen_on: config.workers_listen_on(),
+            unfinished_bytes: config.unfinished_frame_bytes(),
+            ..spec.into()
+        };
         let ended = worker::run(options, Arc::clone(&tree) as _, ingest, Clock::new(), stop).await;
         tree.close().await;
         end_descendants().await;

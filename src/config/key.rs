@@ -400,6 +400,12 @@ pub const KEYS: &[Key] = &[
         "60",
         "How often a worker reports its metrics; also at the end of each minute.",
     ),
+    key(
+        "worker.unfinished.frames.max.bytes",
+        Kind::Bytes(32 << 20, 64 << 30),
+        "\"64MiB\"",
+        "The limit of the memory of a worker for tuples of other workers that have not arrived completely; one half is for frames above 256 KiB. Senders wait at the limit.",
+    ),
 ];
 
 /// Returns the key called `name`, if it is supported.

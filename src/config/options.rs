@@ -143,6 +143,11 @@ impl Config {
         self.hostname().parse().map_or(ListenOn::All, ListenOn::Preferred)
     }
 
+    /// Limit of the bytes of unfinished frames of a worker.
+    pub fn unfinished_frame_bytes(&self) -> usize {
+        self.narrow("worker.unfinished.frames.max.bytes")
+    }
+
     /// Options of a supervisor.
     pub fn supervisor_options(&self) -> supervisor::Options {
         let Value::Ports(ports) = self.value("supervisor.slots.ports") else { unfit("a list of ports") };

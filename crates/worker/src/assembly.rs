@@ -17,7 +17,9 @@ use super::{
     restarts::RestartBoard,
     settings::{ErrorThrottle, MetricSettings, TaskSettings},
     task::{self, Activity, Bolt, Emitter, Spout, TaskContext, TaskKind, Wiring},
-    transport::{Counters, Identity, Inboxes, Listener, OwnHost, Peers, TransportMetrics},
+    transport::{
+        Counters, FrameBudget, Identity, Inboxes, Listener, Membership, OwnHost, Peers, TransportMetrics,
+    },
 };
 use stormkeeper_coordination::cluster::{layout::Ephemeral, presence::Presence, store::Store};
 use stormkeeper_metric_shipping::ingest_client::IngestTransport;
@@ -166,6 +168,7 @@ pub(super) struct Worker {
     restarts: RestartBoard,
     oom: Arc<OomWatch>,
     peers: Peers,
+    members: Membership,
     wiring: watch::Sender<Arc<Wiring>>,
     worker_metrics: Option<WorkerMetrics>,
     activity: watch::Sender<Activity>,
@@ -223,7 +226,10 @@ impl Worker {
             Some(worker_metrics) => listener.with_master(worker_metrics.master()),
             None => listener,
         };
-        let listening = listener.reporting_to(problems).run(me, inboxes, transport_counters);
+        let members = Membership::of(&assignment);
+        let listener = listener.with_budget(FrameBudget::new(options.unfinished_bytes));
+        let listening =
+            listener.reporting_to(problems).open_to(members.clone()).run(me, inboxes, transport_counters);
         tasks.start("tuples from peers", OnExit::StopOwner, listening);
 
         let wiring = Wiring { topology: Arc::clone(&topology), table, local: local.clone() };
@@ -235,6 +241,7 @@ impl Worker {
             restarts: RestartBoard::start(&options, clock.clone(), &tasks),
             oom: watch_memory(&tasks),
             peers,
+            members,
             wiring: watch::Sender::new(Arc::new(wiring)),
             activity: watch::Sender::new(Activity::Inactive),
             runners: tasks.child(),
@@ -351,7 +358,11 @@ impl Worker {
             }
         };
         let (store, options) = (self.store.clone(), self.options.clone());
-        follow::follow(&store, &options, all_up, |records, readiness| self.apply(records, readiness)).await;
+        let members = self.members.clone();
+        follow::follow_for(&store, &options, all_up, Some(&members), |records, readiness| {
+            self.apply(records, readiness)
+        })
+        .await;
     }
 
     /// Applies changed metric settings to the worker and its connections.
@@ -365,6 +376,7 @@ impl Worker {
     fn apply(&mut self, records: &Records, readiness: Readiness) {
         self.update_metrics(&records.assignment, records.metrics.as_ref());
         self.peers.update(&records.assignment, &records.table);
+        self.members.update(&records.assignment);
         self.wiring.send_if_modified(|wiring| {
             let changed = wiring.table != records.table;
             if changed {

@@ -9,7 +9,7 @@ use std::{future::Future, time::Duration};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::Options;
+use crate::{Options, transport::Membership};
 use stormkeeper_coordination::{
     cluster::{
         layout,
@@ -126,6 +126,17 @@ pub async fn follow(
     store: &Store,
     options: &Options,
     ready: impl Future<Output = ()>,
+    apply: impl FnMut(&Records, Readiness),
+) {
+    follow_for(store, options, ready, None, apply).await;
+}
+
+/// As [`follow()`], and also reads the records again when an unknown worker asks `members`.
+pub(crate) async fn follow_for(
+    store: &Store,
+    options: &Options,
+    ready: impl Future<Output = ()>,
+    members: Option<&Membership>,
     mut apply: impl FnMut(&Records, Readiness),
 ) {
     let mut topology_record = store.tree().watch(&layout::storm(&options.spec.topology), Scope::Node);
@@ -143,6 +154,12 @@ pub async fn follow(
                 None => std::future::pending().await,
             }
         };
+        let asked = async {
+            match members {
+                Some(members) => members.read_again().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             // The only arm that does more than wake the loop comes first.
             biased;
@@ -151,6 +168,8 @@ pub async fn follow(
             _ = topology_record.changed() => {}
             _ = assignment.changed() => {}
             _ = review.tick() => {}
+            // An unknown worker connects: the assignment may be newer than the one that was read.
+            () = asked => {}
             () = due => {}
         }
         retry = match read(store, options).await {

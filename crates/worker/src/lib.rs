@@ -24,6 +24,7 @@ mod errors;
 pub mod follow;
 pub mod heartbeat;
 pub mod heartbeat_file;
+pub mod limits;
 pub mod log;
 mod metrics;
 pub mod multilang;

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::limits::UNFINISHED_BYTES;
 use stormkeeper_model::Port;
 use stormkeeper_runtime::{net::ListenOn, proc};
 use stormkeeper_topology_package::launch::LaunchSpec;
@@ -16,6 +17,8 @@ pub struct Options {
     pub metrics: MetricReports,
     /// Addresses on which the worker listens for tuples.
     pub listen_on: ListenOn,
+    /// Limit of the bytes of all unfinished frames of other workers.
+    pub unfinished_bytes: usize,
     /// Reads the resource usage of the worker and its components; a simulation replaces it.
     pub usage: fn() -> io::Result<proc::ProcessTree>,
 }
@@ -44,6 +47,7 @@ impl From<LaunchSpec> for Options {
             spec,
             metrics: MetricReports::default(),
             listen_on: ListenOn::default(),
+            unfinished_bytes: UNFINISHED_BYTES,
             usage: proc::of_own_tree,
         }
     }

@@ -4,8 +4,10 @@ mod bad_messages;
 mod counting;
 mod follow;
 mod idle;
+mod large_tuples;
 mod liveness;
 mod status;
+mod strangers;
 
 use std::{collections::BTreeMap, fs, net::TcpListener, path::Path, sync::Arc, time::Duration};
 

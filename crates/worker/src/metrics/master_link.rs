@@ -63,7 +63,7 @@ impl MasterLink for TcpMasterLink {
         let opened = timeout(CONNECT_DEADLINE, open_connection(me, to)).await;
         let stream = opened.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))?;
         tasks.start("metric reports to the topology master", OnExit::Ignore, async move {
-            let error = messages::run_connection(stream, end.0).await;
+            let error = messages::run_connection(stream, end.0, None).await;
             debug!(%error, "the connection to the topology master ended");
         });
         Ok(())

@@ -19,7 +19,10 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::transport::wire::{self, ReadError};
+use crate::transport::{
+    FrameBudget,
+    wire::{self, ReadError},
+};
 use stormkeeper_metric_shipping::spool::SpooledReport;
 use stormkeeper_metrics::{MetricId, MetricName};
 use stormkeeper_model::WorkerId;
@@ -81,8 +84,13 @@ pub(crate) fn pair() -> (Duplex<WorkerMessage, MasterReply>, Duplex<MasterReply,
     (Duplex { send: send_report, receive: replies }, Duplex { send: send_reply, receive: reports })
 }
 
-/// Forwards messages over a TCP connection after the handshake, until either side closes it.
-pub(crate) async fn run_connection<S, H>(stream: TcpStream, end: Duplex<H, S>) -> ReadError
+/// Forwards messages over a TCP connection after the handshake, until either side closes it. With a
+/// `budget`, the peer's frames are limited by it.
+pub(crate) async fn run_connection<S, H>(
+    stream: TcpStream,
+    end: Duplex<H, S>,
+    budget: Option<FrameBudget>,
+) -> ReadError
 where
     S: Serialize + Send + Sync,
     H: for<'de> Deserialize<'de> + Send,
@@ -91,7 +99,7 @@ where
     let (reader, writer) = stream.into_split();
     tokio::select! {
         // The connection ends with either direction: an incomplete frame is lost with it.
-        error = read_all::<H>(reader, send) => error,
+        error = read_all::<H>(reader, send, budget) => error,
         error = write_all::<S>(writer, receive) => ReadError::Io(error),
     }
 }
@@ -99,10 +107,15 @@ where
 async fn read_all<H: for<'de> Deserialize<'de>>(
     mut reader: impl AsyncRead + Unpin,
     received: mpsc::Sender<H>,
+    budget: Option<FrameBudget>,
 ) -> ReadError {
     let mut content = Vec::new();
     loop {
-        if let Err(error) = wire::read_frame(&mut reader, FRAME_BYTES_MAX, &mut content).await {
+        let read = match &budget {
+            Some(budget) => budget.read_frame(&mut reader, FRAME_BYTES_MAX, &mut content).await,
+            None => wire::read_frame(&mut reader, FRAME_BYTES_MAX, &mut content).await,
+        };
+        if let Err(error) = read {
             return error;
         }
         let message = match wire::read_message(&content) {

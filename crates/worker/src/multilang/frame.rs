@@ -3,9 +3,7 @@
 use bytes::{BufMut as _, BytesMut};
 use serde::Serialize;
 
-/// Longest accepted message of a child: the most that the transport can send to another worker
-/// in one frame. A child that never ends its message must not fill memory.
-pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
+use crate::limits::MESSAGE_BYTES_MAX;
 
 /// Bytes of an invalid message that an error shows: enough to recognise it in a log line.
 const SHOWN_BYTES: usize = 200;
@@ -52,7 +50,7 @@ pub struct Decoder {
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self::new(MAX_MESSAGE_BYTES)
+        Self::new(MESSAGE_BYTES_MAX)
     }
 }
 

@@ -7,9 +7,10 @@ use tracing::warn;
 
 use crate::{
     counters::TaskCounters,
+    limits::TUPLE_BYTES_MAX,
     metrics::TaskMetrics,
     multilang::message::Emit,
-    transport::{Outbox, Sent},
+    transport::{Outbox, Sent, excess},
 };
 use stormkeeper_model::{
     ComponentId, StreamId, TaskId,
@@ -35,6 +36,18 @@ impl Wiring {
     fn router(&self, component: &ComponentId, task: TaskId) -> Result<Router, grouping::Error> {
         Router::new(&self.topology, &self.table, component, task, &self.local)
     }
+}
+
+/// Reason for which a tuple is sent to nobody.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EmitError {
+    #[error(transparent)]
+    Route(#[from] grouping::Error),
+    #[error(
+        "the values of a tuple for stream {stream:?} take {bytes} bytes, and no worker can be sent more than \
+         {TUPLE_BYTES_MAX}; emit smaller values, or put them in a store and emit where they are"
+    )]
+    TooLarge { stream: StreamId, bytes: usize },
 }
 
 /// Routes, sends and counts the emits of one task.
@@ -74,7 +87,8 @@ impl Emitter {
     /// the receivers.
     ///
     /// # Errors
-    /// The errors of [`Router::route`]; nothing is sent in this case.
+    /// The errors of [`Router::route`], and [`EmitError::TooLarge`], whichever worker the receivers run
+    /// in; nothing is sent and counted in this case.
     ///
     /// # Cancellation safety
     /// A call that is dropped has sent the tuple to none, some or all of its receivers.
@@ -82,10 +96,13 @@ impl Emitter {
         &mut self,
         emit: Emit,
         metrics: &mut TaskMetrics,
-    ) -> Result<&[TaskId], grouping::Error> {
+    ) -> Result<&[TaskId], EmitError> {
         self.refresh_router();
         let stream = emit.stream.as_ref().unwrap_or(&self.default_stream);
         self.router.route(stream, &emit.values, emit.direct, &mut self.receivers)?;
+        if let Some(bytes) = excess(&emit.values, TUPLE_BYTES_MAX) {
+            return Err(EmitError::TooLarge { stream: stream.clone(), bytes });
+        }
         self.counters.emitted.add(1);
         let measured = metrics.emitted(stream);
         let begun = metrics.now(&self.clock);

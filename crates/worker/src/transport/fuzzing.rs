@@ -7,7 +7,7 @@ use stormkeeper_model::TaskId;
 use stormkeeper_stream::Tuple;
 
 /// Limit of tuples in a batch.
-pub const MAX_BATCH_TUPLES: usize = wire::MAX_BATCH_TUPLES;
+pub const MAX_BATCH_TUPLES: usize = crate::limits::BATCH_TUPLES_MAX;
 
 /// Reads a batch. Also returns the tuples if the batch is rejected: there must be none.
 pub fn read_batch(content: &[u8]) -> (Vec<(TaskId, Tuple)>, Result<(), String>) {
@@ -21,7 +21,7 @@ pub fn read_batch(content: &[u8]) -> (Vec<(TaskId, Tuple)>, Result<(), String>) 
 pub fn write_batches(tuples: Vec<(TaskId, Tuple)>) -> Vec<Vec<u8>> {
     let mut rest: Vec<Addressed> =
         tuples.into_iter().map(|(task, tuple)| Addressed { task, tuple }).collect();
-    let (mut contents, mut frame) = (Vec::new(), BatchFrame::default());
+    let (mut contents, mut frame) = (Vec::new(), BatchFrame::numbered());
     while !rest.is_empty() {
         frame.fill(&mut rest, None);
         contents.extend(frame.bytes().get(size_of::<u32>()..).map(<[u8]>::to_vec));

@@ -16,19 +16,22 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Counters, Identity, Inboxes,
+    Counters, FrameBudget, Identity, Inboxes, Membership,
     counters::add,
     outbox::{Sent, offer},
     peer::{SOCKET_BUFFER_BYTES, tune},
-    wire::{
-        self, Addressed, Hello, HelloReply, MAGIC, MAX_FRAME_BYTES, MAX_HANDSHAKE_BYTES, ReadError, VERSION,
-    },
+    replay::ReplayGuard,
+    wire::{self, Addressed, Hello, HelloReply, MAGIC, MAX_HANDSHAKE_BYTES, Marks, ReadError, VERSION},
 };
 use crate::metrics::{
     messages::{self, Duplex, MasterReply, WorkerMessage},
     reporter::MasterLocation,
 };
-use crate::report::Problems;
+use crate::{
+    limits::{FRAME_BYTES_MAX, UNFINISHED_BYTES},
+    report::Problems,
+};
+use stormkeeper_model::Slot;
 use stormkeeper_runtime::{
     net::{self, ListenOn},
     tasks::{OnExit, Tasks},
@@ -62,6 +65,9 @@ pub struct Listener {
     // Location of the topology master that metric reports are for; `None` if metrics are disabled.
     master: Option<watch::Receiver<MasterLocation>>,
     problems: Problems,
+    // Workers whose connections are accepted; `None` accepts all.
+    members: Option<Membership>,
+    budget: FrameBudget,
 }
 
 /// Reason for which the listener closes a connection.
@@ -77,6 +83,10 @@ enum Refusal {
     Rejected(String),
     #[error("cannot read a frame")]
     Frame(#[source] ReadError),
+    #[error("frame {0} of the peer was received before")]
+    Replayed(u64),
+    #[error("a frame has no number, and frames before it had one")]
+    Unnumbered,
     #[error("a frame is not a batch of tuples")]
     Batch(#[source] rmp_serde::decode::Error),
 }
@@ -89,7 +99,13 @@ impl Listener {
     pub fn bind(listen_on: ListenOn, port: u16) -> io::Result<Self> {
         // Accepted connections inherit the size of the buffer.
         let socket = listen_on.bind(port, |socket| socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES))?;
-        Ok(Self { socket: socket.listen(BACKLOG)?, master: None, problems: Problems::default() })
+        Ok(Self {
+            socket: socket.listen(BACKLOG)?,
+            master: None,
+            problems: Problems::default(),
+            members: None,
+            budget: FrameBudget::new(UNFINISHED_BYTES),
+        })
     }
 
     /// Also accepts metric reports while the topology master is in this process.
@@ -100,6 +116,16 @@ impl Listener {
     /// Reports it as a problem if no connection can be accepted.
     pub(crate) fn reporting_to(self, problems: Problems) -> Self {
         Self { problems, ..self }
+    }
+
+    /// Accepts connections of `members` only.
+    pub(crate) fn open_to(self, members: Membership) -> Self {
+        Self { members: Some(members), ..self }
+    }
+
+    /// Limits the bytes of unfinished frames.
+    pub(crate) fn with_budget(self, budget: FrameBudget) -> Self {
+        Self { budget, ..self }
     }
 
     /// Returns the listening address; if port 0 was requested, it contains the assigned port.
@@ -122,6 +148,7 @@ impl Listener {
     pub async fn run(self, me: Identity, inboxes: Inboxes, counters: Arc<Counters>) {
         let connections = Tasks::default();
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let replays = Arc::<ReplayGuard>::default();
         let (problems, mut is_failing) = (self.problems.clone(), false);
         loop {
             let accepted = tokio::select! {
@@ -161,8 +188,11 @@ impl Listener {
                 continue;
             };
             let (me, inboxes, counters) = (me.clone(), inboxes.clone(), counters.clone());
-            let master = self.master.clone();
-            let connection = Connection { from, me, inboxes, counters, master, _permit: permit };
+            let (master, members) = (self.master.clone(), self.members.clone());
+            let (budget, replays) = (self.budget.clone(), Arc::clone(&replays));
+            let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+            let connection =
+                Connection { from, me, inboxes, counters, master, members, budget, replays, _permit: permit };
             connections.start("tuples from a peer", OnExit::Ignore, connection.run(stream));
         }
     }
@@ -182,6 +212,9 @@ struct Connection {
     inboxes: Inboxes,
     counters: Arc<Counters>,
     master: Option<watch::Receiver<MasterLocation>>,
+    members: Option<Membership>,
+    budget: FrameBudget,
+    replays: Arc<ReplayGuard>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -193,17 +226,22 @@ impl Connection {
         };
         let (count, refusal) = match handshake {
             Ok(Purpose::Tuples) => (&self.counters.refused_frames, self.receive(stream).await),
-            Ok(Purpose::MetricReports(end)) => {
-                (&self.counters.refused_frames, Refusal::Frame(messages::run_connection(stream, end).await))
-            }
+            Ok(Purpose::MetricReports(end)) => (
+                &self.counters.refused_frames,
+                Refusal::Frame(messages::run_connection(stream, end, Some(self.budget.clone())).await),
+            ),
             Err(refusal) => (&self.counters.refused_connections, refusal),
         };
         let from = self.from;
         let error = &refusal as &(dyn std::error::Error + 'static);
         match &refusal {
             // The normal end of a connection: the peer stopped, or its host did.
-            Refusal::Frame(ReadError::Io(_)) => info!(%from, error, "the connection of a peer ended"),
-            Refusal::Frame(ReadError::Oversized { .. })
+            Refusal::Frame(ReadError::Io(_) | ReadError::Idle) => {
+                info!(%from, error, "the connection of a peer ended")
+            }
+            Refusal::Frame(ReadError::Oversized { .. } | ReadError::Slow { .. })
+            | Refusal::Replayed(_)
+            | Refusal::Unnumbered
             | Refusal::UnknownProtocol
             | Refusal::HandshakeTimeout
             | Refusal::Handshake(_)
@@ -232,8 +270,11 @@ impl Connection {
             let mut content = Vec::new();
             wire::read_frame(stream, MAX_HANDSHAKE_BYTES, &mut content).await.map_err(Refusal::Frame)?;
             let hello: Hello = wire::read_message(&content).map_err(Refusal::Handshake)?;
-            self.check_hello(&hello)
-                .and_then(|()| if is_report { self.connect_to_master() } else { Ok(Purpose::Tuples) })
+            let checked = match self.check_hello(&hello) {
+                Ok(()) => self.check_member(&hello.from).await,
+                refused => refused,
+            };
+            checked.and_then(|()| if is_report { self.connect_to_master() } else { Ok(Purpose::Tuples) })
         } else {
             Err(format!("unsupported protocol version {version}; this worker speaks version {ours}"))
         };
@@ -277,12 +318,20 @@ impl Connection {
         Ok(())
     }
 
+    async fn check_member(&self, from: &Slot) -> Result<(), String> {
+        let Some(members) = &self.members else { return Ok(()) };
+        match members.contains(from).await {
+            true => Ok(()),
+            false => Err(format!("the worker at {from} is not in the assignment of {}", self.me.topology)),
+        }
+    }
+
     /// Puts tuples in inboxes until the connection ends.
     async fn receive(&self, stream: TcpStream) -> Refusal {
         let mut reader = BufReader::with_capacity(READ_BUFFER_BYTES, stream);
-        let (mut content, mut batch) = (Vec::new(), Vec::new());
+        let (mut content, mut batch, mut is_numbered) = (Vec::new(), Vec::new(), false);
         loop {
-            if let Err(error) = wire::read_frame(&mut reader, MAX_FRAME_BYTES, &mut content).await {
+            if let Err(error) = self.budget.read_frame(&mut reader, FRAME_BYTES_MAX, &mut content).await {
                 return Refusal::Frame(error);
             }
             let transport_metrics = self
@@ -290,10 +339,19 @@ impl Connection {
                 .transport_metrics
                 .as_ref()
                 .map(|transport_metrics| (transport_metrics, transport_metrics.now()));
-            let stamp = match wire::read_batch(&content, &mut batch) {
-                Ok(stamp) => stamp,
+            let Marks { stamp, sequence } = match wire::read_batch(&content, &mut batch) {
+                Ok(marks) => marks,
                 Err(error) => return Refusal::Batch(error),
             };
+            match sequence {
+                Some(sequence) if !self.replays.accept(sequence) => {
+                    return Refusal::Replayed(sequence.number);
+                }
+                Some(_) => is_numbered = true,
+                // The sender is of an older release, unless it has numbered a frame before.
+                None if is_numbered => return Refusal::Unnumbered,
+                None => {}
+            }
             let emitted = transport_metrics.and_then(|(transport_metrics, begun)| {
                 transport_metrics.received(content.len(), begun, stamp)
             });

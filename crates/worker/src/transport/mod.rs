@@ -27,23 +27,33 @@
 //!   not read when the connection broke; tuples queued for a peer that leaves the
 //!   assignment; tuples sent to a worker that does not run their task. A frame whose last byte
 //!   was not handed to the kernel is sent again on the next connection: the receiver uses no
-//!   part of an incomplete frame, so no tuple arrives twice. All losses but those in the kernel
-//!   are counted in [`Counters`].
+//!   part of an incomplete frame, so no tuple arrives twice; a frame that does arrive twice is
+//!   rejected by its number. All losses but those in the kernel are counted in [`Counters`].
+//! - The port has no authentication. Connections are accepted from workers of the assignment only
+//!   (`Membership`), unfinished frames hold a bounded number of bytes for a bounded time
+//!   (`FrameBudget`), and idle connections end: by the sender first, so that no frame is lost.
 
 mod counters;
+mod frame_budget;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod listener;
+mod membership;
 mod metrics;
 mod outbox;
 mod peer;
+mod replay;
+mod size;
 pub(crate) mod wire;
 
 pub use counters::{Counters, Counts};
+pub(crate) use frame_budget::FrameBudget;
 pub use listener::Listener;
+pub(crate) use membership::Membership;
 pub(crate) use metrics::{ConnectionMetricSet, TransportMetrics};
 pub(crate) use outbox::OwnHost;
 pub use outbox::{Inboxes, Outbox, Peers, Sent};
+pub(crate) use size::excess;
 
 use stormkeeper_model::{Slot, TopologyId};
 
@@ -54,7 +64,7 @@ pub const INBOX_TUPLES: usize = 1024;
 /// Capacity in tuples of the queue for one component at one peer, not counting the tuples taken
 /// for the current frame (at most half as many more): two full frames keep the connection busy. A
 /// worker has one such queue for each component of each other worker that its tasks emit to.
-pub const PEER_QUEUE_TUPLES: usize = 2 * wire::MAX_BATCH_TUPLES;
+pub const PEER_QUEUE_TUPLES: usize = 2 * crate::limits::BATCH_TUPLES_MAX;
 
 /// Identity of a worker in a handshake. A connection names the worker that it is meant for, and
 /// every other worker refuses it.

@@ -20,12 +20,12 @@ use super::{
     counters::add,
     metrics::ConnectionMetrics,
     outbox::OwnHost,
-    wire::{
-        self, Addressed, BatchFrame, Hello, HelloReply, MAGIC, MAX_BATCH_TUPLES, MAX_HANDSHAKE_BYTES,
-        ReadError, VERSION,
-    },
+    wire::{self, Addressed, BatchFrame, Hello, HelloReply, MAGIC, MAX_HANDSHAKE_BYTES, ReadError, VERSION},
 };
-use crate::report::Problems;
+use crate::{
+    limits::{BATCH_TUPLES_MAX, FRAME_BYTES_MAX, SENDER_IDLE_MAX},
+    report::Problems,
+};
 use stormkeeper_model::{
     ComponentId, Slot,
     backoff::{Backoff, Delays},
@@ -134,7 +134,7 @@ impl Queue {
     /// A dropped call loses nothing.
     async fn fill_frame(&mut self) -> bool {
         while self.frame.n_tuples() == 0 {
-            if self.batch.is_empty() && self.queued.recv_many(&mut self.batch, MAX_BATCH_TUPLES).await == 0 {
+            if self.batch.is_empty() && self.queued.recv_many(&mut self.batch, BATCH_TUPLES_MAX).await == 0 {
                 return false;
             }
             let clock = self
@@ -144,7 +144,7 @@ impl Queue {
                 .map(|transport_metrics| transport_metrics.metrics.clock());
             let n_oversized = self.frame.fill(&mut self.batch, clock) as u64;
             if let Some(so_far) = add(&self.counters.oversized, n_oversized) {
-                warn!(so_far, limit = wire::MAX_FRAME_BYTES, "dropped a tuple that is too large to be sent");
+                warn!(so_far, limit = FRAME_BYTES_MAX, "dropped a tuple that is too large to be sent");
             }
         }
         true
@@ -163,6 +163,14 @@ impl Drop for Queue {
             info!(n_left, so_far, "dropped the tuples that were still queued for a peer");
         }
     }
+}
+
+/// Reason for which a sender closes its connection.
+enum Done {
+    /// All senders of the queue are gone.
+    NoMoreTuples,
+    /// Nothing was sent for a while.
+    Idle,
 }
 
 /// Sends the queue of a component over a connection of its own. Connects when there is something
@@ -187,7 +195,7 @@ impl Sender {
         counters: Arc<Counters>,
     ) -> Self {
         let backoff = RECONNECT.backoff();
-        let queue = Queue { queued, metrics, batch: Vec::new(), frame: BatchFrame::default(), counters };
+        let queue = Queue { queued, metrics, batch: Vec::new(), frame: BatchFrame::numbered(), counters };
         let problems = Problems::default();
         Self { me, address, route, problems, component, queue, backoff }
     }
@@ -216,7 +224,11 @@ impl Sender {
                     (was_connected, n_failures) = (true, 0);
                     self.backoff.reset();
                     match self.send_all(stream).await {
-                        Ok(()) => return,
+                        Ok(Done::NoMoreTuples) => return,
+                        Ok(Done::Idle) => {
+                            was_connected = false;
+                            continue;
+                        }
                         Err(error) => {
                             info!(peer = %self.address, component = %self.component, %error, "the connection to a peer broke; reconnecting");
                         }
@@ -288,8 +300,9 @@ impl Sender {
         Err(last.or(unresolved).unwrap_or_else(nowhere))
     }
 
-    /// Sends the queued tuples until there will be no more, or the connection breaks.
-    async fn send_all(&mut self, stream: TcpStream) -> io::Result<()> {
+    /// Sends the queued tuples until there will be no more, there were none for a while, or the
+    /// connection breaks.
+    async fn send_all(&mut self, stream: TcpStream) -> io::Result<Done> {
         let (mut reader, mut writer) = stream.into_split();
         loop {
             tokio::select! {
@@ -300,9 +313,11 @@ impl Sender {
                 // Cancel-safe: see `fill_frame`.
                 more = self.queue.fill_frame() => {
                     if !more {
-                        return Ok(());
+                        return Ok(Done::NoMoreTuples);
                     }
                 }
+                // Cancel-safe: nothing was taken from the queue.
+                () = tokio::time::sleep(SENDER_IDLE_MAX) => return Ok(Done::Idle),
             }
             let transport_metrics = self
                 .queue

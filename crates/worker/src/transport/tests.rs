@@ -1,3 +1,4 @@
+mod intake;
 mod reach;
 
 use std::{
@@ -71,7 +72,15 @@ impl Worker {
     }
 
     fn start_at(port: u16, me: impl Fn(u16) -> Identity) -> Self {
-        let listener = Listener::bind(LOOPBACK, port).expect("a free port");
+        Self::start_with(port, me, |listener| listener)
+    }
+
+    fn start_with(
+        port: u16,
+        me: impl Fn(u16) -> Identity,
+        configure: impl FnOnce(Listener) -> Listener,
+    ) -> Self {
+        let listener = configure(Listener::bind(LOOPBACK, port).expect("a free port"));
         let me = me(listener.local_addr().expect("bound").port());
         let (inboxes, mut receivers) = Inboxes::new([TaskId(7)]);
         let counters = Arc::new(Counters::default());
@@ -204,7 +213,7 @@ async fn slow_receiver_blocks_its_sender() {
     let mut outbox = emitter.peers.outbox();
     // Large enough that the kernel's buffers hold few of them.
     let large = |n: i64| Tuple::new(tuple(n).origin().clone(), vec![n.into(), "x".repeat(100_000).into()]);
-    let most = INBOX_TUPLES + PEER_QUEUE_TUPLES + 2 * wire::MAX_BATCH_TUPLES;
+    let most = INBOX_TUPLES + PEER_QUEUE_TUPLES + 2 * crate::limits::BATCH_TUPLES_MAX;
     let mut n_sent = 0;
     let stopped = async {
         loop {

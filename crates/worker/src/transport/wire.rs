@@ -13,6 +13,10 @@
 //! which the oldest tuple of the batch was emitted, and the time at which the frame was created. A
 //! receiver that does not know stamps treats a stamp as an ordinary origin.
 //!
+//! The origin before the stamp, or the last one, may be the sequence of the frame, in the same way: its
+//! component is `__sequence`, and its stream `sender-number`. A frame that was received before is
+//! rejected.
+//!
 //! Numbers are big-endian. A batch contains each name once, and the values of a tuple once for
 //! all receiving tasks of the worker.
 
@@ -28,6 +32,8 @@ use serde::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
+use super::replay::Sequence;
+use crate::limits::{BATCH_TUPLES_MAX, FRAME_BYTES_MAX, FRAME_DEPTH_MAX, IDLE_CONNECTION_MAX};
 use stormkeeper_metrics::messagepack;
 use stormkeeper_model::{
     ComponentId, Slot, StreamId, TaskId, TopologyId,
@@ -41,23 +47,12 @@ pub(super) const MAGIC: [u8; 4] = *b"SKTP";
 /// Version of the protocol after the magic number.
 pub(super) const VERSION: u16 = 1;
 
-/// Longest frame: a greater length comes from a faulty or foreign sender, and must not make the
-/// receiver reserve memory.
-pub(super) const MAX_FRAME_BYTES: usize = 16 << 20;
-
 /// Longest handshake: ids have at most 200 bytes each.
 pub(crate) const MAX_HANDSHAKE_BYTES: usize = 4 << 10;
-
-/// Limit of tuples in a frame. With so many tuples the cost of the frame itself is negligible.
-pub(super) const MAX_BATCH_TUPLES: usize = 1024;
 
 /// Length at which a frame is closed and sent: larger writes do not increase throughput, and cost
 /// latency and memory.
 const FULL_FRAME_BYTES: usize = 128 << 10;
-
-/// Limit of nesting of values; JSON ends at 128, and a batch adds a few levels. Decoding is
-/// recursive, so the limit bounds the stack.
-const MAX_DEPTH: usize = 160;
 
 /// A tuple and its receiving task.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,6 +87,10 @@ pub(crate) enum ReadError {
     Io(#[source] io::Error),
     #[error("a frame of {length} bytes exceeds the limit of {limit} bytes")]
     Oversized { length: usize, limit: usize },
+    #[error("nothing arrived for {IDLE_CONNECTION_MAX:?}")]
+    Idle,
+    #[error("a frame{} was not complete in time", .length.map(|length| format!(" of {length} bytes")).unwrap_or_default())]
+    Slow { length: Option<usize> },
 }
 
 /// Reads the content of the next frame into `content`.
@@ -106,6 +105,17 @@ pub(crate) async fn read_frame(
     if length > limit {
         return Err(ReadError::Oversized { length, limit });
     }
+    read_content(reader, length, content).await
+}
+
+/// Reads the content of a frame of `length` bytes into `content`.
+///
+/// Not cancel-safe: as [`read_frame`].
+pub(super) async fn read_content(
+    reader: &mut (impl AsyncRead + Unpin),
+    length: usize,
+    content: &mut Vec<u8>,
+) -> Result<(), ReadError> {
     content.clear();
     // The buffer grows with the received bytes, not with the announced length.
     let read = reader.take(length as u64).read_to_end(content).await.map_err(ReadError::Io)?;
@@ -141,9 +151,17 @@ pub(super) struct BatchFrame {
     entries: Vec<u8>,
     n_tuples: usize,
     oldest: Option<Monotonic>,
+    // The sequence of the last frame, of a sender that numbers its frames.
+    sequence: Option<Sequence>,
 }
 
 impl BatchFrame {
+    /// Frames of a sender that numbers them.
+    pub(super) fn numbered() -> Self {
+        let sequence = Sequence { sender: fastrand::u64(..), number: 0 };
+        Self { sequence: Some(sequence), ..Self::default() }
+    }
+
     /// Returns the bytes to send; empty if the frame has no tuple.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -164,12 +182,13 @@ impl BatchFrame {
     /// Returns the number of tuples that were taken and left out because each is too large.
     /// With a `clock`, the frame is stamped.
     pub(super) fn fill(&mut self, batch: &mut Vec<Addressed>, clock: Option<&Clock>) -> usize {
-        self.fill_to(batch, clock, MAX_FRAME_BYTES)
+        self.fill_to(batch, clock, FRAME_BYTES_MAX)
     }
 
     fn fill_to(&mut self, batch: &mut Vec<Addressed>, clock: Option<&Clock>, limit: usize) -> usize {
-        // Reserves room for the stamp, which is written last.
-        let limit = limit - clock.map_or(0, |_| STAMP_BYTES_MAX.min(limit / 2));
+        // Reserves room for sequence and stamp, which are written last.
+        let n_marks = usize::from(clock.is_some()) + usize::from(self.sequence.is_some());
+        let limit = limit - (n_marks * MARK_BYTES_MAX).min(limit / 2);
         self.clear();
         self.oldest = None;
         self.entries.clear();
@@ -202,6 +221,10 @@ impl BatchFrame {
         }
         batch.drain(..taken);
         if n_entries > 0 {
+            if let Some(sequence) = &mut self.sequence {
+                sequence.number += 1;
+                sequence.write_to(&mut origins);
+            }
             if let Some(clock) = clock {
                 Stamp::of(self.oldest, clock).write_to(&mut origins);
             }
@@ -277,8 +300,42 @@ pub(super) struct Stamp {
 /// Component of a stamp's origin.
 const STAMP: &str = "__stamp";
 
-/// Longest stamp: its component, two numbers of twenty digits, and markers.
-const STAMP_BYTES_MAX: usize = 64;
+/// Component of a sequence's origin.
+const SEQUENCE: &str = "__sequence";
+
+/// Longest stamp or sequence: its component, two numbers of twenty digits, and markers.
+const MARK_BYTES_MAX: usize = 64;
+
+/// What a batch contains beside its tuples.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Marks {
+    pub(super) stamp: Option<Stamp>,
+    pub(super) sequence: Option<Sequence>,
+}
+
+impl Marks {
+    fn of(origins: &[Arc<Origin>]) -> Self {
+        let Some((last, before)) = origins.split_last() else { return Self::default() };
+        let stamp = Stamp::of_origin(last);
+        let numbered = if stamp.is_some() { before.last() } else { Some(last) };
+        Self { stamp, sequence: numbered.and_then(|origin| Sequence::of_origin(origin)) }
+    }
+}
+
+impl Sequence {
+    fn write_to(self, origins: &mut Origins) {
+        write_to(&mut origins.bytes, &(TaskId(0), SEQUENCE, format!("{}-{}", self.sender, self.number)));
+        origins.n += 1;
+    }
+
+    fn of_origin(origin: &Origin) -> Option<Self> {
+        if origin.component.as_str() != SEQUENCE {
+            return None;
+        }
+        let (sender, number) = origin.stream.as_str().split_once('-')?;
+        Some(Self { sender: sender.parse().ok()?, number: number.parse().ok()? })
+    }
+}
 
 impl Stamp {
     fn of(oldest: Option<Monotonic>, clock: &Clock) -> Self {
@@ -317,14 +374,14 @@ impl Serialize for Receivers<'_> {
 ///
 /// # Errors
 /// Decoding error if `content` is not exactly one batch; `out` is then empty.
-pub(super) fn read_batch(content: &[u8], out: &mut Vec<Addressed>) -> Result<Option<Stamp>, DecodeError> {
+pub(super) fn read_batch(content: &[u8], out: &mut Vec<Addressed>) -> Result<Marks, DecodeError> {
     let mut reader = rmp_serde::Deserializer::from_read_ref(content);
-    reader.set_max_depth(MAX_DEPTH);
+    reader.set_max_depth(FRAME_DEPTH_MAX);
     out.clear();
-    let read = Batch { out: &mut *out }.deserialize(&mut reader).and_then(|stamp| {
+    let read = Batch { out: &mut *out }.deserialize(&mut reader).and_then(|marks| {
         match IgnoredAny::deserialize(&mut reader) {
             Err(DecodeError::InvalidMarkerRead(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Ok(stamp)
+                Ok(marks)
             }
             Ok(IgnoredAny) | Err(_) => Err(DecodeError::custom("bytes follow the batch")),
         }
@@ -346,21 +403,21 @@ struct Batch<'a> {
 }
 
 impl<'de> DeserializeSeed<'de> for Batch<'_> {
-    type Value = Option<Stamp>;
+    type Value = Marks;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<Stamp>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Marks, D::Error> {
         deserializer.deserialize_tuple(2, self)
     }
 }
 
 impl<'de> Visitor<'de> for Batch<'_> {
-    type Value = Option<Stamp>;
+    type Value = Marks;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a batch: origins and entries")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Option<Stamp>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Marks, A::Error> {
         let origins: Vec<(TaskId, ComponentId, StreamId)> =
             seq.next_element()?.ok_or_else(|| A::Error::invalid_length(0, &self))?;
         let origins: Vec<Arc<Origin>> = origins
@@ -369,7 +426,7 @@ impl<'de> Visitor<'de> for Batch<'_> {
             .collect();
         seq.next_element_seed(Entries { origins: &origins, out: self.out })?
             .ok_or_else(|| A::Error::custom("a batch without entries"))?;
-        Ok(origins.last().and_then(|origin| Stamp::of_origin(origin)))
+        Ok(Marks::of(&origins))
     }
 }
 
@@ -454,7 +511,7 @@ impl<'de> Visitor<'de> for Tasks<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         while let Some(task) = seq.next_element()? {
-            if self.out.len() == MAX_BATCH_TUPLES {
+            if self.out.len() == BATCH_TUPLES_MAX {
                 return Err(A::Error::custom("more tuples than a batch may hold"));
             }
             self.out.push(Addressed { task, tuple: self.tuple.clone() });

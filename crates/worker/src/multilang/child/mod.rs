@@ -44,15 +44,12 @@ use super::{
     frame::{self, Decoder, Part},
     message::{ComponentNotice, FromChild, Parsed, Refused},
 };
+use crate::limits::UNREAD_BYTES_MAX;
 use stormkeeper_model::{ComponentId, TaskId};
 use stormkeeper_runtime::{
     descendants::OwnChild,
     tasks::{OnExit, Tasks},
 };
-
-/// Limit of bytes queued for a child. A child that leaves more unread does not read its stdin
-/// and is killed, so that the queue cannot fill memory.
-const MAX_UNREAD_BYTES: usize = 64 << 20;
 
 /// Time limit for reaping a killed process before it is left to the system: after SIGKILL, a
 /// process only waits for a disk or a network file system that hangs.
@@ -111,7 +108,7 @@ pub enum Error {
     #[error("cannot read stdout: {0}")]
     Read(io::Error),
     /// The child does not read its stdin.
-    #[error("stdin is not read: more than {MAX_UNREAD_BYTES} bytes are queued")]
+    #[error("stdin is not read: more than {UNREAD_BYTES_MAX} bytes are queued")]
     InputUnread,
     /// The child's output is not a sequence of messages.
     #[error(transparent)]
@@ -259,7 +256,7 @@ impl Child {
     /// # Cancellation safety
     /// Safe: bytes are either written or read and accounted for, or neither.
     pub async fn exchange(&mut self) -> Result<(), Error> {
-        if self.unsent.len() > MAX_UNREAD_BYTES {
+        if self.unsent.len() > UNREAD_BYTES_MAX {
             return Err(Error::InputUnread);
         }
         let (stdin, unsent, exited) = (&mut self.stdin, &mut self.unsent, self.exited);

@@ -52,7 +52,7 @@ proptest! {
                 tasks.into_iter().map(move |task| to(task, &tuple)).collect::<Vec<_>>()
             })
             .collect();
-        let (frames, n_oversized) = round_trip(batch.clone(), MAX_FRAME_BYTES);
+        let (frames, n_oversized) = round_trip(batch.clone(), FRAME_BYTES_MAX);
         prop_assert_eq!(n_oversized, 0);
         prop_assert_eq!(frames.concat(), batch);
     }
@@ -97,17 +97,35 @@ fn stamp_is_sent_with_a_batch_and_belongs_to_no_tuple() {
     let mut frame = BatchFrame::default();
     frame.fill(&mut vec![to(4, &tuple)], Some(&clock));
     let mut read = Vec::new();
-    let stamp = read_batch(content(&frame), &mut read).expect("a batch");
+    let marks = read_batch(content(&frame), &mut read).expect("a batch");
     let (emitted, sent) = (Some(Duration::from_millis(5_000)), Duration::from_millis(5_020));
-    assert_eq!(stamp, Some(Stamp { emitted, sent }));
+    assert_eq!(marks, Marks { stamp: Some(Stamp { emitted, sent }), sequence: None });
     assert_eq!(read, [to(4, &tuple)]);
+}
+
+#[test]
+fn frames_of_a_sender_are_numbered_with_and_without_a_stamp() {
+    let clock = Clock::manual(stormkeeper_model::Timestamp::from_millis(5_000));
+    let tuple = Tuple::new(origin(1, "default"), vec![Value::Int(7)]);
+    let (mut frame, mut senders) = (BatchFrame::numbered(), Vec::new());
+    for (number, clock) in [(1, None), (2, Some(&clock)), (3, None)] {
+        frame.fill(&mut vec![to(4, &tuple)], clock);
+        let mut read = Vec::new();
+        let marks = read_batch(content(&frame), &mut read).expect("a batch");
+        assert_eq!(read, [to(4, &tuple)]);
+        assert_eq!(marks.stamp.is_some(), clock.is_some());
+        let sequence = marks.sequence.expect("numbered");
+        assert_eq!(sequence.number, number);
+        senders.push(sequence.sender);
+    }
+    assert!(senders.iter().all(|sender| *sender == senders[0]));
 }
 
 #[test]
 fn long_batch_becomes_several_frames() {
     let tuple = |n: i64| Tuple::new(origin(1, "default"), vec![n.into(), "x".repeat(1000).into()]);
     let batch: Vec<Addressed> = (0..1000).map(|n| to(4, &tuple(n))).collect();
-    let (frames, _) = round_trip(batch.clone(), MAX_FRAME_BYTES);
+    let (frames, _) = round_trip(batch.clone(), FRAME_BYTES_MAX);
     assert!(frames.len() > 5, "{} frames", frames.len());
     assert_eq!(frames.concat(), batch);
 }
@@ -127,7 +145,7 @@ fn tuple_too_large_for_a_frame_is_left_out_with_its_copies() {
 fn too_many_tuples_and_too_deep_values_are_rejected() {
     let tuple = Tuple::new(origin(1, "default"), vec![]);
     let mut frame = BatchFrame::default();
-    frame.fill(&mut vec![to(4, &tuple); MAX_BATCH_TUPLES + 1], None);
+    frame.fill(&mut vec![to(4, &tuple); BATCH_TUPLES_MAX + 1], None);
     let error = read_batch(content(&frame), &mut Vec::new()).expect_err("too many");
     assert!(error.to_string().contains("more tuples"), "{error}");
     // Arrays in arrays, a million deep.
@@ -157,7 +175,7 @@ fn values_nested_as_deep_as_json_allows_are_decoded() {
     let json = format!("{}{}", "[".repeat(127), "]".repeat(127));
     let value: Value = serde_json::from_str(&json).expect("as deep as JSON allows");
     let tuple = Tuple::new(origin(1, "default"), vec![value]);
-    let (frames, _) = round_trip(vec![to(4, &tuple)], MAX_FRAME_BYTES);
+    let (frames, _) = round_trip(vec![to(4, &tuple)], FRAME_BYTES_MAX);
     assert_eq!(frames.concat(), [to(4, &tuple)]);
 }
 

@@ -1,0 +1,94 @@
+//! Limits of what a worker receives and sends, in one place, because they depend on one another: what
+//! one part of a worker accepts, the next one can carry.
+//!
+//! ```text
+//!  component ─ MESSAGE ─▶ task ─ TUPLE ─▶ inbox, or a frame of FRAME ─▶ task ─ UNREAD ─▶ component
+//! ```
+//!
+//! Authors find them in docs/multilang.md, which a test compares with this file.
+
+use std::time::Duration;
+
+/// Longest message of a component, in JSON. A component that never ends its message must not fill
+/// memory.
+pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+/// Deepest nesting of lists and maps within a tuple; the limit of the JSON reader, less the message and
+/// its list of values.
+pub const VALUE_DEPTH_MAX: usize = 125;
+
+/// Longest frame between workers. Workers of the previous release accept no longer one.
+pub const FRAME_BYTES_MAX: usize = 16 << 20;
+
+/// Maximum number of tuples in a frame, counted once per receiving task.
+pub const BATCH_TUPLES_MAX: usize = 1024;
+
+/// Room in a frame for everything but the values of one tuple: markers, the names of its origin, its
+/// receiving tasks at five bytes each, stamp and sequence.
+const FRAME_ROOM: usize = 8 << 10;
+
+/// Largest values of a tuple, in the encoding between workers. Larger ones are refused when they are
+/// emitted, whichever worker they are for.
+pub const TUPLE_BYTES_MAX: usize = FRAME_BYTES_MAX - FRAME_ROOM;
+
+/// Deepest nesting in a frame: that of the values, and a few levels of the batch.
+pub const FRAME_DEPTH_MAX: usize = VALUE_DEPTH_MAX + 35;
+
+/// Factor by which the JSON of a value is at most longer than its encoding between workers: six
+/// bytes for a control character, which takes one.
+pub const JSON_GROWTH_MAX: usize = 6;
+
+/// Limit of bytes queued for a component that does not read its stdin, which is ended then. The
+/// largest tuple fits behind what is written ahead.
+pub const UNREAD_BYTES_MAX: usize = JSON_GROWTH_MAX * TUPLE_BYTES_MAX + (4 << 20);
+
+/// Longest frame that counts as small. Senders close a frame at 128 KiB; only a frame with a large
+/// tuple is longer.
+pub const SMALL_FRAME_BYTES: usize = 256 << 10;
+
+/// Default limit of the bytes of all unfinished frames of a worker.
+pub const UNFINISHED_BYTES: usize = 64 << 20;
+
+/// Time for a frame that has begun, and the rate at which a long one must arrive beyond it.
+pub const FRAME_DEADLINE: Duration = Duration::from_secs(10);
+/// Bytes of a frame that must arrive in each second beyond [`FRAME_DEADLINE`].
+pub const FRAME_BYTES_MIN_PER_SEC: usize = 1 << 20;
+
+/// Time after which a sender closes a connection on which it has sent nothing.
+pub const SENDER_IDLE_MAX: Duration = Duration::from_secs(120);
+
+/// Time after which a receiver closes a connection on which nothing has arrived. Longer than that of
+/// the sender, so that no frame is on its way when the connection is closed.
+pub const IDLE_CONNECTION_MAX: Duration = Duration::from_secs(300);
+
+/// Maximum number of senders whose frames are remembered: as many as there may be connections.
+pub const SENDERS_REMEMBERED: usize = 16 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_limit_admits_what_the_one_before_admits() {
+        assert!(TUPLE_BYTES_MAX < FRAME_BYTES_MAX);
+        assert!(FRAME_ROOM > 5 * BATCH_TUPLES_MAX + 2 * 256);
+        assert!(FRAME_DEPTH_MAX > VALUE_DEPTH_MAX + 4);
+        assert!(UNREAD_BYTES_MAX >= JSON_GROWTH_MAX * TUPLE_BYTES_MAX);
+        assert!(IDLE_CONNECTION_MAX > 2 * SENDER_IDLE_MAX);
+    }
+
+    #[test]
+    fn documents_for_authors_name_the_limits() {
+        let doc = include_str!("../../../docs/multilang.md");
+        let mebibytes = |bytes: usize| format!("{} MiB", bytes >> 20);
+        for (what, limit) in [
+            ("a message of a component", mebibytes(MESSAGE_BYTES_MAX)),
+            ("the values of a tuple", format!("{} less 8 KiB", mebibytes(FRAME_BYTES_MAX))),
+            ("lists and maps within a tuple", format!("nested at most {VALUE_DEPTH_MAX} deep")),
+            ("unread stdin of a component", mebibytes(UNREAD_BYTES_MAX)),
+        ] {
+            let row = format!("| {what} | {limit}");
+            assert!(doc.contains(&row), "docs/multilang.md has no row {row:?}");
+        }
+    }
+}
