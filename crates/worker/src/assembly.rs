@@ -134,6 +134,17 @@ async fn bind(options: &Options) -> Result<Listener, Error> {
         .map_err(|source| Error::Bind { port: options.port(), source })
 }
 
+fn start_errors(
+    store: &Store,
+    topology: &Topology,
+    options: &Options,
+    clock: &Clock,
+    tasks: &Tasks,
+) -> ErrorReporter {
+    let throttle = ErrorThrottle::of(topology, options);
+    ErrorReporter::start(store.clone(), options, throttle, clock.clone(), tasks)
+}
+
 /// Problems of the whole worker, which are reported as errors of its first task.
 fn problems(errors: &ErrorReporter, local: &TaskSet, table: &TaskTable) -> Problems {
     let first = local.iter().find_map(|task| Some((table.component_of(task)?.clone(), task)));
@@ -213,8 +224,7 @@ impl Worker {
         if let Some(worker_metrics) = &worker_metrics {
             worker_metrics.watch_inboxes(&inboxes, &table, &local);
         }
-        let throttle = ErrorThrottle::of(&topology, &options);
-        let errors = ErrorReporter::start(store.clone(), &options, throttle, clock.clone(), &tasks);
+        let errors = start_errors(&store, &topology, &options, &clock, &tasks);
         let problems = problems(&errors, &local, &table);
         let board = StatusBoard::new(local.iter());
         report::start(report, problems.clone(), board.clone(), &tasks);
@@ -222,14 +232,14 @@ impl Worker {
         let mut peers = Peers::new(me.clone(), inboxes.clone(), Arc::clone(&transport_counters), &tasks)
             .reporting_to(problems.clone(), own_host);
         peers.update(&assignment, &table);
+        let members = Membership::of(&assignment);
+        let budget = FrameBudget::new(options.unfinished_bytes);
+        let listener = listener.reporting_to(problems).open_to(members.clone()).with_budget(budget);
         let listener = match &worker_metrics {
             Some(worker_metrics) => listener.with_master(worker_metrics.master()),
             None => listener,
         };
-        let members = Membership::of(&assignment);
-        let listener = listener.with_budget(FrameBudget::new(options.unfinished_bytes));
-        let listening =
-            listener.reporting_to(problems).open_to(members.clone()).run(me, inboxes, transport_counters);
+        let listening = listener.run(me, inboxes, transport_counters);
         tasks.start("tuples from peers", OnExit::StopOwner, listening);
 
         let wiring = Wiring { topology: Arc::clone(&topology), table, local: local.clone() };
@@ -254,19 +264,19 @@ impl Worker {
         };
         worker.update_metrics(&assignment, changes.as_ref());
         let counters = CounterRegistry::default();
-        heartbeat::start(
-            worker.board.clone(),
-            worker.presence.clone(),
-            counters.clone(),
-            &worker.options,
-            clock.clone(),
-            &worker.heartbeats,
-        );
+        let (board, presence) = (worker.board.clone(), worker.presence.clone());
+        let heartbeats = &worker.heartbeats;
+        heartbeat::start(board, presence, counters.clone(), &worker.options, clock.clone(), heartbeats);
         for (task, inbox) in receivers {
             worker.start_task(task, inbox, &counters, &clock)?;
         }
-        info!(topology = %worker.options.spec.topology, slot = %worker.options.spec.slot, tasks = %worker.local, "worker started");
+        worker.log_start();
         Ok(worker)
+    }
+
+    fn log_start(&self) {
+        let spec = &self.options.spec;
+        info!(topology = %spec.topology, slot = %spec.slot, tasks = %self.local, "worker started");
     }
 
     fn start_task(

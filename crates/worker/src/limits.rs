@@ -64,18 +64,18 @@ pub const IDLE_CONNECTION_MAX: Duration = Duration::from_secs(300);
 /// Maximum number of senders whose frames are remembered: as many as there may be connections.
 pub const SENDERS_REMEMBERED: usize = 16 << 10;
 
+// Each limit admits what the one before admits.
+const _: () = {
+    assert!(TUPLE_BYTES_MAX < FRAME_BYTES_MAX);
+    assert!(FRAME_ROOM > 5 * BATCH_TUPLES_MAX + 2 * 256);
+    assert!(FRAME_DEPTH_MAX > VALUE_DEPTH_MAX + 4);
+    assert!(UNREAD_BYTES_MAX >= JSON_GROWTH_MAX * TUPLE_BYTES_MAX);
+    assert!(IDLE_CONNECTION_MAX.as_secs() > 2 * SENDER_IDLE_MAX.as_secs());
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn each_limit_admits_what_the_one_before_admits() {
-        assert!(TUPLE_BYTES_MAX < FRAME_BYTES_MAX);
-        assert!(FRAME_ROOM > 5 * BATCH_TUPLES_MAX + 2 * 256);
-        assert!(FRAME_DEPTH_MAX > VALUE_DEPTH_MAX + 4);
-        assert!(UNREAD_BYTES_MAX >= JSON_GROWTH_MAX * TUPLE_BYTES_MAX);
-        assert!(IDLE_CONNECTION_MAX > 2 * SENDER_IDLE_MAX);
-    }
 
     #[test]
     fn documents_for_authors_name_the_limits() {
