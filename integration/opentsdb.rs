@@ -80,6 +80,7 @@ fn expected(payload: &Payload, minute: Minute) -> BTreeMap<String, (u64, f64)> {
 fn exporter(url: String) -> Result<std::sync::Arc<dyn MetricExporter>> {
     let (levels, timeout) = (MetaType::ALL.to_vec(), Duration::from_secs(5));
     let options = options::OpenTsdbOptions {
+        cluster: "one".to_owned(),
         levels,
         url,
         prefix: "storm".to_owned(),

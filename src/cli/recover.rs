@@ -12,11 +12,7 @@ use stormkeeper_api_types::{
     client::Client,
     message::{Recovered, RecoveryRequest, RecoveryStatus, TreeCopySummary},
 };
-use stormkeeper_model::{
-    Term, Timestamp,
-    clock::Clock,
-    time::format_duration,
-};
+use stormkeeper_model::{Term, Timestamp, clock::Clock, time::format_duration};
 
 /// Bring back the tree that ZooKeeper lost, from the copy of a nimbus.
 #[derive(Debug, clap::Args)]

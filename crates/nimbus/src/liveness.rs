@@ -21,9 +21,9 @@ use std::{
     time::Duration,
 };
 
-use self::{hosts::Hosts, placements::Placements};
-pub(crate) use self::placements::is_of_host;
 pub use self::hosts::{AbsentSupervisor, VanishedTogether};
+pub(crate) use self::placements::is_of_host;
+use self::{hosts::Hosts, placements::Placements};
 use crate::policy::Policy;
 use stormkeeper_coordination::cluster::{layout, record::SupervisorRecord, view::ClusterView};
 use stormkeeper_metrics::name::is_system_topology;

@@ -32,7 +32,7 @@ pub enum InjectedBug {
 
 impl InjectedBug {
     /// All bugs.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::UnfencedWrite,
         Self::TrustsWatches,
         Self::LivenessFromBeforeTerm,

@@ -574,7 +574,7 @@ impl Agent {
                 Some((*port, worker.clone(), desired.clone(), slot.process?))
             })
             .collect();
-        let (ledger, blobs) = (self.launcher.ledger.clone(), self.localizer.present());
+        let (ledger, blobs) = (self.launcher.ledger.clone(), self.localizer.present_dirs());
         let events = self.launcher.events.clone();
         self.tasks.start("put back", OnExit::Ignore, async move {
             let gone = blocking::run(move || {

@@ -93,7 +93,7 @@ impl Error {
                 | FetchError::Refused { .. }
                 | FetchError::TooLarge { .. }
                 | FetchError::WrongBytes { .. } => true,
-                FetchError::Setup(_) | FetchError::Write { .. } => false,
+                FetchError::Setup(_) | FetchError::Read { .. } | FetchError::Write { .. } => false,
             },
             Self::Holders(_)
             | Self::Unpack(unpack::Error::Read { .. } | unpack::Error::Write { .. })
@@ -242,7 +242,7 @@ impl Localizer {
     }
 
     /// The blobs that are present, with their directories.
-    pub(super) fn present(&self) -> Vec<(BlobKey, PathBuf)> {
+    pub(super) fn present_dirs(&self) -> Vec<(BlobKey, PathBuf)> {
         let present = self.blobs.iter().filter(|(_, local)| matches!(local, Local::Present { .. }));
         present.map(|(key, _)| (key.clone(), self.dir_of(key))).collect()
     }

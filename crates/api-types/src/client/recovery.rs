@@ -24,6 +24,7 @@ impl Client {
             body: Bytes::new(),
             content_type: "application/json",
             on_lost_response: OnLostResponse::SendAgain,
+            sees_writes: false,
         };
         self.ask_one(nimbus, &request).await
     }
@@ -37,6 +38,7 @@ impl Client {
             content_type: "application/json",
             // A repeated recovery is rejected, as there is nothing left to recover.
             on_lost_response: OnLostResponse::Fail,
+            sees_writes: false,
         };
         self.ask_one(nimbus, &request).await
     }

@@ -33,8 +33,8 @@ mod ingest;
 mod metrics;
 mod origin;
 mod reads;
-mod reported;
 mod recovery;
+mod reported;
 mod serving;
 mod summary;
 #[cfg(test)]

@@ -208,7 +208,10 @@ pub(super) fn topologies(nimbus: &Handle, observation: &Observation) -> Topology
     TopologyList {
         topologies,
         unreadable: unreadable(view),
-        problems: reported::of_no_topology(view).into_iter().chain(cluster_problems(nimbus, |_| true)).collect(),
+        problems: reported::of_no_topology(view)
+            .into_iter()
+            .chain(cluster_problems(nimbus, |_| true))
+            .collect(),
         tree_problem: nimbus.tree_problem(),
         view_age_ms: view_age_ms(nimbus, observation),
     }

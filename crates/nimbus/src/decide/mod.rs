@@ -16,8 +16,8 @@
 //! - A decision on the state that a plan has produced gives an empty plan.
 
 mod draft;
-mod hosts;
 mod failing;
+mod hosts;
 mod placement;
 mod removal;
 mod supervisor_assignments;

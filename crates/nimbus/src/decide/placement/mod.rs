@@ -187,7 +187,7 @@ fn given_up<'a>(cases: &'a [PlacementCase<'_>]) -> impl Iterator<Item = (&'a Top
     cases.iter().flat_map(|case| {
         let of_supervisor = |loss: &LossReason| match loss {
             LossReason::Silent(_) | LossReason::CannotStart => true,
-            LossReason::SupervisorGone(_) => false,
+            LossReason::SupervisorGone(_) | LossReason::HostLost | LossReason::SlotUnusable => false,
         };
         let slots = case.lost.iter().filter(move |(_, loss)| of_supervisor(loss));
         slots.map(|(slot, _)| (case.id, &slot.supervisor))

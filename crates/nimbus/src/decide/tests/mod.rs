@@ -3,9 +3,9 @@
 mod damaged_records;
 mod deleted_assignments;
 mod drain;
+mod failing;
 mod lost_hosts;
 mod lost_hosts_properties;
-mod failing;
 mod placement;
 mod properties;
 mod rebalance;
