@@ -83,7 +83,7 @@ mod tests {
         let written = restarts(2, "exit status: 1");
         assert_eq!(written.encode().len(), RESTARTS_BYTES);
         assert_eq!(WorkerRestarts::decode(&written.encode()), Some(written.clone()));
-        let half = [&WorkerRestarts::default().encode()[..20], &written.encode()[20..]].concat();
+        let half = [&WorkerRestarts::default().encode()[..30], &written.encode()[30..]].concat();
         assert_eq!(WorkerRestarts::decode(&half), None);
         assert_eq!(WorkerRestarts::decode(b"{\"v\":9}"), None);
     }
