@@ -177,9 +177,21 @@ pub(super) fn housekeep(local_dir: &Path, live: &BTreeSet<WorkerId>) {
     }
 }
 
+/// Returns whether an id has the form of a launch: port, seconds and six hexadecimal digits.
+fn is_launch(worker: &WorkerId) -> bool {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    match worker.as_str().split('-').collect::<Vec<_>>()[..] {
+        [port, secs, random] => {
+            let is_random = random.len() == 6 && random.bytes().all(|byte| byte.is_ascii_hexdigit());
+            is_number(port) && is_number(secs) && is_random
+        }
+        _ => false,
+    }
+}
+
 fn remove_old(local_dir: &Path, live: &BTreeSet<WorkerId>) -> io::Result<()> {
-    // A directory without a launch spec is not ours.
-    let is_ours = |worker: &WorkerId| path(local_dir, worker).join(SPEC_FILE).exists();
+    // Anything else is not ours. On a full disk the launch spec may be missing.
+    let is_ours = |worker: &WorkerId| is_launch(worker) || path(local_dir, worker).join(SPEC_FILE).exists();
     let dead = all(local_dir)?.into_iter().filter(|worker| !live.contains(worker)).filter(is_ours);
     let mut dead: Vec<(SystemTime, PathBuf)> = dead
         .map(|worker| {
@@ -220,7 +232,9 @@ mod tests {
     #[test]
     fn old_dead_directories_are_removed_and_live_ones_kept() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let worker = |n: usize| format!("w{n:02}").parse::<WorkerId>().expect("valid id");
+        let worker = |n: usize| format!("6700-{n:02}-00000a").parse::<WorkerId>().expect("valid id");
+        let notes = "notes".parse::<WorkerId>().expect("valid id");
+        fs::create_dir_all(path(dir.path(), &notes)).expect("of an operator");
         for n in 0..DEAD_KEPT + 5 {
             let path = path(dir.path(), &worker(n));
             fs::create_dir_all(&path).expect("created");
@@ -230,7 +244,8 @@ mod tests {
         }
         housekeep(dir.path(), &[worker(0)].into());
         let left = all(dir.path()).expect("listed");
-        let expected: Vec<WorkerId> = [0].into_iter().chain(5..DEAD_KEPT + 5).map(worker).collect();
+        let launches = [0].into_iter().chain(5..DEAD_KEPT + 5).map(worker);
+        let expected: Vec<WorkerId> = launches.chain([notes]).collect();
         assert_eq!(left, expected);
     }
 }
