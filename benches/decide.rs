@@ -47,7 +47,11 @@ impl Cluster {
             view.topologies.insert(id.clone(), stored(topology_record(name, workers)));
             view.heartbeats.insert(id.clone(), tasks.tasks());
             view.errors.insert(id.clone());
-            let tasks = TasksRecord { components: tasks, unknown_fields: UnknownFields::new() };
+            let tasks = TasksRecord {
+                components: tasks,
+                requests: Default::default(),
+                unknown_fields: UnknownFields::new(),
+            };
             view.tasks.insert(id, stored(tasks));
         }
         let liveness = Liveness::new(clock.monotonic());
@@ -117,6 +121,7 @@ fn supervisor(n: usize, n_slots: u16) -> SupervisorRecord {
         host: format!("host-{n:04}"),
         ports: (6700..6700 + n_slots).map(Port).collect(),
         resources: Resources { cpu_percent: 400, memory_mb: 4096 },
+        capacity: Default::default(),
         version: "0".to_owned(),
         start: Timestamp::EPOCH,
         announces_stop: false,

@@ -4,7 +4,12 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use stormkeeper_model::{Port, task_set::TaskSet, topology::TaskTable};
+use stormkeeper_model::{
+    Port,
+    resources::{Capacity, TaskRequests},
+    task_set::TaskSet,
+    topology::TaskTable,
+};
 use stormkeeper_scheduler::{Keep, Problem, Solution, Standing, Supervisor, TopologyDemand, check, solve};
 
 fn problem() -> Problem {
@@ -12,6 +17,7 @@ fn problem() -> Problem {
         host: format!("host-{n:04}"),
         ports: (6700..6704).map(Port).collect(),
         standing: Standing::Live,
+        capacity: Capacity::default(),
     };
     let topology = |n: usize| TopologyDemand {
         id: format!("topology-{n}-1-1700000000").parse().expect("valid id"),
@@ -21,6 +27,7 @@ fn problem() -> Problem {
             ("split".parse().expect("valid id"), 100),
             ("count".parse().expect("valid id"), 80),
         ]),
+        requests: TaskRequests::new(),
         keep: Keep::Healthy(TaskSet::default()),
     };
     Problem {

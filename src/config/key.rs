@@ -310,8 +310,8 @@ pub const KEYS: &[Key] = &[
     key(
         "supervisor.cpu.capacity",
         Kind::Whole(1, 1_000_000),
-        "400",
-        "The CPU that this host offers to workers, in hundredths of a core.",
+        "null",
+        "The CPU that this host offers to tasks that request some (`topology.component.cpu.pcore.percent`), in hundredths of a core; unset, any amount.",
     ),
     key(
         "supervisor.localizer.cleanup.interval.ms",
@@ -322,8 +322,8 @@ pub const KEYS: &[Key] = &[
     key(
         "supervisor.memory.capacity.mb",
         Kind::Whole(1, 1 << 30),
-        "4096",
-        "The memory that this host offers to workers, in MiB.",
+        "null",
+        "The memory that this host offers to tasks that request some (`topology.component.resources.*`), in MiB; unset, any amount.",
     ),
     key(
         "supervisor.monitor.frequency.secs",

@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 
 use crate::config::{load::Config, value::Value};
 use stormkeeper_coordination::{
-    cluster::{layout, record::Resources},
+    cluster::layout,
     tree::{self, options::OnMissingRoot},
 };
 use stormkeeper_metric_store as metric_store;
 use stormkeeper_metrics as metrics;
 use stormkeeper_metrics_service::exporters;
-use stormkeeper_model::{address::HostAndPort, settings};
+use stormkeeper_model::{address::HostAndPort, resources::Capacity, settings};
 use stormkeeper_nimbus as nimbus;
 use stormkeeper_runtime::{net::ListenOn, proc};
 use stormkeeper_supervisor as supervisor;
@@ -155,15 +155,22 @@ impl Config {
             local_dir: self.local_dir(),
             host: self.hostname(),
             ports: ports.clone(),
-            resources: Resources {
-                cpu_percent: self.narrow("supervisor.cpu.capacity"),
-                memory_mb: self.narrow("supervisor.memory.capacity.mb"),
+            capacity: Capacity {
+                cpu_percent: self.whole_if_set("supervisor.cpu.capacity"),
+                memory_mb: self.whole_if_set("supervisor.memory.capacity.mb"),
             },
             worker_start_timeout: self.duration("supervisor.worker.start.timeout.secs"),
             worker_timeout: self.duration("supervisor.worker.timeout.secs"),
             worker_shutdown_grace: self.duration("supervisor.worker.shutdown.sleep.secs"),
             unused_blob_retention: self.duration("supervisor.localizer.cleanup.interval.ms"),
             reconcile_period: self.duration("supervisor.monitor.frequency.secs"),
+        }
+    }
+
+    fn whole_if_set(&self, key: &str) -> Option<u64> {
+        match self.value(key) {
+            Value::Unset => None,
+            _ => Some(self.whole(key)),
         }
     }
 

@@ -17,6 +17,7 @@ pub mod id;
 pub mod log_position;
 pub mod metric_control;
 pub mod restarts;
+pub mod resources;
 pub mod settings;
 pub mod status;
 pub mod suggest;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::topology::Topology;
+use crate::{resources, topology::Topology};
 
 /// A setting of a topology or of a component.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +32,8 @@ pub enum SettingKind {
     Truth,
     /// A number from 0 to 1.
     Share,
+    /// An amount of a resource: a number from 0, with or without a fraction.
+    Amount,
     /// Strings: a list, or one string separated by commas.
     Words,
 }
@@ -53,6 +55,7 @@ impl fmt::Display for SettingKind {
             Self::Seconds => f.write_str("a number of seconds above 0, at most a week"),
             Self::Variables => f.write_str("a map from names to texts or numbers"),
             Self::Truth => f.write_str("true or false"),
+            Self::Amount => write!(f, "a number from 0 to {AMOUNT_MAX}"),
             Self::Share => f.write_str("a number from 0 to 1"),
             Self::Words => f.write_str("a list of texts, or one text with commas"),
         }
@@ -70,6 +73,7 @@ impl SettingKind {
                 .as_object()
                 .is_some_and(|map| map.values().all(|v| v.is_string() || v.is_number() || v.is_boolean())),
             Self::Truth => value.is_boolean(),
+            Self::Amount => value.as_f64().is_some_and(|n| (0.0..=AMOUNT_MAX as f64).contains(&n)),
             Self::Share => value.as_f64().is_some_and(|n| (0.0..=1.0).contains(&n)),
             Self::Words => {
                 value.is_string()
@@ -79,6 +83,9 @@ impl SettingKind {
     }
 }
 
+/// More MiB, and more hundredths of a core, than any host has.
+const AMOUNT_MAX: u64 = 1 << 30;
+
 /// One week. Longer waits are mistakes, mostly milliseconds in a field of seconds.
 const MAX_SECS: u64 = 7 * 24 * 3600;
 
@@ -87,6 +94,24 @@ pub const MAX_WORKERS: u64 = 100_000;
 
 /// The settings that have an effect, in alphabetical order.
 pub const KNOWN: &[Setting] = &[
+    Setting {
+        key: resources::CPU,
+        kind: SettingKind::Amount,
+        default: "null",
+        doc: "CPU that each task of a component requests, in hundredths of a core; for one component or all. Tasks are placed where it is free.",
+    },
+    Setting {
+        key: resources::OFF_HEAP,
+        kind: SettingKind::Amount,
+        default: "null",
+        doc: "Memory in MiB that each task of a component requests in addition to its memory on the heap.",
+    },
+    Setting {
+        key: resources::ON_HEAP,
+        kind: SettingKind::Amount,
+        default: "null",
+        doc: "Memory in MiB that each task of a component requests; for one component or all. Tasks are placed where it is free, and limited to it where the host allows that.",
+    },
     Setting {
         key: "topology.debug.metric.names",
         kind: SettingKind::Words,

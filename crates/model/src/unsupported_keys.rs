@@ -114,9 +114,8 @@ const UNSUPPORTED: &[(&[&str], &str)] = &[
             "resource.aware.scheduler.",
             "topology.scheduler.strategy",
             "topology.priority",
-            "topology.component.resources.",
         ],
-        "there is one scheduler: even and sticky",
+        "there is one scheduler: even and sticky, within the capacity of supervisors",
     ),
     (
         &["storm.health.check.", "supervisor.enable", "storm.machine.resource."],

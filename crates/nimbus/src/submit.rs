@@ -19,6 +19,7 @@ use stormkeeper_coordination::{
 use stormkeeper_model::{
     BlobKey, TaskId, Timestamp, TopologyId, TopologyName,
     event::EventKind,
+    resources::{self, TaskRequests},
     settings::sample_rate_of,
     status::TopologyStatus,
     topology::{TaskTable, Topology},
@@ -37,6 +38,8 @@ pub(super) struct PreparedTopology {
     pub(super) workers: u32,
     pub(super) message_timeout_secs: u64,
     pub(super) tasks: TaskTable,
+    /// Resources that the tasks request.
+    pub(super) requests: TaskRequests,
     /// Share of values that histograms sample, if the topology sets one.
     pub(super) sample_rate: Option<f64>,
 }
@@ -77,6 +80,7 @@ impl PreparedTopology {
             workers: topology.wanted_workers(),
             message_timeout_secs,
             tasks: TaskTable::number(components),
+            requests: resources::requests(topology),
             sample_rate: sample_rate_of(topology),
         })
     }
@@ -149,7 +153,7 @@ pub(super) async fn execute(
     let id = ids.make(&prepared.name, now);
     let topology_record = prepared.topology_record(now);
     check_placeable(&id, &prepared.tasks, prepared.workers)?;
-    let ops = ops(&id, &topology_record, &prepared.tasks);
+    let ops = ops(&id, &topology_record, prepared);
     check_size(&ops).map_err(Refusal::TooLarge)?;
     let mut is_in_doubt = false;
     for _ in 0..TRIES {
@@ -186,7 +190,7 @@ async fn execute_with_injected_bug(
     let topology_record = prepared.topology_record(now);
     for _ in 0..TRIES {
         let id = ids.make(&prepared.name, now);
-        match writer.commit(ops(&id, &topology_record, &prepared.tasks)).await {
+        match writer.commit(ops(&id, &topology_record, prepared)).await {
             Err(WriteError::Unknown(_)) => {}
             written => return written.map(|_| (id, topology_record)).map_err(Refusal::from),
         }
@@ -233,13 +237,14 @@ fn check_name(name: &TopologyName, view: &ClusterView) -> Result<(), Refusal> {
 }
 
 /// Operations that create all records. The topology record is last: it makes the topology exist.
-fn ops(id: &TopologyId, topology_record: &TopologyRecord, tasks: &TaskTable) -> Vec<Op> {
+fn ops(id: &TopologyId, topology_record: &TopologyRecord, prepared: &PreparedTopology) -> Vec<Op> {
     let create = |path, data| Op::Create { path, data, mode: CreateMode::Persistent };
     vec![
         create(
             layout::tasks(id),
             record::encode(&TasksRecord {
-                components: tasks.clone(),
+                components: prepared.tasks.clone(),
+                requests: prepared.requests.clone(),
                 unknown_fields: record::UnknownFields::new(),
             }),
         ),
@@ -283,6 +288,7 @@ mod tests {
             workers,
             message_timeout_secs: 30,
             tasks: TaskTable::number([("split".parse().expect("valid"), n_tasks)]),
+            requests: TaskRequests::new(),
             sample_rate: None,
         }
     }

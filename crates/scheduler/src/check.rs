@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::problem::{Keep, Placement, Problem, Solution, Standing, TopologyDemand};
-use stormkeeper_model::{Slot, TaskId, TopologyId};
+use stormkeeper_model::{
+    Slot, SupervisorId, TaskId, TopologyId,
+    resources::{Capacity, Resource, TaskRequest},
+};
 
 /// A broken rule in a solution.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +52,14 @@ pub enum Violation {
         slot: Slot,
         /// The state of the supervisor.
         standing: Standing,
+    },
+    /// Tasks added to a supervisor beyond its capacity.
+    #[error("supervisor {supervisor} gets tasks beyond its capacity of {resource}")]
+    OverCapacity {
+        /// The supervisor.
+        supervisor: SupervisorId,
+        /// The resource.
+        resource: Resource,
     },
     /// A worker without a task.
     #[error("{topology} has a worker without a task in slot {slot}")]
@@ -121,7 +132,43 @@ pub fn violations(problem: &Problem, previous: &Solution, solution: &Solution) -
         lint_added(problem, topology, before, placement, &mut found);
         lint_kept(problem, topology, (before, placement), &owners, &mut found);
     }
+    lint_capacity(problem, previous, solution, &mut found);
     found
+}
+
+/// Checks that no supervisor gets a task with a request that exceeds its capacity together with the
+/// other tasks there.
+fn lint_capacity(problem: &Problem, previous: &Solution, solution: &Solution, found: &mut Vec<Violation>) {
+    let mut used: BTreeMap<&SupervisorId, (TaskRequest, TaskRequest)> = BTreeMap::new();
+    for topology in problem.topologies.iter().filter(|topology| !topology.requests.is_empty()) {
+        let before = previous.placements.get(&topology.id);
+        for (slot, tasks) in solution.placements.get(&topology.id).into_iter().flat_map(|p| &p.workers) {
+            let stays = before.and_then(|before| before.workers.get(slot));
+            let (all, added) = used.entry(&slot.supervisor).or_default();
+            for (component, request) in &topology.requests {
+                let of_component = topology.tasks.0.get(component);
+                let here = tasks.iter().filter(|task| of_component.is_some_and(|of| of.contains(*task)));
+                for task in here {
+                    let is_added = !stays.is_some_and(|stays| stays.contains(task));
+                    for total in std::iter::once(&mut *all).chain(is_added.then_some(&mut *added)) {
+                        total.memory_mb = total.memory_mb.saturating_add(request.memory_mb);
+                        total.cpu_percent = total.cpu_percent.saturating_add(request.cpu_percent);
+                    }
+                }
+            }
+        }
+    }
+    for (id, (all, added)) in used {
+        let Some(supervisor) = problem.supervisors.get(id) else { continue };
+        let Capacity { memory_mb, cpu_percent } = supervisor.capacity;
+        let memory = (Resource::Memory, memory_mb, all.memory_mb, added.memory_mb);
+        let cpu = (Resource::Cpu, cpu_percent, all.cpu_percent, added.cpu_percent);
+        for (resource, capacity, all, added) in [memory, cpu] {
+            if added > 0 && capacity.is_some_and(|capacity| all > capacity) {
+                found.push(Violation::OverCapacity { supervisor: id.clone(), resource });
+            }
+        }
+    }
 }
 
 /// Checks the slots and returns the topology in each.

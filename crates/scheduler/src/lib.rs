@@ -11,6 +11,9 @@
 //! - **Fairness**: when slots run short, the next one goes to the topology with the fewest
 //!   workers, the oldest of them first.
 //! - **Failures**: a supervisor on which workers did not come up or did not stay up is tried last.
+//! - **Resources**: a task that requests memory or CPU is added only where a supervisor with a declared
+//!   capacity has them left; a running task stays. Without requests, or without capacities, the
+//!   placement is the same as if there were no resources.
 //!
 //! [`check::violations`] returns all violations of a solution; nimbus runs it before it writes a plan, and
 //! the tests run it on every solution.
@@ -18,6 +21,7 @@
 pub mod check;
 pub mod failures;
 pub mod problem;
+mod room;
 mod slots;
 pub mod solve;
 
@@ -27,5 +31,7 @@ pub use problem::{
 };
 pub use solve::solve;
 
+#[cfg(test)]
+mod resource_tests;
 #[cfg(test)]
 mod tests;

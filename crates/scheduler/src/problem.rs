@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::failures::Failures;
 use stormkeeper_model::{
-    Port, Slot, SupervisorId, Timestamp, TopologyId,
+    ComponentId, Port, Slot, SupervisorId, Timestamp, TopologyId,
     assignment::{AssignedWorker, Assignment},
+    resources::{Capacity, Resource, TaskRequests},
     task_set::TaskSet,
     topology::TaskTable,
 };
@@ -32,6 +33,8 @@ pub struct Supervisor {
     pub ports: BTreeSet<Port>,
     /// State that determines whether more tasks may be placed there.
     pub standing: Standing,
+    /// Resources for the tasks that request some.
+    pub capacity: Capacity,
 }
 
 /// State of a supervisor with regard to placement.
@@ -55,6 +58,9 @@ pub struct TopologyDemand {
     pub workers: u32,
     /// All of its tasks.
     pub tasks: TaskTable,
+    /// Resources that each task of a component requests. With requests, a topology gets more workers
+    /// than it requested if its tasks have no room otherwise.
+    pub requests: TaskRequests,
     /// Part of its previous placement that stays.
     pub keep: Keep,
 }
@@ -97,7 +103,7 @@ pub struct Unplaced {
 }
 
 /// Reason why tasks have no slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnplacedReason {
     /// There are no live supervisors.
     #[error("no supervisor is alive")]
@@ -110,6 +116,26 @@ pub enum UnplacedReason {
     NoFreeSlot {
         /// Number of slots of live supervisors on hosts that are not drained.
         slots: usize,
+    },
+    /// Slots are free, but nowhere are the resources of a task.
+    #[error(
+        "a task of {component} requests {} of {resource}, and the best place, {host}, has {} left of {}; \
+         add supervisors or capacity, or request less",
+        .resource.amount(*.wanted), .resource.amount(*.free), .resource.amount(*.capacity)
+    )]
+    NoCapacity {
+        /// Component of the task.
+        component: ComponentId,
+        /// The resource that is short.
+        resource: Resource,
+        /// Amount that the task requests.
+        wanted: u64,
+        /// Amount that is free at the best place.
+        free: u64,
+        /// Capacity of the best place.
+        capacity: u64,
+        /// Host of the supervisor that is the best place.
+        host: String,
     },
 }
 

@@ -114,6 +114,17 @@ impl<'a> SlotTable<'a> {
         !self.slots[slot].taken
     }
 
+    /// The ordinal of the supervisor of a slot.
+    pub(super) fn supervisor(&self, slot: usize) -> usize {
+        self.slots[slot].supervisor
+    }
+
+    /// The live supervisors with a free slot.
+    pub(super) fn with_free_slots(&self) -> impl Iterator<Item = usize> {
+        let all = self.supervisors.iter().enumerate();
+        all.filter(|(_, supervisor)| supervisor.load.free > 0).map(|(n, _)| n)
+    }
+
     /// Returns whether a worker in this slot may get more tasks.
     pub(super) fn open_for_placement(&self, slot: usize) -> bool {
         self.supervisors[self.slots[slot].supervisor].open_for_placement()
@@ -129,6 +140,19 @@ impl<'a> SlotTable<'a> {
         for load in [&mut supervisor.load, &mut self.hosts[supervisor.host].load] {
             load.used += 1;
             load.free -= freed;
+        }
+    }
+
+    /// Marks a slot as free again. It must be used.
+    pub(super) fn release(&mut self, slot: usize) {
+        let cell = &mut self.slots[slot];
+        debug_assert!(cell.taken, "a free slot is not released");
+        cell.taken = false;
+        let supervisor = &mut self.supervisors[cell.supervisor];
+        let freed = usize::from(supervisor.open_for_placement());
+        for load in [&mut supervisor.load, &mut self.hosts[supervisor.host].load] {
+            load.used -= 1;
+            load.free += freed;
         }
     }
 
@@ -158,16 +182,38 @@ impl<'a> SlotTable<'a> {
     /// failures, then the fewest workers of this topology, then the fewest of all; likewise the
     /// supervisor there; then the lowest port.
     pub(super) fn pick(&mut self, criteria: &mut SlotCriteria) -> Option<usize> {
+        self.pick_where::<false>(criteria, |_| true)
+    }
+
+    /// As [`pick`](Self::pick), among the supervisors that have `room`.
+    pub(super) fn pick_with_room(
+        &mut self,
+        criteria: &mut SlotCriteria,
+        room: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        self.pick_where::<true>(criteria, room)
+    }
+
+    fn pick_where<const IS_LIMITED: bool>(
+        &mut self,
+        criteria: &mut SlotCriteria,
+        room: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let has_room = |n: usize| self.supervisors[n].load.free > 0 && (!IS_LIMITED || room(n));
+        let is_open = |n: usize| {
+            self.hosts[n].load.free > 0
+                && (!IS_LIMITED || self.hosts[n].supervisors.iter().any(|supervisor| has_room(*supervisor)))
+        };
         let favoured = self.by_place(&criteria.preferred);
         let avoided = self.by_place(&criteria.avoided);
-        let host = (0..self.hosts.len()).filter(|&n| self.hosts[n].load.free > 0).min_by_key(|&n| {
+        let host = (0..self.hosts.len()).filter(|&n| is_open(n)).min_by_key(|&n| {
             let Load { used, free } = self.hosts[n].load;
             let exhausted = avoided.hosts.get(&n) == Some(&free);
             let failures = self.failures_on(n, criteria);
             (failures, exhausted, criteria.on_host[n], used, !favoured.hosts.contains_key(&n))
         })?;
         let supervisors = self.hosts[host].supervisors.iter().copied();
-        let supervisor = supervisors.filter(|&n| self.supervisors[n].load.free > 0).min_by_key(|&n| {
+        let supervisor = supervisors.filter(|&n| has_room(n)).min_by_key(|&n| {
             let Load { used, free } = self.supervisors[n].load;
             let exhausted = avoided.supervisors.get(&n) == Some(&free);
             let failures = criteria.failures[n];

@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 
 use crate::{
     problem::{Keep, Placement, Problem, Solution, TopologyDemand, Unplaced},
+    room::Room,
     slots::{SlotCriteria, SlotTable},
 };
 use stormkeeper_model::{TaskId, task_set::TaskSet};
+
+mod limited;
 
 /// Places every task of every topology, or gives the reason why a task has no slot.
 ///
@@ -20,6 +23,9 @@ pub fn solve(problem: &Problem, previous: &Solution) -> Solution {
     for topology in &problem.topologies {
         let before = previous.placements.get(&topology.id).unwrap_or(&nothing);
         drafts.push(TopologyDraft::keep(topology, before, problem, &mut slots));
+    }
+    if let Some(room) = Room::new(problem) {
+        return limited::solve(drafts, slots, room);
     }
     deal_slots(&mut drafts, &mut slots);
     let placements = drafts.into_iter().map(|draft| (draft.topology.id.clone(), draft.place(&slots)));
@@ -175,6 +181,10 @@ impl<'a> TopologyDraft<'a> {
             }
         }
         let unplaced = (!unplaced.is_empty()).then(|| Unplaced { tasks: unplaced, reason: slots.shortage() });
+        self.placement(slots, unplaced)
+    }
+
+    fn placement(&self, slots: &SlotTable<'_>, unplaced: Option<Unplaced>) -> Placement {
         let tasks = |worker: &Worker| -> TaskSet { worker.tasks.iter().map(|member| member.task).collect() };
         let workers = self.workers.iter().map(|worker| (slots.slot(worker.slot), tasks(worker)));
         Placement { workers: workers.collect(), unplaced }

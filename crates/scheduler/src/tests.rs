@@ -12,39 +12,44 @@ use super::{
     solve,
 };
 use stormkeeper_model::{
-    Port, Slot, SupervisorId, TaskId, Timestamp, TopologyId, task_set::TaskSet, topology::TaskTable,
+    Port, Slot, SupervisorId, TaskId, Timestamp, TopologyId,
+    resources::{Capacity, TaskRequests},
+    task_set::TaskSet,
+    topology::TaskTable,
 };
 
-fn supervisor_id(n: usize) -> SupervisorId {
+pub(crate) fn supervisor_id(n: usize) -> SupervisorId {
     format!("s{n:04}").parse().expect("valid id")
 }
 
-fn topology_id(n: usize) -> TopologyId {
+pub(crate) fn topology_id(n: usize) -> TopologyId {
     format!("t{n}-1-100").parse().expect("valid id")
 }
 
 /// `hosts` hosts with one supervisor of `slots` slots each.
-fn cluster(hosts: usize, slots: u16) -> Problem {
+pub(crate) fn cluster(hosts: usize, slots: u16) -> Problem {
     let supervisors = (0..hosts).map(|n| (supervisor_id(n), supervisor(&format!("h{n:04}"), slots)));
     Problem { supervisors: supervisors.collect(), ..Problem::default() }
 }
 
-fn supervisor(host: &str, slots: u16) -> Supervisor {
+pub(crate) fn supervisor(host: &str, slots: u16) -> Supervisor {
     Supervisor {
         host: host.to_owned(),
         ports: (0..slots).map(|n| Port(6700 + n)).collect(),
         standing: Standing::Live,
+        capacity: Capacity::default(),
     }
 }
 
 /// A topology that was never placed, with a component for each number of tasks.
-fn topology(n: usize, workers: u32, parallelism: &[u32]) -> TopologyDemand {
+pub(crate) fn topology(n: usize, workers: u32, parallelism: &[u32]) -> TopologyDemand {
     let components =
         parallelism.iter().enumerate().map(|(c, &p)| (format!("c{c}").parse().expect("valid id"), p));
     TopologyDemand {
         id: topology_id(n),
         workers,
         tasks: TaskTable::number(components),
+        requests: TaskRequests::new(),
         keep: Keep::Healthy(TaskSet::default()),
     }
 }
@@ -53,18 +58,18 @@ fn drain(problem: &mut Problem, n: usize) {
     problem.supervisors.get_mut(&supervisor_id(n)).expect("is there").standing = Standing::Drained;
 }
 
-fn all_healthy(problem: &mut Problem) {
+pub(crate) fn all_healthy(problem: &mut Problem) {
     for topology in &mut problem.topologies {
         topology.keep = Keep::Healthy(topology.tasks.tasks());
     }
 }
 
-fn fresh(problem: &Problem) -> Solution {
+pub(crate) fn fresh(problem: &Problem) -> Solution {
     checked(problem, &Solution::default())
 }
 
 /// Solves and lints.
-fn checked(problem: &Problem, previous: &Solution) -> Solution {
+pub(crate) fn checked(problem: &Problem, previous: &Solution) -> Solution {
     let solution = solve(problem, previous);
     assert_eq!(violations(problem, previous, &solution), []);
     solution
@@ -79,11 +84,11 @@ fn per_host<'a>(problem: &'a Problem, placement: &Placement) -> BTreeMap<&'a str
     counts
 }
 
-fn slot(supervisor: usize, port: u16) -> Slot {
+pub(crate) fn slot(supervisor: usize, port: u16) -> Slot {
     Slot { supervisor: supervisor_id(supervisor), port: Port(port) }
 }
 
-fn show(placement: &Placement) -> Vec<String> {
+pub(crate) fn show(placement: &Placement) -> Vec<String> {
     placement.workers.iter().map(|(slot, tasks)| format!("{slot} {tasks}")).collect()
 }
 
@@ -398,7 +403,7 @@ fn the_lint_finds_each_violation() {
 }
 
 /// A cluster and topologies of all shapes; nothing placed yet.
-fn problems() -> impl Strategy<Value = Problem> {
+pub(crate) fn problems() -> impl Strategy<Value = Problem> {
     let supervisors = prop::collection::vec((0usize..5, 0u16..5), 0..8);
     let topologies = prop::collection::vec((1u32..7, prop::collection::vec(1u32..7, 1..4)), 1..6);
     (supervisors, topologies).prop_map(|(supervisors, topologies)| Problem {
@@ -417,7 +422,7 @@ fn problems() -> impl Strategy<Value = Problem> {
 }
 
 /// Marks some tasks as dead, by a pattern of bits.
-fn with_dead(problem: &mut Problem, pattern: u64) {
+pub(crate) fn with_dead(problem: &mut Problem, pattern: u64) {
     for (n, topology) in problem.topologies.iter_mut().enumerate() {
         let lives = |task: TaskId| pattern.rotate_left(task.0 + 7 * u32::try_from(n).expect("few")) & 1 == 0;
         topology.keep = Keep::Healthy(topology.tasks.tasks().iter().filter(|task| lives(*task)).collect());

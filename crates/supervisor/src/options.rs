@@ -2,8 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use stormkeeper_coordination::cluster::record::Resources;
-use stormkeeper_model::Port;
+use stormkeeper_model::{Port, resources::Capacity};
 
 /// Settings of a supervisor.
 #[derive(Debug, Clone)]
@@ -14,8 +13,8 @@ pub struct Options {
     pub host: String,
     /// The ports of its slots.
     pub ports: Vec<Port>,
-    /// Resources offered to workers.
-    pub resources: Resources,
+    /// Declared resources for tasks; what is not declared is unlimited.
+    pub capacity: Capacity,
     /// Limit from the launch of a worker to its first heartbeat.
     pub worker_start_timeout: Duration,
     /// Limit for the silence of a running worker, after which it is killed and relaunched.

@@ -19,7 +19,7 @@ use stormkeeper_coordination::{
     },
     tree,
 };
-use stormkeeper_model::{SupervisorId, backoff::Delays, clock::Clock};
+use stormkeeper_model::{SupervisorId, backoff::Delays, clock::Clock, resources::Capacity};
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
 /// Bounds of the pause between two attempts to register while the tree cannot be reached.
@@ -56,7 +56,8 @@ impl Registration {
         let supervisor = SupervisorRecord {
             host: options.host.clone(),
             ports: options.ports.clone(),
-            resources: options.resources,
+            resources: displayed(options.capacity),
+            capacity: options.capacity,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             start: clock.now(),
             announces_stop: true,
@@ -100,6 +101,15 @@ impl Registration {
 
     fn set(&self, change: impl FnOnce(&mut Reported) -> bool) {
         self.reported.send_if_modified(change);
+    }
+}
+
+/// Resources that older nimbuses display: the built-in ones where none are declared.
+fn displayed(capacity: Capacity) -> record::Resources {
+    let narrow = |n: Option<u64>, unset: u32| n.map_or(unset, |n| u32::try_from(n).unwrap_or(u32::MAX));
+    record::Resources {
+        cpu_percent: narrow(capacity.cpu_percent, 400),
+        memory_mb: narrow(capacity.memory_mb, 4096),
     }
 }
 

@@ -159,7 +159,11 @@ impl Stage {
         for path in [layout::taskbeats(id), layout::last_errors(id)] {
             self.server.connect().ensure(&path).await.expect("created");
         }
-        let table = TasksRecord { components: self.table.clone(), unknown_fields: Default::default() };
+        let table = TasksRecord {
+            components: self.table.clone(),
+            requests: Default::default(),
+            unknown_fields: Default::default(),
+        };
         self.create(&layout::storm(id), topology_record(TopologyStatus::Active)).await;
         self.create(&layout::tasks(id), record::encode(&table)).await;
         self.create(&layout::assignment(id), record::encode_assignment(&self.assignment)).await;

@@ -11,7 +11,7 @@ use crate::{
     machine::{Machine, SupervisorProcesses},
     network::NetworkIngest,
 };
-use stormkeeper_coordination::cluster::{record::Resources, store::Store};
+use stormkeeper_coordination::cluster::store::Store;
 use stormkeeper_model::{Port, topology::Settings};
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
 use stormkeeper_supervisor::{Agent, LaunchDefaults, OnStop, Options};
@@ -133,7 +133,7 @@ impl Host {
             local_dir: self.dir.clone(),
             host: self.name.clone(),
             ports: (0..self.n_slots).map(|n| Port(FIRST_PORT + n)).collect(),
-            resources: Resources { cpu_percent: 400, memory_mb: 4096 },
+            capacity: Default::default(),
             worker_start_timeout: Duration::from_secs(60),
             worker_timeout: Duration::from_secs(30),
             worker_shutdown_grace: Duration::from_secs(3),

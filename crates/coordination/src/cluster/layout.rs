@@ -43,7 +43,7 @@ pub const TABLE: &[Row] = &[
     Row {
         path: "/tasks/{topology-id}",
         kind: "P",
-        holds: "the tasks of each component, as ranges; fixed between rebalances",
+        holds: "the tasks of each component, as ranges, and the resources that each task of a component requests; fixed between rebalances",
         written_by: "leader",
         watched_by: "nimbus",
     },
@@ -57,7 +57,7 @@ pub const TABLE: &[Row] = &[
     Row {
         path: "/supervisors/{supervisor-id}",
         kind: "E",
-        holds: "host, usable slot ports, resources, version, start time, whether it announces a stop in /stopped-supervisors, problems of its slots, and what failed or started again there in the last ten minutes",
+        holds: "host, usable slot ports, resources, declared capacity, version, start time, whether it announces a stop in /stopped-supervisors, problems of its slots, and what failed or started again there in the last ten minutes",
         written_by: "that supervisor",
         watched_by: "nimbus",
     },

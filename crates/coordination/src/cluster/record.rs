@@ -21,6 +21,7 @@ use stormkeeper_model::{
     error::TaskError,
     heartbeat::{TaskCounts, TaskStatus},
     metric_control::MetricControl,
+    resources::{Capacity, TaskRequests},
     status::{PendingChange, TopologyStatus},
     task_set::TaskSet,
     topology::TaskTable,
@@ -180,6 +181,9 @@ impl TopologyRecord {
 pub struct TasksRecord {
     /// The tasks of each component.
     pub components: TaskTable,
+    /// Resources that each task of a component requests; empty in older builds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub requests: TaskRequests,
     /// Fields of newer versions.
     #[serde(flatten)]
     pub unknown_fields: UnknownFields,
@@ -249,8 +253,11 @@ pub struct SupervisorRecord {
     pub host: String,
     /// Its slots, without those whose port is in use by another program.
     pub ports: Vec<Port>,
-    /// Resources for workers.
+    /// Resources of the host, or built-in amounts: for older nimbuses, which only display them.
     pub resources: Resources,
+    /// Declared resources for tasks; empty if none are declared, and in older builds.
+    #[serde(default, skip_serializing_if = "Capacity::is_unlimited")]
+    pub capacity: Capacity,
     /// Version of the program.
     pub version: String,
     /// Start time, by the supervisor's clock.

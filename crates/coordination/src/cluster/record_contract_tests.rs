@@ -38,7 +38,11 @@ const RECORDS: &[(&str, WriteBack, &str)] = &[
         r#"{"name":"wc","status":"active","launched_ms":1,"workers":2,"owner":"ann",
             "blob":"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","message_timeout_secs":30}"#,
     ),
-    ("/tasks/{topology-id}", write_back::<TasksRecord>, r#"{"components":{"split":"1-3"}}"#),
+    (
+        "/tasks/{topology-id}",
+        write_back::<TasksRecord>,
+        r#"{"components":{"split":"1-3"},"requests":{"split":{"memory_mb":128,"cpu_percent":10}}}"#,
+    ),
     (
         "/assignments/{topology-id}",
         write_back_assignment,
@@ -47,7 +51,8 @@ const RECORDS: &[(&str, WriteBack, &str)] = &[
     (
         "/supervisors/{supervisor-id}",
         write_back::<SupervisorRecord>,
-        r#"{"host":"h","ports":[6700],"resources":{"cpu_percent":1,"memory_mb":2},"version":"0","start_ms":5,
+        r#"{"host":"h","ports":[6700],"resources":{"cpu_percent":1,"memory_mb":2},
+            "capacity":{"memory_mb":2,"cpu_percent":1},"version":"0","start_ms":5,
             "announces_stop":true,
             "problems":[{"port":6701,"topology":"wc-1-100","unusable":true,"idle":"1-3","text":"why"}],
             "failures":[{"kind":"launch","port":6700,"topology":"wc-1-100","placed_ms":4,"n":3,"reason":"why",

@@ -158,6 +158,7 @@ mod tests {
             host: "h".to_owned(),
             ports: Vec::new(),
             resources: Resources { cpu_percent: 0, memory_mb: 0 },
+            capacity: Default::default(),
             version: String::new(),
             start: Timestamp::EPOCH,
             announces_stop: false,

@@ -157,6 +157,7 @@ impl Cluster {
             host: "host".to_owned(),
             ports: (6700..6710).map(Port).collect(),
             resources: Resources { cpu_percent: 400, memory_mb: 4096 },
+            capacity: Default::default(),
             version: "0".to_owned(),
             start: Timestamp::EPOCH,
             announces_stop: false,

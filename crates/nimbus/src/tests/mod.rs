@@ -113,6 +113,7 @@ impl Cluster {
             host: format!("host-{id}"),
             ports: (0..ports).map(|n| Port(6700 + n)).collect(),
             resources: Resources { cpu_percent: 400, memory_mb: 4096 },
+            capacity: Default::default(),
             version: "0".to_owned(),
             start: Timestamp::EPOCH,
             announces_stop: false,

@@ -24,7 +24,7 @@ use stormkeeper_api_types::blobs::BlobClient;
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{self, Resources, SupervisorAssignments, TopologyRecord},
+        record::{self, SupervisorAssignments, TopologyRecord},
         store::Store,
     },
     tree::{
@@ -158,7 +158,7 @@ impl World {
             local_dir: self.dir.path().to_owned(),
             host: "h".to_owned(),
             ports: self.ports.clone(),
-            resources: Resources { cpu_percent: 100, memory_mb: 100 },
+            capacity: Default::default(),
             worker_start_timeout: Duration::from_secs(120),
             worker_timeout: Duration::from_secs(30),
             worker_shutdown_grace: Duration::from_secs(3),
@@ -229,6 +229,7 @@ impl World {
                 &layout::tasks(&id),
                 record::encode(&record::TasksRecord {
                     components: table,
+                    requests: Default::default(),
                     unknown_fields: Default::default(),
                 }),
             )

@@ -44,7 +44,8 @@ fn loads_of_a_component_are_its_resource_requests() {
     let text = with_sink(&format!(
         "{SINK}    onHeapMemoryLoad: 256\n    offHeapMemoryLoad: 64.5\n    cpuLoad: 50\n"
     ));
-    let (topology, _) = good(&text);
+    let (topology, warnings) = good(&text);
+    assert!(!format!("{warnings:?}").contains("Load"), "they have an effect: {warnings:?}");
     let settings = &sink(&topology).settings;
     assert_eq!(settings["topology.component.resources.onheap.memory.mb"], 256);
     assert_eq!(settings["topology.component.resources.offheap.memory.mb"], 64.5);

@@ -51,6 +51,7 @@ fn supervisor() -> SupervisorRecord {
         host: "h".to_owned(),
         ports: vec![Port(6700)],
         resources: Resources { cpu_percent: 100, memory_mb: 1024 },
+        capacity: Default::default(),
         version: "1".to_owned(),
         start: Timestamp::EPOCH,
         announces_stop: false,

@@ -53,6 +53,7 @@ impl Fixture {
             host: "host".to_owned(),
             ports: vec![Port(6700), Port(6701)],
             resources: Resources { cpu_percent: 400, memory_mb: 4096 },
+            capacity: Default::default(),
             version: "0".to_owned(),
             start: Timestamp::EPOCH,
             announces_stop: false,

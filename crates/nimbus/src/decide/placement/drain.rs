@@ -34,6 +34,7 @@ pub(super) fn begin_moves(draft: &mut Draft<'_>, cases: &[PlacementCase<'_>]) {
         id: case.id.clone(),
         workers: case.workers(),
         tasks: case.tasks.value.components.clone(),
+        requests: case.tasks.value.requests.clone(),
         keep: Keep::Healthy(case.kept_elsewhere(view)),
     });
     let topologies = topologies.collect();
@@ -45,7 +46,7 @@ pub(super) fn begin_moves(draft: &mut Draft<'_>, cases: &[PlacementCase<'_>]) {
             Some(unplaced) => {
                 draft.add_finding(
                     Some(case.id),
-                    ClusterProblem::DrainWaits { hosts, reason: unplaced.reason },
+                    ClusterProblem::DrainWaits { hosts, reason: unplaced.reason.clone() },
                 );
             }
             None => begin(draft, case, hosts),

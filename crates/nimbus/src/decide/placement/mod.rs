@@ -32,6 +32,7 @@ use stormkeeper_coordination::{
 use stormkeeper_model::{
     Slot, SupervisorId, TopologyId,
     assignment::Assignment,
+    resources::Capacity,
     status::{LifecycleEvent, PendingChange, TopologyStatus, Transition},
     task_set::TaskSet,
 };
@@ -167,8 +168,12 @@ fn problem(
     let mut supervisors = supervisors(draft);
     for case in cases {
         for (slot, worker) in case.before.iter().flat_map(|before| &before.value.workers) {
-            let away =
-                || Supervisor { host: worker.host.clone(), ports: BTreeSet::new(), standing: Standing::Away };
+            let away = || Supervisor {
+                host: worker.host.clone(),
+                ports: BTreeSet::new(),
+                standing: Standing::Away,
+                capacity: Capacity::default(),
+            };
             let supervisor = supervisors.entry(slot.supervisor.clone()).or_insert_with(away);
             if stays(case, slot) {
                 // A slot that is no longer offered remains one while its worker is alive.
@@ -215,7 +220,8 @@ fn supervisors(draft: &Draft<'_>) -> BTreeMap<SupervisorId, Supervisor> {
     (view.supervisors.iter())
         .map(|(id, supervisor)| {
             let ports = supervisor.ports.iter().copied().collect();
-            (id.clone(), Supervisor { host: supervisor.host.clone(), ports, standing: standing(id) })
+            let (host, standing) = (supervisor.host.clone(), standing(id));
+            (id.clone(), Supervisor { host, ports, standing, capacity: supervisor.capacity })
         })
         .collect()
 }
@@ -226,6 +232,7 @@ fn kept(case: &PlacementCase<'_>) -> scheduler::TopologyDemand {
         id: case.id.clone(),
         workers: case.workers(),
         tasks: case.tasks.value.components.clone(),
+        requests: case.tasks.value.requests.clone(),
         keep: Keep::Healthy(case.kept()),
     }
 }

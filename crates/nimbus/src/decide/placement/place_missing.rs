@@ -87,7 +87,7 @@ fn write(
         assignment.workers.extend(lost_in_place.workers);
         draft.add_finding(
             Some(case.id),
-            ClusterProblem::NoSlot { n_tasks: unplaced.tasks.len(), reason: unplaced.reason },
+            ClusterProblem::NoSlot { n_tasks: unplaced.tasks.len(), reason: unplaced.reason.clone() },
         );
     }
     let is_same = before.map_or(assignment.workers.is_empty(), |before| *before == assignment);

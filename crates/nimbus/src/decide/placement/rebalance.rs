@@ -43,6 +43,7 @@ fn rebalance(draft: &mut Draft<'_>, case: &PlacementCase<'_>, cases: &[Placement
             id: case.id.clone(),
             workers: topology_record.value.workers.max(1),
             tasks: table.clone(),
+            requests: case.tasks.value.requests.clone(),
             keep: keep.clone(),
         },
         false => kept(other),
@@ -63,7 +64,7 @@ fn rebalance(draft: &mut Draft<'_>, case: &PlacementCase<'_>, cases: &[Placement
     let Some(placement) = solution.placements.get(case.id) else { return };
     if let Some(unplaced) = &placement.unplaced {
         // Executed now, it would stop tasks for which there is no slot.
-        draft.add_finding(Some(case.id), ClusterProblem::RebalanceWaits { reason: unplaced.reason });
+        draft.add_finding(Some(case.id), ClusterProblem::RebalanceWaits { reason: unplaced.reason.clone() });
         return;
     }
     let is_resized = table != case.tasks.value.components;

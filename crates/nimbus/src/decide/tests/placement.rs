@@ -1,7 +1,10 @@
 use super::effects;
 use super::world::{SECOND, World};
 use crate::plan::{ClusterProblem, Reason};
-use stormkeeper_model::TaskId;
+use stormkeeper_model::{
+    TaskId,
+    resources::{Capacity, TaskRequest},
+};
 
 #[test]
 fn a_submitted_topology_is_placed_at_once_with_its_supervisor_assignments() {
@@ -268,4 +271,26 @@ fn moves_are_capped_and_a_large_worker_goes_alone() {
     world.policy.max_moves_per_round = 2;
     assert_eq!(world.decide().actions[0].n_moved, 4, "it goes alone");
     assert_eq!(plan.actions[0].effect.topology(), Some(&id));
+}
+
+#[test]
+fn shortage_of_memory_is_reported_and_a_new_capacity_moves_no_running_task() {
+    let mut world = World::with_supervisors(2, 2);
+    let id = world.submit_with("wc", 3, 1, TaskRequest { memory_mb: 1000, cpu_percent: 0 });
+    world.offer("s0", Capacity { memory_mb: Some(1500), cpu_percent: None });
+    world.offer("s1", Capacity { memory_mb: Some(1000), cpu_percent: None });
+    let plan = world.decide();
+    assert_eq!(effects(&plan), ["place in 2 slots"]);
+    assert_eq!(
+        plan.findings[0].problem.to_string(),
+        "1 tasks have no slot: a task of work requests 1000 MiB of memory, and the best place, host-s0, has 500 MiB \
+         left of 1500 MiB; add supervisors or capacity, or request less"
+    );
+    world.execute(&plan);
+    assert_eq!(world.decide().actions, [], "the rest waits");
+    world.offer("s0", Capacity { memory_mb: Some(2), cpu_percent: None });
+    assert_eq!(world.decide().actions, [], "running tasks stay");
+    world.offer("s0", Capacity { memory_mb: Some(2000), cpu_percent: None });
+    world.settle();
+    assert_eq!(world.assignment(&id).expect("placed").tasks().to_string(), "1-3");
 }

@@ -23,6 +23,7 @@ use stormkeeper_model::{
     ComponentId, Slot, TaskId, Timestamp, TopologyId,
     assignment::Assignment,
     clock::Clock,
+    resources::{Capacity, TaskRequest},
     status::{PendingChange, TopologyStatus},
     topology::TaskTable,
 };
@@ -88,6 +89,7 @@ impl World {
             host: format!("host-{id}"),
             ports: (0..ports).map(|n| stormkeeper_model::Port(6700 + n)).collect(),
             resources: record::Resources { cpu_percent: 400, memory_mb: 4096 },
+            capacity: Default::default(),
             version: "0".to_owned(),
             start: Timestamp::EPOCH,
             announces_stop,
@@ -141,6 +143,7 @@ impl World {
         let component: ComponentId = "work".parse().expect("valid");
         let tasks = TasksRecord {
             components: TaskTable::number([(component, n_tasks)]),
+            requests: Default::default(),
             unknown_fields: Default::default(),
         };
         let topology_record =
@@ -152,6 +155,29 @@ impl World {
         self.put(layout::metrics(&id), Vec::new());
         self.put(layout::storm(&id), record::encode(&topology_record));
         id
+    }
+
+    /// As [`submit`](Self::submit), with a request of each task.
+    pub(super) fn submit_with(
+        &mut self,
+        name: &str,
+        n_tasks: u32,
+        workers: u32,
+        request: TaskRequest,
+    ) -> TopologyId {
+        let id = self.submit(name, n_tasks, workers);
+        let mut tasks: TasksRecord = self.read(&layout::tasks(&id)).expect("there").value;
+        tasks.requests = tasks.components.0.keys().map(|component| (component.clone(), request)).collect();
+        self.put(layout::tasks(&id), record::encode(&tasks));
+        id
+    }
+
+    /// Changes the capacity that a supervisor declares.
+    pub(super) fn offer(&mut self, id: &str, capacity: Capacity) {
+        let path = layout::supervisor(&id.parse().expect("valid"));
+        let mut supervisor: SupervisorRecord = self.read(&path).expect("there").value;
+        supervisor.capacity = capacity;
+        self.put(path, record::encode(&supervisor));
     }
 
     pub(super) fn put(&mut self, path: TreePath, data: Vec<u8>) {

@@ -109,7 +109,11 @@ impl History {
                 create(layout::storm(&id()), record::encode(&topology_record(TopologyStatus::Active))),
                 create(
                     layout::tasks(&id()),
-                    record::encode(&TasksRecord { components: table, unknown_fields: Default::default() }),
+                    record::encode(&TasksRecord {
+                        components: table,
+                        requests: Default::default(),
+                        unknown_fields: Default::default(),
+                    }),
                 ),
                 create(layout::taskbeats(&id()), Vec::new()),
                 create(layout::taskerrors(&id()), Vec::new()),
