@@ -122,6 +122,7 @@ fn supervisor(n: usize, n_slots: u16) -> SupervisorRecord {
         ports: (6700..6700 + n_slots).map(Port).collect(),
         resources: Resources { cpu_percent: 400, memory_mb: 4096 },
         capacity: Default::default(),
+        memory_limits_unenforced: None,
         version: "0".to_owned(),
         start: Timestamp::EPOCH,
         announces_stop: false,

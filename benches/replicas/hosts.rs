@@ -121,6 +121,7 @@ impl Host {
             ports: (FIRST_PORT..FIRST_PORT + self.n_slots).map(Port).collect(),
             resources: Resources { cpu_percent: 400, memory_mb: 4096 },
             capacity: Default::default(),
+            memory_limits_unenforced: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             start: Clock::new().now(),
             announces_stop: false,

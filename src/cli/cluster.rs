@@ -80,6 +80,11 @@ fn text(ClusterReport { cluster, nimbuses, supervisors }: &ClusterReport) -> Str
         text.push('\n');
         text.push_str(&list::problem_line(problem));
     }
+    for supervisor in &supervisors.supervisors {
+        if let Some(reason) = &supervisor.memory_limits_unenforced {
+            text.push_str(&format!("  {}: memory limits are not enforced: {reason}\n", supervisor.host));
+        }
+    }
     for znode in &cluster.unreadable {
         text.push('\n');
         text.push_str(&list::unreadable_line(znode));

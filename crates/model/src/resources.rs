@@ -82,17 +82,21 @@ impl Capacity {
     }
 }
 
-/// Returns the request of each component of `topology` that has one. Fractions are rounded up.
-pub fn requests(topology: &Topology) -> TaskRequests {
-    let amount = |component: &ComponentId, key: &str| {
+/// Returns the request of each task of a component. Fractions are rounded up.
+pub fn request(topology: &Topology, component: &ComponentId) -> TaskRequest {
+    let amount = |key: &str| {
         topology.setting(component, key).and_then(Value::as_f64).filter(|n| *n > 0.0).unwrap_or(0.0)
     };
-    let of_one = |component: &ComponentId| TaskRequest {
+    TaskRequest {
         // Both are at most the maximum of the settings, which fits.
-        memory_mb: (amount(component, ON_HEAP) + amount(component, OFF_HEAP)).ceil() as u64,
-        cpu_percent: amount(component, CPU).ceil() as u64,
-    };
-    let all = topology.components.keys().map(|component| (component.clone(), of_one(component)));
+        memory_mb: (amount(ON_HEAP) + amount(OFF_HEAP)).ceil() as u64,
+        cpu_percent: amount(CPU).ceil() as u64,
+    }
+}
+
+/// Returns the request of each component of `topology` that has one.
+pub fn requests(topology: &Topology) -> TaskRequests {
+    let all = topology.components.keys().map(|component| (component.clone(), request(topology, component)));
     all.filter(|(_, request)| *request != TaskRequest::default()).collect()
 }
 

@@ -2,6 +2,7 @@
 
 pub mod blocking;
 pub mod descendants;
+pub mod cgroup;
 mod error_chain;
 pub mod fs;
 #[cfg(feature = "injected-bugs")]

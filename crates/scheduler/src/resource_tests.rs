@@ -7,8 +7,7 @@ use super::{
     check::violations,
     solve,
     tests::{
-        all_healthy, checked, cluster, fresh, problems, show, supervisor_id, topology,
-        topology_id, with_dead,
+        all_healthy, checked, cluster, fresh, problems, show, supervisor_id, topology, topology_id, with_dead,
     },
 };
 use stormkeeper_model::resources::{Capacity, Resource, TaskRequest};

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::Options;
 use stormkeeper_coordination::{
@@ -20,10 +20,16 @@ use stormkeeper_coordination::{
     tree,
 };
 use stormkeeper_model::{SupervisorId, backoff::Delays, clock::Clock, resources::Capacity};
-use stormkeeper_runtime::tasks::{OnExit, Tasks};
+use stormkeeper_runtime::{
+    cgroup::MemoryCgroup,
+    tasks::{OnExit, Tasks},
+};
 
 /// Bounds of the pause between two attempts to register while the tree cannot be reached.
 const RETRY: Delays = Delays::between(Duration::from_millis(200), Duration::from_secs(10));
+
+/// Limit of the cgroup that only shows whether limits are possible.
+const PROBE_BYTES: u64 = 1 << 20;
 
 /// Minimum time between two writes of the record: every nimbus reads each of them.
 const WRITE_PAUSE: Duration = Duration::from_secs(3);
@@ -58,6 +64,7 @@ impl Registration {
             ports: options.ports.clone(),
             resources: displayed(options.capacity),
             capacity: options.capacity,
+            memory_limits_unenforced: memory_limits_unenforced(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             start: clock.now(),
             announces_stop: true,
@@ -111,6 +118,16 @@ fn displayed(capacity: Capacity) -> record::Resources {
         cpu_percent: narrow(capacity.cpu_percent, 400),
         memory_mb: narrow(capacity.memory_mb, 4096),
     }
+}
+
+/// Reason why components cannot have memory limits on this host, found by trying.
+fn memory_limits_unenforced() -> Option<String> {
+    let reason = MemoryCgroup::create(PROBE_BYTES).err()?;
+    info!(
+        reason,
+        "this host does not enforce memory limits of components; their requests only guide placement"
+    );
+    Some(reason)
 }
 
 /// The record with what it reports, and without the slots that cannot be used.

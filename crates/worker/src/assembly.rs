@@ -355,6 +355,7 @@ impl Worker {
             dir: if resources.is_dir() { resources } else { self.options.spec.code.clone() },
             environment,
             pid_dir: self.options.spec.dir.join("pids"),
+            memory_mb: settings.memory_mb,
         }
     }
 

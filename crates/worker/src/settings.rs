@@ -11,7 +11,7 @@ use tracing::warn;
 use crate::Options;
 use stormkeeper_metrics::{Control, control::SAMPLE_RATE};
 use stormkeeper_model::{
-    ComponentId,
+    ComponentId, resources,
     topology::{Settings, Topology},
 };
 use stormkeeper_stream as stream;
@@ -42,6 +42,9 @@ pub(crate) struct TaskSettings {
     pub timeout: Duration,
     /// `topology.sleep.spout.wait.strategy.time.ms`
     pub spout_wait: Duration,
+    /// `topology.component.resources.onheap.memory.mb` and `…offheap.memory.mb`, added; 0 if neither is
+    /// set.
+    pub memory_mb: u64,
     /// `topology.environment`
     pub environment: BTreeMap<String, String>,
 }
@@ -103,6 +106,7 @@ impl TaskSettings {
             spout_wait: layers
                 .get("topology.sleep.spout.wait.strategy.time.ms", |value| value.as_u64())
                 .map_or(SPOUT_WAIT, |ms| Duration::from_millis(ms).max(SPOUT_WAIT)),
+            memory_mb: resources::request(topology, component).memory_mb,
             environment: layers.get("topology.environment", variables).unwrap_or_default(),
         }
     }
@@ -203,6 +207,7 @@ mod tests {
             "components": {
                 "a": { "kind": "bolt", "parallelism": 1, "run": { "command": ["a"] },
                        "settings": { "topology.tick.tuple.freq.secs": 0.5,
+                                     "topology.component.resources.onheap.memory.mb": 64.5,
                                      "topology.environment": { "A": "b", "N": 1 } } },
                 "b": { "kind": "bolt", "parallelism": 1, "run": { "command": ["a"] } },
             },
@@ -222,6 +227,7 @@ mod tests {
                 tick: Some(Tick { period: Duration::from_millis(500), value: stream::Value::Float(0.5) }),
                 timeout: Duration::from_secs(4),
                 spout_wait: SPOUT_WAIT,
+                memory_mb: 65,
                 environment: BTreeMap::from([
                     ("A".to_owned(), "b".to_owned()),
                     ("N".to_owned(), "1".to_owned())

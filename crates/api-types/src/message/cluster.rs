@@ -42,6 +42,9 @@ pub struct SupervisorSummary {
     pub total_cpu: u32,
     /// Offered memory, in MiB.
     pub total_mem: u32,
+    /// Reason why the host does not enforce memory limits of components; absent if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limits_unenforced: Option<String>,
     /// Program version.
     pub version: String,
     /// True if the host is drained.

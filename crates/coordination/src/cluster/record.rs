@@ -258,6 +258,10 @@ pub struct SupervisorRecord {
     /// Declared resources for tasks; empty if none are declared, and in older builds.
     #[serde(default, skip_serializing_if = "Capacity::is_unlimited")]
     pub capacity: Capacity,
+    /// Reason why the host does not enforce memory limits of components; absent if it does, and in
+    /// older builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limits_unenforced: Option<String>,
     /// Version of the program.
     pub version: String,
     /// Start time, by the supervisor's clock.

@@ -159,6 +159,7 @@ mod tests {
             ports: Vec::new(),
             resources: Resources { cpu_percent: 0, memory_mb: 0 },
             capacity: Default::default(),
+            memory_limits_unenforced: None,
             version: String::new(),
             start: Timestamp::EPOCH,
             announces_stop: false,

@@ -179,6 +179,7 @@ pub(super) fn supervisors(nimbus: &Handle, observation: &Observation) -> Supervi
                 slots_free: slots_total.saturating_sub(slots_used),
                 total_cpu: record.resources.cpu_percent,
                 total_mem: record.resources.memory_mb,
+                memory_limits_unenforced: record.memory_limits_unenforced.clone(),
                 version: record.version.clone(),
                 drained: view.is_drained(&record.host),
                 problems: record.problems.iter().map(|problem| problem.text.clone()).collect(),

@@ -158,6 +158,7 @@ impl Cluster {
             ports: (6700..6710).map(Port).collect(),
             resources: Resources { cpu_percent: 400, memory_mb: 4096 },
             capacity: Default::default(),
+            memory_limits_unenforced: None,
             version: "0".to_owned(),
             start: Timestamp::EPOCH,
             announces_stop: false,

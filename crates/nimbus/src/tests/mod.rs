@@ -114,6 +114,7 @@ impl Cluster {
             ports: (0..ports).map(|n| Port(6700 + n)).collect(),
             resources: Resources { cpu_percent: 400, memory_mb: 4096 },
             capacity: Default::default(),
+            memory_limits_unenforced: None,
             version: "0".to_owned(),
             start: Timestamp::EPOCH,
             announces_stop: false,

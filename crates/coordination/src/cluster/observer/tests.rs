@@ -52,6 +52,7 @@ fn supervisor() -> SupervisorRecord {
         ports: vec![Port(6700)],
         resources: Resources { cpu_percent: 100, memory_mb: 1024 },
         capacity: Default::default(),
+        memory_limits_unenforced: None,
         version: "1".to_owned(),
         start: Timestamp::EPOCH,
         announces_stop: false,

@@ -54,6 +54,7 @@ impl Fixture {
             ports: vec![Port(6700), Port(6701)],
             resources: Resources { cpu_percent: 400, memory_mb: 4096 },
             capacity: Default::default(),
+            memory_limits_unenforced: None,
             version: "0".to_owned(),
             start: Timestamp::EPOCH,
             announces_stop: false,

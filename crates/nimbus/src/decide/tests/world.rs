@@ -90,6 +90,7 @@ impl World {
             ports: (0..ports).map(|n| stormkeeper_model::Port(6700 + n)).collect(),
             resources: record::Resources { cpu_percent: 400, memory_mb: 4096 },
             capacity: Default::default(),
+            memory_limits_unenforced: None,
             version: "0".to_owned(),
             start: Timestamp::EPOCH,
             announces_stop,

@@ -10,6 +10,7 @@
 //!   report that follows the child's end.
 
 mod group;
+mod memory;
 mod stderr;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ use tracing::debug;
 
 use self::{
     group::Group,
+    memory::MemoryLimit,
     stderr::{StderrTail, read_stderr},
 };
 use super::{
@@ -83,6 +85,8 @@ pub struct ChildSpec {
     pub environment: BTreeMap<String, OsString>,
     /// Directory in which the child creates a file named by its pid.
     pub pid_dir: PathBuf,
+    /// Memory limit in MiB; 0 is none.
+    pub memory_mb: u64,
 }
 
 /// Failure of a child process or of the exchange with it.
@@ -161,6 +165,8 @@ pub struct Child {
     stderr_ended: oneshot::Receiver<()>,
     pid_dir: PathBuf,
     reported_pid: Option<u32>,
+    // Dropped after the group: kills what has left the group.
+    memory: Option<MemoryLimit>,
     // Task that reads stderr; dropping `_stderr` ends the task.
     _stderr: Tasks,
     _own: OwnChild,
@@ -199,6 +205,8 @@ impl Child {
         stderr.start("stderr of a component", OnExit::Ignore, reader);
         let group = Group::led_by(&process);
         let own = OwnChild::mark(process.id());
+        let limit = launch.memory_mb;
+        let memory = process.id().filter(|_| limit > 0).and_then(|pid| MemoryLimit::of(pid, limit));
         let mut child = Self {
             process,
             group,
@@ -213,6 +221,7 @@ impl Child {
             stderr_ended,
             pid_dir: launch.pid_dir.clone(),
             reported_pid: None,
+            memory,
             _stderr: stderr,
             _own: own,
         };
@@ -364,6 +373,8 @@ impl Child {
             Ok(Err(error)) => format!("exit status unknown: {error}"),
             Err(_still_there) => "killed by its worker".to_owned(),
         };
+        let explanation = self.memory.as_ref().and_then(MemoryLimit::explain).unwrap_or_default();
+        let status = format!("{status}{explanation}");
         let _lines_left = tokio::time::timeout(STDERR_TIMEOUT, self.stderr_ended).await;
         if let Some(pid) = self.reported_pid {
             // The file is absent if the child created none.

@@ -95,7 +95,7 @@ pub(super) mod tests {
                 _ => text.push(char::from_u32(u32::from_str_radix(part, 16).ok()?)?),
             }
         }
-        (spelled.matches('/').count() % 2 == 0).then_some(text)
+        spelled.matches('/').count().is_multiple_of(2).then_some(text)
     }
 
     #[test]
