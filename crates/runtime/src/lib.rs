@@ -1,8 +1,8 @@
 //! Runtime of every daemon: owned tasks, blocking work, shared values, shutdown, logging.
 
 pub mod blocking;
-pub mod descendants;
 pub mod cgroup;
+pub mod descendants;
 mod error_chain;
 pub mod fs;
 #[cfg(feature = "injected-bugs")]

@@ -52,7 +52,11 @@ fn deleted_assignment_is_placed_anew_if_the_last_one_is_not_known_or_not_valid()
             }
             _ => {
                 let components = TaskTable::number([("work".parse().expect("valid"), 6)]);
-                let tasks = TasksRecord { components, unknown_fields: Default::default() };
+                let tasks = TasksRecord {
+                    components,
+                    requests: Default::default(),
+                    unknown_fields: Default::default(),
+                };
                 world.put(layout::tasks(&id), record::encode(&tasks));
             }
         }
