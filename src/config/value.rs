@@ -78,7 +78,10 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text => f.write_str("a string"),
-            Self::Hosts => write!(f, "a list of 1 to {MAX_HOSTS} hosts, each `host` or `host:port`"),
+            Self::Hosts => write!(
+                f,
+                "a list of 1 to {MAX_HOSTS} hosts, each `host` or `host:port`, with a port from 1 to 65535"
+            ),
             Self::Variables => write!(
                 f,
                 "a list of 1 to {MAX_VARIABLES} names of environment variables, in which `*` matches any characters"
@@ -293,6 +296,30 @@ mod tests {
         }
         for bad in ["[]", "[[a]]", "[\"\"]", "\"zk1,zk2\"", "[~]"] {
             assert_eq!(read(Kind::Hosts, bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn ports_of_hosts_are_checked() {
+        for host in
+            ["zk", "zk:2181", "10.0.0.1", "10.0.0.1:1", "fd00::1", "[fd00::1]", "[fd00::1]:65535", "*.x"]
+        {
+            assert!(read(Kind::Hosts, &format!("{host:?}")).is_some(), "{host}");
+        }
+        for bad in [
+            "zk:99999",
+            "zk:65536",
+            "zk:0",
+            "zk:",
+            "zk:port",
+            "zk:-1",
+            "zk:+1",
+            ":2181",
+            "[fd00::1]:0",
+            "[zk]:1",
+            "a:1:2",
+        ] {
+            assert_eq!(read(Kind::Hosts, &format!("{bad:?}")), None, "{bad}");
         }
     }
 

@@ -35,7 +35,7 @@ use stormkeeper_coordination::{
         layout,
         observer::{Observation, Observer},
         record::TopologyRecord,
-        store::Store,
+        store::{self, Store},
         tree_id::TreeMemory,
     },
     election::{FencedWriter, Leadership, keep_tree_id},
@@ -323,8 +323,12 @@ impl LeaderLoop {
     /// whether it succeeded.
     async fn read_written(&self, written: Vec<TreePath>) -> bool {
         let read = self.context.observer.read_written(written).await;
-        if let Err(error) = &read {
-            info!(%error, "could not read the cluster state; retrying");
+        match &read {
+            Err(store::Error::Tree(error)) if !error.root().is_retryable() => {
+                warn!(%error, "could not read the cluster state; retrying");
+            }
+            Err(error) => info!(%error, "could not read the cluster state; retrying"),
+            Ok(_) => {}
         }
         read.is_ok()
     }

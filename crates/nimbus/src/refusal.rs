@@ -275,6 +275,11 @@ impl Refusal {
                 }
                 _ => return None,
             },
+            Self::Tree(error) if matches!(error.root(), tree::Error::NotAuthorized { .. }) => {
+                "the access control list of a znode excludes this nimbus: restore it with zkCli, as \
+                 `setAcl PATH world:anyone:cdrwa`, with storm.zookeeper.root before the path"
+                    .to_owned()
+            }
             Self::Tree(_) => "check that ZooKeeper is up and reachable".to_owned(),
             Self::OutcomeUnknown => "check the state of the topology before trying again".to_owned(),
             Self::InvalidTopology { .. }

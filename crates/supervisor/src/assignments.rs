@@ -250,8 +250,7 @@ impl AssignmentsReader {
             Ok(Some(_)) => ReadOutcome::Unreadable(format!(
                 "{path} does not exist, but the topology is not killed: its workers run on until a leader has placed it"
             )),
-            Err(store::Error::Unreadable(error)) => ReadOutcome::Unreadable(error.to_string()),
-            Err(error @ store::Error::Tree(_)) => return Err(error),
+            Err(error) => return unreadable(error),
         })
     }
 
@@ -260,8 +259,7 @@ impl AssignmentsReader {
         let assignment = match self.store.assignment(topology).await {
             Ok(Some(assignment)) => assignment,
             Ok(None) => return self.read_unassigned(topology).await,
-            Err(store::Error::Unreadable(error)) => return Ok(ReadOutcome::Unreadable(error.to_string())),
-            Err(error @ store::Error::Tree(_)) => return Err(error),
+            Err(error) => return unreadable(error),
         };
         let topology_record = match self.store.topology_record(topology).await {
             Ok(Some(topology_record)) => topology_record,
@@ -271,14 +269,24 @@ impl AssignmentsReader {
                     "{path} does not exist, but the topology is assigned"
                 )));
             }
-            Err(store::Error::Unreadable(error)) => return Ok(ReadOutcome::Unreadable(error.to_string())),
-            Err(error @ store::Error::Tree(_)) => return Err(error),
+            Err(error) => return unreadable(error),
         };
         let desired = assignment.value.workers_of(&self.me).map(|(port, worker)| {
             let (topology, blob) = (topology.clone(), topology_record.value.blob.clone());
             (port, DesiredWorker { topology, worker: worker.clone(), blob })
         });
         Ok(ReadOutcome::Read(CachedAssignment { version: assignment.version, workers: desired.collect() }))
+    }
+}
+
+/// Returns the result of reading a topology with an error, if the error concerns its records alone.
+fn unreadable(error: store::Error) -> Result<ReadOutcome, store::Error> {
+    match error {
+        store::Error::Unreadable(error) => Ok(ReadOutcome::Unreadable(error.to_string())),
+        store::Error::Tree(error @ tree::Error::NotAuthorized { .. }) => {
+            Ok(ReadOutcome::Unreadable(error.to_string()))
+        }
+        error @ store::Error::Tree(_) => Err(error),
     }
 }
 

@@ -69,7 +69,16 @@ pub enum Error {
     /// [`crate::tree::Tree::close`] was called.
     #[error("the connection to the tree was closed")]
     Closed,
-    /// The server rejected the request for another reason (access, quota, …).
+    /// The access control list of a znode excludes this process.
+    #[error(
+        "ZooKeeper does not authorize this process for {}",
+        .path.as_ref().map_or("one of the requested znodes", |path| path.as_str())
+    )]
+    NotAuthorized {
+        /// The znode, relative to the root of the tree, if it is known.
+        path: Option<TreePath>,
+    },
+    /// The server rejected the request for another reason (quota, …).
     #[error("the server rejected the request: {0}")]
     Refused(String),
 }
@@ -98,6 +107,7 @@ impl Error {
             | Self::InvalidPath(_)
             | Self::Disconnected
             | Self::Closed
+            | Self::NotAuthorized { .. }
             | Self::Refused(_) => WriteOutcome::NotApplied,
         }
     }

@@ -40,6 +40,10 @@ pub(super) struct Folded {
     pub(super) newly_unreadable: Option<String>,
 }
 
+/// Reason for which a record is unreadable if its access control list excludes this process.
+const NOT_AUTHORIZED: &str = "ZooKeeper does not authorize this process; restore the access control list with zkCli, as \
+                              `setAcl PATH world:anyone:cdrwa`";
+
 /// Returns the top-level znodes.
 pub(super) fn top_level() -> Vec<TreePath> {
     let mut top_level = layout::top_level();
@@ -70,6 +74,24 @@ pub(super) fn fold(view: &mut ClusterView, path: &TreePath, znode: Option<&NodeW
         2 => fold_child(view, path, znode),
         _ => Folded::default(),
     }
+}
+
+/// Marks a record that this process is not authorized to read. Returns `None` for a path without
+/// which the rest of the view has no meaning: a list of records, the leader, or heartbeats, which
+/// must not seem to be absent.
+pub(super) fn deny(view: &mut ClusterView, path: &TreePath) -> Option<Folded> {
+    let mut parts = path.parts();
+    let root = parts.next()?;
+    if parts.count() != 1 || ["taskbeats", "taskerrors", "blobs"].contains(&root) {
+        return None;
+    }
+    // Like a record of a newer build: it must not be overwritten.
+    let defect = Defect { reason: NOT_AUTHORIZED.to_owned(), is_newer: true };
+    if view.unreadable.get(path) == Some(&defect) {
+        return Some(Folded::default());
+    }
+    fold(view, path, None);
+    Some(note_unreadable(view, path, Some(defect)))
 }
 
 /// Compares the names of a root's children with those in the view.

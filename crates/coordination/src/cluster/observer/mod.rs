@@ -23,7 +23,7 @@ use std::{
 
 use futures_util::{FutureExt as _, future::select_all};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     cluster::{layout, record::Leader, store, view::ClusterView},
@@ -44,6 +44,9 @@ use stormkeeper_runtime::{
 const FULL_READ_PERIOD: Duration = Duration::from_secs(300);
 
 const RETRY: Delays = Delays::between(Duration::from_millis(50), Duration::from_secs(2));
+
+/// Pause before znodes that this process may not read are tried again.
+const DENIED_RETRY: Duration = Duration::from_secs(3);
 
 /// Bounds of the pause after a read that a watch caused; the pause is as long as that read took. So
 /// a thousand tasks of a topology that start to send heartbeats cause a few reads instead of a
@@ -110,6 +113,8 @@ impl Observer {
             watches,
             view: ClusterView::default(),
             is_unpublished: false,
+            has_denied: false,
+            fault: None,
             quiet_until: tokio::time::Instant::now(),
         };
         tasks.start("observer", OnExit::StopOwner, task.run());
@@ -246,6 +251,10 @@ struct ObserverTask {
     view: ClusterView,
     /// True if the view differs from the published view: a read may fail half-way.
     is_unpublished: bool,
+    /// True if the last read met znodes that this process may not read.
+    has_denied: bool,
+    /// The error that keeps the state from being read, if it is none of the connection.
+    fault: Option<String>,
     /// End of the pause after the last read.
     quiet_until: tokio::time::Instant,
 }
@@ -261,9 +270,14 @@ impl ObserverTask {
             let state = *sessions.borrow_and_update();
             match state {
                 SessionState::Connected(_) => match self.catch_up().await {
-                    Ok(()) => backoff.reset(),
+                    Ok(()) => {
+                        backoff.reset();
+                        retry = self.has_denied.then_some(DENIED_RETRY);
+                        self.log_fault(None);
+                    }
                     Err(error) => {
                         debug!(%error, "could not read the cluster state; retrying");
+                        self.log_fault(Some(&error));
                         self.publish_stale();
                         retry = Some(backoff.next_delay());
                     }
@@ -304,6 +318,22 @@ impl ObserverTask {
         }
     }
 
+    /// Logs that the state cannot be read for a reason other than the connection, and that it can be
+    /// read again, once each.
+    fn log_fault(&mut self, error: Option<&tree::Error>) {
+        let fault = error.filter(|error| !error.root().is_retryable()).map(ToString::to_string);
+        match (&self.fault, &fault) {
+            (before, Some(error)) if before.as_ref() != Some(error) => {
+                error!(%error, "the cluster state cannot be read; nothing is decided until it can be");
+            }
+            (Some(_), None) if error.is_none() => info!("the cluster state can be read again"),
+            // The connection was lost meanwhile.
+            (Some(_), None) => return,
+            _ => {}
+        }
+        self.fault = fault;
+    }
+
     /// Reads the dirty records, folds them in, and publishes. After an error they all stay dirty.
     async fn catch_up(&mut self) -> Result<(), tree::Error> {
         if self.watches.all_dirty {
@@ -314,10 +344,23 @@ impl ObserverTask {
         }
         let began = tokio::time::Instant::now();
         let mut unread: BTreeSet<TreePath> = self.watches.dirty.clone();
-        let mut read = BTreeSet::new();
+        let (mut read, mut denied) = (BTreeSet::new(), BTreeSet::new());
         while !unread.is_empty() {
             let batch: Vec<TreePath> = unread.iter().take(READ_BATCH).cloned().collect();
-            let znodes = self.tree.get_many(&batch).await?;
+            let znodes = match self.tree.get_many(&batch).await {
+                Err(tree::Error::NotAuthorized { path: Some(path) }) => {
+                    let error = tree::Error::NotAuthorized { path: Some(path.clone()) };
+                    let folded = fold::deny(&mut self.view, &path).ok_or(error)?;
+                    self.is_unpublished |= folded.changed;
+                    if let Some(reason) = folded.newly_unreadable {
+                        warn!(%path, reason, "a znode cannot be read; nothing that it concerns is changed");
+                    }
+                    unread.remove(&path);
+                    denied.insert(path);
+                    continue;
+                }
+                znodes => znodes?,
+            };
             let mut again = Vec::new();
             for (path, znode) in batch.iter().zip(znodes) {
                 unread.remove(path);
@@ -334,7 +377,9 @@ impl ObserverTask {
             self.watches.dirty.extend(again.iter().cloned());
             unread.extend(again);
         }
-        self.watches.dirty.clear();
+        self.has_denied = !denied.is_empty();
+        // A change of an access control list is no event.
+        self.watches.dirty = denied;
         self.watches.all_dirty = false;
         self.watches.watch_heartbeats(&self.view);
         if !read.is_empty() {

@@ -220,3 +220,25 @@ async fn successive_changes_are_read_together() {
     f.sees("all heartbeats", |view| view.heartbeats.get(&topology()).is_some_and(|tasks| tasks.len() == 500))
         .await;
 }
+
+#[test]
+fn denied_record_is_unreadable_and_denied_lists_and_heartbeats_are_errors() {
+    let mut view = ClusterView::default();
+    view.supervisors.insert(supervisor_id(), supervisor());
+    let path = layout::supervisor(&supervisor_id());
+    let folded = fold::deny(&mut view, &path).expect("a record");
+    assert!(folded.changed && folded.newly_unreadable.is_some_and(|reason| reason.contains("setAcl")));
+    assert!(view.supervisors.is_empty() && view.unreadable[&path].is_newer, "it is not overwritten");
+    assert_eq!(fold::deny(&mut view, &path), Some(fold::Folded::default()), "it is reported once");
+    let vital = [
+        layout::leader(),
+        layout::storms(),
+        layout::taskbeats(&topology()),
+        layout::taskerrors(&topology()),
+        layout::blob(&stormkeeper_model::BlobKey::of(b"x")),
+    ];
+    for path in vital {
+        assert_eq!(fold::deny(&mut view, &path), None, "{path}");
+    }
+    assert_eq!(view.unreadable.len(), 1);
+}

@@ -14,7 +14,7 @@ use std::{
 };
 
 use tokio::sync::Notify;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     cluster::layout::Ephemeral,
@@ -182,8 +182,14 @@ impl Keeper {
                         }
                     }
                     Err(error) => {
-                        debug!(%error, "could not write ephemerals; retrying");
-                        Some(backoff.next_delay())
+                        let delay = backoff.next_delay();
+                        match error.root() {
+                            tree::Error::NotAuthorized { .. } => {
+                                warn!(%error, "cannot register this process or its tasks; retrying");
+                            }
+                            _ => debug!(%error, "could not write ephemerals; retrying"),
+                        }
+                        Some(delay)
                     }
                 },
                 SessionState::Connecting | SessionState::Disconnected(_) => None,

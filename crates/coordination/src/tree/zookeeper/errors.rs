@@ -13,6 +13,7 @@ pub(super) fn error_at(path: &TreePath, error: zk::Error) -> Error {
         zk::Error::BadVersion => Error::BadVersion { path },
         zk::Error::NotEmpty => Error::NotEmpty { path },
         zk::Error::NoChildrenForEphemerals => Error::NoChildrenForEphemerals { path },
+        zk::Error::NoAuth => Error::NotAuthorized { path: Some(path) },
         other => general_error(other),
     }
 }
@@ -25,8 +26,8 @@ pub(super) fn general_error(error: zk::Error) -> Error {
         | zk::Error::ClientClosed
         | zk::Error::AuthFailed
         | zk::Error::Timeout => Error::SessionExpired,
-        zk::Error::NoAuth
-        | zk::Error::InvalidAcl
+        zk::Error::NoAuth => Error::NotAuthorized { path: None },
+        zk::Error::InvalidAcl
         | zk::Error::NotReadOnly
         | zk::Error::NoWatcher
         | zk::Error::QuotaExceeded
@@ -51,6 +52,16 @@ pub(super) fn general_error(error: zk::Error) -> Error {
 mod tests {
     use super::*;
     use crate::tree::WriteOutcome;
+
+    #[test]
+    fn denied_access_is_named_with_its_path() {
+        let path: TreePath = "/storms/wc-1-100".parse().expect("valid path");
+        let error = error_at(&path, zk::Error::NoAuth);
+        assert_eq!(error.to_string(), "ZooKeeper does not authorize this process for /storms/wc-1-100");
+        assert!(!error.is_retryable());
+        let error = general_error(zk::Error::NoAuth).to_string();
+        assert_eq!(error, "ZooKeeper does not authorize this process for one of the requested znodes");
+    }
 
     #[test]
     fn outcome_is_unknown_if_the_request_may_have_taken_effect() {
