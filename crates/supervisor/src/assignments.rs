@@ -211,8 +211,8 @@ impl AssignmentsReader {
             Some(record) => named(record.value.topologies),
             None => self.held(),
         };
-        let mut known = AssignedSlots::default();
-        known.is_missing = is_missing && !topologies.is_empty();
+        let is_missing = is_missing && !topologies.is_empty();
+        let mut known = AssignedSlots { is_missing, ..AssignedSlots::default() };
         self.cached.retain(|topology, _| topologies.contains_key(topology));
         for (topology, version) in topologies {
             let cached = self.cached.get(&topology);
