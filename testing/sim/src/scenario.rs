@@ -216,7 +216,7 @@ impl Scenario {
             E::FrozenLeader => self.freeze_leader(cluster),
             E::LeaderDeleted => self.delete_leader(cluster, Duration::ZERO),
             E::TermDeleted => self.delete_term(cluster),
-            E::CutOffAtTakeover => self.cut_off_at_takeover(cluster),
+            E::CutOffAtTakeover | E::HostCutOff | E::HostRestarts => self.disturb_host(event, cluster).await,
             E::Outage => self.outage(cluster),
             E::BadNetwork => self.degrade_network(cluster),
             E::NimbusDies | E::NimbusStops | E::DiskLost => {
@@ -235,8 +235,6 @@ impl Scenario {
                     _ => host.crash(),
                 }
             }
-            E::HostRestarts => self.restart_host(cluster).await,
-            E::HostCutOff => self.cut_off_host(cluster),
             E::WorkerDies | E::WorkerHangs => {
                 let Some(host) = self.random.choice(&cluster.hosts) else { return };
                 let Some(pid) = self.random.choice(host.machine.pids()) else { return };
@@ -386,6 +384,14 @@ impl Scenario {
             self.faults.start("fault", OnExit::Ignore, async move { connection.disconnect(time).await });
         }
         self.delete_leader(cluster, SESSION_TIMEOUT);
+    }
+
+    async fn disturb_host(&mut self, event: ScenarioEvent, cluster: &mut Cluster) {
+        match event {
+            E::HostRestarts => self.restart_host(cluster).await,
+            E::HostCutOff => self.cut_off_host(cluster),
+            _ => self.cut_off_at_takeover(cluster),
+        }
     }
 
     /// Restarts a host like the container of a supervisor: the supervisor stops cleanly, and its
