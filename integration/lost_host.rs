@@ -65,12 +65,12 @@ async fn heartbeats_by_supervisor(cluster: &Cluster) -> BTreeMap<String, Vec<Tre
 }
 
 fn id_of(cluster: &Cluster, supervisor: usize) -> String {
-    let file = cluster.path(&cluster.supervisors[supervisor].name).join("supervisor-id");
+    let file = cluster.path(&cluster.supervisors[supervisor].name).join("supervisor/supervisor-id");
     std::fs::read_to_string(file).expect("it has an id").trim().to_owned()
 }
 
-/// Waits until the tasks of a supervisor have another place, and all of them run.
-async fn wait_until_left(cluster: &Cluster, supervisor: usize, how: &str) {
+/// Waits until the tasks of a supervisor have another place, and all of them run. Returns the duration.
+async fn wait_until_left(cluster: &Cluster, supervisor: usize) -> Duration {
     let (id, began) = (id_of(cluster, supervisor), now());
     wait_until("the tasks of the host have another place", WAIT_MAX, async || {
         let placed = heartbeats_by_supervisor(cluster).await;
@@ -78,11 +78,12 @@ async fn wait_until_left(cluster: &Cluster, supervisor: usize, how: &str) {
     })
     .await;
     cluster.wait_until_whole(TOPOLOGY).await;
-    eprintln!("a host was {how}: all tasks ran elsewhere after {:?}", began.elapsed());
+    let lasted = began.elapsed();
     cluster.wait_until_tuples_flow(TOPOLOGY).await;
     let events = cluster.ok(&["events", "--topology", TOPOLOGY]);
     let reason = "its host is lost: session expired and all its workers' heartbeats gone";
     assert!(events.contains(reason), "{events}");
+    lasted
 }
 
 /// Kills the workers of a supervisor, with their components.
@@ -125,7 +126,8 @@ async fn host_that_is_killed_or_cut_off_loses_its_tasks_with_its_sessions() {
     let killed = busy_supervisor(&cluster);
     cluster.supervisors[killed].kill9();
     kill_workers(&cluster, killed);
-    wait_until_left(&cluster, killed, "killed").await;
+    let lasted = wait_until_left(&cluster, killed).await;
+    eprintln!("a host was killed: all tasks ran elsewhere after {lasted:?}");
     cluster.supervisors[killed].start_again();
     cluster.wait_until_ready().await;
 
@@ -133,7 +135,8 @@ async fn host_that_is_killed_or_cut_off_loses_its_tasks_with_its_sessions() {
     let old: BTreeSet<Process> = processes_of(&cluster, cut_off);
     let proxy = cluster.nimbuses.len() + cut_off;
     cluster.proxies[proxy].set(Mode::Refuse);
-    wait_until_left(&cluster, cut_off, "cut off").await;
+    let lasted = wait_until_left(&cluster, cut_off).await;
+    eprintln!("a host was cut off: all tasks ran elsewhere after {lasted:?}");
     cluster.proxies[proxy].heal();
     wait_until("the host that came back ends its old workers", WAIT_MAX, async || {
         let left: Vec<_> = processes_of(&cluster, cut_off).intersection(&old).copied().collect();

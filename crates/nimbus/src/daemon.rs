@@ -198,10 +198,8 @@ fn assemble(
     let identity = Arc::new(identity);
     identity.keep(&tasks);
     let memory = TreeMemory::load(&options.local_dir, clock.clone()).map_err(Error::Tree)?;
-    // No task uses the tree before its layout and its identity are checked.
     let unchecked = Arc::clone(&tree);
-    let (tree, refusal) = CheckedTree::start(tree, OnEmpty::Create, memory.clone(), &tasks);
-    let tree: Arc<dyn Tree> = tree;
+    let (tree, refusal) = checked(tree, &memory, &tasks);
     let store = Store::new(Arc::clone(&tree));
     let presence = Presence::start(Arc::clone(&tree), &tasks);
     let observer = Observer::start(store.tree(), clock.clone(), &tasks);
@@ -266,6 +264,13 @@ fn assemble(
         see_turn: Arc::default(),
     };
     Ok(Nimbus { handle, tasks, stop, refusal, api_accepts, _identity: identity })
+}
+
+/// Returns the tree for the tasks of a nimbus: none uses it before its layout and its identity are
+/// checked.
+fn checked(tree: Arc<dyn Tree>, memory: &TreeMemory, tasks: &Tasks) -> (Arc<dyn Tree>, TreeRefusal) {
+    let (tree, refusal) = CheckedTree::start(tree, OnEmpty::Create, memory.clone(), tasks);
+    (tree, refusal)
 }
 
 /// Starts the replication of blobs. Returns the number of missing blobs of live topologies, once it

@@ -42,6 +42,7 @@ mod starts;
 mod status;
 mod unpack;
 mod worker_dir;
+mod worker_files;
 
 #[cfg(test)]
 mod tests;

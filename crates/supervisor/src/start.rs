@@ -33,13 +33,14 @@ use stormkeeper_api_types::blobs::FetchBlob;
 use stormkeeper_coordination::{
     cluster::{
         checked_tree::{CheckedTree, OnEmpty},
+        failure::ReportedFailure,
         presence::Presence,
         store::Store,
         tree_id::TreeMemory,
     },
     tree::Tree,
 };
-use stormkeeper_model::{Port, SupervisorId, clock::Clock};
+use stormkeeper_model::{BlobKey, Port, SupervisorId, clock::Clock};
 use stormkeeper_runtime::{
     blocking,
     fs::{FormerDir, LayoutFile, LockedDir, modes},
@@ -112,14 +113,7 @@ impl Agent {
         let me = identity.id.clone();
         info!(supervisor = %me, local_dir = %options.local_dir.display(), "supervisor starting");
 
-        let (packages, used) = watch::channel(BTreeSet::new());
-        let offers = PackageOffers {
-            local_dir: options.local_dir.clone(),
-            store: store.clone(),
-            client: Arc::clone(&blobs),
-            used,
-        };
-        tasks.start("offer packages", OnExit::StopOwner, offers.run());
+        let packages = start_offers(&options, &store, &blobs, &tasks);
         let from = (store.clone(), blobs);
         let (localizer, localized) =
             Localizer::open(&options.local_dir, options.unused_blob_retention, from, clock.clone(), &tasks)
@@ -137,24 +131,12 @@ impl Agent {
 
         let presence = Presence::start(tree, &tasks);
         // Known before the first registration, so that no slot is offered whose port is taken.
-        let mut taken_ports = TakenPorts::default();
-        let idle = slots.iter().filter(|(_, slot)| slot.occupied_by().is_none()).map(|(port, _)| *port);
-        taken_ports.update(ports::check(&*launcher.processes, idle.collect()).await, |_| false);
-        let (to_check, ports_to_check) = tokio::sync::watch::channel(ports::ToCheck::default());
-        let checker = ports::run(Arc::clone(&launcher.processes), ports_to_check, launcher.events.clone());
-        tasks.start("check ports", OnExit::StopOwner, checker);
-        let (dir, started) = (options.local_dir.clone(), (clock.now(), clock.monotonic()));
-        let starts = blocking::run(move || StartLog::open(&dir, started)).await;
-        let mut failures = FailureLog::default();
-        let recent = failures.report(starts.n_restarts(clock.monotonic()), clock.monotonic());
-        let known = Reported {
-            problems: problems::of(&taken_ports, &slots, &options.host),
-            failures: recent.unwrap_or_default().to_vec(),
-        };
+        let (taken_ports, to_check) = start_ports(&launcher, &slots, &tasks).await;
+        let (starts, failures, recent) = open_failures(&options, &clock).await;
+        let known =
+            Reported { problems: problems::of(&taken_ports, &slots, &options.host), failures: recent };
         let registration =
             Registration::start(&options, store.clone(), &me, &presence, known, (&clock, &tasks));
-        let (published, assignments) = watch::channel(AssignmentsState::Unknown);
-        let recheck = Arc::<Notify>::default();
         // The reader needs to know what runs here from the beginning.
         let status = watch::Sender::new(Status {
             supervisor: me.clone(),
@@ -162,14 +144,7 @@ impl Agent {
             slots: slots.iter().map(|(port, slot)| (*port, slot.status())).collect(),
             problems: Vec::new(),
         });
-        let reader = AssignmentsReader::new(
-            store.clone(),
-            me,
-            options.reconcile_period,
-            Arc::clone(&recheck),
-            status.subscribe(),
-        );
-        tasks.start("read assignments", OnExit::StopOwner, reader.run(published));
+        let (assignments, recheck) = start_reader(&options, &store, me, &status, &tasks);
         let reporter = FailureReporter::start(store.clone(), clock.clone(), &tasks);
         let now = clock.monotonic();
         let agent = Self {
@@ -199,6 +174,61 @@ impl Agent {
         agent.publish();
         Ok(agent)
     }
+}
+
+/// Starts to offer packages that no nimbus has. The result sets those that are used here.
+fn start_offers(
+    options: &Options,
+    store: &Store,
+    client: &Arc<dyn FetchBlob>,
+    tasks: &Tasks,
+) -> watch::Sender<BTreeSet<BlobKey>> {
+    let (packages, used) = watch::channel(BTreeSet::new());
+    let (local_dir, store, client) = (options.local_dir.clone(), store.clone(), Arc::clone(client));
+    tasks.start("offer packages", OnExit::StopOwner, PackageOffers { local_dir, store, client, used }.run());
+    packages
+}
+
+/// Checks the ports of slots without a process, and starts to check them again. The result sets the
+/// ports to check.
+async fn start_ports(
+    launcher: &Launcher,
+    slots: &BTreeMap<Port, SlotRuntime>,
+    tasks: &Tasks,
+) -> (TakenPorts, tokio::sync::watch::Sender<ports::ToCheck>) {
+    let mut taken_ports = TakenPorts::default();
+    let idle = slots.iter().filter(|(_, slot)| slot.occupied_by().is_none()).map(|(port, _)| *port);
+    taken_ports.update(ports::check(&*launcher.processes, idle.collect()).await, |_| false);
+    let (to_check, ports_to_check) = tokio::sync::watch::channel(ports::ToCheck::default());
+    let checker = ports::run(Arc::clone(&launcher.processes), ports_to_check, launcher.events.clone());
+    tasks.start("check ports", OnExit::StopOwner, checker);
+    (taken_ports, to_check)
+}
+
+/// Records this start. Returns the records of starts and failures, and the recent failures.
+async fn open_failures(options: &Options, clock: &Clock) -> (StartLog, FailureLog, Vec<ReportedFailure>) {
+    let (dir, started) = (options.local_dir.clone(), (clock.now(), clock.monotonic()));
+    let starts = blocking::run(move || StartLog::open(&dir, started)).await;
+    let mut failures = FailureLog::default();
+    let recent = failures.report(starts.n_restarts(clock.monotonic()), clock.monotonic());
+    let recent = recent.unwrap_or_default().to_vec();
+    (starts, failures, recent)
+}
+
+/// Starts to read the assignments. Returns them, and a handle that causes another look.
+fn start_reader(
+    options: &Options,
+    store: &Store,
+    me: SupervisorId,
+    status: &watch::Sender<Status>,
+    tasks: &Tasks,
+) -> (watch::Receiver<AssignmentsState>, Arc<Notify>) {
+    let (published, assignments) = watch::channel(AssignmentsState::Unknown);
+    let recheck = Arc::<Notify>::default();
+    let period = options.reconcile_period;
+    let reader = AssignmentsReader::new(store.clone(), me, period, Arc::clone(&recheck), status.subscribe());
+    tasks.start("read assignments", OnExit::StopOwner, reader.run(published));
+    (assignments, recheck)
 }
 
 fn local_dir(options: &Options, source: io::Error) -> Error {

@@ -233,8 +233,8 @@ impl Worker {
             .reporting_to(problems.clone(), own_host);
         peers.update(&assignment, &table);
         let members = Membership::of(&assignment);
-        let budget = FrameBudget::new(options.unfinished_bytes);
-        let listener = listener.reporting_to(problems).open_to(members.clone()).with_budget(budget);
+        let listener = listener.reporting_to(problems).open_to(members.clone());
+        let listener = listener.with_budget(FrameBudget::new(options.unfinished_bytes));
         let listener = match &worker_metrics {
             Some(worker_metrics) => listener.with_master(worker_metrics.master()),
             None => listener,
@@ -264,14 +264,17 @@ impl Worker {
         };
         worker.update_metrics(&assignment, changes.as_ref());
         let counters = CounterRegistry::default();
-        let (board, presence) = (worker.board.clone(), worker.presence.clone());
-        let heartbeats = &worker.heartbeats;
-        heartbeat::start(board, presence, counters.clone(), &worker.options, clock.clone(), heartbeats);
+        worker.start_heartbeats(&counters, &clock);
         for (task, inbox) in receivers {
             worker.start_task(task, inbox, &counters, &clock)?;
         }
         worker.log_start();
         Ok(worker)
+    }
+
+    fn start_heartbeats(&self, counters: &CounterRegistry, clock: &Clock) {
+        let (board, presence) = (self.board.clone(), self.presence.clone());
+        heartbeat::start(board, presence, counters.clone(), &self.options, clock.clone(), &self.heartbeats);
     }
 
     fn log_start(&self) {
