@@ -141,7 +141,7 @@ fn invalid_values_are_errors_with_key_and_line() {
     check(
         "storm.zookeeper.servers: [\"zk:99999\"]",
         "storm.yaml:1: `storm.zookeeper.servers` is [\"zk:99999\"], and must be a list of 1 to 100 hosts, each `host` \
-         or `host:port`, with a port from 1 to 65535",
+         or `host:port`, with a port from 1 to 65535: \"99999\" is not a port from 1 to 65535",
     );
     check(
         "storm.zookeeper.root: storm",

@@ -10,7 +10,7 @@
 //! because of another task.
 //!
 //! A worker whose supervisor is absent as well waits for a time-out, unless its host is lost: see
-//! [`hosts`].
+//! `liveness/hosts.rs`.
 
 mod hosts;
 

@@ -1,7 +1,10 @@
 //! Slots whose port another program uses, as their supervisors report.
 
 use super::world::{SECOND, World};
-use crate::{liveness::LossReason, plan::Reason};
+use crate::{
+    liveness::LossReason,
+    plan::{ClusterProblem, Reason},
+};
 use stormkeeper_coordination::cluster::{layout, record, reported_problem::ReportedProblem};
 use stormkeeper_model::{Port, Slot, TopologyId};
 
@@ -58,11 +61,16 @@ fn without_another_slot_the_tasks_wait_and_nothing_is_written_again_and_again() 
     world.settle();
     let slot = slots(&world, &id).remove(0);
     take(&mut world, &slot, &id);
+    let mut first = None;
     for _ in 0..5 {
         world.wait(200 * SECOND);
         let plan = world.decide();
         assert_eq!(plan.actions, []);
-        assert_eq!(plan.findings.len(), 1, "{:?}", plan.findings);
+        // The topology has no slot, and its tasks send no heartbeat.
+        let [no_slot, silent] = &plan.findings[..] else { panic!("{:?}", plan.findings) };
+        assert!(matches!(no_slot.problem, ClusterProblem::NoSlot { n_tasks: 4, .. }), "{no_slot:?}");
+        assert!(matches!(silent.problem, ClusterProblem::Failing(_)), "{silent:?}");
+        assert_eq!(*first.get_or_insert(plan.findings.clone()), plan.findings);
     }
     assert_eq!(slots(&world, &id), [slot]);
     world.supervisor("s1", 1);
