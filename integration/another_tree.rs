@@ -71,7 +71,7 @@ async fn recover(cluster: &Cluster, processes: &BTreeSet<Process>) {
 async fn wait_until_copied(cluster: &Cluster, id: &str) {
     wait_until("each nimbus has a copy of the topology", WAIT_MAX, async || {
         let copies = (1..=cluster.nimbuses.len()).map(|n| {
-            let file = cluster.path(&format!("nimbus-{n}")).join("tree-copy.json");
+            let file = cluster.path(&format!("nimbus-{n}")).join("nimbus/tree-copy.json");
             fs::read_to_string(&file).map_err(|error| error.to_string())
         });
         for copy in copies {

@@ -38,7 +38,7 @@ async fn component_that_dies_at_each_start_shows_in_list_and_show_with_the_reaso
 async fn supervisor_that_cannot_launch_gets_no_second_try_while_another_has_room() {
     let cluster = Cluster::start().await;
     // No worker can be launched there: its directory cannot be created.
-    let workers = cluster.path("supervisor-1/workers");
+    let workers = cluster.path("supervisor-1/supervisor/workers");
     let _absent = fs::remove_dir_all(&workers);
     fs::write(&workers, "").expect("written");
     cluster.ok(&["submit", &cluster.ticker().display().to_string()]);

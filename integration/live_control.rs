@@ -147,7 +147,8 @@ fn logs(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let found = entries.flat_map(|entry| {
         let path = entry.path();
-        match path.is_dir() {
+        // `workers` of earlier builds is a link to the directory of the supervisor.
+        match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             true => logs(&path),
             false => Vec::from_iter(path.ends_with("worker.log").then_some(path)),
         }

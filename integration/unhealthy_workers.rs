@@ -80,7 +80,9 @@ async fn worker_without_free_descriptors_lives_and_its_tasks_that_do_not_run_are
     assert!(errors.contains("Too many open files") && errors.contains("LimitNOFILE"), "{errors}");
     // Two worker timeouts later, by the heartbeats that its supervisor reads.
     let workers = cluster.workers();
-    let [dir] = &fs::read_dir(cluster.path("supervisor-1/workers")).expect("listed").collect::<Vec<_>>()[..]
+    let [dir] = &fs::read_dir(cluster.path("supervisor-1/supervisor/workers"))
+        .expect("listed")
+        .collect::<Vec<_>>()[..]
     else {
         panic!("one worker: {workers:?}")
     };

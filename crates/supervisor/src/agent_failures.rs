@@ -43,6 +43,8 @@ impl Agent {
                 let had_heartbeat = was_running || matches!(reason, SlotReason::HeartbeatTimedOut { .. });
                 let reason = reason.to_string();
                 match had_heartbeat {
+                    // The supervisor offers the slot no more, and reports that as a problem of the slot.
+                    _ if self.taken_ports.is_taken(port) => {}
                     true => self.failures.worker_ended(port, desired, &reason, now),
                     false => self.failures.launch_failed(port, desired, &reason, now),
                 }

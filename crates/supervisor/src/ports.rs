@@ -71,6 +71,10 @@ impl TakenPorts {
         freed
     }
 
+    pub(super) fn is_taken(&self, port: Port) -> bool {
+        self.0.contains_key(&port)
+    }
+
     pub(super) fn any(&self) -> bool {
         !self.0.is_empty()
     }
