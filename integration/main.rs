@@ -20,6 +20,7 @@ mod lost_disk;
 mod lost_host;
 mod old_layout;
 mod opentsdb;
+mod own_writes;
 mod quiet_failover;
 mod recovery;
 mod relaunched_readings;

@@ -336,7 +336,12 @@ impl Cluster {
         for (api, _) in self.apis.iter().zip(&self.nimbuses).filter(|(_, nimbus)| nimbus.answers()) {
             command.args(["--nimbus", api]);
         }
-        command.args(args).env_remove("STORMKEEPER_CONF").output().expect("the binary runs")
+        command
+            .args(args)
+            .env_remove("STORMKEEPER_CONF")
+            .env("XDG_STATE_HOME", self.path("state"))
+            .output()
+            .expect("the binary runs")
     }
 
     /// Runs the binary, which must succeed; returns its standard output.

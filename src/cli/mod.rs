@@ -13,6 +13,7 @@ mod error;
 mod events;
 mod get_errors;
 mod kill;
+mod last_writes;
 mod list;
 mod local;
 mod metrics;
@@ -39,6 +40,7 @@ use crate::config::{
     value::{Kind, Value},
 };
 use error::Failure;
+use last_writes::LastWrites;
 use stormkeeper_api_types::client::{Client, Timeouts};
 use stormkeeper_model::address::{HostAndPort, InvalidAddress};
 use stormkeeper_runtime::{
@@ -183,7 +185,9 @@ impl Global {
         let config = self.load()?;
         let named = self.nimbus.iter().map(|nimbus| config.nimbus_at(nimbus));
         let seeds = if self.nimbus.is_empty() { config.nimbus_seeds() } else { named.collect() };
-        Ok(Client::new(seeds, Timeouts::default())?.as_user(user()))
+        let writes = LastWrites::of_user();
+        let client = Client::new(seeds, Timeouts::default())?.as_user(user()).after(writes.recall());
+        Ok(client.reporting_to(Box::new(writes)))
     }
 }
 

@@ -18,15 +18,16 @@ pub use error::{Attempt, Error};
 pub use metrics::{MetricFilter, Page, Span};
 
 use crate::{
-    forward::{self, BEHIND, TERM, USER, ZXID},
+    forward::{BEHIND, TERM, USER},
     http,
     message::{
         Accepted, ClusterSummary, Code, DrainRequest, ErrorBody, EventList, HostAccepted, KillRequest,
         NimbusList, RebalanceRequest, SubmitRequest, SupervisorList, TopologyDetail, TopologyErrors,
         TopologyList,
     },
+    seen::{Change, Seen, ZXID},
 };
-use stormkeeper_model::{BlobKey, HostName, Term, Zxid, clock::Clock};
+use stormkeeper_model::{BlobKey, HostName, Term, clock::Clock};
 use stormkeeper_runtime::error_chain;
 
 /// Timeouts of a client.
@@ -77,8 +78,8 @@ pub struct Client {
 
 /// Receives what a client learns about its writes.
 pub trait Listener: fmt::Debug + Send + Sync {
-    /// A nimbus has executed a write in the transaction `zxid`, or in an earlier one.
-    fn written(&self, zxid: Zxid);
+    /// A nimbus has executed a write in the transaction of `change`, or in an earlier one.
+    fn written(&self, change: &Change);
 
     /// The nimbus at `nimbus` has answered a read from a view, last read `age` ago, that does not
     /// contain everything that the client has written or seen.
@@ -88,9 +89,9 @@ pub trait Listener: fmt::Debug + Send + Sync {
 /// The latest leadership and changes that the client has seen.
 #[derive(Debug, Default)]
 struct Known {
-    /// The latest transaction that the client has written or seen. Reads are answered from views
-    /// that contain it, so they see what the client wrote, and never an older state than before.
-    zxid: Zxid,
+    /// The latest changes that the client has written or seen. Reads are answered from views that
+    /// contain them, so they see what the client wrote, and never an older state than before.
+    seen: Seen,
     /// The latest term that any nimbus has sent.
     term: Option<Term>,
     /// API address of that term's leader, `host:port`.
@@ -151,15 +152,15 @@ impl Client {
         Ok(Self { seeds, timeouts, http, clock: Clock::new(), user: None, known, listener: None })
     }
 
-    /// Lets every read see the change of transaction `zxid`, which an earlier client has written.
-    pub fn after(self, zxid: Zxid) -> Self {
-        self.record_zxid(zxid);
+    /// Lets every read see the changes `seen`, which an earlier client has written.
+    pub fn after(self, seen: Seen) -> Self {
+        seen.iter().for_each(|change| self.known().seen.record(change.clone()));
         self
     }
 
-    /// The latest transaction that this client has written or seen.
-    pub fn zxid(&self) -> Zxid {
-        self.known().zxid
+    /// The latest changes that this client has written or seen.
+    pub fn seen(&self) -> Seen {
+        self.known().seen.clone()
     }
 
     /// Reports to `listener` what the client learns about its writes.
@@ -418,21 +419,16 @@ impl Client {
 
     /// Records the changes that the nimbus has seen.
     fn record_view(&self, nimbus: &str, request: &Request<'_>, headers: &HeaderMap) {
-        if let Some(zxid) = forward::zxid_of(headers) {
-            self.record_zxid(zxid);
+        for change in Seen::of_headers(headers).iter() {
+            self.known().seen.record(change.clone());
             if let Some(listener) = self.listener.as_ref().filter(|_| request.method != Method::GET) {
-                listener.written(zxid);
+                listener.written(change);
             }
         }
         let behind = headers.get(BEHIND).and_then(|value| value.to_str().ok()?.parse().ok());
         if let (Some(listener), Some(age_ms)) = (&self.listener, behind) {
             listener.behind(nimbus, Duration::from_millis(age_ms));
         }
-    }
-
-    fn record_zxid(&self, zxid: Zxid) {
-        let mut known = self.known();
-        known.zxid = known.zxid.max(zxid);
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -448,9 +444,8 @@ impl Client {
         if let Some(user) = &self.user {
             prepared = prepared.header(USER, user);
         }
-        let zxid = self.known().zxid;
-        if request.sees_writes && zxid > Zxid::default() {
-            prepared = prepared.header(ZXID, zxid.0);
+        if let Some(seen) = self.known().seen.header().filter(|_| request.sees_writes) {
+            prepared = prepared.header(ZXID, seen);
         }
         let response = match prepared.send().await {
             Ok(response) => response,

@@ -9,11 +9,11 @@ use futures_util::{
 };
 use reqwest::{
     Method,
-    header::{self, HeaderMap, HeaderName},
+    header::{self, HeaderName},
 };
 
-use crate::http;
-use stormkeeper_model::{NimbusId, Term, Zxid};
+use crate::{http, seen::Seen};
+use stormkeeper_model::{NimbusId, Term};
 use stormkeeper_runtime::error_chain;
 
 /// Header with the nimbus that forwarded a request. A request with this header is not forwarded
@@ -25,12 +25,7 @@ pub const FORWARDED_BY: &str = "x-stormkeeper-forwarded-by";
 /// has seen.
 pub const TERM: &str = "x-stormkeeper-term";
 
-/// Header with a transaction of ZooKeeper. In a response: the view from which the nimbus answers
-/// contains every change up to it; the response to a write contains the write's transaction. In a
-/// read: the nimbus waits for its view to contain that transaction, at most two seconds.
-pub const ZXID: &str = "x-stormkeeper-zxid";
-
-/// Header of a response to a read whose [`ZXID`] is still missing in the view after the wait: age of
+/// Header of a response to a read whose [`ZXID`](crate::seen::ZXID) is still missing in the view after the wait: age of
 /// the view in milliseconds.
 pub const BEHIND: &str = "x-stormkeeper-behind-ms";
 
@@ -76,8 +71,8 @@ pub struct Answer {
     pub status: u16,
     /// Content type of the body.
     pub content_type: Option<String>,
-    /// Transaction of the write ([`ZXID`]), if the leader named it.
-    pub zxid: Option<Zxid>,
+    /// The write ([`ZXID`](crate::seen::ZXID)), if the leader named it.
+    pub written: Seen,
     /// The body.
     pub body: BoxStream<'static, Result<Bytes, Broken>>,
 }
@@ -112,11 +107,6 @@ pub enum ForwardError {
         /// Cause.
         reason: String,
     },
-}
-
-/// Returns the transaction that a request or response names in the header [`ZXID`].
-pub fn zxid_of(headers: &HeaderMap) -> Option<Zxid> {
-    headers.get(ZXID).and_then(|value| value.to_str().ok()?.parse().ok()).map(Zxid)
 }
 
 impl Forwarder {
@@ -168,7 +158,7 @@ impl Forwarder {
         };
         let content_type = answer.headers().get(header::CONTENT_TYPE);
         Ok(Answer {
-            zxid: zxid_of(answer.headers()),
+            written: Seen::of_headers(answer.headers()),
             status: answer.status().as_u16(),
             content_type: content_type.and_then(|value| value.to_str().ok()).map(str::to_owned),
             body: answer.bytes_stream().map_err(Broken).boxed(),

@@ -5,6 +5,7 @@
 //! - [`forward`]: passes a write from a follower to the leader.
 //! - [`blobs`]: streams blobs between nimbuses and to supervisors.
 //! - [`http`]: the client and the bounded responses that all of them use.
+//! - [`seen`]: changes that a client has written or seen.
 //! - [`replica_client`]: fetches the metric log and checkpoints from another nimbus.
 
 pub mod blobs;
@@ -13,3 +14,4 @@ pub mod forward;
 pub mod http;
 pub mod message;
 pub mod replica_client;
+pub mod seen;

@@ -31,7 +31,7 @@ pub mod validate;
 
 pub use id::{
     BlobKey, ComponentId, HostName, InvalidId, NimbusId, Port, Slot, StreamId, SupervisorId, TaskId, Term,
-    TopologyId, TopologyName, WorkerId, Zxid,
+    TopologyId, TopologyName, TreeId, WorkerId, Zxid,
 };
 pub use log_position::LogPosition;
 pub use time::Timestamp;

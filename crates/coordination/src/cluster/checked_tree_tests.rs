@@ -3,11 +3,11 @@ use crate::{
     cluster::{
         record::{self, UnknownFields},
         store::Store,
-        tree_id::{TreeId, TreeIdentity},
+        tree_id::TreeIdentity,
     },
     tree::memory::MemoryTree,
 };
-use stormkeeper_model::{Term, clock::Clock};
+use stormkeeper_model::{Term, TreeId, clock::Clock};
 use stormkeeper_runtime::test_support::wait_until;
 
 const WAIT_MAX: Duration = Duration::from_secs(30);

@@ -8,7 +8,7 @@ use crate::{
     cluster::{
         layout,
         record::{self, UnknownFields},
-        tree_id::{FoundTree, TreeId, TreeIdentity, TreeMemory, Verdict},
+        tree_id::{self, FoundTree, TreeIdentity, TreeMemory, Verdict},
     },
     election::{FencedWriter, WriteError},
     tree::{CreateMode, Op, ReadTree, Scope},
@@ -27,7 +27,7 @@ pub(super) fn write(found: &FoundTree, memory: &TreeMemory, term: Term) -> Optio
     let identity = found.identity.clone().unwrap_or_else(|| {
         let remembered = memory.mark().map(|mark| mark.id);
         TreeIdentity {
-            id: remembered.unwrap_or_else(TreeId::random),
+            id: remembered.unwrap_or_else(tree_id::random_id),
             term,
             succeeds: Vec::new(),
             unknown_fields: UnknownFields::new(),

@@ -4,11 +4,11 @@ use super::*;
 use crate::{
     cluster::{
         layout, record,
-        tree_id::{FoundTree, TreeId, TreeIdentity, TreeMemory},
+        tree_id::{FoundTree, TreeIdentity, TreeMemory},
     },
     tree::{CreateMode, Op, Tree, TreePath, memory::MemoryTree},
 };
-use stormkeeper_model::{NimbusId, Term, clock::Clock};
+use stormkeeper_model::{NimbusId, Term, TreeId, clock::Clock};
 use stormkeeper_runtime::test_support::wait_until;
 
 const WAIT_MAX: Duration = Duration::from_secs(20);

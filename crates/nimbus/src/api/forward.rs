@@ -11,8 +11,9 @@ use super::{
     error::{ApiError, internal},
 };
 use stormkeeper_api_types::{
-    forward::{FORWARDED_BY, ForwardError, Head, USER, ZXID},
+    forward::{FORWARDED_BY, ForwardError, Head, USER},
     message::Code,
+    seen::ZXID,
 };
 use stormkeeper_coordination::tree::TreePath;
 
@@ -78,8 +79,8 @@ pub(super) async fn forward(api: &Api, parts: &Parts, body: Body) -> Result<Resp
         }
     };
     let mut response = Response::builder().status(answer.status);
-    if let Some(zxid) = answer.zxid {
-        response = response.header(ZXID, zxid.0);
+    if let Some(written) = answer.written.header() {
+        response = response.header(ZXID, written);
     }
     if let Some(kind) = answer.content_type {
         response = response.header(header::CONTENT_TYPE, kind);

@@ -46,7 +46,7 @@ use std::{net::SocketAddr, sync::Arc};
 use axum::{
     Router,
     extract::{Request, State},
-    http::{HeaderName, Method, StatusCode},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::{get, post},
@@ -58,7 +58,10 @@ use crate::{Handle, Nimbus, daemon::NimbusClients};
 use error::ApiError;
 use origin::OwnNames;
 use serving::Limits;
-use stormkeeper_api_types::forward::{BEHIND, Forwarder, TERM, ZXID, zxid_of};
+use stormkeeper_api_types::{
+    forward::{BEHIND, Forwarder, TERM},
+    seen::{Change, Seen, ZXID},
+};
 use stormkeeper_coordination::tree::Tree;
 use stormkeeper_model::clock::Clock;
 use stormkeeper_runtime::tasks::OnExit;
@@ -217,7 +220,9 @@ async fn time_request(State(api): State<Api>, request: Request, next: Next) -> R
 /// the transaction up to which the view contains changes in every response.
 async fn wait_for_zxid(State(api): State<Api>, request: Request, next: Next) -> Response {
     let is_read = request.method() == Method::GET;
-    let missing = zxid_of(request.headers()).filter(|wanted| is_read && *wanted > api.nimbus.zxid());
+    let tree = api.nimbus.tree_id();
+    let seen = |headers: &HeaderMap| tree.as_ref().and_then(|tree| Seen::of_headers(headers).of(tree));
+    let missing = seen(request.headers()).filter(|wanted| is_read && *wanted > api.nimbus.zxid());
     let behind = match missing {
         Some(zxid) => api.nimbus.wait_for(zxid).await,
         None => None,
@@ -233,9 +238,14 @@ async fn wait_for_zxid(State(api): State<Api>, request: Request, next: Next) -> 
         // The response may have been made from the view at any time since.
         true => before,
         // The leader has named the transaction, or this leader's view contains it now.
-        false => zxid_of(headers).unwrap_or_default().max(api.nimbus.zxid()),
+        false => seen(headers).unwrap_or_default().max(api.nimbus.zxid()),
     };
-    headers.insert(HeaderName::from_static(ZXID), zxid.0.into());
+    headers.remove(ZXID);
+    let named = tree.map(|tree| Change { tree, zxid }.to_string());
+    // An id that an operator has written may not fit a header.
+    if let Some(value) = named.and_then(|text| HeaderValue::try_from(text).ok()) {
+        headers.insert(HeaderName::from_static(ZXID), value);
+    }
     response
 }
 

@@ -15,7 +15,7 @@ use stormkeeper_coordination::{
     cluster::tree_id::{ForeignTree, TreeMark, TreeMemory},
     tree::Tree,
 };
-use stormkeeper_model::Term;
+use stormkeeper_model::{Term, TreeId};
 use stormkeeper_runtime::{blocking, error_chain};
 
 /// Access to a tree that this nimbus must not use otherwise.
@@ -31,6 +31,11 @@ impl Handle {
     /// Returns the tree that ZooKeeper has instead of the tree of this nimbus.
     fn foreign_tree(&self) -> Option<ForeignTree> {
         self.recovery.memory.foreign().borrow().clone()
+    }
+
+    /// Returns the id of this nimbus' tree; `None` until an election has given it one.
+    pub(crate) fn tree_id(&self) -> Option<TreeId> {
+        self.recovery.memory.mark().map(|mark| mark.id)
     }
 
     /// Checks that ZooKeeper has the tree of this nimbus, as far as the nimbus knows.

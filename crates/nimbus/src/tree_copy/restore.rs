@@ -14,12 +14,12 @@ use stormkeeper_coordination::{
         layout::{self, LAYOUT_VERSION},
         layout_version::{self, Layout},
         record::{self, Election, SupervisorAssignments, UnknownFields},
-        tree_id::{FoundTree, SUCCEEDS_MAX, TreeId, TreeIdentity, TreeMark},
+        tree_id::{self, FoundTree, SUCCEEDS_MAX, TreeIdentity, TreeMark},
     },
     election,
     tree::{self, CreateMode, MAX_MULTI_BYTES, Op, Tree, TreePath, Version},
 };
-use stormkeeper_model::{NimbusId, SupervisorId, Term, TopologyId};
+use stormkeeper_model::{NimbusId, SupervisorId, Term, TopologyId, TreeId};
 
 /// Number of writes of `/term` in one transaction, if they do not fit into the last one.
 const WRITES_MAX: usize = 1000;
@@ -207,7 +207,7 @@ impl Restore<'_> {
         while writes.iter().map(Op::n_bytes).sum::<usize>() > MAX_MULTI_BYTES / 2 {
             self.tree.multi(writes.drain(..WRITES_MAX).collect()).await?;
         }
-        let id = TreeId::random();
+        let id = tree_id::random_id();
         let lost = [Some(&self.remembered.id), Some(&self.copy.tree.id), former.map(|identity| &identity.id)];
         let mut succeeds: Vec<TreeId> = Vec::new();
         for lost in lost.into_iter().flatten().chain(former.iter().flat_map(|identity| &identity.succeeds)) {

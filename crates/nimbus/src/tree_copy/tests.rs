@@ -4,13 +4,13 @@ use super::{restore::Restore, *};
 use stormkeeper_coordination::{
     cluster::{
         record::{Defect, Drain, Stored, SupervisorAssignments, TasksRecord, TopologyRecord},
-        tree_id::{FoundTree, TreeId, TreeMemory, Verdict},
+        tree_id::{FoundTree, TreeMemory, Verdict},
     },
     election::{CampaignOutcome, Candidate},
     tree::{CreateMode, Tree, Version, memory::MemoryTree},
 };
 use stormkeeper_model::{
-    NimbusId, Port, Slot, assignment::AssignedWorker, clock::Clock, status::TopologyStatus,
+    NimbusId, Port, Slot, TreeId, assignment::AssignedWorker, clock::Clock, status::TopologyStatus,
 };
 
 fn mark(id: &str) -> TreeMark {

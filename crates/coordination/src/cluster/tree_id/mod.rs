@@ -25,27 +25,14 @@ use crate::{
     },
     tree::{self, NodeWithChildren, Op, ReadTree, Tree, TreePath, Version},
 };
-use stormkeeper_model::Term;
+use stormkeeper_model::{Term, TreeId};
 
 /// Maximum number of former ids in a record: one is added at each recovery.
 pub const SUCCEEDS_MAX: usize = 16;
 
-/// Id of a tree: 32 hexadecimal digits, drawn at random.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct TreeId(pub String);
-
-impl TreeId {
-    /// Draws a new id.
-    pub fn random() -> Self {
-        Self(format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)))
-    }
-}
-
-impl fmt::Display for TreeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
+/// Draws the id of a new tree.
+pub fn random_id() -> TreeId {
+    TreeId(format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)))
 }
 
 /// `/tree-id`: identity of the tree.

@@ -5,10 +5,11 @@ use super::{
     *,
 };
 use stormkeeper_api_types::{
-    forward::{BEHIND, ZXID},
+    forward::BEHIND,
     message::{DrainRequest, KillRequest},
+    seen::{Change, ZXID},
 };
-use stormkeeper_model::{HostName, status::TopologyStatus};
+use stormkeeper_model::{HostName, TreeId, Zxid, status::TopologyStatus};
 
 fn client(running: &Running) -> Client {
     Client::new(vec![running.handle().api().to_owned()], Timeouts::default()).expect("made")
@@ -19,7 +20,7 @@ async fn a_read_on_a_follower_sees_what_the_client_wrote_on_the_leader() {
     let fixture = Fixture::new().await;
     let (leader, follower) = (fixture.leader().await, fixture.deaf_follower().await);
     let (writer, without) = (client(&leader), client(&follower));
-    let reader = |writer: &Client| client(&follower).after(writer.zxid());
+    let reader = |writer: &Client| client(&follower).after(writer.seen());
 
     submit(&writer, blob_with_copies("wc", 1, 1)).await.expect("accepted");
     let unknown = without.show("wc").await.expect_err("no event has told the follower");
@@ -46,7 +47,7 @@ async fn a_read_of_what_the_nimbus_cannot_see_says_so_after_a_while() {
     let fixture = Fixture::new().await;
     let leader = fixture.leader().await;
     let router = routes(leader.handle().clone());
-    let ask = async |zxid: &str| {
+    let ask = async |zxid: String| {
         let request = Request::builder().uri("/api/v1/topology/summary").header("host", "localhost");
         let request = request.header(ZXID, zxid).body(Body::empty()).expect("a request");
         let response = router.clone().oneshot(request).await.expect("infallible");
@@ -55,9 +56,13 @@ async fn a_read_of_what_the_nimbus_cannot_see_says_so_after_a_while() {
     };
     let now = leader.handle().zxid();
     assert!(now.0 > 0, "the election is an event");
-    assert!(!ask(&now.to_string()).await);
-    assert!(ask(&i64::MAX.to_string()).await);
-    for ignored in ["", "x", "-1", "99999999999999999999"] {
-        assert!(!ask(ignored).await, "{ignored:?}");
+    let tree = leader.handle().tree_id().expect("the election has named the tree");
+    let change = |tree: &TreeId, zxid| Change { tree: tree.clone(), zxid: Zxid(zxid) }.to_string();
+    assert!(!ask(change(&tree, now.0)).await);
+    assert!(ask(change(&tree, i64::MAX)).await);
+    let other = TreeId("of another cluster".to_owned());
+    assert!(ask(format!("{},{}", change(&other, 1), change(&tree, i64::MAX))).await);
+    for ignored in ["", "x", "-1", "99999999999999999999", &change(&other, i64::MAX)] {
+        assert!(!ask(ignored.to_owned()).await, "{ignored:?}");
     }
 }
