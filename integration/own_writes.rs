@@ -61,5 +61,5 @@ fn a_command_sends_the_last_write_of_the_command_before_it() {
     });
     assert!(read.contains("x-stormkeeper-zxid: tree-a:42\r\n"), "{read}");
     let warnings = String::from_utf8_lossy(&output.stderr);
-    assert!(warnings.contains("may not contain what you changed last"), "{warnings}");
+    assert!(warnings.contains("this is the state of 2.5 s ago"), "{warnings}");
 }

@@ -15,6 +15,8 @@ use stormkeeper_model::time::format_duration;
 
 /// Show the nimbuses and supervisors of the cluster.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "MEMORY and CPU are what the tasks on a supervisor request, and what the supervisor \
+declares for requests; - is unlimited. 100% is one core.")]
 pub(super) struct Args {}
 
 #[derive(Serialize)]
@@ -41,6 +43,12 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
     output::print(&text(&report))
 }
 
+/// Formats a requested amount of a resource and the declared capacity.
+fn share(used: u64, capacity: Option<u64>, unit: &str) -> String {
+    let capacity = capacity.map_or_else(|| "-".to_owned(), |capacity| capacity.to_string());
+    format!("{used}/{capacity}{unit}")
+}
+
 fn text(ClusterReport { cluster, nimbuses, supervisors }: &ClusterReport) -> String {
     let leader = cluster.leader.as_ref().map_or_else(
         || "no leader at the moment".to_owned(),
@@ -63,13 +71,15 @@ fn text(ClusterReport { cluster, nimbuses, supervisors }: &ClusterReport) -> Str
     }
     text.push_str(&table.text(2));
     text.push_str("\nSupervisors\n");
-    let mut table = Table::new(&["ID", "HOST", "STATE", "SLOTS USED", "UPTIME", "VERSION"]);
+    let mut table = Table::new(&["ID", "HOST", "STATE", "SLOTS USED", "MEMORY", "CPU", "UPTIME", "VERSION"]);
     for supervisor in &supervisors.supervisors {
         table.row([
             supervisor.id.to_string(),
             supervisor.host.clone(),
             drain::state(&supervisors.drains, &supervisor.host),
             format!("{}/{}", supervisor.slots_used, supervisor.slots_total),
+            share(supervisor.used_mem, supervisor.mem_capacity, " MiB"),
+            share(supervisor.used_cpu, supervisor.cpu_capacity, "%"),
             format_duration(Duration::from_secs(supervisor.uptime_seconds)),
             supervisor.version.clone(),
         ]);

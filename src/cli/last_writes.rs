@@ -121,10 +121,14 @@ impl Listener for LastWrites {
         if self.has_warned.swap(true, Ordering::Relaxed) {
             return;
         }
-        let age = age.as_secs_f64();
+        let problem = match age.is_zero() {
+            true => "has not seen your last change yet".to_owned(),
+            false => {
+                format!("has lost ZooKeeper, or is late: this is the state of {:.1} s ago", age.as_secs_f64())
+            }
+        };
         output::note(&format!(
-            "warning: {nimbus} answered from a view of {age:.1} s ago, which may not contain what you changed last\n\
-             hint: `stormkeeper nimbuses` shows the state of each nimbus"
+            "warning: {nimbus} {problem}\nhint: `stormkeeper nimbuses` shows the state of each nimbus"
         ));
     }
 }

@@ -10,7 +10,10 @@ use crate::cli::{
     error::Failure,
     output::{self, Table},
 };
-use stormkeeper_api_types::message::{NimbusList, NimbusStatus, NimbusSummary};
+use stormkeeper_api_types::{
+    forward::BEHIND_MIN,
+    message::{NimbusList, NimbusStatus, NimbusSummary},
+};
 use stormkeeper_model::{Term, time::format_duration};
 
 /// Response timeout of one nimbus. Requests to all nimbuses run at the same time.
@@ -69,10 +72,20 @@ fn replica(mut summary: NimbusSummary, response: Result<NimbusList, String>) -> 
                     (own.metric_store_error, own.metrics_lag_entries);
                 summary.metrics_problem = own.metrics_problem;
             }
-            Replica { summary, term, view_age_ms: Some(view_age_ms), problem: tree_problem }
+            let age = Duration::from_millis(view_age_ms);
+            let problem = tree_problem.or_else(|| (age >= BEHIND_MIN).then(|| no_zookeeper(age)));
+            Replica { summary, term, view_age_ms: Some(view_age_ms), problem }
         }
         Err(reason) => Replica { summary, term: None, view_age_ms: None, problem: Some(reason) },
     }
+}
+
+fn no_zookeeper(age: Duration) -> String {
+    format!(
+        "ZooKeeper has not been reached for {}: everything is shown as it was then; check ZooKeeper and \
+         storm.zookeeper.servers",
+        format_duration(age)
+    )
 }
 
 fn metrics(summary: &NimbusSummary) -> String {
@@ -170,7 +183,10 @@ mod tests {
         };
         let nimbuses = vec![
             replica(summary("a", None, None), Ok(list(summary("a", None, Some(0))))),
-            replica(summary("b", None, None), Ok(list(summary("b", None, Some(7))))),
+            replica(
+                summary("b", None, None),
+                Ok(NimbusList { view_age_ms: 268_000, ..list(summary("b", None, Some(7))) }),
+            ),
             replica(summary("c", Some("it is damaged: move it away"), None), Err("no response".to_owned())),
             replica(summary("d", None, Some(9)), Ok(list(summary("d", None, None)))),
         ];
@@ -182,6 +198,9 @@ mod tests {
         assert_eq!(states, ["current", "7 behind", "closed"], "{text}");
         let closed = "! c: nimbus runs without metrics and retries every minute: it is damaged: move it away";
         assert!(text.lines().any(|line| line == closed), "{text}");
+        let lost = "! b: ZooKeeper has not been reached for 4m 28s: everything is shown as it was then";
+        assert!(text.lines().any(|line| line.starts_with(lost)), "{text}");
+        assert!(!text.contains("! a: ZooKeeper"), "a loss of 1.5 s is nothing to report: {text}");
         assert!(text.lines().any(|line| line == "! b: 7 entries are late"), "{text}");
         assert!(text.lines().any(|line| line == "! a: its disk is full"), "{text}");
         assert!(!text.contains("9 behind"), "the replica's own report wins: {text}");

@@ -21,6 +21,10 @@ use stormkeeper_model::TopologyName;
 /// Time between two requests for the state of a topology that is waited for.
 const POLL_PERIOD: Duration = Duration::from_millis(100);
 
+/// Time for which a submission without `--wait` looks for a problem of the placement, which normally
+/// takes a tenth of a second.
+const PLACEMENT_WAIT: Duration = Duration::from_secs(1);
+
 /// Submit a topology file to the cluster.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "The directory resources/ next to the file is submitted with it.\n\
@@ -57,6 +61,8 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         let accepted = client.submit(&request).await?;
         if args.wait {
             wait_until_running(&client, &accepted, args.timeout).await?;
+        } else if let Some(problem) = early_problem(&client, &accepted).await {
+            output::note(&format!("warning: {problem}"));
         }
         if global.json {
             return output::print_json(&accepted);
@@ -64,6 +70,21 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         let state = if args.wait { "is running" } else { "is submitted" };
         output::print(&format!("{} ({}) {state}\n", accepted.name, accepted.topology_id))
     })
+}
+
+/// Returns the problem that keeps the topology from being placed, if there is one within a second.
+async fn early_problem(client: &Client, accepted: &Accepted) -> Option<String> {
+    let deadline = tokio::time::Instant::now() + PLACEMENT_WAIT;
+    while tokio::time::Instant::now() < deadline {
+        // The topology was accepted: what cannot be read now is no reason to fail.
+        let summary = client.show(accepted.topology_id.as_str()).await.ok().map(|detail| detail.summary);
+        match summary {
+            Some(summary) if summary.problem.is_some() => return summary.problem,
+            Some(summary) if summary.tasks_assigned > 0 => return None,
+            _ => tokio::time::sleep(POLL_PERIOD).await,
+        }
+    }
+    None
 }
 
 async fn wait_until_running(client: &Client, accepted: &Accepted, timeout: Duration) -> Result<(), Failure> {

@@ -25,9 +25,13 @@ pub const FORWARDED_BY: &str = "x-stormkeeper-forwarded-by";
 /// has seen.
 pub const TERM: &str = "x-stormkeeper-term";
 
-/// Header of a response to a read whose [`ZXID`](crate::seen::ZXID) is still missing in the view after the wait: age of
-/// the view in milliseconds.
+/// Header of a response to a read from a view that is not up to date: age of the view in
+/// milliseconds. The nimbus has not reached ZooKeeper for [`BEHIND_MIN`], or the change that the read
+/// names ([`ZXID`](crate::seen::ZXID)) is still missing after the wait.
 pub const BEHIND: &str = "x-stormkeeper-behind-ms";
+
+/// Age from which a view is called out of date; a shorter loss of ZooKeeper is nothing to report.
+pub const BEHIND_MIN: Duration = Duration::from_secs(2);
 
 /// Header with the user that the client runs as; informational.
 pub const USER: &str = "x-stormkeeper-user";

@@ -42,6 +42,18 @@ pub struct SupervisorSummary {
     pub total_cpu: u32,
     /// Offered memory, in MiB.
     pub total_mem: u32,
+    /// CPU that the tasks of its workers request, in hundredths of a core.
+    #[serde(default)]
+    pub used_cpu: u64,
+    /// Memory that the tasks of its workers request, in MiB.
+    #[serde(default)]
+    pub used_mem: u64,
+    /// CPU that the supervisor declares for requests, in hundredths of a core; absent if unlimited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_capacity: Option<u64>,
+    /// Memory that the supervisor declares for requests, in MiB; absent if unlimited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mem_capacity: Option<u64>,
     /// Reason why the host does not enforce memory limits of components; absent if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_limits_unenforced: Option<String>,

@@ -35,6 +35,7 @@ mod origin;
 mod reads;
 mod recovery;
 mod reported;
+mod requested;
 mod serving;
 mod summary;
 #[cfg(test)]
@@ -59,7 +60,7 @@ use error::ApiError;
 use origin::OwnNames;
 use serving::Limits;
 use stormkeeper_api_types::{
-    forward::{BEHIND, Forwarder, TERM},
+    forward::{BEHIND, BEHIND_MIN, Forwarder, TERM},
     seen::{Change, Seen, ZXID},
 };
 use stormkeeper_coordination::tree::Tree;
@@ -228,9 +229,11 @@ async fn wait_for_zxid(State(api): State<Api>, request: Request, next: Next) -> 
         None => None,
     };
     let before = api.nimbus.zxid();
+    let age = api.nimbus.observation().ok().map(|observation| api.nimbus.view_age(&observation));
+    let old = age.filter(|age| is_read && *age >= BEHIND_MIN);
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    if let Some(age) = behind {
+    if let Some(age) = old.or(behind) {
         let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         headers.insert(HeaderName::from_static(BEHIND), age_ms.into());
     }

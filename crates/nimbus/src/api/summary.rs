@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::reported;
+use super::{reported, requested};
 use crate::{Handle, change::find, plan::ClusterProblem};
 use stormkeeper_api_types::message::{
     ClusterSummary, ComponentSummary, DrainSummary, EventList, EventSummary, LeaderSummary, MoveSummary,
@@ -166,10 +166,11 @@ fn event_summary(EventNumber(number): EventNumber, event: &Event) -> EventSummar
 
 pub(super) fn supervisors(nimbus: &Handle, observation: &Observation) -> SupervisorList {
     let (view, now) = (&observation.view, nimbus.clock().now());
-    let used = slots_used(view);
+    let (used, requested) = (slots_used(view), requested::by_supervisor(view));
     let mut supervisors: Vec<SupervisorSummary> = (view.supervisors.iter())
         .map(|(id, record)| {
             let (slots_total, slots_used) = (record.ports.len(), used.get(id).copied().unwrap_or_default());
+            let requested = requested.get(id).copied().unwrap_or_default();
             SupervisorSummary {
                 id: id.clone(),
                 host: record.host.clone(),
@@ -179,6 +180,10 @@ pub(super) fn supervisors(nimbus: &Handle, observation: &Observation) -> Supervi
                 slots_free: slots_total.saturating_sub(slots_used),
                 total_cpu: record.resources.cpu_percent,
                 total_mem: record.resources.memory_mb,
+                used_cpu: requested.cpu_percent,
+                used_mem: requested.memory_mb,
+                cpu_capacity: record.capacity.cpu_percent,
+                mem_capacity: record.capacity.memory_mb,
                 memory_limits_unenforced: record.memory_limits_unenforced.clone(),
                 version: record.version.clone(),
                 drained: view.is_drained(&record.host),

@@ -22,6 +22,7 @@ use super::*;
 use crate::options::MetricOptions;
 use stormkeeper_api_types::{
     client::{Client, Error, Timeouts},
+    forward::BEHIND,
     message::{Code, InitialStatus, KillRequest, RebalanceRequest, SubmitRequest, TaskLiveness},
 };
 use stormkeeper_coordination::{
@@ -313,8 +314,22 @@ async fn nimbus_whose_view_is_older_than_its_session_is_not_ready() {
         "{error}"
     );
     assert_eq!(ask(&router, Method::GET, "/live", "").await.0, StatusCode::OK);
+    let age_of_list = async || {
+        let request = Request::builder().uri("/api/v1/topology/summary").header("host", "localhost");
+        let request = request.body(Body::empty()).expect("a request");
+        let response = router.clone().oneshot(request).await.expect("infallible");
+        response
+            .headers()
+            .get(BEHIND)
+            .map(|age| age.to_str().expect("text").parse::<u64>().expect("a number"))
+    };
+    wait_until("a list that says how old it is", LONG, async || {
+        age_of_list().await.filter(|age_ms| *age_ms >= 2_000).ok_or_else(|| "it says nothing".to_owned())
+    })
+    .await;
     fixture.server.set_online(true);
     becomes(StatusCode::OK).await;
+    assert_eq!(age_of_list().await, None);
 }
 
 #[tokio::test]

@@ -5,7 +5,6 @@ use super::{
     *,
 };
 use stormkeeper_api_types::{
-    forward::BEHIND,
     message::{DrainRequest, KillRequest},
     seen::{Change, ZXID},
 };
