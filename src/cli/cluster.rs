@@ -16,7 +16,7 @@ use stormkeeper_model::time::format_duration;
 /// Show the nimbuses and supervisors of the cluster.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "MEMORY and CPU are what the tasks on a supervisor request, and what the supervisor \
-declares for requests; - is unlimited. 100% is one core.")]
+declares, if it does. 100% is one core.")]
 pub(super) struct Args {}
 
 #[derive(Serialize)]
@@ -43,10 +43,12 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
     output::print(&text(&report))
 }
 
-/// Formats a requested amount of a resource and the declared capacity.
+/// Formats a requested amount of a resource and the declared capacity, if there is one.
 fn share(used: u64, capacity: Option<u64>, unit: &str) -> String {
-    let capacity = capacity.map_or_else(|| "-".to_owned(), |capacity| capacity.to_string());
-    format!("{used}/{capacity}{unit}")
+    match capacity {
+        Some(capacity) => format!("{used}/{capacity}{unit}"),
+        None => format!("{used}{unit}"),
+    }
 }
 
 fn text(ClusterReport { cluster, nimbuses, supervisors }: &ClusterReport) -> String {
@@ -92,7 +94,11 @@ fn text(ClusterReport { cluster, nimbuses, supervisors }: &ClusterReport) -> Str
     }
     for supervisor in &supervisors.supervisors {
         if let Some(reason) = &supervisor.memory_limits_unenforced {
-            text.push_str(&format!("  {}: memory limits are not enforced: {reason}\n", supervisor.host));
+            text.push_str(&format!(
+                "  {}: memory limits are not enforced: {}\n",
+                output::one_line(&supervisor.host),
+                output::one_line(reason)
+            ));
         }
     }
     for znode in &cluster.unreadable {

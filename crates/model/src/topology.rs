@@ -163,6 +163,9 @@ impl<'de> Deserialize<'de> for TaskTable {
                     }
                     table.insert(component, tasks);
                 }
+                if n_tasks == 0 {
+                    return Err(A::Error::custom("there are no tasks"));
+                }
                 Ok(TaskTable(table))
             }
         }
@@ -246,10 +249,11 @@ mod tests {
     }
 
     #[test]
-    fn table_with_a_task_or_a_component_twice_is_rejected() {
+    fn table_without_tasks_or_with_one_or_a_component_twice_is_rejected() {
         for (text, reason) in [
             (r#"{"count":"1-4","sentences":"4"}"#, "task 4 is listed twice"),
             (r#"{"count":"1-4","count":"5"}"#, "component count is listed twice"),
+            ("{}", "there are no tasks"),
         ] {
             let error = serde_json::from_str::<TaskTable>(text).expect_err("invalid").to_string();
             assert!(error.starts_with(reason), "{error}");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     cluster::{
@@ -156,16 +156,33 @@ impl Candidate {
         EventWriter { nimbus: self.me.clone(), term, clock: self.clock.clone() }
     }
 
+    /// Returns the latest term that an election can have had, of those that this nimbus knows of.
+    ///
+    /// Every election writes its term to `/term` and `/tree-id`, so a much later one in `/leader` or
+    /// in the events was written by hand. It is ignored: reaching it would take thousands of writes.
+    fn known_term(&self, seen: Term, found: &FoundTree) -> Term {
+        let of_identity = found.identity.as_ref().map_or(Term(0), |identity| identity.term);
+        let of_term = found.term.map_or(Term(0), |(version, _)| Term(version.0));
+        let recorded = of_identity.max(of_term).max(self.memory.term());
+        if seen.0.saturating_sub(recorded.0) >= RAISE_MAX {
+            warn!(
+                %seen, %recorded,
+                "/leader or an event names a term that no election can have had; it is ignored"
+            );
+            return recorded;
+        }
+        seen.max(recorded)
+    }
+
     /// Returns the next term.
     ///
     /// The term is above every term that this nimbus knows of: the data version of `/term`, the term
-    /// in `/tree-id`, the remembered one, and `seen`. If `/term` was deleted, its data version begins
+    /// in `/tree-id`, the remembered one, and `seen`; see [`Candidate::known_term`]. If `/term` was deleted, its data version begins
     /// at 0 again; the same transaction then writes `/term` as often as it takes. So no data version
     /// is ever the fence of two leaders.
     async fn next_term(&self, seen: Term, found: &FoundTree) -> Result<NextTerm, Error> {
         let path = layout::term();
-        let known = found.identity.as_ref().map_or(Term(0), |identity| identity.term);
-        let above = seen.max(known).max(self.memory.term());
+        let above = self.known_term(seen, found);
         #[cfg(feature = "injected-bugs")]
         let above = match injected_bugs::is_injected(InjectedBug::TermBeginsAnew) {
             true => Term(0),
@@ -187,7 +204,9 @@ impl Candidate {
                 format!("there was no leader; the last leader was {nimbus} in term {term}")
             }
             None if above > Term(0) => {
-                format!("there was no leader; /term was deleted, and goes on after term {above}")
+                format!(
+                    "there was no leader; /term was deleted or holds no record, and goes on after term {above}"
+                )
             }
             None => "first election: there was no leader before".to_owned(),
         };
@@ -203,7 +222,7 @@ impl Candidate {
     /// write then, that leader would have to be frozen since thousands of elections.
     async fn raise_term(&self, version: Option<Version>) -> Result<(), Error> {
         let from = version.map_or(0, |version| version.0);
-        info!(from, "/term was deleted: raising its version above the terms that were used before");
+        info!(from, "/term is behind the terms that were used before: raising its version");
         self.tree.multi(raise_term(version, Term(from.saturating_add(RAISE_MAX)), b"")).await?;
         Ok(())
     }

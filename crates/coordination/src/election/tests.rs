@@ -172,6 +172,29 @@ async fn frozen_leader_of_a_deleted_term(tree: &Arc<dyn Tree>, term: i32) -> Lea
 }
 
 #[tokio::test]
+async fn term_that_no_election_can_have_had_is_ignored() {
+    let tree: Arc<dyn Tree> = MemoryTree::new().connect();
+    win(&candidate(&tree, "a")).await.resign().await;
+    let forged = Term(2_147_483_000);
+    let Ok(CampaignOutcome::Won(leader)) = candidate(&tree, "a").campaign(forged).await else {
+        panic!("nobody else leads")
+    };
+    assert_eq!(leader.term(), Term(2), "a term from /leader or an event");
+    leader.resign().await;
+
+    let found = FoundTree::read(&*tree).await.expect("readable");
+    let identity = TreeIdentity { term: forged, ..found.identity.expect("written by the election") };
+    tree.set(&layout::tree_id(), &record::encode(&identity), None).await.expect("written by hand");
+    assert_eq!(win(&candidate(&tree, "a")).await.term(), Term(3), "a term from /tree-id");
+    let found = FoundTree::read(&*tree).await.expect("readable");
+    assert_eq!(
+        found.identity.map(|identity| identity.term),
+        Some(Term(3)),
+        "the election has written it again"
+    );
+}
+
+#[tokio::test]
 async fn deleted_term_goes_on_above_the_terms_before_and_fences_their_leaders() {
     let server = MemoryTree::new();
     let (a, b): (Arc<dyn Tree>, Arc<dyn Tree>) = (server.connect(), server.connect());

@@ -17,12 +17,15 @@ use stormkeeper_coordination::{
         tree_id::{self, FoundTree, SUCCEEDS_MAX, TreeIdentity, TreeMark},
     },
     election,
-    tree::{self, CreateMode, MAX_MULTI_BYTES, Op, Tree, TreePath, Version},
+    tree::{self, CreateMode, Op, Tree, TreePath, Version},
 };
 use stormkeeper_model::{NimbusId, SupervisorId, Term, TopologyId, TreeId};
 
-/// Number of writes of `/term` in one transaction, if they do not fit into the last one.
-const WRITES_MAX: usize = 1000;
+/// Maximum number of writes of `/term` in one transaction.
+const WRITES_MAX: i32 = 1000;
+
+/// Largest distance of the next term from the version of `/term`.
+const TERMS_MAX: i32 = 3_000_000;
 
 /// Reason why a tree is not restored.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +39,17 @@ pub(crate) enum RestoreError {
     /// The root of the tree was deleted within the session of this nimbus.
     #[error("{0} does not exist; restart this nimbus, which creates it, and run it again")]
     NoRoot(TreePath),
+    /// A daemon remembers a term that no election can have had.
+    #[error(
+        "term {term}, which a nimbus remembers, is far above the version of /term, {version}: a record of the tree was \
+         changed by hand. Correct the field `term` in the file `tree` of each daemon, and start them again"
+    )]
+    ImpossibleTerm {
+        /// The term.
+        term: Term,
+        /// Data version of `/term`; 0 if it does not exist.
+        version: i32,
+    },
     /// The tree has another layout.
     #[error(transparent)]
     Layout(#[from] layout_version::Refused),
@@ -194,19 +208,27 @@ impl Restore<'_> {
 
     /// Writes `/term` above every known term, then `/tree-id`, in one transaction. A leader that a
     /// nimbus without memory has become meanwhile is deposed by it.
-    async fn write_identity(&self) -> Result<(TreeId, Term), tree::Error> {
+    ///
+    /// A term far above the version of `/term` is reached in several transactions, as in an election.
+    async fn write_identity(&self) -> Result<(TreeId, Term), RestoreError> {
         let found = FoundTree::read(self.tree).await?;
         let former = found.identity.as_ref();
         let known = former.map_or(Term(0), |identity| identity.term);
-        let version = self.tree.get(&layout::term()).await?.map(|node| node.stat.version);
+        let mut version = self.tree.get(&layout::term()).await?.map(|node| node.stat.version);
         let above = version.map_or(Term(0), |version| Term(version.next().0));
         let term = self.seen.max(self.copy.term).max(self.remembered.term).max(known).max(above);
         let data =
             record::encode(&Election { term, nimbus: self.me.clone(), unknown_fields: UnknownFields::new() });
-        let mut writes = election::raise_term(version, term, &data);
-        while writes.iter().map(Op::n_bytes).sum::<usize>() > MAX_MULTI_BYTES / 2 {
-            self.tree.multi(writes.drain(..WRITES_MAX).collect()).await?;
+        let number = |version: Option<Version>| version.map_or(0, |version| version.0);
+        if term.0 - number(version) > TERMS_MAX {
+            return Err(RestoreError::ImpossibleTerm { term, version: number(version) });
         }
+        while term.0 - number(version) > WRITES_MAX {
+            let next = number(version) + WRITES_MAX;
+            self.tree.multi(election::raise_term(version, Term(next), b"")).await?;
+            version = Some(Version(next));
+        }
+        let writes = election::raise_term(version, term, &data);
         let id = tree_id::random_id();
         let lost = [Some(&self.remembered.id), Some(&self.copy.tree.id), former.map(|identity| &identity.id)];
         let mut succeeds: Vec<TreeId> = Vec::new();

@@ -133,6 +133,18 @@ async fn empty_tree_comes_back_as_it_was_and_terms_go_on() {
 }
 
 #[tokio::test]
+async fn distant_terms_are_reached_and_impossible_ones_are_refused() {
+    let tree: Arc<dyn Tree> = MemoryTree::new().connect();
+    let forged = restore(&*tree, &copy(), 2_147_483_000).await.expect_err("would take hours");
+    assert!(forged.to_string().contains("the field `term` in the file `tree`"), "{forged}");
+    let found = FoundTree::read(&*tree).await.expect("readable");
+    assert_eq!(found.identity, None, "until the end the tree is another one for every daemon");
+    assert_eq!(restore(&*tree, &copy(), 5_000).await.expect("restored").term, Term(5_000));
+    let found = FoundTree::read(&*tree).await.expect("readable");
+    assert_eq!(found.term.map(|(version, _)| version), Some(Version(5_000)));
+}
+
+#[tokio::test]
 async fn restore_that_was_interrupted_is_run_again() {
     let server = MemoryTree::new();
     let tree: Arc<dyn Tree> = server.connect();

@@ -31,7 +31,7 @@ use stormkeeper_runtime::{
 const BATCH: usize = 100;
 
 /// Interval of a full review, in case an operator has deleted one of our ephemerals by hand.
-const REVIEW_PERIOD: Duration = Duration::from_secs(60);
+const REVIEW_PERIOD: Duration = Duration::from_secs(8);
 
 const RETRY: Delays = Delays::between(Duration::from_millis(50), Duration::from_secs(5));
 

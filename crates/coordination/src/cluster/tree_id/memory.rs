@@ -37,6 +37,8 @@ struct Shared {
     foreign: watch::Sender<Option<ForeignTree>>,
     // Guards the bookkeeping of the file; held for a few instructions.
     written: Mutex<Written>,
+    /// Held while the file is written: two tasks may meet the tree at the same time.
+    file: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -69,7 +71,7 @@ impl TreeMemory {
     fn new(path: Option<PathBuf>, mark: Option<TreeMark>, clock: Clock) -> Self {
         let written = Mutex::new(Written { mark: mark.clone(), at: None });
         let (mark, foreign) = (watch::Sender::new(mark), watch::Sender::new(None));
-        Self(Arc::new(Shared { path, clock, mark, foreign, written }))
+        Self(Arc::new(Shared { path, clock, mark, foreign, written, file: tokio::sync::Mutex::new(()) }))
     }
 
     /// Returns the remembered tree; `None` for a daemon that remembers nothing.
@@ -123,6 +125,9 @@ impl TreeMemory {
         if !self.is_write_due(&mark) {
             return;
         }
+        let _file = self.0.file.lock().await;
+        // Another task may have remembered a later one meanwhile.
+        let mark = self.mark().unwrap_or(mark);
         let bytes = record::encode(&mark);
         let written = blocking::run(move || atomic_file::write(&path, &bytes)).await;
         match written {

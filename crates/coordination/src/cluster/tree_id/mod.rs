@@ -30,6 +30,10 @@ use stormkeeper_model::{Term, TreeId};
 /// Maximum number of former ids in a record: one is added at each recovery.
 pub const SUCCEEDS_MAX: usize = 16;
 
+/// Largest difference of the term in `/tree-id` and the data version of a `/term` that was deleted and
+/// created again: more elections than a cluster has in its life.
+pub const TERM_JUMP_MAX: i32 = 100_000;
+
 /// Draws the id of a new tree.
 pub fn random_id() -> TreeId {
     TreeId(format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)))
@@ -95,13 +99,18 @@ impl FoundTree {
         let (root, at_id, at_term) =
             (znodes.next().flatten(), znodes.next().flatten(), znodes.next().flatten());
         let decoded = at_id.as_ref().map(|znode| record::decode::<TreeIdentity>(&id, &znode.node.data));
+        let term = at_term.as_ref().map(|znode| (version(znode), znode.node.stat.created));
+        // A record that was written by hand is as good as a damaged one: the leader writes it again.
+        let is_possible = |identity: &TreeIdentity| {
+            term.is_none_or(|(version, _)| identity.term.0.saturating_sub(version.0) < TERM_JUMP_MAX)
+        };
         Ok(Self {
             is_empty: root.is_none_or(|root| root.children.is_empty()),
             is_newer: matches!(&decoded, Some(Err(unreadable)) if unreadable.defect.is_newer),
-            identity: decoded.and_then(Result::ok),
+            identity: decoded.and_then(Result::ok).filter(is_possible),
             zxid: at_id.as_ref().map_or(0, |znode| znode.node.stat.modified),
             version: at_id.as_ref().map(version),
-            term: at_term.as_ref().map(|znode| (version(znode), znode.node.stat.created)),
+            term,
         })
     }
 
