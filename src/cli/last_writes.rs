@@ -131,6 +131,10 @@ impl Listener for LastWrites {
             "warning: {nimbus} {problem}\nhint: `stormkeeper nimbuses` shows the state of each nimbus"
         ));
     }
+
+    fn waiting(&self, limit: Duration) {
+        output::note(&format!("there is no leader at the moment; trying for {} s", limit.as_secs()));
+    }
 }
 
 #[cfg(test)]

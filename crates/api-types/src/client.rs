@@ -60,6 +60,9 @@ impl Default for Timeouts {
 /// stop the next leader is there within a fraction of a second.
 const ROUND_PAUSE: Duration = Duration::from_millis(250);
 
+/// Number of rounds after which a write that waits is reported: about a second.
+const QUIET_ROUNDS: u32 = 4;
+
 /// Limit on the quoted bytes of a response that does not come from Stormkeeper.
 const QUOTED_BYTES_MAX: usize = 200;
 
@@ -76,7 +79,7 @@ pub struct Client {
     listener: Option<Box<dyn Listener>>,
 }
 
-/// Receives what a client learns about its writes.
+/// Receives what a client learns about its requests while they run.
 pub trait Listener: fmt::Debug + Send + Sync {
     /// A nimbus has executed a write in the transaction of `change`, or in an earlier one.
     fn written(&self, change: &Change);
@@ -84,6 +87,9 @@ pub trait Listener: fmt::Debug + Send + Sync {
     /// The nimbus at `nimbus` has answered a read from a view, last read `age` ago, that does not
     /// contain everything that the client has written or seen.
     fn behind(&self, nimbus: &str, age: Duration);
+
+    /// No nimbus has executed a write, which is sent again for `limit`.
+    fn waiting(&self, limit: Duration);
 }
 
 /// The latest leadership and changes that the client has seen.
@@ -356,7 +362,9 @@ impl Client {
     /// a leader is over.
     async fn write(&self, request: Request<'_>) -> Result<(String, reqwest::Response), Error> {
         let deadline = self.clock.monotonic().plus(self.timeouts.leader);
+        let mut rounds = 0;
         loop {
+            rounds += 1;
             let (mut tried, mut not_here) = (Vec::new(), None);
             for nimbus in self.addresses().await {
                 match self.ask(&nimbus, &request).await {
@@ -376,6 +384,11 @@ impl Client {
             }
             if self.clock.monotonic().plus(ROUND_PAUSE) > deadline {
                 return Err(Error::Unreachable { tried });
+            }
+            if rounds == QUIET_ROUNDS
+                && let Some(listener) = &self.listener
+            {
+                listener.waiting(self.timeouts.leader);
             }
             tokio::time::sleep(ROUND_PAUSE).await;
         }
