@@ -1,0 +1,103 @@
+//! Workers that outlive their supervisor.
+
+use super::*;
+
+#[test]
+fn directory_of_an_earlier_build_is_refused_and_not_changed() {
+    for trace in ["supervisor-id", "ledger", "workers"] {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        fs::write(dir.path().join(trace), "").expect("written");
+        let refused = acquire(dir.path()).expect_err("refused");
+        let is_unversioned =
+            matches!(refused, locked_dir::Error::Layout(layout_file::Error::Unversioned { .. }));
+        assert!(is_unversioned, "{refused}");
+        assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn next_supervisor_adopts_assigned_workers_and_stops_the_others() {
+    let world = World::new().await;
+    let first = world.supervisor().await;
+    let me = first.me.clone();
+    world.assign(&me, &[(1, &[(6700, 5)]), (2, &[(6701, 5)])]).await;
+    world.running_is(&[(6700, 1), (6701, 2)]).await;
+    first.slot_is(6700, "running").await;
+    first.stop().await;
+    assert_eq!(world.processes.running().len(), 2, "workers outlive their supervisor");
+
+    world.assign(&me, &[(1, &[(6700, 5)]), (3, &[(6701, 6)])]).await;
+    let second = world.supervisor().await;
+    assert_eq!(second.me, me);
+    world.running_is(&[(6700, 1), (6701, 3)]).await;
+    second.slot_is(6701, "running").await;
+    world.pass(100).await;
+    assert_eq!(world.processes.n_launched(), 3, "the first worker was adopted");
+    world.processes.end_all(ExitReport::Unknown);
+    world.running_is(&[(6700, 1), (6701, 3)]).await;
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn worker_on_a_port_of_an_earlier_configuration_runs_on_and_is_not_relaunched() {
+    let mut world = World::new().await;
+    let first = world.supervisor().await;
+    world.assign(&first.me, &[(1, &[(6700, 5)])]).await;
+    first.slot_is(6700, "running").await;
+    first.stop().await;
+    world.ports = vec![Port(6702)];
+    let second = world.supervisor().await;
+    world.pass(100).await;
+    world.running_is(&[(6700, 1)]).await;
+    assert_eq!(world.processes.n_launched(), 1, "the worker was adopted");
+    let problem = "port 6700 is assigned but is not a port of this supervisor";
+    assert_eq!(second.status.borrow().problems, [problem]);
+    world.processes.end_all(ExitReport::Unknown);
+    world.running_is(&[]).await;
+    world.pass(100).await;
+    assert_eq!(world.processes.n_launched(), 1, "there is no such slot any more");
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn launch_without_a_recorded_process_is_found_again() {
+    let world = World::new().await;
+    let first = world.supervisor().await;
+    world.assign(&first.me, &[(1, &[(6700, 5)])]).await;
+    first.slot_is(6700, "running").await;
+    first.stop().await;
+    // As if the supervisor had died between the launch and the record of its process.
+    let file = world.path("ledger/6700.json");
+    let mut entry: serde_json::Value = serde_json::from_slice(&fs::read(&file).expect("read")).expect("JSON");
+    assert!(entry.as_object_mut().expect("object").remove("process").is_some());
+    fs::write(&file, entry.to_string()).expect("written");
+
+    let second = world.supervisor().await;
+    second.slot_is(6700, "running").await;
+    world.pass(100).await;
+    assert_eq!(world.processes.n_launched(), 1);
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn damaged_ledger_costs_one_restart_and_nothing_runs_twice() {
+    let world = World::new().await;
+    let first = world.supervisor().await;
+    world.assign(&first.me, &[(1, &[(6700, 5)])]).await;
+    first.slot_is(6700, "running").await;
+    first.stop().await;
+    fs::write(world.path("ledger/6700.json"), "{").expect("written");
+    let second = world.supervisor().await;
+    second.slot_is(6700, "running").await;
+    world.running_is(&[(6700, 1)]).await;
+    assert_eq!(world.processes.n_launched(), 2);
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn second_supervisor_in_the_same_directory_is_rejected() {
+    let world = World::new().await;
+    let _first = world.agent(world.processes.clone()).await.expect("started");
+    let error = world.agent(world.processes.clone()).await.expect_err("refused").to_string();
+    assert!(error.contains(&world.dir.path().display().to_string()), "{error}");
+}
