@@ -40,7 +40,7 @@ use stormkeeper_metrics_service as metrics_service;
 use stormkeeper_metrics_service::MetricsService;
 use stormkeeper_model::{NimbusId, Timestamp, address::host_port, clock::Clock};
 use stormkeeper_runtime::{
-    fs::{FormerDir, LayoutFile, LockedDir, locked_dir},
+    fs::{FailedWrites, FormerDir, LayoutFile, LockedDir, locked_dir},
     tasks::{OnExit, Tasks},
     watch,
 };
@@ -196,7 +196,8 @@ fn assemble(
     let me = identity.id.clone();
     let tasks = Tasks::new(stop.child_token());
     let identity = Arc::new(identity);
-    identity.keep(&tasks);
+    let writes = FailedWrites::new(clock.clone());
+    identity.keep(&writes, &tasks);
     let memory = TreeMemory::load(&options.local_dir, clock.clone()).map_err(Error::Tree)?;
     let unchecked = Arc::clone(&tree);
     let (tree, refusal) = checked(tree, &memory, &tasks);
@@ -204,12 +205,13 @@ fn assemble(
     let presence = Presence::start(Arc::clone(&tree), &tasks);
     let observer = Observer::start(store.tree(), clock.clone(), &tasks);
     let (dir, limits) = (&options.local_dir, (options.max_blob_bytes, options.upload_limits));
-    let blobs = BlobStore::open(dir, limits, me.clone(), store.clone(), presence.clone(), clock.clone())?;
+    let writing = (clock.clone(), writes.clone());
+    let blobs = BlobStore::open(dir, limits, me.clone(), store.clone(), presence.clone(), writing)?;
     let (missing, disk_problem) =
         start_replicator(&blobs, &me, Arc::clone(&clients.blobs), &observer, &options, &tasks);
 
     let metrics = start_metrics((&me, &api), (&store, &observer, &clock), &options, clients.metrics, &tasks);
-    let copy = start_tree_copy(&options, &memory, &store, &observer, &clock, &tasks);
+    let copy = start_tree_copy(&options, (&memory, &writes), &store, &observer, &clock, &tasks);
     let (api_accepts, api_accepts_seen) = watch::channel(true);
     let (role, role_seen) = watch::channel(record::Role::Follower);
     let registration = registration(&options.host, &api, clock.now());
@@ -217,6 +219,7 @@ fn assemble(
         role: role_seen,
         n_missing: missing.clone(),
         disk_problem,
+        failed_writes: writes.watch(),
         metrics_error: metrics.as_ref().map(MetricsService::closed),
     };
     tasks.start("registration", OnExit::Ignore, register(me.clone(), registration, published, presence));
@@ -301,7 +304,7 @@ fn start_replicator(
 /// Starts to keep the copy of the tree. Returns its file.
 fn start_tree_copy(
     options: &Options,
-    memory: &TreeMemory,
+    (memory, writes): (&TreeMemory, &FailedWrites),
     store: &Store,
     observer: &Observer,
     clock: &Clock,
@@ -310,6 +313,7 @@ fn start_tree_copy(
     let file = CopyFile::of_dir(&options.local_dir);
     let keeper = CopyKeeper {
         file: file.clone(),
+        writes: writes.clone(),
         memory: memory.clone(),
         store: store.clone(),
         observations: observer.observe(),

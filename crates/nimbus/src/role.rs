@@ -250,6 +250,8 @@ pub(super) struct PublishedStatus {
     pub(super) n_missing: watch::Receiver<Option<usize>>,
     /// Reason if its disk is almost full.
     pub(super) disk_problem: watch::Receiver<Option<String>>,
+    /// Writes to its local directory that fail.
+    pub(super) failed_writes: watch::Receiver<Vec<String>>,
     /// Reason why its metric store cannot be opened; absent if this nimbus keeps no metrics.
     pub(super) metrics_error: Option<watch::Receiver<Option<String>>>,
 }
@@ -261,6 +263,12 @@ fn shorten_reason(reason: &str) -> String {
     let mut ends = (0..=REASON_BYTES_MAX.min(reason.len())).rev();
     let end = ends.find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
     reason[..end].to_owned()
+}
+
+/// The problem of the disk of a nimbus, if there is one.
+fn disk_problem(failed_writes: &[String], low: Option<&str>) -> Option<String> {
+    let all: Vec<&str> = failed_writes.iter().map(String::as_str).chain(low).collect();
+    (!all.is_empty()).then(|| shorten_reason(&all.join("; ")))
 }
 
 /// Keeps the record at `/nimbuses/{id}` up to date.
@@ -277,7 +285,10 @@ pub(super) async fn register(
     loop {
         record.role = *status.role.borrow_and_update();
         record.blobs_missing = status.n_missing.borrow_and_update().unwrap_or_default();
-        record.disk_problem = status.disk_problem.borrow_and_update().as_deref().map(shorten_reason);
+        record.disk_problem = disk_problem(
+            &status.failed_writes.borrow_and_update(),
+            status.disk_problem.borrow_and_update().as_deref(),
+        );
         record.metric_store_error = status
             .metrics_error
             .as_mut()
@@ -296,6 +307,7 @@ pub(super) async fn register(
             changed = status.role.changed() => changed,
             changed = status.n_missing.changed() => changed,
             changed = status.disk_problem.changed() => changed,
+            changed = status.failed_writes.changed() => changed,
             changed = metrics_error => changed,
         };
         if changed.is_err() {
@@ -308,6 +320,17 @@ pub(super) async fn register(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn failed_writes_and_a_low_disk_are_one_problem() {
+        assert_eq!(disk_problem(&[], None), None);
+        assert_eq!(disk_problem(&[], Some("low")).as_deref(), Some("low"));
+        let failed = ["cannot write a".to_owned(), "cannot write b".to_owned()];
+        assert_eq!(
+            disk_problem(&failed, Some("low")).as_deref(),
+            Some("cannot write a; cannot write b; low")
+        );
+    }
 
     #[test]
     fn a_reason_in_a_record_is_bounded() {

@@ -96,6 +96,8 @@ pub(super) struct Sources {
     pub(super) recheck: Arc<Notify>,
     pub(super) localized: mpsc::Receiver<Outcome>,
     pub(super) events: mpsc::Receiver<Event>,
+    /// Writes to the local directory that fail.
+    pub(super) failed_writes: watch::Receiver<Vec<String>>,
 }
 
 /// The agent of one host.
@@ -249,6 +251,8 @@ impl Agent {
             Some(outcome) = self.sources.localized.recv() => Event::Localized(outcome),
             // Cancel-safe: as above.
             Some(event) = self.sources.events.recv() => event,
+            // Cancel-safe: the value stays marked as unseen. Each step publishes it.
+            Ok(()) = self.sources.failed_writes.changed() => Event::TimePassed,
             // Cancel-safe: a sleep has no state.
             () = tokio::time::sleep(wake.since(now)) => Event::TimePassed,
         }
@@ -476,7 +480,9 @@ impl Agent {
             let idle = self.slots.iter().filter(|(_, slot)| unoccupied(slot)).map(|(port, _)| *port);
             published.set(idle.collect(), self.taken_ports.any())
         });
-        self.registration.set_problems(problems::of(&self.taken_ports, &self.slots, &self.options.host));
+        let failed_writes = self.sources.failed_writes.borrow();
+        let problems = problems::of(&failed_writes, &self.taken_ports, &self.slots, &self.options.host);
+        self.registration.set_problems(problems);
         self.status.send_if_modified(|published| {
             for problem in status.problems.iter().filter(|problem| !published.problems.contains(problem)) {
                 warn!("{problem}");

@@ -21,6 +21,7 @@ use crate::{
 use stormkeeper_model::{Port, Slot, SupervisorId, WorkerId};
 use stormkeeper_runtime::{
     blocking,
+    fs::FailedWrites,
     tasks::{OnExit, Tasks},
 };
 use stormkeeper_topology_package::launch::LaunchSpec;
@@ -60,6 +61,7 @@ pub(super) struct Launcher {
     pub(super) local_dir: PathBuf,
     pub(super) defaults: Arc<LaunchDefaults>,
     pub(super) ledger: Ledger,
+    pub(super) writes: FailedWrites,
     pub(super) processes: Arc<dyn Processes>,
     pub(super) events: mpsc::Sender<Event>,
 }
@@ -116,11 +118,15 @@ impl Launcher {
         }
         let spec = self.spec(port, worker, desired, code);
         let (ledger, for_disk, intent) = (self.ledger.clone(), spec.clone(), desired.clone());
+        let writes = self.writes.clone();
         let prepare = move || {
             if !is_whole(&for_disk.code) {
                 return Err(Error::CodeIsGone);
             }
-            worker_dir::prepare(&for_disk)
+            // The launches have directories of their own: this stands for all of them.
+            let parent = for_disk.dir.parent().unwrap_or(&for_disk.dir);
+            writes
+                .record(parent, worker_dir::prepare(&for_disk))
                 .map_err(|source| Error::Prepare { path: for_disk.dir.clone(), source })?;
             ledger.record_intent(port, &for_disk.worker, &intent).map_err(Error::Ledger)
         };

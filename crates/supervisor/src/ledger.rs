@@ -17,7 +17,7 @@ use tracing::error;
 
 use crate::{process::ProcessId, slot::DesiredWorker};
 use stormkeeper_model::{Port, WorkerId};
-use stormkeeper_runtime::fs::{atomic_file, modes};
+use stormkeeper_runtime::fs::{FailedWrites, atomic_file, modes};
 
 const DIR: &str = "ledger";
 
@@ -53,6 +53,7 @@ struct Stored {
 pub(crate) struct Ledger {
     dir: PathBuf,
     boot: String,
+    writes: FailedWrites,
     // One writer at a time: the end of a launch and the start of the next launch in the same slot
     // are written by different tasks.
     writing: Arc<Mutex<()>>,
@@ -63,10 +64,10 @@ impl Ledger {
     ///
     /// # Errors
     /// If its directory cannot be created.
-    pub(crate) fn open(local_dir: &Path) -> io::Result<Self> {
+    pub(crate) fn open(local_dir: &Path, writes: FailedWrites) -> io::Result<Self> {
         let dir = local_dir.join(DIR);
         modes::create_dir_all(&dir)?;
-        Ok(Self { dir, boot: boot_id(), writing: Arc::default() })
+        Ok(Self { dir, boot: boot_id(), writes, writing: Arc::default() })
     }
 
     fn path(&self, port: Port) -> PathBuf {
@@ -177,9 +178,10 @@ impl Ledger {
             Entry { worker: worker.clone(), desired: desired.clone(), process, boot: self.boot.clone() };
         let bytes = serde_json::to_vec(&Stored { v: FORMAT, entry })?;
         let _guard = self.writing();
-        // It may have been deleted since the start.
-        modes::create_dir_all(&self.dir)?;
-        atomic_file::write(&self.path(port), &bytes)
+        let path = self.path(port);
+        // The directory may have been deleted since the start.
+        let written = modes::create_dir_all(&self.dir).and_then(|()| atomic_file::write(&path, &bytes));
+        self.writes.record(&path, written)
     }
 
     /// Removes the entry of `worker`, unless the slot has another launch by now.
@@ -193,7 +195,7 @@ impl Ledger {
         let path = self.path(port);
         let _guard = self.writing();
         match read_entry(&path) {
-            Ok(entry) if entry.worker == *worker => fs::remove_file(&path),
+            Ok(entry) if entry.worker == *worker => self.writes.record(&path, fs::remove_file(&path)),
             Ok(_) | Err(_) => Ok(()),
         }
     }
@@ -240,7 +242,9 @@ fn boot_id() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stormkeeper_model::{BlobKey, Timestamp, assignment::AssignedWorker, task_set::TaskSet};
+    use stormkeeper_model::{
+        BlobKey, Timestamp, assignment::AssignedWorker, clock::Clock, task_set::TaskSet,
+    };
 
     fn desired() -> DesiredWorker {
         DesiredWorker {
@@ -254,6 +258,10 @@ mod tests {
         }
     }
 
+    fn open(dir: &Path) -> Ledger {
+        Ledger::open(dir, FailedWrites::new(Clock::manual(Timestamp::EPOCH))).expect("opened")
+    }
+
     fn worker(name: &str) -> WorkerId {
         name.parse().expect("valid id")
     }
@@ -262,9 +270,9 @@ mod tests {
     fn next_supervisor_reads_recorded_intent_and_process() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let (port, process) = (Port(6700), ProcessId { pid: 7, started: 9 });
-        let ledger = Ledger::open(dir.path()).expect("opened");
+        let ledger = open(dir.path());
         ledger.record_intent(port, &worker("w1"), &desired()).expect("written");
-        let next = Ledger::open(dir.path()).expect("opened");
+        let next = open(dir.path());
         assert_eq!(next.read().expect("read")[&port].process, None);
         ledger.record_process(port, &worker("w1"), &desired(), process).expect("written");
         let entry = next.read().expect("read").remove(&port).expect("there");
@@ -278,7 +286,7 @@ mod tests {
     fn removal_spares_a_later_launch_in_the_slot() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let port = Port(6700);
-        let ledger = Ledger::open(dir.path()).expect("opened");
+        let ledger = open(dir.path());
         ledger.record_intent(port, &worker("w2"), &desired()).expect("written");
         ledger.remove(port, &worker("w1")).expect("nothing to do");
         assert_eq!(ledger.read().expect("read").len(), 1);
@@ -289,7 +297,7 @@ mod tests {
     #[test]
     fn file_of_a_newer_format_is_an_error_and_nothing_is_renamed() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let ledger = Ledger::open(dir.path()).expect("opened");
+        let ledger = open(dir.path());
         let (newer, damaged) = (dir.path().join("ledger/6700.json"), dir.path().join("ledger/6701.json"));
         fs::write(&newer, r#"{"v":2,"workers":[]}"#).expect("written");
         fs::write(&damaged, "{").expect("written");
@@ -301,7 +309,7 @@ mod tests {
     #[test]
     fn damaged_file_is_renamed_and_other_entries_are_read() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let ledger = Ledger::open(dir.path()).expect("opened");
+        let ledger = open(dir.path());
         ledger.record_intent(Port(6701), &worker("w1"), &desired()).expect("written");
         for bad in ["", "{", r#"{"v":1}"#, "\0\0\0"] {
             fs::write(dir.path().join("ledger/6700.json"), bad).expect("written");

@@ -6,12 +6,18 @@ use crate::{ports::TakenPorts, slot_runtime::SlotRuntime};
 use stormkeeper_coordination::cluster::reported_problem::{PROBLEMS_MAX, ReportedProblem};
 use stormkeeper_model::Port;
 
-/// The problems, at most [`PROBLEMS_MAX`].
+/// The problems, at most [`PROBLEMS_MAX`]: first those of the whole host, `failed_writes`.
 pub(super) fn of(
+    failed_writes: &[String],
     taken: &TakenPorts,
     slots: &BTreeMap<Port, SlotRuntime>,
     host: &str,
 ) -> Vec<ReportedProblem> {
+    let of_host = failed_writes.iter().map(|text| {
+        ReportedProblem::of_supervisor(&format!(
+            "supervisor at {host} {text}; its workers run on, and none can be launched there until it can write"
+        ))
+    });
     let topology = |port| {
         let state = &slots.get(&port)?.state;
         let desired = state.desired().or(state.worker().map(|(_, desired)| desired))?;
@@ -26,7 +32,8 @@ pub(super) fn of(
     });
     let workers = slots.iter().filter(|(_, slot)| slot.is_alive()).flat_map(|(port, slot)| {
         let report = &slot.report;
-        let texts = report.problems.iter().enumerate().map(|(n, text)| {
+        let texts = slot.unwritten_heartbeat().into_iter().chain(report.problems.iter().map(String::as_str));
+        let texts = texts.enumerate().map(|(n, text)| {
             let text = format!("worker at {host}:{port}: {text}");
             let mut problem = ReportedProblem::of_slot(*port, topology(*port), &text);
             if n == 0 {
@@ -36,5 +43,5 @@ pub(super) fn of(
         });
         texts.collect::<Vec<_>>()
     });
-    taken.chain(workers).take(PROBLEMS_MAX).collect()
+    of_host.chain(taken).chain(workers).take(PROBLEMS_MAX).collect()
 }

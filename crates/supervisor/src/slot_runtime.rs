@@ -90,6 +90,13 @@ impl SlotRuntime {
         self.heartbeat = Some(heartbeat);
     }
 
+    /// The problem of a worker whose heartbeat is in its memory only.
+    pub(super) fn unwritten_heartbeat(&self) -> Option<&'static str> {
+        let text = "it lives and cannot write its heartbeat file: its disk is full or read-only, or its directory was \
+                    deleted; it runs on, make room there";
+        (self.n_in_memory >= UNWRITTEN_HEARTBEATS).then_some(text)
+    }
+
     /// The launch `worker`, if it is still the last launch of the slot.
     pub(super) fn launch(&mut self, worker: &WorkerId) -> Option<&mut Launched> {
         self.launched.as_mut().filter(|launched| launched.worker == *worker)

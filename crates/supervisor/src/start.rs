@@ -43,7 +43,7 @@ use stormkeeper_coordination::{
 use stormkeeper_model::{BlobKey, Port, SupervisorId, clock::Clock};
 use stormkeeper_runtime::{
     blocking,
-    fs::{FormerDir, LayoutFile, LockedDir, modes},
+    fs::{FailedWrites, FormerDir, LayoutFile, LockedDir, modes},
     tasks::{OnExit, Tasks},
     watch,
 };
@@ -103,13 +103,13 @@ impl Agent {
         defaults.config_file = defaults.config_file.as_deref().map(absolute).transpose()?;
 
         let tasks = Tasks::default();
-        let Opened { identity, memory, ledger, entries } = open(&options, &clock).await?;
+        let Opened { identity, memory, ledger, entries, writes } = open(&options, &clock).await?;
         // No part of the agent uses the tree before its layout and its identity are checked.
         let (tree, refusal) = CheckedTree::start(tree, OnEmpty::Wait, memory.clone(), &tasks);
         let tree: Arc<dyn Tree> = tree;
         let store = Store::new(tree.clone());
         let identity = Arc::new(identity);
-        identity.keep(&tasks);
+        identity.keep(&writes, &tasks);
         let me = identity.id.clone();
         info!(supervisor = %me, local_dir = %options.local_dir.display(), "supervisor starting");
 
@@ -120,8 +120,16 @@ impl Agent {
                 .map_err(|source| local_dir(&options, source))?;
         let (events, from_tasks) = mpsc::channel(EVENTS);
         let local_dir = options.local_dir.clone();
-        let launcher =
-            Launcher { me: me.clone(), local_dir, defaults: Arc::new(defaults), ledger, processes, events };
+        let (me, defaults, failed_writes) = (me.clone(), Arc::new(defaults), writes.watch());
+        let launcher = Launcher {
+            me: me.clone(),
+            local_dir,
+            defaults,
+            ledger,
+            writes: writes.clone(),
+            processes,
+            events,
+        };
         let ports: BTreeSet<Port> = options.ports.iter().copied().collect();
         let mut slots = adopt(&launcher, entries, &clock, &tasks).await;
         kill_unknown_workers(&launcher, &slots).await;
@@ -132,9 +140,9 @@ impl Agent {
         let presence = Presence::start(tree, &tasks);
         // Known before the first registration, so that no slot is offered whose port is taken.
         let (taken_ports, to_check) = start_ports(&launcher, &slots, &tasks).await;
-        let (starts, failures, recent) = open_failures(&options, &clock).await;
-        let known =
-            Reported { problems: problems::of(&taken_ports, &slots, &options.host), failures: recent };
+        let (starts, failures, recent) = open_failures(&options, &clock, &writes).await;
+        let problems = problems::of(&writes.texts(), &taken_ports, &slots, &options.host);
+        let known = Reported { problems, failures: recent };
         let registration =
             Registration::start(&options, store.clone(), &me, &presence, known, (&clock, &tasks));
         // The reader needs to know what runs here from the beginning.
@@ -164,7 +172,7 @@ impl Agent {
             starts,
             registration,
             presence,
-            sources: Sources { assignments, recheck, localized, events: from_tasks },
+            sources: Sources { assignments, recheck, localized, events: from_tasks, failed_writes },
             status,
             tasks,
             taken_ports,
@@ -206,9 +214,14 @@ async fn start_ports(
 }
 
 /// Records this start. Returns the records of starts and failures, and the recent failures.
-async fn open_failures(options: &Options, clock: &Clock) -> (StartLog, FailureLog, Vec<ReportedFailure>) {
+async fn open_failures(
+    options: &Options,
+    clock: &Clock,
+    writes: &FailedWrites,
+) -> (StartLog, FailureLog, Vec<ReportedFailure>) {
     let (dir, started) = (options.local_dir.clone(), (clock.now(), clock.monotonic()));
-    let starts = blocking::run(move || StartLog::open(&dir, started)).await;
+    let writes = writes.clone();
+    let starts = blocking::run(move || StartLog::open(&dir, started, writes)).await;
     let mut failures = FailureLog::default();
     let recent = failures.report(starts.n_restarts(clock.monotonic()), clock.monotonic());
     let recent = recent.unwrap_or_default().to_vec();
@@ -245,17 +258,20 @@ struct Opened {
     memory: TreeMemory,
     ledger: Ledger,
     entries: BTreeMap<Port, Entry>,
+    writes: FailedWrites,
 }
 
 async fn open(options: &Options, clock: &Clock) -> Result<Opened, Error> {
     let (options, clock) = (options.clone(), clock.clone());
     let open = move || {
         let identity = LockedDir::acquire(&options.local_dir, &LAYOUT, &options.host)?;
+        let writes = FailedWrites::new(clock.clone());
         let memory =
             TreeMemory::load(&options.local_dir, clock).map_err(|source| local_dir(&options, source))?;
-        let ledger = Ledger::open(&options.local_dir).map_err(|source| local_dir(&options, source))?;
+        let ledger =
+            Ledger::open(&options.local_dir, writes.clone()).map_err(|source| local_dir(&options, source))?;
         let entries = ledger.read().map_err(|source| local_dir(&options, source))?;
-        Ok(Opened { identity, memory, ledger, entries })
+        Ok(Opened { identity, memory, ledger, entries, writes })
     };
     blocking::run(open).await
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use stormkeeper_model::{Timestamp, clock::Monotonic, restarts::RESTART_WINDOW};
-use stormkeeper_runtime::fs::atomic_file;
+use stormkeeper_runtime::fs::{FailedWrites, atomic_file};
 
 const FILE: &str = "starts.json";
 
@@ -20,6 +20,7 @@ const STARTS_KEPT: usize = 100;
 #[derive(Debug, Clone)]
 pub(super) struct StartLog {
     path: PathBuf,
+    writes: FailedWrites,
     starts: Vec<Start>,
     /// Ends of the time for which each restart counts, by the clock of this run.
     restarts_until: Vec<Monotonic>,
@@ -43,7 +44,11 @@ struct Stored {
 impl StartLog {
     /// Reads the log in `local_dir` and adds a start, at `now`. A log that cannot be read is begun anew:
     /// nothing depends on it but the number that operators see. Blocks.
-    pub(super) fn open(local_dir: &Path, (now, monotonic): (Timestamp, Monotonic)) -> Self {
+    pub(super) fn open(
+        local_dir: &Path,
+        (now, monotonic): (Timestamp, Monotonic),
+        writes: FailedWrites,
+    ) -> Self {
         let path = local_dir.join(FILE);
         let mut starts = match read(&path) {
             Ok(starts) => starts,
@@ -59,7 +64,7 @@ impl StartLog {
         // The clock of the host may have been set back since: a time in the future is unknown.
         let ages = restarts.filter(|at| *at <= now).map(|at| now.since(at));
         let restarts_until = ages.map(|age| monotonic.plus(RESTART_WINDOW.saturating_sub(age))).collect();
-        let log = Self { path, starts, restarts_until };
+        let log = Self { path, writes, starts, restarts_until };
         log.write();
         log
     }
@@ -83,7 +88,7 @@ impl StartLog {
         let written = serde_json::to_vec(&stored)
             .map_err(io::Error::from)
             .and_then(|bytes| atomic_file::write(&self.path, &bytes));
-        if let Err(error) = written {
+        if let Err(error) = self.writes.record(&self.path, written) {
             warn!(file = %self.path.display(), %error, "cannot record a start or a stop of this supervisor");
         }
     }
@@ -121,7 +126,11 @@ mod tests {
 
         fn start(&self) -> StartLog {
             self.clock.advance(10 * SECOND);
-            StartLog::open(self.dir.path(), (self.clock.now(), self.clock.monotonic()))
+            self.start_at((self.clock.now(), self.clock.monotonic()))
+        }
+
+        fn start_at(&self, at: (Timestamp, Monotonic)) -> StartLog {
+            StartLog::open(self.dir.path(), at, FailedWrites::new(self.clock.clone()))
         }
     }
 
@@ -142,7 +151,7 @@ mod tests {
         host.clock.advance(SECOND);
         assert_eq!(last.n_restarts(now()), 0);
         let set_back = (Timestamp::EPOCH, now());
-        assert_eq!(StartLog::open(host.dir.path(), set_back).n_restarts(now()), 1, "this start alone");
+        assert_eq!(host.start_at(set_back).n_restarts(now()), 1, "this start alone");
     }
 
     #[test]

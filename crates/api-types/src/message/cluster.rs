@@ -105,7 +105,7 @@ pub struct NimbusSummary {
     /// Reason why the metric store cannot be opened, and advice; absent while the store is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metric_store_error: Option<String>,
-    /// Reason if the disk is almost full, and advice.
+    /// Writes to its local directory that fail, and whether its disk is almost full, with advice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_problem: Option<String>,
     /// Number of entries by which the metric log is behind the leader's. The answering nimbus knows

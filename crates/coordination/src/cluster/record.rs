@@ -387,7 +387,8 @@ pub struct NimbusRecord {
     /// Reason and remedy if its metric store cannot be opened; absent if it is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metric_store_error: Option<String>,
-    /// Reason and remedy if its disk is almost full, so that it accepts no blobs.
+    /// Reason and remedy if writes to its local directory fail, or its disk is almost full, so that it
+    /// accepts no blobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_problem: Option<String>,
     /// Fields of newer versions.

@@ -40,6 +40,11 @@ pub struct ReportedProblem {
 }
 
 impl ReportedProblem {
+    /// Creates a problem of the whole supervisor.
+    pub fn of_supervisor(text: &str) -> Self {
+        Self { port: None, ..Self::of_slot(Port(0), None, text) }
+    }
+
     /// Creates a problem of the slot at `port`.
     pub fn of_slot(port: Port, topology: Option<TopologyId>, text: &str) -> Self {
         Self {

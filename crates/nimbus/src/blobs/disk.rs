@@ -13,6 +13,13 @@ use stormkeeper_runtime::{blocking, fs::modes};
 pub(super) const CORRUPT: &str = ".corrupt";
 
 impl BlobStore {
+    /// Records the result of a write of the file at `path`, under the directory of the blobs: the name
+    /// of a file that is being received is used once.
+    pub(super) fn written<T>(&self, path: &Path, result: io::Result<T>) -> Result<T, Error> {
+        let recorded = self.shared.writes.record(&self.shared.dir, result);
+        recorded.map_err(|source| Error::Disk { path: path.to_owned(), source })
+    }
+
     /// Checks the sha256 of every blob on disk. A file whose bytes do not match its name is
     /// renamed and kept for inspection; it replaces an earlier one of the same name. What is not a
     /// file is not ours.

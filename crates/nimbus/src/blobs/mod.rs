@@ -52,7 +52,7 @@ use stormkeeper_model::{
 };
 use stormkeeper_runtime::{
     blocking, error_chain,
-    fs::{atomic_file, modes},
+    fs::{FailedWrites, atomic_file, modes},
 };
 use stormkeeper_topology_package::package;
 
@@ -153,6 +153,7 @@ struct Shared {
     store: Store,
     presence: Presence,
     clock: Clock,
+    writes: FailedWrites,
     // The checked blobs on disk; locked for a few instructions.
     held: Mutex<BTreeMap<BlobKey, StoredBlob>>,
     // Locked while a file and its entry in the list are added or removed together.
@@ -188,7 +189,7 @@ impl BlobStore {
         me: NimbusId,
         store: Store,
         presence: Presence,
-        clock: Clock,
+        (clock, writes): (Clock, FailedWrites),
     ) -> Result<Self, Error> {
         let dir = local_dir.join("blobs");
         modes::create_dir_all(&dir).map_err(|source| Error::Disk { path: dir.clone(), source })?;
@@ -210,6 +211,7 @@ impl BlobStore {
             store,
             presence,
             clock,
+            writes,
             held,
             files,
             n_temporary,
@@ -351,11 +353,10 @@ impl BlobStore {
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: fmt::Display,
     {
-        let disk = |source| Error::Disk { path: path.to_owned(), source };
         let (dir, at) = (self.shared.dir.clone(), path.to_owned());
         // The directory may have been deleted since the start.
         let create = move || modes::create_dir_all(&dir).and_then(|()| File::create_new(at));
-        let mut file = blocking::run(create).await.map_err(disk)?;
+        let mut file = self.written(path, blocking::run(create).await)?;
         let (mut digest, mut bytes, mut check_at) = (Sha256::new(), 0_u64, 0);
         let mut receiving = self.receiving();
         let mut body = std::pin::pin!(body);
@@ -373,7 +374,8 @@ impl BlobStore {
             }
             receiving.add(chunk.len() as u64);
             digest.update(&chunk);
-            file = blocking::run(move || file.write_all(&chunk).map(|()| file)).await.map_err(disk)?;
+            let written = blocking::run(move || file.write_all(&chunk).map(|()| file)).await;
+            file = self.written(path, written)?;
         }
         // With the bytes since the last check.
         let room = self.check_room(0).await;
@@ -387,12 +389,13 @@ impl BlobStore {
 
     /// Renames a checked file into place, durably, and announces the blob.
     async fn keep(&self, key: &BlobKey, file: Temporary, bytes: u64) -> Result<(), Error> {
-        let disk = |source| Error::Disk { path: file.0.clone(), source };
         let temporary = file.0.clone();
-        blocking::run(move || File::open(temporary)?.sync_all()).await.map_err(disk)?;
+        let synced = blocking::run(move || File::open(temporary)?.sync_all()).await;
+        self.written(&file.0, synced)?;
         let files = self.shared.files.lock().await;
         let (temporary, path) = (file.0.clone(), self.path(key));
-        blocking::run(move || atomic_file::rename(&temporary, &path)).await.map_err(disk)?;
+        let renamed = blocking::run(move || atomic_file::rename(&temporary, &path)).await;
+        self.written(&file.0, renamed)?;
         let used = self.shared.clock.monotonic();
         self.lock().insert(key.clone(), StoredBlob { bytes, used, is_used: false, topology: None });
         drop(files);

@@ -14,7 +14,7 @@ use stormkeeper_coordination::{
     tree::{ReadTree as _, Tree, Version, memory::MemoryTree},
 };
 use stormkeeper_model::{Timestamp, TopologyId};
-use stormkeeper_runtime::{tasks::Tasks, watch};
+use stormkeeper_runtime::{fs::FailedWrites, tasks::Tasks, watch};
 
 struct Fixture {
     dir: tempfile::TempDir,
@@ -38,7 +38,8 @@ impl Fixture {
         let presence = Presence::start(Arc::clone(&tree), &self.tasks);
         let me = "host-1".parse().expect("valid");
         let limits = UploadLimits { unused_bytes_max: 1000, free_bytes_min: Some(0) };
-        BlobStore::open(self.dir.path(), (bytes_max, limits), me, Store::new(tree), presence, clock)
+        let writes = FailedWrites::new(clock.clone());
+        BlobStore::open(self.dir.path(), (bytes_max, limits), me, Store::new(tree), presence, (clock, writes))
             .expect("opened")
     }
 

@@ -1,5 +1,6 @@
 //! Whole nimbuses on the memory tree, under paused time.
 
+mod failed_writes;
 mod interrupted;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};

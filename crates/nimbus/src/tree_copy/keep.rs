@@ -9,7 +9,7 @@ use stormkeeper_coordination::cluster::{
     metric_log::MetricLogState, observer::Observation, store::Store, tree_id::TreeMemory,
 };
 use stormkeeper_model::clock::{Clock, Monotonic};
-use stormkeeper_runtime::{blocking, watch};
+use stormkeeper_runtime::{blocking, fs::FailedWrites, watch};
 
 /// Time from a change to its copy, and the shortest time between two copies.
 const DELAY: Duration = Duration::from_secs(1);
@@ -24,6 +24,7 @@ const RENEWAL_PERIOD: Duration = Duration::from_secs(60);
 /// Keeper of the copy.
 pub(crate) struct CopyKeeper {
     pub(crate) file: CopyFile,
+    pub(crate) writes: FailedWrites,
     pub(crate) memory: TreeMemory,
     pub(crate) store: Store,
     pub(crate) observations: watch::Receiver<Observation>,
@@ -94,7 +95,7 @@ impl CopyKeeper {
     }
 
     async fn write(&self, copy: TreeCopy) -> io::Result<()> {
-        let file = self.file.clone();
-        blocking::run(move || file.write(&copy)).await
+        let (file, writes) = (self.file.clone(), self.writes.clone());
+        blocking::run(move || writes.record(&file.0, file.write(&copy))).await
     }
 }

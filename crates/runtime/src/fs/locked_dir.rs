@@ -12,16 +12,17 @@ use std::{
     time::Duration,
 };
 
-use tracing::{error, info};
+use tracing::error;
 
-use super::{FileLock, LayoutFile, atomic_file, layout_file, modes};
+use super::{FailedWrites, FileLock, LayoutFile, atomic_file, layout_file, modes};
 use crate::{
     blocking, error_chain, proc,
     tasks::{OnExit, Tasks},
 };
 use stormkeeper_model::InvalidId;
 
-/// Period of looking for deleted files: an operator sees them in the log within ten seconds.
+/// Period of looking for deleted files, and of trying to write: an operator sees both within ten
+/// seconds.
 const CHECK_PERIOD: Duration = Duration::from_secs(5);
 
 /// A locked directory and the id in it. The lock is held until this is dropped.
@@ -113,6 +114,17 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Kind of the cause, which says what to do.
+    fn io_kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Io { source, .. } | Self::Layout(layout_file::Error::Io { source, .. }) => source.kind(),
+            Self::InUse { .. } => io::ErrorKind::ResourceBusy,
+            Self::Layout(_) | Self::Twice { .. } | Self::NotAnId { .. } => io::ErrorKind::Other,
+        }
+    }
+}
+
 impl<Id: FromStr<Err = InvalidId> + Display> LockedDir<Id> {
     /// Locks the directory at `dir`, which is created if it is missing, and reads the id of the
     /// daemon in it. The first time, creates the layout and an id from `host`. Blocks.
@@ -171,38 +183,40 @@ impl<Id: FromStr<Err = InvalidId> + Display> LockedDir<Id> {
 }
 
 impl<Id: FromStr<Err = InvalidId> + Display + Send + Sync + 'static> LockedDir<Id> {
-    /// Keeps the directory in place as [`LockedDir::put_back`] does, until `tasks` end or this is
-    /// dropped.
-    pub fn keep(self: &Arc<Self>, tasks: &Tasks) {
+    /// Keeps the directory in place as [`LockedDir::put_back`] does, and tries to write in it, until
+    /// `tasks` end or this is dropped. Failures are recorded in `writes`.
+    pub fn keep(self: &Arc<Self>, writes: &FailedWrites, tasks: &Tasks) {
         // The lock ends with its owner, not with this task.
-        let (this, dir) = (Arc::downgrade(self), self.dir.clone());
+        let (this, dir, writes) = (Arc::downgrade(self), self.dir.clone(), writes.clone());
         tasks.start("local directory", OnExit::Ignore, async move {
-            let mut last_failure = None;
             loop {
-                tokio::time::sleep(CHECK_PERIOD).await;
-                let (Some(checked), dir) = (this.upgrade(), dir.display()) else { return };
-                match blocking::run(move || checked.put_back().map_err(|error| error_chain(&error))).await {
-                    Ok(was_missing) => {
-                        if was_missing {
-                            error!(
-                                %dir,
-                                "the data directory or a file in it was deleted while its daemon runs: put back \
-                                 identity, layout and lock"
-                            );
-                        } else if last_failure.is_some() {
-                            info!(%dir, "the data directory can be used again");
-                        }
-                        last_failure = None;
-                    }
-                    Err(reason) => {
-                        if last_failure.as_ref() != Some(&reason) {
-                            error!(%dir, reason, "the data directory cannot be used; retrying");
-                        }
-                        last_failure = Some(reason);
-                    }
+                let Some(checked) = this.upgrade() else { return };
+                let writes = writes.clone();
+                let was_missing = blocking::run(move || checked.put_back_and_try(&writes)).await;
+                if was_missing {
+                    error!(
+                        dir = %dir.display(),
+                        "the data directory or a file in it was deleted while its daemon runs: put back identity, \
+                         layout and lock"
+                    );
                 }
+                tokio::time::sleep(CHECK_PERIOD).await;
             }
         });
+    }
+
+    /// Puts the directory back and tries to write in it. Returns whether something was missing.
+    fn put_back_and_try(&self, writes: &FailedWrites) -> bool {
+        match self.put_back() {
+            Ok(was_missing) => {
+                writes.try_again(&self.dir);
+                was_missing
+            }
+            Err(error) => {
+                writes.failed(&self.dir, error.io_kind(), &error_chain(&error));
+                false
+            }
+        }
     }
 }
 
@@ -270,7 +284,7 @@ fn new_id(host: &str, random: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stormkeeper_model::{NimbusId, SupervisorId};
+    use stormkeeper_model::{NimbusId, SupervisorId, Timestamp, clock::Clock};
 
     const LAYOUT: LayoutFile =
         LayoutFile { kind: "nimbus", traces: &["nimbus-id", "blobs"], remedy: "move the directory away" };
@@ -338,6 +352,23 @@ mod tests {
         assert!(matches!(refused, Error::InUse { .. }), "{refused}");
         assert_ne!(other.id, first.id);
         drop(other);
+    }
+
+    #[test]
+    fn directory_that_cannot_be_put_back_is_recorded_until_it_is() {
+        let parent = tempfile::tempdir().expect("temporary directory");
+        let dir = parent.path().join("nimbus");
+        let writes = FailedWrites::new(Clock::manual(Timestamp::EPOCH));
+        let first = acquire(&dir, "h").expect("free");
+        fs::remove_dir_all(&dir).expect("deleted");
+        fs::write(&dir, "").expect("a file in its place");
+        assert!(!first.put_back_and_try(&writes));
+        let text = writes.texts().join("\n");
+        assert!(text.starts_with(&format!("cannot write {} since", dir.display())), "{text}");
+        assert!(text.ends_with("; move away what is in its place"), "{text}");
+        fs::remove_file(&dir).expect("removed");
+        assert!(first.put_back_and_try(&writes));
+        assert_eq!(writes.texts(), Vec::<String>::new());
     }
 
     #[test]

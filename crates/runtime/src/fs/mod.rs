@@ -1,6 +1,7 @@
 //! Files and directories of daemons. All functions block.
 
 pub mod atomic_file;
+pub mod failed_writes;
 pub mod file_lock;
 pub mod former_dir;
 pub mod layout_file;
@@ -8,6 +9,7 @@ pub mod locked_dir;
 pub mod modes;
 pub mod rotating_file;
 
+pub use failed_writes::FailedWrites;
 pub use file_lock::FileLock;
 pub use former_dir::FormerDir;
 pub use layout_file::LayoutFile;

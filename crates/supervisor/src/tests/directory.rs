@@ -1,6 +1,7 @@
 //! Files that are deleted or damaged under a running supervisor.
 
 use super::*;
+use stormkeeper_coordination::cluster::record::SupervisorRecord;
 
 #[tokio::test(start_paused = true)]
 async fn deleted_directory_of_a_running_supervisor_is_put_back_and_its_workers_stay() {
@@ -41,4 +42,45 @@ async fn damaged_code_is_put_aside_and_not_run() {
     let aside = world.path("blobs").join(format!("{}.damaged", blob(1)));
     assert_eq!(fs::read_to_string(aside.join("topology.json")).expect("kept"), "{\"na");
     supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_write_is_in_the_record_until_it_succeeds_and_costs_no_running_worker() {
+    let world = World::new().await;
+    let supervisor = world.supervisor().await;
+    world.assign(&supervisor.me, &[(1, &[(6700, 5)])]).await;
+    supervisor.slot_is(6700, "running").await;
+    // A directory in the way of each write, also for root: of the probe, and of an entry.
+    let in_the_way = ["write-probe", "ledger/6701.json.tmp"].map(|name| world.path(name));
+    for path in &in_the_way {
+        fs::create_dir(path).expect("created");
+    }
+    let failing = world.clock.monotonic();
+    let text = |begin: PathBuf| format!("supervisor at h cannot write {} since", begin.display());
+    reports(&world, &supervisor, &[&text(world.dir.path().to_owned())]).await;
+    assert!(world.clock.monotonic().since(failing) < Duration::from_secs(10));
+
+    fs::remove_dir(&in_the_way[0]).expect("removed");
+    world.assign(&supervisor.me, &[(1, &[(6700, 5)]), (2, &[(6701, 5)])]).await;
+    reports(&world, &supervisor, &[&text(world.path("ledger/6701.json"))]).await;
+    assert_eq!((world.processes.running().len(), world.processes.n_launched()), (1, 1));
+
+    fs::remove_dir(&in_the_way[1]).expect("removed");
+    world.running_is(&[(6700, 1), (6701, 2)]).await;
+    reports(&world, &supervisor, &[]).await;
+    supervisor.stop().await;
+}
+
+/// Waits until the problems of the supervisor begin with these texts.
+async fn reports(world: &World, supervisor: &Supervisor, expected: &[&str]) {
+    let path = layout::supervisor(&supervisor.me);
+    wait_until(&format!("the supervisor reports {expected:?}"), TIMEOUT, || async {
+        let node = world.tree.get(&path).await.expect("read").ok_or("not registered")?;
+        let record: SupervisorRecord = record::decode(&path, &node.data).expect("readable");
+        let texts: Vec<_> = record.problems.iter().map(|problem| problem.text.clone()).collect();
+        let is_it = texts.len() == expected.len()
+            && texts.iter().zip(expected).all(|(text, begin)| text.starts_with(begin));
+        if is_it { Ok(()) } else { Err(texts.join("\n")) }
+    })
+    .await;
 }
