@@ -8,7 +8,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::{RequestError, replication::checkpoint, service::STOP_PATIENCE};
+use crate::{ReplicaState, RequestError, replication::checkpoint, service::STOP_PATIENCE};
 use stormkeeper_metric_store as metric_store;
 use stormkeeper_metric_store::MetricStore;
 use stormkeeper_runtime::{blocking, error_chain, tasks::Tasks, watch};
@@ -29,6 +29,19 @@ pub(crate) struct StoreAccess {
     open_failure: watch::Sender<Option<String>>,
     /// Whether the directory was deleted while the store is open.
     is_dir_gone: watch::Sender<bool>,
+}
+
+/// Returns whether a directory of a store is missing or has no database. During a replacement the
+/// database has another name for a moment.
+fn has_no_database(dir: &Path) -> bool {
+    let is_database = |name: &std::ffi::OsStr| {
+        let name = name.to_string_lossy();
+        matches!(&*name, "db" | "before") || name.starts_with("next")
+    };
+    match std::fs::read_dir(dir) {
+        Ok(names) => !names.filter_map(Result::ok).any(|entry| is_database(&entry.file_name())),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -74,12 +87,33 @@ impl StoreAccess {
         self.open_failure.subscribe()
     }
 
+    /// True if the directory of the open store was deleted.
+    pub(crate) fn is_dir_gone(&self) -> bool {
+        *self.is_dir_gone.borrow()
+    }
+
+    /// Records that the store has a directory again.
+    pub(crate) fn note_dir_is_back(&self) {
+        if self.is_dir_gone.send_replace(false) {
+            info!("the metric store has a directory again");
+        }
+    }
+
     /// The problem of an open store whose directory was deleted. The database goes on with the files
-    /// that it has open, so only an operator notices.
-    pub(crate) fn problem(&self) -> Option<String> {
-        let text = "the directory of the metric store was deleted while this nimbus runs: its metrics are lost when it \
-                    stops; restart it, so that it fetches them from another nimbus or begins anew";
-        self.is_dir_gone.borrow().then(|| text.to_owned())
+    /// that it has open. A follower replaces it by a checkpoint; the open database of the leader may be
+    /// the only one with committed metrics, so it is not closed while another nimbus can follow it.
+    pub(crate) fn problem(&self, state: ReplicaState) -> Option<String> {
+        let what = "the directory of the metric store was deleted while this nimbus runs: its metrics are lost when it \
+                    stops";
+        let next = match state {
+            ReplicaState::Following => "it fetches them from the leader",
+            ReplicaState::TakingOver | ReplicaState::Leading => {
+                "it leads, so it keeps them open and cannot replace them. Let another nimbus catch up (METRICS \
+                 `current` in `stormkeeper nimbuses`), then restart this one, which fetches them from the next \
+                 leader; if it is the only nimbus, it begins anew at its next start"
+            }
+        };
+        self.is_dir_gone().then(|| format!("{what}; {next}"))
     }
 
     /// Looks whether the directory of the open store is there, until the end.
@@ -87,10 +121,15 @@ impl StoreAccess {
         loop {
             tokio::time::sleep(DIR_CHECK_PERIOD).await;
             let looked_at = dir.clone();
-            let is_gone = blocking::run(move || matches!(looked_at.try_exists(), Ok(false))).await;
-            let is_new = self.is_dir_gone.send_replace(is_gone) != is_gone;
-            if is_new && is_gone {
-                error!(dir = %dir.display(), "the directory of the metric store was deleted; restart this nimbus");
+            let is_gone = blocking::run(move || has_no_database(&looked_at)).await;
+            if !is_gone {
+                self.note_dir_is_back();
+            } else if !self.is_dir_gone.send_replace(true) {
+                error!(
+                    dir = %dir.display(),
+                    "the directory of the metric store was deleted: a follower fetches a checkpoint, a leader goes on \
+                     with its open files until it is restarted"
+                );
             }
         }
     }

@@ -43,6 +43,8 @@ impl Store {
             OldDatabase::Quarantine(position) => format!("next-{}", self.quarantine_name(position)?),
         };
         drop(self.open_at(dir)?);
+        // The directory may have been deleted while the store is open.
+        self.medium.prepare_dir(&self.dir)?;
         self.remove_stale_dirs().map_err(|error| self.cannot_open(&error))?;
         // Before the database is closed: the move fails here if the copy is on another file system.
         self.medium.rename(dir, &self.dir.join(next)).map_err(|error| Error::Open {

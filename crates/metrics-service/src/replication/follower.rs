@@ -143,8 +143,10 @@ impl Replication {
             self.fetch_status().leader = Some(last);
             let fetched = self.apply_page(store, api, page).await?;
             match fetched {
-                Fetched::CaughtUp => return Ok(self.note_caught_up()),
-                Fetched::Advanced(position) if position >= last => return Ok(self.note_caught_up()),
+                Fetched::CaughtUp => return self.caught_up(store, leader).await,
+                Fetched::Advanced(position) if position >= last => {
+                    return self.caught_up(store, leader).await;
+                }
                 Fetched::Advanced(_) => {}
                 Fetched::Diverged | Fetched::DivergedCommitted => {
                     let quarantine = fetched == Fetched::DivergedCommitted;
@@ -154,11 +156,7 @@ impl Replication {
                         return Ok(intervals.fetch_idle);
                     };
                     let received = received?;
-                    // A later leader may have made an unclean takeover since. The checkpoint of the
-                    // deposed leader does not reflect that takeover.
-                    if !self.cluster.store.is_latest(leader.term).await? {
-                        return Err(FetchError::Deposed { leader: leader.term });
-                    }
+                    self.check_leads(leader).await?;
                     self.install_checkpoint(store, api, received, quarantine).await?;
                     // The entries after the checkpoint follow at once, unless the log diverges again.
                     let (page, _) = self.fetch_page(store, api, leads).await?;
@@ -177,11 +175,43 @@ impl Replication {
         Ok(intervals.fetch_lagging)
     }
 
-    /// Records that the local log has every entry of the leader. Returns the pause before the next
-    /// fetch.
-    fn note_caught_up(&self) -> Duration {
+    /// Records that the local log has every entry of the leader, and replaces a store whose directory
+    /// was deleted. Returns the pause before the next fetch. The caller must hold the apply lock.
+    async fn caught_up(&self, store: &MetricStore, leader: &Leader) -> Result<Duration, FetchError> {
         self.fetch_status().caught_up_at = Some(self.cluster.clock.now());
-        self.intervals.fetch_idle
+        if self.store.is_dir_gone() {
+            self.replace_deleted(store, leader).await?;
+        }
+        Ok(self.intervals.fetch_idle)
+    }
+
+    /// Replaces the store, whose directory was deleted, by a checkpoint of the leader.
+    ///
+    /// Until then the database is open and complete, in files that have no name any more; to close it
+    /// deletes it. The leader's log contained the whole local log at the last fetch, in the term in
+    /// which the checkpoint was taken, so the checkpoint has every committed entry of this store.
+    async fn replace_deleted(&self, store: &MetricStore, leader: &Leader) -> Result<(), FetchError> {
+        warn!(
+            from = leader.api,
+            "the directory of the metric store was deleted; downloading a checkpoint of the leader's"
+        );
+        let Some(received) = self.while_following(self.receive_checkpoint(&leader.api)).await else {
+            return Ok(());
+        };
+        let received = received?;
+        self.check_leads(leader).await?;
+        self.install_checkpoint(store, &leader.api, received, false).await?;
+        self.store.note_dir_is_back();
+        Ok(())
+    }
+
+    /// Checks that no later leader was elected since a checkpoint was requested. The later leader may
+    /// have made an unclean takeover, which the checkpoint of the deposed leader does not reflect.
+    async fn check_leads(&self, leader: &Leader) -> Result<(), FetchError> {
+        match self.cluster.store.is_latest(leader.term).await? {
+            true => Ok(()),
+            false => Err(FetchError::Deposed { leader: leader.term }),
+        }
     }
 
     /// Returns the result of `request`, or `None` if this nimbus starts to lead first: a dead leader
@@ -248,6 +278,10 @@ impl Replication {
             index,
             "the local metric log diverged from the log of another nimbus; downloading a checkpoint"
         );
+        self.receive_checkpoint(api).await
+    }
+
+    async fn receive_checkpoint(&self, api: &str) -> Result<TemporaryDirectory, FetchError> {
         let received = self.new_dir(checkpoint::RECEIVED);
         let bytes = self.peers.checkpoint(api, received.path()).await?;
         debug!(from = api, bytes, "downloaded a checkpoint of the metric store");

@@ -171,7 +171,7 @@ impl Replication {
     pub(crate) fn problem(&self) -> Option<String> {
         // A leader that ingests follows no other nimbus.
         let follows = self.state() != ReplicaState::Leading;
-        self.store.problem().or_else(|| self.fetch_status().problem.clone().filter(|_| follows))
+        self.store.problem(self.state()).or_else(|| self.fetch_status().problem.clone().filter(|_| follows))
     }
 
     /// Returns the number of log entries that each replica is behind the leader: this nimbus, and

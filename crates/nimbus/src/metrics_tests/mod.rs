@@ -3,6 +3,7 @@
 
 mod backfill;
 mod delete_metas;
+mod deleted_dir;
 mod exporters;
 mod quarantine;
 mod status;
