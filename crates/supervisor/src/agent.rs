@@ -22,7 +22,7 @@ use crate::{
     launch::{self, Launcher},
     localize::{Localizer, Outcome},
     ports::{self, TakenPorts},
-    problems,
+    problems::{self, StartProblems},
     process::{ExitReport, ProcessId},
     registration::Registration,
     slot::{Blob, Launched, Observed, Progress, SlotAction, SlotState, Target, WorkerTimeouts},
@@ -119,6 +119,7 @@ pub struct Agent {
     pub(super) reporter: FailureReporter,
     pub(super) failures: FailureLog,
     pub(super) starts: StartLog,
+    pub(super) start_problems: StartProblems,
     pub(super) registration: Registration,
     pub(super) presence: Presence,
     pub(super) sources: Sources,
@@ -481,7 +482,9 @@ impl Agent {
             published.set(idle.collect(), self.taken_ports.any())
         });
         let failed_writes = self.sources.failed_writes.borrow();
-        let problems = problems::of(&failed_writes, &self.taken_ports, &self.slots, &self.options.host);
+        let at_start = (&self.start_problems, self.clock.monotonic());
+        let problems =
+            problems::of(&failed_writes, at_start, &self.taken_ports, &self.slots, &self.options.host);
         self.registration.set_problems(problems);
         self.status.send_if_modified(|published| {
             for problem in status.problems.iter().filter(|problem| !published.problems.contains(problem)) {

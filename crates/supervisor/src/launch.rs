@@ -140,6 +140,7 @@ impl Launcher {
             topology: desired.topology.clone(),
             slot: Slot { supervisor: self.me.clone(), port },
             start: desired.worker.start,
+            tasks: desired.worker.tasks.clone(),
             worker: worker.clone(),
             host: desired.worker.host.clone(),
             dir: worker_dir::path(&self.local_dir, worker),

@@ -2,7 +2,8 @@
 //!
 //! The intent is written before a launch and the process after it. A supervisor that dies at any
 //! moment in between finds the worker again: by its process id, or by the worker id in the
-//! environment of its processes. A file that cannot be read is renamed and reported. A file of a
+//! environment of its processes. A file that cannot be read is renamed, and its worker is recovered
+//! from its launch spec where that is possible ([`crate::ledger_recovery`]). A file of a
 //! newer format is not damaged: the supervisor does not start, and the workers keep running.
 
 use std::{
@@ -48,6 +49,15 @@ struct Stored {
     entry: Entry,
 }
 
+/// The content of a ledger.
+#[derive(Debug)]
+pub(crate) struct Contents {
+    /// The entries that can be read.
+    pub(crate) entries: BTreeMap<Port, Entry>,
+    /// The slots whose entry cannot be read, with the reason.
+    pub(crate) damaged: BTreeMap<Port, String>,
+}
+
 /// The ledger of one supervisor. Clones are the same ledger. All methods block.
 #[derive(Debug, Clone)]
 pub(crate) struct Ledger {
@@ -78,12 +88,12 @@ impl Ledger {
         self.writing.lock().expect("no one panics while writing the ledger")
     }
 
-    /// All entries by port. Damaged files are reported and renamed.
+    /// All entries. Damaged files are renamed.
     ///
     /// # Errors
     /// When the directory cannot be listed, and when a file has a newer format; nothing is renamed
     /// then.
-    pub(crate) fn read(&self) -> io::Result<BTreeMap<Port, Entry>> {
+    pub(crate) fn read(&self) -> io::Result<Contents> {
         let (mut entries, mut damaged) = (BTreeMap::new(), Vec::new());
         for file in fs::read_dir(&self.dir)? {
             let path = file?.path();
@@ -94,11 +104,14 @@ impl Ledger {
                 Err(error @ ReadError::Newer { .. }) => {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, error));
                 }
-                Err(ReadError::Damaged(reason)) => damaged.push((path, reason)),
+                Err(ReadError::Damaged(reason)) => damaged.push((port, path, reason)),
             }
         }
-        damaged.iter().for_each(|(path, reason)| self.keep_damaged(path, reason));
-        Ok(entries)
+        let damaged = damaged.into_iter().map(|(port, path, reason)| {
+            self.keep_damaged(&path, &reason);
+            (port, reason)
+        });
+        Ok(Contents { damaged: damaged.collect(), entries })
     }
 
     fn keep_damaged(&self, path: &Path, reason: &str) {
@@ -113,7 +126,7 @@ impl Ledger {
             reason,
             moved_to = ?kept,
             failed = ?moved.err(),
-            "the ledger of a slot is damaged: its worker is stopped and launched again"
+            "the ledger entry of a slot is damaged: put aside; its worker is recovered from its launch spec if possible"
         );
     }
 
@@ -174,14 +187,23 @@ impl Ledger {
         desired: &DesiredWorker,
         process: Option<ProcessId>,
     ) -> io::Result<()> {
-        let entry =
-            Entry { worker: worker.clone(), desired: desired.clone(), process, boot: self.boot.clone() };
+        let entry = self.entry(worker, desired, process);
         let bytes = serde_json::to_vec(&Stored { v: FORMAT, entry })?;
         let _guard = self.writing();
         let path = self.path(port);
         // The directory may have been deleted since the start.
         let written = modes::create_dir_all(&self.dir).and_then(|()| atomic_file::write(&path, &bytes));
         self.writes.record(&path, written)
+    }
+
+    /// An entry of this boot.
+    pub(crate) fn entry(
+        &self,
+        worker: &WorkerId,
+        desired: &DesiredWorker,
+        process: Option<ProcessId>,
+    ) -> Entry {
+        Entry { worker: worker.clone(), desired: desired.clone(), process, boot: self.boot.clone() }
     }
 
     /// Removes the entry of `worker`, unless the slot has another launch by now.
@@ -273,9 +295,9 @@ mod tests {
         let ledger = open(dir.path());
         ledger.record_intent(port, &worker("w1"), &desired()).expect("written");
         let next = open(dir.path());
-        assert_eq!(next.read().expect("read")[&port].process, None);
+        assert_eq!(next.read().expect("read").entries[&port].process, None);
         ledger.record_process(port, &worker("w1"), &desired(), process).expect("written");
-        let entry = next.read().expect("read").remove(&port).expect("there");
+        let entry = next.read().expect("read").entries.remove(&port).expect("there");
         assert_eq!((entry.worker.clone(), entry.desired.clone()), (worker("w1"), desired()));
         assert_eq!(next.process_of(&entry), Some(process));
         let after_reboot = Entry { boot: "another".to_owned(), ..entry };
@@ -289,9 +311,9 @@ mod tests {
         let ledger = open(dir.path());
         ledger.record_intent(port, &worker("w2"), &desired()).expect("written");
         ledger.remove(port, &worker("w1")).expect("nothing to do");
-        assert_eq!(ledger.read().expect("read").len(), 1);
+        assert_eq!(ledger.read().expect("read").entries.len(), 1);
         ledger.remove(port, &worker("w2")).expect("forgotten");
-        assert_eq!(ledger.read().expect("read").len(), 0);
+        assert_eq!(ledger.read().expect("read").entries.len(), 0);
     }
 
     #[test]
@@ -313,7 +335,9 @@ mod tests {
         ledger.record_intent(Port(6701), &worker("w1"), &desired()).expect("written");
         for bad in ["", "{", r#"{"v":1}"#, "\0\0\0"] {
             fs::write(dir.path().join("ledger/6700.json"), bad).expect("written");
-            assert_eq!(ledger.read().expect("read").into_keys().collect::<Vec<_>>(), [Port(6701)]);
+            let read = ledger.read().expect("read");
+            assert_eq!(read.entries.into_keys().collect::<Vec<_>>(), [Port(6701)]);
+            assert_eq!(read.damaged.into_keys().collect::<Vec<_>>(), [Port(6700)]);
         }
         assert!(dir.path().join("ledger/6700.damaged-3").exists());
     }

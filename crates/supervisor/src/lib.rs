@@ -26,6 +26,7 @@ mod failures;
 pub mod fuzzing;
 mod launch;
 mod ledger;
+mod ledger_recovery;
 mod localize;
 mod logs;
 mod metrics;

@@ -4,11 +4,26 @@ use std::collections::BTreeMap;
 
 use crate::{ports::TakenPorts, slot_runtime::SlotRuntime};
 use stormkeeper_coordination::cluster::reported_problem::{PROBLEMS_MAX, ReportedProblem};
-use stormkeeper_model::Port;
+use stormkeeper_model::{Port, clock::Monotonic};
 
-/// The problems, at most [`PROBLEMS_MAX`]: first those of the whole host, `failed_writes`.
+/// Problems of the start of a supervisor, which it reports for a while.
+#[derive(Debug)]
+pub(super) struct StartProblems {
+    pub(super) problems: Vec<ReportedProblem>,
+    pub(super) until: Monotonic,
+}
+
+impl StartProblems {
+    fn at(&self, now: Monotonic) -> &[ReportedProblem] {
+        if now < self.until { &self.problems } else { &[] }
+    }
+}
+
+/// The problems, at most [`PROBLEMS_MAX`]: first those of the whole host, `failed_writes`,
+/// and of its start.
 pub(super) fn of(
     failed_writes: &[String],
+    (at_start, now): (&StartProblems, Monotonic),
     taken: &TakenPorts,
     slots: &BTreeMap<Port, SlotRuntime>,
     host: &str,
@@ -43,5 +58,5 @@ pub(super) fn of(
         });
         texts.collect::<Vec<_>>()
     });
-    of_host.chain(taken).chain(workers).take(PROBLEMS_MAX).collect()
+    of_host.chain(at_start.at(now).iter().cloned()).chain(taken).chain(workers).take(PROBLEMS_MAX).collect()
 }

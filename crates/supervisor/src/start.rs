@@ -17,11 +17,12 @@ use crate::{
     failure_log::FailureLog,
     failures::FailureReporter,
     launch::Launcher,
-    ledger::{Entry, Ledger},
+    ledger::{Contents, Entry, Ledger},
+    ledger_recovery,
     localize::Localizer,
     offer::PackageOffers,
     ports::{self, TakenPorts},
-    problems,
+    problems::{self, StartProblems},
     process::{ProcessId, Processes},
     registration::{Registration, Reported},
     slot_runtime::{SlotRuntime, new_worker_id},
@@ -40,7 +41,7 @@ use stormkeeper_coordination::{
     },
     tree::Tree,
 };
-use stormkeeper_model::{BlobKey, Port, SupervisorId, clock::Clock};
+use stormkeeper_model::{BlobKey, Port, SupervisorId, clock::Clock, restarts::RESTART_WINDOW};
 use stormkeeper_runtime::{
     blocking,
     fs::{FailedWrites, FormerDir, LayoutFile, LockedDir, modes},
@@ -103,7 +104,7 @@ impl Agent {
         defaults.config_file = defaults.config_file.as_deref().map(absolute).transpose()?;
 
         let tasks = Tasks::default();
-        let Opened { identity, memory, ledger, entries, writes } = open(&options, &clock).await?;
+        let Opened { identity, memory, ledger, contents, writes } = open(&options, &clock).await?;
         // No part of the agent uses the tree before its layout and its identity are checked.
         let (tree, refusal) = CheckedTree::start(tree, OnEmpty::Wait, memory.clone(), &tasks);
         let tree: Arc<dyn Tree> = tree;
@@ -131,6 +132,9 @@ impl Agent {
             events,
         };
         let ports: BTreeSet<Port> = options.ports.iter().copied().collect();
+        let (entries, recovery) = ledger_recovery::recover(&launcher, contents, &options.host).await;
+        let start_problems =
+            StartProblems { problems: recovery, until: clock.monotonic().plus(RESTART_WINDOW) };
         let mut slots = adopt(&launcher, entries, &clock, &tasks).await;
         kill_unknown_workers(&launcher, &slots).await;
         for port in &ports {
@@ -141,7 +145,13 @@ impl Agent {
         // Known before the first registration, so that no slot is offered whose port is taken.
         let (taken_ports, to_check) = start_ports(&launcher, &slots, &tasks).await;
         let (starts, failures, recent) = open_failures(&options, &clock, &writes).await;
-        let problems = problems::of(&writes.texts(), &taken_ports, &slots, &options.host);
+        let problems = problems::of(
+            &writes.texts(),
+            (&start_problems, clock.monotonic()),
+            &taken_ports,
+            &slots,
+            &options.host,
+        );
         let known = Reported { problems, failures: recent };
         let registration =
             Registration::start(&options, store.clone(), &me, &presence, known, (&clock, &tasks));
@@ -170,6 +180,7 @@ impl Agent {
             reporter,
             failures,
             starts,
+            start_problems,
             registration,
             presence,
             sources: Sources { assignments, recheck, localized, events: from_tasks, failed_writes },
@@ -257,7 +268,7 @@ struct Opened {
     identity: LockedDir<SupervisorId>,
     memory: TreeMemory,
     ledger: Ledger,
-    entries: BTreeMap<Port, Entry>,
+    contents: Contents,
     writes: FailedWrites,
 }
 
@@ -270,8 +281,8 @@ async fn open(options: &Options, clock: &Clock) -> Result<Opened, Error> {
             TreeMemory::load(&options.local_dir, clock).map_err(|source| local_dir(&options, source))?;
         let ledger =
             Ledger::open(&options.local_dir, writes.clone()).map_err(|source| local_dir(&options, source))?;
-        let entries = ledger.read().map_err(|source| local_dir(&options, source))?;
-        Ok(Opened { identity, memory, ledger, entries, writes })
+        let contents = ledger.read().map_err(|source| local_dir(&options, source))?;
+        Ok(Opened { identity, memory, ledger, contents, writes })
     };
     blocking::run(open).await
 }

@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use stormkeeper_model::{Slot, Timestamp, TopologyId, WorkerId, topology::Settings};
+use stormkeeper_model::{Slot, Timestamp, TopologyId, WorkerId, task_set::TaskSet, topology::Settings};
 
 /// Format of the spec that this version writes, and the newest that it reads.
 const FORMAT: u32 = 1;
@@ -43,6 +43,10 @@ pub struct LaunchSpec {
     /// The `start` of the worker in the assignment.
     #[serde(rename = "start_ms")]
     pub start: Timestamp,
+    /// Tasks of the worker, for a supervisor that recovers its ledger; empty in a spec of an older
+    /// supervisor. The worker itself reads its assignment.
+    #[serde(default, skip_serializing_if = "TaskSet::is_empty")]
+    pub tasks: TaskSet,
     /// Id of this launch.
     pub worker: WorkerId,
     /// Host name under which other workers connect.
@@ -198,6 +202,7 @@ mod tests {
             metric_report_period: Duration::from_secs(60),
             config_file: Some("/etc/storm.yaml".into()),
             overrides: vec!["ui.port=8081".to_owned()],
+            tasks: TaskSet::range(1, 3),
             withheld_variables: Vec::new(),
             abandoned_after: Duration::from_secs(3600),
         }

@@ -80,17 +80,41 @@ async fn launch_without_a_recorded_process_is_found_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn damaged_ledger_costs_one_restart_and_nothing_runs_twice() {
+async fn damaged_ledger_entry_is_recovered_from_the_launch_spec_and_its_worker_runs_on() {
+    let world = World::new().await;
+    let first = world.supervisor().await;
+    world.assign(&first.me, &[(1, &[(6700, 5)])]).await;
+    first.slot_is(6700, "running").await;
+    first.stop().await;
+    let entry = fs::read(world.path("ledger/6700.json")).expect("read");
+    fs::write(world.path("ledger/6700.json"), &entry[..entry.len() / 2]).expect("written");
+    let second = world.supervisor().await;
+    second.slot_is(6700, "running").await;
+    world.pass(100).await;
+    assert_eq!((world.processes.running().len(), world.processes.n_launched()), (1, 1));
+    assert_eq!(fs::read(world.path("ledger/6700.json")).expect("written again"), entry);
+    reports(&world, &second, &[]).await;
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn damaged_ledger_and_spec_cost_one_restart_which_is_reported_and_nothing_runs_twice() {
     let world = World::new().await;
     let first = world.supervisor().await;
     world.assign(&first.me, &[(1, &[(6700, 5)])]).await;
     first.slot_is(6700, "running").await;
     first.stop().await;
     fs::write(world.path("ledger/6700.json"), "{").expect("written");
+    let (_, spec) = world.processes.running().remove(0);
+    fs::write(spec.path(), "{").expect("written");
     let second = world.supervisor().await;
     second.slot_is(6700, "running").await;
     world.running_is(&[(6700, 1)]).await;
     assert_eq!(world.processes.n_launched(), 2);
+    let begin = "the worker at h:6700 was launched again when its supervisor started";
+    reports(&world, &second, &[begin]).await;
+    world.pass(610).await;
+    reports(&world, &second, &[]).await;
     second.stop().await;
 }
 

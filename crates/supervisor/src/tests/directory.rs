@@ -1,7 +1,6 @@
 //! Files that are deleted or damaged under a running supervisor.
 
 use super::*;
-use stormkeeper_coordination::cluster::record::SupervisorRecord;
 
 #[tokio::test(start_paused = true)]
 async fn deleted_directory_of_a_running_supervisor_is_put_back_and_its_workers_stay() {
@@ -69,18 +68,4 @@ async fn failed_write_is_in_the_record_until_it_succeeds_and_costs_no_running_wo
     world.running_is(&[(6700, 1), (6701, 2)]).await;
     reports(&world, &supervisor, &[]).await;
     supervisor.stop().await;
-}
-
-/// Waits until the problems of the supervisor begin with these texts.
-async fn reports(world: &World, supervisor: &Supervisor, expected: &[&str]) {
-    let path = layout::supervisor(&supervisor.me);
-    wait_until(&format!("the supervisor reports {expected:?}"), TIMEOUT, || async {
-        let node = world.tree.get(&path).await.expect("read").ok_or("not registered")?;
-        let record: SupervisorRecord = record::decode(&path, &node.data).expect("readable");
-        let texts: Vec<_> = record.problems.iter().map(|problem| problem.text.clone()).collect();
-        let is_it = texts.len() == expected.len()
-            && texts.iter().zip(expected).all(|(text, begin)| text.starts_with(begin));
-        if is_it { Ok(()) } else { Err(texts.join("\n")) }
-    })
-    .await;
 }

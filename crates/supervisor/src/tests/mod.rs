@@ -21,7 +21,7 @@ use tempfile::TempDir;
 
 use self::{
     fake::{Behaviour, FakeProcesses},
-    world::{Placement, Supervisor, TIMEOUT, World, acquire, blob, topology, topology_record},
+    world::{Placement, Supervisor, TIMEOUT, World, acquire, blob, reports, topology, topology_record},
 };
 use super::{
     process::{ExitReport, StopSignal},

@@ -209,3 +209,17 @@ impl World {
 pub(super) fn topology_record(n: u8) -> TopologyRecord {
     TopologyRecord { blob: blob(n), ..TopologyRecord::sample(&format!("t{n}")) }
 }
+
+/// Waits until the problems of the supervisor begin with these texts.
+pub(super) async fn reports(world: &World, supervisor: &Supervisor, expected: &[&str]) {
+    let path = layout::supervisor(&supervisor.me);
+    wait_until(&format!("the supervisor reports {expected:?}"), TIMEOUT, || async {
+        let node = world.tree.get(&path).await.expect("read").ok_or("not registered")?;
+        let record: record::SupervisorRecord = record::decode(&path, &node.data).expect("readable");
+        let texts: Vec<_> = record.problems.iter().map(|problem| problem.text.clone()).collect();
+        let is_it = texts.len() == expected.len()
+            && texts.iter().zip(expected).all(|(text, begin)| text.starts_with(begin));
+        if is_it { Ok(()) } else { Err(texts.join("\n")) }
+    })
+    .await;
+}

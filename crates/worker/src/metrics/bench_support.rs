@@ -49,6 +49,7 @@ impl Measuring {
             metric_report_period: Duration::from_secs(60),
             config_file: None,
             overrides: Vec::new(),
+            tasks: stormkeeper_model::task_set::TaskSet::default(),
             withheld_variables: Vec::new(),
             abandoned_after: Duration::from_secs(3600),
         };

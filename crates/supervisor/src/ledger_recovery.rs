@@ -1,0 +1,101 @@
+//! Recovery of workers whose ledger entry is damaged: a living process is adopted if its launch spec
+//! proves which worker it is; otherwise the start of the supervisor ends it, and says why.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tracing::warn;
+
+use crate::{
+    launch::Launcher,
+    ledger::{Contents, Entry},
+    process::ProcessId,
+    slot::DesiredWorker,
+    worker_dir,
+};
+use stormkeeper_coordination::cluster::reported_problem::ReportedProblem;
+use stormkeeper_model::{Port, WorkerId, assignment::AssignedWorker};
+use stormkeeper_runtime::{blocking, error_chain};
+use stormkeeper_topology_package::launch::{LaunchSpec, SPEC_FILE};
+
+/// Returns the entries of the ledger with the recovered ones, and a problem for each worker that
+/// cannot be recovered and is launched again.
+pub(super) async fn recover(
+    launcher: &Launcher,
+    contents: Contents,
+    host: &str,
+) -> (BTreeMap<Port, Entry>, Vec<ReportedProblem>) {
+    let Contents { mut entries, damaged } = contents;
+    let mut problems = Vec::new();
+    for (port, reason) in damaged {
+        let known: BTreeSet<_> = entries.values().map(|entry| entry.worker.clone()).collect();
+        match living(launcher, port, &known).await {
+            Ok(None) => {}
+            Ok(Some((worker, process, desired))) => {
+                warn!(
+                    %port, %worker, %process, topology = %desired.topology,
+                    "recovered a damaged ledger entry from the launch spec of its worker, which runs on; check the disk"
+                );
+                launcher.record_process(port, &worker, desired.clone(), process).await;
+                entries.insert(port, launcher.ledger.entry(&worker, &desired, Some(process)));
+            }
+            Err(obstacle) => {
+                warn!(
+                    %port, obstacle,
+                    "cannot recover a damaged ledger entry: its worker is ended and launched again; check the disk"
+                );
+                let text = format!(
+                    "the worker at {host}:{port} was launched again when its supervisor started, at most ten minutes \
+                     ago: its ledger entry is damaged ({reason}), and {obstacle}; check the disk"
+                );
+                problems.push(ReportedProblem::of_slot(port, None, &text));
+            }
+        }
+    }
+    (entries, problems)
+}
+
+/// Returns the living worker of the slot at `port`; `None` if there is none.
+///
+/// A process is the worker if it leads its group, has the data directory of this supervisor and the id
+/// of the launch in its environment, and the spec of that launch is whole, and of this slot.
+async fn living(
+    launcher: &Launcher,
+    port: Port,
+    known: &BTreeSet<WorkerId>,
+) -> Result<Option<(WorkerId, ProcessId, DesiredWorker)>, String> {
+    let local_dir = launcher.local_dir.clone();
+    let listed = blocking::run(move || worker_dir::all(&local_dir)).await;
+    let listed = listed.map_err(|error| format!("the directories of workers cannot be listed: {error}"))?;
+    // The id of a launch begins with the port of its slot.
+    let prefix = format!("{port}-");
+    let mut found = Vec::new();
+    for worker in listed {
+        if !known.contains(&worker)
+            && worker.as_str().starts_with(&prefix)
+            && let Some(process) = launcher.processes.find(&worker).await
+        {
+            found.push((worker, process));
+        }
+    }
+    let Some((worker, process)) = found.pop() else { return Ok(None) };
+    if !found.is_empty() {
+        return Err(format!("{} processes run in the slot", found.len() + 1));
+    }
+    let path = worker_dir::path(&launcher.local_dir, &worker).join(SPEC_FILE);
+    let spec = blocking::run(move || LaunchSpec::read(&path)).await.map_err(|error| error_chain(&error))?;
+    if spec.worker != worker || spec.slot.port != port || spec.slot.supervisor != launcher.me {
+        return Err(format!("the launch spec of {worker} is of another launch"));
+    }
+    desired(spec).map(|desired| Some((worker, process, desired)))
+}
+
+/// Returns the worker that a launch runs.
+fn desired(spec: LaunchSpec) -> Result<DesiredWorker, String> {
+    let LaunchSpec { topology, start, host, code, tasks, .. } = spec;
+    if tasks.is_empty() {
+        return Err("an earlier build launched it, whose launch spec does not list the tasks".to_owned());
+    }
+    let key = code.file_name().and_then(|name| name.to_str()?.parse().ok());
+    let blob = key.ok_or_else(|| format!("{} is not the directory of a package", code.display()))?;
+    Ok(DesiredWorker { topology, worker: AssignedWorker { host, tasks, start }, blob })
+}
