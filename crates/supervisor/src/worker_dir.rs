@@ -19,8 +19,9 @@ use stormkeeper_model::WorkerId;
 use stormkeeper_runtime::fs::modes;
 use stormkeeper_topology_package::{
     launch::{HEARTBEAT_MEMORY, LaunchSpec, SPEC_FILE},
-    worker_report::{EXIT_REASON_FILE, REPORT_BYTES, REPORT_FILE, WorkerReport},
-    worker_restarts::{RESTARTS_BYTES, RESTARTS_FILE, WorkerRestarts},
+    status_file::FILE_BYTES,
+    worker_report::{EXIT_REASON_FILE, REPORT_FILE, WorkerReport},
+    worker_restarts::{RESTARTS_FILE, WorkerRestarts},
 };
 
 const DIR: &str = "workers";
@@ -125,7 +126,7 @@ pub(super) fn heartbeat(dir: &Path) -> Option<HeartbeatFile> {
 
 /// Reads the report of a worker; `None` if there is none, or if it is being written.
 pub(super) fn report(dir: &Path) -> Option<WorkerReport> {
-    WorkerReport::decode(&read_start(&dir.join(REPORT_FILE), REPORT_BYTES as u64)?)
+    WorkerReport::decode(&read_start(&dir.join(REPORT_FILE), FILE_BYTES as u64)?)
 }
 
 /// Reads the reason why a worker ended, if it wrote one.
@@ -139,7 +140,7 @@ pub(super) fn exit_reason(dir: &Path) -> Option<String> {
 /// Reads the restarts of the components of a worker; `None` if there is no such file, as of an older
 /// worker, or if it is being written.
 pub(super) fn restarts(dir: &Path) -> Option<WorkerRestarts> {
-    WorkerRestarts::decode(&read_start(&dir.join(RESTARTS_FILE), RESTARTS_BYTES as u64)?)
+    WorkerRestarts::decode(&read_start(&dir.join(RESTARTS_FILE), FILE_BYTES as u64)?)
 }
 
 fn read_start(path: &Path, max_bytes: u64) -> Option<Vec<u8>> {

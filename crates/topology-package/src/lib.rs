@@ -5,6 +5,7 @@
 //! - [`yaml`]: YAML with the position of every node, for errors that name line and column.
 //! - [`package`]: one tar archive with `topology.json` and `resources/`, named by its sha256.
 //! - [`entries`]: the check of a package's entries, for the submit and for unpacking.
+//! - [`status_file`]: the format of the files with which a running worker tells its supervisor about itself.
 //! - [`worker_restarts`]: the file in which a worker counts the restarts of its components.
 //! - [`launch`]: the specification that a supervisor hands to a worker process.
 //! - [`worker_report`]: the files in which a running worker reports to its supervisor.
@@ -13,6 +14,7 @@ pub mod entries;
 pub mod flux;
 pub mod launch;
 pub mod package;
+pub mod status_file;
 pub mod worker_report;
 pub mod worker_restarts;
 pub mod yaml;

@@ -1,11 +1,9 @@
-//! Files with which a worker tells its supervisor about itself, in the directory of the worker.
-//!
-//! The worker keeps [`REPORT_FILE`] open and rewrites it in place at a fixed length, so that a report
-//! needs neither a new descriptor nor a new block of a full disk. A reader may therefore find a file
-//! that is half written, which does not decode; it keeps the report before and reads again.
+//! Files with which a worker tells its supervisor about itself, in the directory of the worker: its
+//! report while it runs ([`crate::status_file`]), and the reason why it ended.
 
 use serde::{Deserialize, Serialize};
 
+use crate::status_file;
 use stormkeeper_model::task_set::TaskSet;
 
 /// Name of the file with the report of a running worker.
@@ -14,14 +12,9 @@ pub const REPORT_FILE: &str = "report.json";
 /// Name of the file with the reason why the worker ended, of one line; absent if it was killed.
 pub const EXIT_REASON_FILE: &str = "exit-reason";
 
-/// Length of [`REPORT_FILE`]: one block of a disk.
-pub const REPORT_BYTES: usize = 4096;
-
 /// Maximum number of problems in a report, and maximum length of each in bytes.
 pub const PROBLEMS_MAX: usize = 8;
 const PROBLEM_BYTES_MAX: usize = 300;
-
-const FORMAT: u32 = 1;
 
 /// Report of a running worker.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,15 +27,8 @@ pub struct WorkerReport {
     pub problems: Vec<String>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Stored<T> {
-    v: u32,
-    #[serde(flatten)]
-    report: T,
-}
-
 impl WorkerReport {
-    /// Encodes the report as the content of its file, always [`REPORT_BYTES`] long. A report that is
+    /// Encodes the report as the content of its file, always [`status_file::FILE_BYTES`] long. A report that is
     /// too long is cut: first its problems, then the idle tasks.
     pub fn encode(&self) -> Vec<u8> {
         let mut report = self.clone();
@@ -54,41 +40,35 @@ impl WorkerReport {
             }
             problem.truncate(end);
         }
-        loop {
-            let stored = Stored { v: FORMAT, report: &report };
-            let mut bytes = serde_json::to_vec(&stored).unwrap_or_default();
-            if bytes.len() < REPORT_BYTES {
-                bytes.resize(REPORT_BYTES - 1, b' ');
-                bytes.push(b'\n');
-                return bytes;
-            }
+        status_file::encode(report, |report| {
             // Control characters take six bytes each in JSON.
             if report.problems.pop().is_none() {
                 report.idle = report.idle.iter().take(report.idle.len() / 2).collect();
             }
-        }
+            true
+        })
     }
 
     /// Decodes the content of the file; `None` if it is half written, or of a newer format.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let stored: Stored<Self> = serde_json::from_slice(bytes).ok()?;
-        (stored.v == FORMAT).then_some(stored.report)
+        status_file::decode(bytes)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status_file::FILE_BYTES;
     use stormkeeper_model::TaskId;
 
     #[test]
     fn report_has_a_fixed_length_and_is_read_back() {
         let report = WorkerReport { idle: TaskSet::range(3, 9), problems: vec!["why".to_owned()] };
         let bytes = report.encode();
-        assert_eq!(bytes.len(), REPORT_BYTES);
+        assert_eq!(bytes.len(), FILE_BYTES);
         assert_eq!(WorkerReport::decode(&bytes), Some(report));
         let shorter = WorkerReport::default().encode();
-        assert_eq!(shorter.len(), REPORT_BYTES);
+        assert_eq!(shorter.len(), FILE_BYTES);
         let half: Vec<u8> = shorter[..20].iter().chain(&bytes[20..]).copied().collect();
         assert_ne!(WorkerReport::decode(&half), Some(WorkerReport::default()));
         assert_eq!(WorkerReport::decode(b"{\"v\":9}"), None);
@@ -99,7 +79,7 @@ mod tests {
         let every_other = (1..5000).map(|n| TaskId(2 * n)).collect();
         let report = WorkerReport { idle: every_other, problems: vec!["\u{1}é".repeat(1000); 100] };
         let bytes = report.encode();
-        assert_eq!(bytes.len(), REPORT_BYTES);
+        assert_eq!(bytes.len(), FILE_BYTES);
         let read = WorkerReport::decode(&bytes).expect("valid");
         assert!(!read.idle.is_empty() && read.idle.len() < report.idle.len());
         let problems = WorkerReport { idle: TaskSet::default(), ..report };

@@ -5,6 +5,8 @@
 //! their files, for their components. A failure is remembered for ten minutes, so a leader that was
 //! just elected knows it as well.
 //!
+//! A state that holds now, such as a port that is taken, is a problem ([`super::reported_problem`]).
+//!
 //! Size: at most [`FAILURES_MAX`] entries with a reason of at most 200 bytes, below 32 KiB in all.
 //! Writes: only when a failure is added or counted up, at most every three seconds, and at most once
 //! a minute when failures are only forgotten. A supervisor without failures writes its record once.

@@ -1,5 +1,11 @@
 //! Problems that a supervisor reports, in its record, of itself and of the workers in its slots.
 //!
+//! A problem holds now, and is withdrawn at once when it ends: nimbus shows it, and takes slots and
+//! tasks that it names as unusable or idle. What failed and may be over is a failure
+//! ([`super::failure`]), which is counted, remembered for ten minutes, and guides placement. They are
+//! two types, because they share nothing but the slot and the topology: a nimbus that reads one must
+//! never take it for the other.
+//!
 //! The view of a nimbus has no data of heartbeats, so a worker that runs and cannot do its work
 //! reports that to its supervisor. The list is bounded, and the supervisor limits how often it
 //! writes its record.
