@@ -110,7 +110,7 @@ async fn workers_outlive_the_loss_of_the_tree_and_are_adopted_after_the_recovery
     let next = cluster.wait_for_leader_after(leading.term).await;
     let version = cluster.tree.get(&layout::term()).await.expect("readable").map(|node| node.stat.version);
     assert_eq!(version, Some(Version(next.term.0)));
-    // What the workers counted meanwhile arrives, once.
+    // The counts of the workers from meanwhile arrive, once.
     wait_until_counted(&cluster, &counts).await;
     cluster.ok(&["deactivate", "exact"]);
     let stored = settled(&cluster, (&id, "sink", "Acked"), &counts).await;

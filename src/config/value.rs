@@ -190,16 +190,11 @@ fn whole(given: &yaml::Value) -> Option<u64> {
 /// Reads a number from 0 to 1, and returns it in millionths.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between 0 and a million")]
 fn share(given: &yaml::Value) -> Option<u64> {
-    match given {
-        yaml::Value::Whole(n) => u64::try_from(*n).ok().filter(|n| *n <= 1).map(|n| n * 1_000_000),
-        yaml::Value::Number(share) if (0.0..=1.0).contains(share) => Some((share * 1e6).round() as u64),
-        yaml::Value::Null
-        | yaml::Value::Flag(_)
-        | yaml::Value::Number(_)
-        | yaml::Value::Text(_)
-        | yaml::Value::List(_)
-        | yaml::Value::Map(_) => None,
+    if let Some(n) = whole(given) {
+        return (n <= 1).then_some(n * 1_000_000);
     }
+    let yaml::Value::Number(share) = given else { return None };
+    (0.0..=1.0).contains(share).then(|| (share * 1e6).round() as u64)
 }
 
 /// Items of a list; a single item counts as a list of one.

@@ -27,7 +27,7 @@ pub(crate) struct StoreAccess {
     /// Reason why the metric store cannot be opened; `None` while it is open, and before the first
     /// attempt.
     open_failure: watch::Sender<Option<String>>,
-    /// Whether the directory was deleted while the store is open.
+    /// True if the directory was deleted while the store is open.
     is_dir_gone: watch::Sender<bool>,
 }
 

@@ -11,7 +11,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// Where cgroup v2 is mounted.
+/// Mount point of cgroup v2.
 const MOUNT: &str = "/sys/fs/cgroup";
 
 /// Begin of the names of cgroups that are created here.

@@ -62,7 +62,7 @@ impl<'a> Room<'a> {
     ) -> Option<UnplacedReason> {
         let short = |n: usize| Some((n, self.short(n, request)?));
         let all: Vec<Option<(usize, Resource)>> = slots.with_free_slots().map(short).collect();
-        // Where everything fits the reason is another one.
+        // If everything fits somewhere, the reason is another one.
         let all: Vec<(usize, Resource)> = all.into_iter().collect::<Option<_>>()?;
         // A supervisor that lacks only CPU is a better place than one that lacks memory.
         let best = all.into_iter().max_by_key(|&(n, resource)| {

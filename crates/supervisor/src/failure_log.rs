@@ -4,10 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::slot::DesiredWorker;
-use stormkeeper_coordination::cluster::{
-    failure::{FAILURES_MAX, FailureKind, ReportedFailure},
-    record::UnknownFields,
-};
+use stormkeeper_coordination::cluster::failure::{FAILURES_MAX, FailureKind, ReportedFailure};
 use stormkeeper_model::{
     ComponentId, Port, Timestamp, TopologyId,
     clock::Monotonic,
@@ -174,17 +171,7 @@ const NOT_STOPPED: &str =
     "its last run ended without a stop: it crashed, or it was killed, for example for memory";
 
 fn failure(kind: FailureKind, n: u32, reason: &str) -> ReportedFailure {
-    ReportedFailure {
-        kind,
-        port: None,
-        topology: None,
-        component: None,
-        placed: None,
-        n,
-        reason: shortened(reason),
-        everywhere: false,
-        unknown_fields: UnknownFields::new(),
-    }
+    ReportedFailure::new(kind, n, shortened(reason))
 }
 
 type Key<'a> = (FailureKind, Option<Port>, Option<&'a TopologyId>, Option<&'a ComponentId>);

@@ -34,12 +34,12 @@ const PROBE_BYTES: u64 = 1 << 20;
 /// Minimum time between two writes of the record: every nimbus reads each of them.
 const WRITE_PAUSE: Duration = Duration::from_secs(3);
 
-/// What the record reports about this supervisor and its workers.
+/// Report about this supervisor and its workers, in its record.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Reported {
-    /// What keeps slots and workers from their work now.
+    /// Problems that keep slots and workers from their work now.
     pub(super) problems: Vec<ReportedProblem>,
-    /// What failed or started again recently.
+    /// Recent failures and restarts.
     pub(super) failures: Vec<ReportedFailure>,
 }
 

@@ -74,7 +74,7 @@ const FORMER_DIR: FormerDir = FormerDir {
 pub fn data_dir(storm_local_dir: &Path) -> Result<PathBuf, Error> {
     let dir = FORMER_DIR.settle(storm_local_dir)?;
     if dir != storm_local_dir {
-        // Where Storm has the workers and their logs. Without the link nothing but that path is missing.
+        // Storm has the workers and their logs there. Without the link nothing but that path is missing.
         let _no_link = modes::create_dir_all(&dir)
             .and_then(|()| std::os::unix::fs::symlink("supervisor/workers", storm_local_dir.join("workers")));
     }

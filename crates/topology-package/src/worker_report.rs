@@ -22,14 +22,14 @@ pub struct WorkerReport {
     /// Tasks of the worker that do not run.
     #[serde(default)]
     pub idle: TaskSet,
-    /// What keeps the worker from its work, and what to do, each in one line.
+    /// Problems that keep the worker from its work, with the remedy, each in one line.
     #[serde(default)]
     pub problems: Vec<String>,
 }
 
 impl WorkerReport {
-    /// Encodes the report as the content of its file, always [`status_file::FILE_BYTES`] long. A report that is
-    /// too long is cut: first its problems, then the idle tasks.
+    /// Encodes the report as the content of its file, always [`status_file::FILE_BYTES`] long. A report
+    /// that is too long is cut: first its problems, then the idle tasks.
     pub fn encode(&self) -> Vec<u8> {
         let mut report = self.clone();
         report.problems.truncate(PROBLEMS_MAX);

@@ -29,8 +29,8 @@ pub struct ComponentRestarts {
 }
 
 impl WorkerRestarts {
-    /// Encodes the content of the file, always [`status_file::FILE_BYTES`] long. Components at the end are left
-    /// out if there are too many.
+    /// Encodes the content of the file, always [`status_file::FILE_BYTES`] long. Components at the end
+    /// are left out if there are too many.
     pub fn encode(&self) -> Vec<u8> {
         status_file::encode(self.clone(), |restarts| restarts.components.pop().is_some())
     }

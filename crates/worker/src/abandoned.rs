@@ -25,7 +25,7 @@ struct Signs {
     is_tree_unreached: bool,
 }
 
-/// What follows from the signs.
+/// Conclusion from the signs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     /// The worker has an owner, or may have one.

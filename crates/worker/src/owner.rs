@@ -11,7 +11,7 @@ use std::{
 use stormkeeper_runtime::{fs::locked_dir::Holder, proc};
 use stormkeeper_topology_package::launch::LaunchSpec;
 
-/// Whether the supervisor of this worker runs.
+/// State of the supervisor of this worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SupervisorState {
     Lives,

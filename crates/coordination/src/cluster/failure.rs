@@ -68,3 +68,20 @@ pub struct ReportedFailure {
     #[serde(flatten)]
     pub unknown_fields: UnknownFields,
 }
+
+impl ReportedFailure {
+    /// Creates `n` failures of a thing of this kind, which concern no slot yet.
+    pub fn new(kind: FailureKind, n: u32, reason: String) -> Self {
+        Self {
+            kind,
+            port: None,
+            topology: None,
+            component: None,
+            placed: None,
+            n,
+            reason,
+            everywhere: false,
+            unknown_fields: UnknownFields::new(),
+        }
+    }
+}

@@ -38,7 +38,7 @@ pub struct ReportedProblem {
     /// Tasks of the topology that have a heartbeat, because their worker lives, and do not run.
     #[serde(default, skip_serializing_if = "TaskSet::is_empty")]
     pub idle: TaskSet,
-    /// What is wrong, why, and what to do.
+    /// Description of the problem, with the reason and the remedy.
     pub text: String,
     /// Fields of newer versions.
     #[serde(flatten)]

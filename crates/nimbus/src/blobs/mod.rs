@@ -166,7 +166,7 @@ struct StoredBlob {
     bytes: u64,
     /// Time at which it was uploaded or a topology last used it.
     used: Monotonic,
-    /// Whether a topology in the last view uses it.
+    /// True if a topology in the last view uses it.
     is_used: bool,
     /// The topology in it, after the first read.
     topology: Option<Arc<Topology>>,

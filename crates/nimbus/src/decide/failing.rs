@@ -1,5 +1,5 @@
-//! What does not start or does not stay up: the failures that placement takes into account, and the
-//! problems that operators should know.
+//! Failures to start and to stay up: those that placement takes into account, and the problems that
+//! operators should know.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

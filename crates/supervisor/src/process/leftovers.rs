@@ -82,7 +82,7 @@ impl Leftovers {
         if !self.workers().contains_key(worker) {
             return 0;
         }
-        // What the seen processes have started since belongs to them.
+        // Processes that the seen ones have started since belong to them.
         let all = blocking::run(descendants::stats).await;
         let Some(below) = self.workers().remove(worker) else { return 0 };
         let is_seen =

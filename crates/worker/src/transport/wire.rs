@@ -306,7 +306,7 @@ const SEQUENCE: &str = "__sequence";
 /// Longest stamp or sequence: its component, two numbers of twenty digits, and markers.
 const MARK_BYTES_MAX: usize = 64;
 
-/// What a batch contains beside its tuples.
+/// Content of a batch beside its tuples.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Marks {
     pub(super) stamp: Option<Stamp>,

@@ -14,22 +14,12 @@ use crate::{
 use stormkeeper_coordination::cluster::{
     failure::{FailureKind, ReportedFailure},
     layout,
-    record::{self, SupervisorRecord, UnknownFields},
+    record::{self, SupervisorRecord},
 };
 use stormkeeper_model::{Port, Slot, SupervisorId, Timestamp, TopologyId};
 
 fn failure(kind: FailureKind, n: u32) -> ReportedFailure {
-    ReportedFailure {
-        kind,
-        port: None,
-        topology: None,
-        component: None,
-        placed: None,
-        n,
-        reason: "why".to_owned(),
-        everywhere: false,
-        unknown_fields: UnknownFields::new(),
-    }
+    ReportedFailure::new(kind, n, "why".to_owned())
 }
 
 impl World {

@@ -54,7 +54,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// What a witness knows.
+/// Knowledge of a witness.
 struct Witness {
     /// Time since which each supervisor is absent, and whether it had announced its stop.
     absent: BTreeMap<SupervisorId, (Monotonic, bool)>,

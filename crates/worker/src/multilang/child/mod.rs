@@ -119,7 +119,7 @@ pub enum Error {
     Frame(#[from] frame::Error),
 }
 
-/// What to do about an error of starting a process.
+/// Remedy for an error of starting a process.
 fn hint(error: &io::Error) -> &'static str {
     match rustix::io::Errno::from_io_error(error) {
         Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => {

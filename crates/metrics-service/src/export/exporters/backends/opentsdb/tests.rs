@@ -318,7 +318,7 @@ fn tags_of_the_operator_are_spelled_and_win_over_the_name_of_the_cluster() {
     assert_eq!((&*point.tags["a/20/b"], &*point.tags["cluster"]), ("b/20/c", "mine"));
 }
 
-/// What a reader makes of a point: the group, the name, the number, and the tags.
+/// A point as a reader takes it: the group, the name, the number, and the tags.
 fn meaning(point: &DataPoint) -> (String, String, Option<String>, BTreeMap<String, String>) {
     let read = |text: &str| spelling::tests::read(text).expect("spelled");
     let rest = point.metric.strip_prefix("storm.").expect("the prefix");
