@@ -195,18 +195,14 @@ fn assemble(
 ) -> Result<Nimbus, Error> {
     let me = identity.id.clone();
     let tasks = Tasks::new(stop.child_token());
-    let identity = Arc::new(identity);
-    let writes = FailedWrites::new(clock.clone());
-    identity.keep(&writes, &tasks);
+    let (identity, writes) = keep_dir(identity, &clock, &tasks);
     let memory = TreeMemory::load(&options.local_dir, clock.clone()).map_err(Error::Tree)?;
     let unchecked = Arc::clone(&tree);
     let (tree, refusal) = checked(tree, &memory, &tasks);
     let store = Store::new(Arc::clone(&tree));
     let presence = Presence::start(Arc::clone(&tree), &tasks);
     let observer = Observer::start(store.tree(), clock.clone(), &tasks);
-    let (dir, limits) = (&options.local_dir, (options.max_blob_bytes, options.upload_limits));
-    let writing = (clock.clone(), writes.clone());
-    let blobs = BlobStore::open(dir, limits, me.clone(), store.clone(), presence.clone(), writing)?;
+    let blobs = open_blobs(&options, me.clone(), (&store, &presence), (&clock, &writes))?;
     let (missing, disk_problem) =
         start_replicator(&blobs, &me, Arc::clone(&clients.blobs), &observer, &options, &tasks);
 
@@ -274,6 +270,28 @@ fn assemble(
 fn checked(tree: Arc<dyn Tree>, memory: &TreeMemory, tasks: &Tasks) -> (Arc<dyn Tree>, TreeRefusal) {
     let (tree, refusal) = CheckedTree::start(tree, OnEmpty::Create, memory.clone(), tasks);
     (tree, refusal)
+}
+
+/// Starts to keep the local directory in place. Returns it, and the writes in it that fail.
+fn keep_dir(
+    identity: LockedDir<NimbusId>,
+    clock: &Clock,
+    tasks: &Tasks,
+) -> (Arc<LockedDir<NimbusId>>, FailedWrites) {
+    let (identity, writes) = (Arc::new(identity), FailedWrites::new(clock.clone()));
+    identity.keep(&writes, tasks);
+    (identity, writes)
+}
+
+fn open_blobs(
+    options: &Options,
+    me: NimbusId,
+    (store, presence): (&Store, &Presence),
+    (clock, writes): (&Clock, &FailedWrites),
+) -> Result<BlobStore, Error> {
+    let limits = (options.max_blob_bytes, options.upload_limits);
+    let writing = (clock.clone(), writes.clone());
+    Ok(BlobStore::open(&options.local_dir, limits, me, store.clone(), presence.clone(), writing)?)
 }
 
 /// Starts the replication of blobs. Returns the number of missing blobs of live topologies, once it

@@ -21,7 +21,6 @@ use crate::{
 use stormkeeper_model::{Port, Slot, SupervisorId, WorkerId};
 use stormkeeper_runtime::{
     blocking,
-    fs::FailedWrites,
     tasks::{OnExit, Tasks},
 };
 use stormkeeper_topology_package::launch::LaunchSpec;
@@ -61,7 +60,6 @@ pub(super) struct Launcher {
     pub(super) local_dir: PathBuf,
     pub(super) defaults: Arc<LaunchDefaults>,
     pub(super) ledger: Ledger,
-    pub(super) writes: FailedWrites,
     pub(super) processes: Arc<dyn Processes>,
     pub(super) events: mpsc::Sender<Event>,
 }
@@ -118,7 +116,7 @@ impl Launcher {
         }
         let spec = self.spec(port, worker, desired, code);
         let (ledger, for_disk, intent) = (self.ledger.clone(), spec.clone(), desired.clone());
-        let writes = self.writes.clone();
+        let writes = self.ledger.writes.clone();
         let prepare = move || {
             if !is_whole(&for_disk.code) {
                 return Err(Error::CodeIsGone);

@@ -63,7 +63,8 @@ pub(crate) struct Contents {
 pub(crate) struct Ledger {
     dir: PathBuf,
     boot: String,
-    writes: FailedWrites,
+    /// Writes of the supervisor that fail.
+    pub(crate) writes: FailedWrites,
     // One writer at a time: the end of a launch and the start of the next launch in the same slot
     // are written by different tasks.
     writing: Arc<Mutex<()>>,

@@ -121,37 +121,18 @@ impl Agent {
                 .map_err(|source| local_dir(&options, source))?;
         let (events, from_tasks) = mpsc::channel(EVENTS);
         let local_dir = options.local_dir.clone();
-        let (me, defaults, failed_writes) = (me.clone(), Arc::new(defaults), writes.watch());
-        let launcher = Launcher {
-            me: me.clone(),
-            local_dir,
-            defaults,
-            ledger,
-            writes: writes.clone(),
-            processes,
-            events,
-        };
+        let launcher =
+            Launcher { me: me.clone(), local_dir, defaults: Arc::new(defaults), ledger, processes, events };
         let ports: BTreeSet<Port> = options.ports.iter().copied().collect();
-        let (entries, recovery) = ledger_recovery::recover(&launcher, contents, &options.host).await;
-        let start_problems =
-            StartProblems { problems: recovery, until: clock.monotonic().plus(RESTART_WINDOW) };
-        let mut slots = adopt(&launcher, entries, &clock, &tasks).await;
-        kill_unknown_workers(&launcher, &slots).await;
-        for port in &ports {
-            slots.entry(*port).or_insert_with(|| SlotRuntime::new(new_worker_id(*port, &clock)));
-        }
+        let (slots, at_start) =
+            start_slots(&launcher, contents, (&options.host, &ports), &clock, &tasks).await;
 
         let presence = Presence::start(tree, &tasks);
         // Known before the first registration, so that no slot is offered whose port is taken.
         let (taken_ports, to_check) = start_ports(&launcher, &slots, &tasks).await;
         let (starts, failures, recent) = open_failures(&options, &clock, &writes).await;
-        let problems = problems::of(
-            &writes.texts(),
-            (&start_problems, clock.monotonic()),
-            &taken_ports,
-            &slots,
-            &options.host,
-        );
+        let now = clock.monotonic();
+        let problems = problems::of(&writes.texts(), (&at_start, now), &taken_ports, &slots, &options.host);
         let known = Reported { problems, failures: recent };
         let registration =
             Registration::start(&options, store.clone(), &me, &presence, known, (&clock, &tasks));
@@ -164,7 +145,7 @@ impl Agent {
         });
         let (assignments, recheck) = start_reader(&options, &store, me, &status, &tasks);
         let reporter = FailureReporter::start(store.clone(), clock.clone(), &tasks);
-        let now = clock.monotonic();
+        let failed_writes = writes.watch();
         let agent = Self {
             identity,
             store,
@@ -180,7 +161,7 @@ impl Agent {
             reporter,
             failures,
             starts,
-            start_problems,
+            start_problems: at_start,
             registration,
             presence,
             sources: Sources { assignments, recheck, localized, events: from_tasks, failed_writes },
@@ -285,6 +266,24 @@ async fn open(options: &Options, clock: &Clock) -> Result<Opened, Error> {
         Ok(Opened { identity, memory, ledger, contents, writes })
     };
     blocking::run(open).await
+}
+
+/// Returns the slots of `ports` and of the workers that are alive, which are adopted, and the problems
+/// of doing so.
+async fn start_slots(
+    launcher: &Launcher,
+    contents: Contents,
+    (host, ports): (&str, &BTreeSet<Port>),
+    clock: &Clock,
+    tasks: &Tasks,
+) -> (BTreeMap<Port, SlotRuntime>, StartProblems) {
+    let (entries, problems) = ledger_recovery::recover(launcher, contents, host).await;
+    let mut slots = adopt(launcher, entries, clock, tasks).await;
+    kill_unknown_workers(launcher, &slots).await;
+    for port in ports {
+        slots.entry(*port).or_insert_with(|| SlotRuntime::new(new_worker_id(*port, clock)));
+    }
+    (slots, StartProblems { problems, until: clock.monotonic().plus(RESTART_WINDOW) })
 }
 
 /// Returns slots for the processes of the ledger that are alive.
