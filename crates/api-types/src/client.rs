@@ -4,26 +4,29 @@
 //! any seed will do; a write goes to the leader directly if a seed names the leader.
 
 mod error;
+mod known;
 mod metrics;
 mod recovery;
+mod response;
 
 use std::{fmt, sync::Mutex, time::Duration};
 
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::{Method, StatusCode, header::HeaderMap};
+use reqwest::Method;
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use error::{Attempt, Error};
+use known::Known;
 pub use metrics::{MetricFilter, Page, Span};
+use response::{read, refusal};
 
 use crate::{
-    forward::{BEHIND, TERM, USER},
+    forward::{TERM, USER},
     http,
     message::{
-        Accepted, ClusterSummary, Code, DrainRequest, ErrorBody, EventList, HostAccepted, KillRequest,
-        NimbusList, RebalanceRequest, SubmitRequest, SupervisorList, TopologyDetail, TopologyErrors,
-        TopologyList,
+        Accepted, ClusterSummary, Code, DrainRequest, EventList, HostAccepted, KillRequest, NimbusList,
+        RebalanceRequest, SubmitRequest, SupervisorList, TopologyDetail, TopologyErrors, TopologyList,
     },
     seen::{Change, Seen, ZXID},
 };
@@ -63,9 +66,6 @@ const ROUND_PAUSE: Duration = Duration::from_millis(250);
 /// Number of rounds after which a write that waits is reported: about a second.
 const QUIET_ROUNDS: u32 = 4;
 
-/// Limit on the quoted bytes of a response that does not come from Stormkeeper.
-const QUOTED_BYTES_MAX: usize = 200;
-
 /// A client of the nimbuses of one cluster.
 #[derive(Debug)]
 pub struct Client {
@@ -90,18 +90,6 @@ pub trait Listener: fmt::Debug + Send + Sync {
 
     /// No nimbus has executed a write, which is sent again for `limit`.
     fn waiting(&self, limit: Duration);
-}
-
-/// The latest leadership and changes that the client has seen.
-#[derive(Debug, Default)]
-struct Known {
-    /// The latest changes that the client has written or seen. Reads are answered from views that
-    /// contain them, so they see what the client wrote, and never an older state than before.
-    seen: Seen,
-    /// The latest term that any nimbus has sent.
-    term: Option<Term>,
-    /// API address of that term's leader, `host:port`.
-    leader: Option<String>,
 }
 
 /// Policy for a request whose response was lost, so that it may have been executed.
@@ -394,60 +382,6 @@ impl Client {
         }
     }
 
-    /// The leader, if a seed knows it, followed by the seeds.
-    async fn addresses(&self) -> Vec<String> {
-        if self.known_leader().is_none()
-            && let Some(leader) = self.cluster().await.ok().and_then(|cluster| cluster.leader)
-        {
-            self.record_leader(leader.term, Some(leader.api));
-        }
-        self.known_addresses()
-    }
-
-    /// The last known leader, if any, followed by the seeds.
-    fn known_addresses(&self) -> Vec<String> {
-        let leader = self.known_leader();
-        let seeds = self.seeds.iter().filter(|seed| leader.as_ref() != Some(*seed)).cloned();
-        leader.iter().cloned().chain(seeds).collect()
-    }
-
-    fn known_leader(&self) -> Option<String> {
-        self.known().leader.clone()
-    }
-
-    fn forget_leader(&self) {
-        self.known().leader = None;
-    }
-
-    /// Records the leader that a nimbus named. A nimbus that has not seen the latest term yet would
-    /// name a deposed leader, so leaders of earlier terms are ignored.
-    fn record_leader(&self, term: Term, leader: Option<String>) {
-        let mut known = self.known();
-        if known.term.is_none_or(|latest| term > latest) {
-            (known.term, known.leader) = (Some(term), leader);
-        } else if known.term == Some(term) && leader.is_some() {
-            known.leader = leader;
-        }
-    }
-
-    /// Records the changes that the nimbus has seen.
-    fn record_view(&self, nimbus: &str, request: &Request<'_>, headers: &HeaderMap) {
-        for change in Seen::of_headers(headers).iter() {
-            self.known().seen.record(change.clone());
-            if let Some(listener) = self.listener.as_ref().filter(|_| request.method != Method::GET) {
-                listener.written(change);
-            }
-        }
-        let behind = headers.get(BEHIND).and_then(|value| value.to_str().ok()?.parse().ok());
-        if let (Some(listener), Some(age_ms)) = (&self.listener, behind) {
-            listener.behind(nimbus, Duration::from_millis(age_ms));
-        }
-    }
-
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
-        self.known.lock().expect("no code panics while holding what the client knows")
-    }
-
     async fn ask(&self, nimbus: &str, request: &Request<'_>) -> Outcome {
         let mut prepared = self
             .http
@@ -504,30 +438,6 @@ pub fn encoded(part: &str) -> String {
     /// All bytes except the unreserved characters of RFC 3986.
     const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
     utf8_percent_encode(part, RESERVED).to_string()
-}
-
-async fn read<A: DeserializeOwned>((nimbus, response): (String, reqwest::Response)) -> Result<A, Error> {
-    let status = response.status();
-    let bytes = match response.bytes().await {
-        Ok(bytes) => bytes,
-        Err(error) => return Err(Error::Unanswered { nimbus, reason: error_chain(&error) }),
-    };
-    serde_json::from_slice(&bytes).map_err(|_| foreign(nimbus, status, &bytes))
-}
-
-async fn refusal(nimbus: &str, response: reqwest::Response) -> Error {
-    let status = response.status();
-    // A truncated response still has a status, which the error contains.
-    let bytes = response.bytes().await.unwrap_or_default();
-    match serde_json::from_slice::<ErrorBody>(&bytes) {
-        Ok(body) => Error::Refused { nimbus: nimbus.to_owned(), status: status.as_u16(), body },
-        Err(_) => foreign(nimbus.to_owned(), status, &bytes),
-    }
-}
-
-fn foreign(nimbus: String, status: StatusCode, bytes: &[u8]) -> Error {
-    let quote = String::from_utf8_lossy(&bytes[..bytes.len().min(QUOTED_BYTES_MAX)]).into_owned();
-    Error::Foreign { nimbus, status: status.as_u16(), quote }
 }
 
 #[cfg(test)]

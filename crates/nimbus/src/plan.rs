@@ -4,9 +4,14 @@
 //! which may be too many for one. It names every version on which it was decided, so that
 //! applying it leaves no choice: it takes effect as decided or not at all.
 
-use std::{fmt, time::Duration};
+mod problem;
+mod text;
 
-use crate::{failing_problem::FailingProblem, host_problem::HostProblem, liveness::LossReason};
+use std::time::Duration;
+
+pub use problem::{ClusterProblem, Finding};
+
+use crate::liveness::LossReason;
 use stormkeeper_coordination::{
     cluster::{
         event::{EVENT_BYTES_MAX, EventNumber},
@@ -16,7 +21,6 @@ use stormkeeper_coordination::{
     tree::{CreateMode, MAX_MULTI_BYTES, MAX_NODE_BYTES, Op, TreePath, Version},
 };
 use stormkeeper_model::{BlobKey, SupervisorId, TopologyId, assignment::Assignment, event::Move};
-use stormkeeper_scheduler as scheduler;
 
 /// All actions to apply now, in order.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -237,125 +241,6 @@ impl Reason {
     }
 }
 
-/// A problem of a topology, or of the cluster, that needs an operator.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// The topology concerned, if it is one.
-    pub topology: Option<TopologyId>,
-    /// The problem.
-    pub problem: ClusterProblem,
-}
-
-/// Problems that nimbus cannot solve by itself.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ClusterProblem {
-    /// A znode holds no valid record; nimbus does not act on anything that it concerns.
-    #[error("{path} cannot be read, so nimbus leaves it unchanged: {reason}")]
-    Unreadable {
-        /// Path of the znode.
-        path: TreePath,
-        /// Parse error.
-        reason: String,
-    },
-    /// A znode holds no valid record, and its content follows from other records.
-    #[error("{path} cannot be read; nimbus writes it again from {origin}: {reason}")]
-    Rebuilt {
-        /// Path of the znode.
-        path: TreePath,
-        /// What the content follows from.
-        origin: &'static str,
-        /// Parse error.
-        reason: String,
-    },
-    /// Tasks have no slot.
-    #[error("{n_tasks} tasks have no slot: {reason}")]
-    NoSlot {
-        /// Number of these tasks.
-        n_tasks: usize,
-        /// Reason given by the scheduler.
-        reason: scheduler::UnplacedReason,
-    },
-    /// No nimbus has the package of a topology.
-    #[error(
-        "no nimbus has the topology's package {blob}: what runs keeps running, and its tasks can start only on hosts \
-         that have the package; supervisors that have it offer it. If none does, bring back the blobs of a nimbus, \
-         or kill the topology and submit it again"
-    )]
-    NoPackage {
-        /// The package.
-        blob: BlobKey,
-    },
-    /// A due rebalance waits for free slots.
-    #[error("the rebalance waits for slots: {reason}")]
-    RebalanceWaits {
-        /// Reason given by the scheduler.
-        reason: scheduler::UnplacedReason,
-    },
-    /// A topology must leave drained hosts but there are no free slots, so it keeps running there.
-    #[error("the topology cannot leave {} yet: {reason}", .hosts.join(", "))]
-    DrainWaits {
-        /// The hosts.
-        hosts: Vec<String>,
-        /// Reason given by the scheduler.
-        reason: scheduler::UnplacedReason,
-    },
-    /// A live topology has no task table.
-    #[error("{path} is missing, so nimbus places no tasks of the topology; restore it, or kill the topology")]
-    Missing {
-        /// Expected path of the record.
-        path: TreePath,
-    },
-    /// A topology has other records but not its topology record, which was deleted by hand.
-    #[error("{path} is missing: unless it is restored, all other records of the topology are removed soon")]
-    NoRecord {
-        /// Expected path of the record.
-        path: TreePath,
-    },
-    /// The status of a topology is rebalancing, but its record contains no rebalance.
-    #[error(
-        "the status is rebalancing but the record contains no rebalance; kill the topology, or correct the record"
-    )]
-    NoPendingRebalance,
-    /// A record or a transaction would exceed a limit.
-    #[error("writing {path} and the records that change with it takes {bytes} bytes; the limit is {limit}")]
-    TooLarge {
-        /// Largest record of the transaction.
-        path: TreePath,
-        /// Size of the record or of the transaction.
-        bytes: usize,
-        /// The exceeded limit.
-        limit: usize,
-    },
-    /// Supervisor assignments cannot be written, as that could remove entries that still count.
-    #[error(
-        "/supervisor-assignments/{supervisor} cannot be read, and neither can every assignment that may name this supervisor"
-    )]
-    SupervisorAssignmentsBlocked {
-        /// The supervisor.
-        supervisor: SupervisorId,
-    },
-    /// The limit on moves delays the replacement of lost workers.
-    #[error("{n_tasks} tasks of lost workers wait for the next round (nimbus moves a few at a time)")]
-    MovesCapped {
-        /// Number of tasks that wait.
-        n_tasks: usize,
-    },
-    /// Supervisors are absent.
-    #[error(transparent)]
-    Hosts(HostProblem),
-    /// Something does not start, or starts again and again.
-    #[error(transparent)]
-    Failing(FailingProblem),
-    /// The scheduler returned a solution that breaks a rule; nimbus writes nothing of it.
-    #[error(
-        "the scheduler returned an invalid placement, which is a bug of nimbus; nothing is placed: {violation}"
-    )]
-    BadPlacement {
-        /// The broken rule.
-        violation: String,
-    },
-}
-
 impl Effect {
     /// The topology concerned, if it is one.
     pub fn topology(&self) -> Option<&TopologyId> {
@@ -516,60 +401,4 @@ pub fn check_size(ops: &[Op]) -> Result<(), ClusterProblem> {
         return too_large(bytes, MAX_MULTI_BYTES);
     }
     Ok(())
-}
-
-impl fmt::Display for Effect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Place { assignment, .. } => write!(f, "place in {} slots", assignment.workers.len()),
-            Self::Rebalance { assignment, .. } => {
-                write!(f, "rebalance to {} slots", assignment.workers.len())
-            }
-            Self::Unassign { .. } => f.write_str("remove the assignment"),
-            Self::RemoveRecords { .. } => f.write_str("remove tasks, heartbeats, errors and metrics"),
-            Self::RemoveTopologyRecord { .. } => f.write_str("remove the topology"),
-            Self::CorrectSupervisorAssignments(change) => {
-                write!(f, "correct /supervisor-assignments/{}", change.supervisor)
-            }
-            Self::RestoreParents { .. } => f.write_str("create the parents of heartbeats and errors"),
-            Self::BeginMove { .. } => f.write_str("stop the spouts before the topology leaves drained hosts"),
-            Self::DeleteBlobNode { key } => write!(f, "delete /blobs/{key}"),
-            Self::DeleteEvents { numbers } => write!(f, "delete {} events", numbers.len()),
-            Self::DeleteStops { supervisors } => {
-                write!(f, "delete {} announced stops of supervisors", supervisors.len())
-            }
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unplaced { n_tasks } => write!(f, "{n_tasks} tasks had no slot"),
-            Self::WorkerLost { slot, loss, n_workers: 1 } => {
-                write!(f, "the worker in {slot} is lost: {loss}")
-            }
-            Self::WorkerLost { slot, loss, n_workers } => {
-                write!(f, "{n_workers} workers are lost, the one in {slot} because {loss}")
-            }
-            Self::AssignmentMissing => {
-                f.write_str("the assignment was deleted, and is written again as it was")
-            }
-            Self::StaleTasks => f.write_str("the assignment contained tasks that are not in the task table"),
-            Self::RebalanceDue => f.write_str("the deadline of the rebalance has passed"),
-            Self::KillDue => f.write_str("the deadline of the kill has passed"),
-            Self::NoRecord => f.write_str("the topology record was deleted and not restored"),
-            Self::HeartbeatsGone => f.write_str("its workers have stopped"),
-            Self::HeartbeatsOverdue => f.write_str("its workers did not stop in time"),
-            Self::RecordsGone => f.write_str("all other records of the topology are removed"),
-            Self::SupervisorAssignmentsDiffer => {
-                f.write_str("the record differed from the assignments of the topologies")
-            }
-            Self::ParentsMissing => f.write_str("they were missing"),
-            Self::BlobUnused => f.write_str("no topology uses the blob and no nimbus has it"),
-            Self::HostsDrained { hosts } => write!(f, "{} is being drained", hosts.join(", ")),
-            Self::EventsOverLimit => f.write_str("there were more events than the limit"),
-            Self::StopsIdle => f.write_str("the supervisors have not come back and have no tasks"),
-        }
-    }
 }

@@ -4,7 +4,18 @@
 //! Lists are paged: the value of `next` is the `after` of the next page; without `next` the page is
 //! the last.
 
+mod status;
+mod values;
+
 use serde::{Deserialize, Serialize};
+
+pub use status::{
+    DropSummary, ExportQueueSummary, ExporterSummary, ExporterWork, FollowerSummary, MetricStoreStatus,
+};
+pub use values::{
+    CounterValue, GaugeValue, HistogramValue, MeterValue, MetricValue, PointList, Series, TimedValue,
+    TimerValue,
+};
 
 use stormkeeper_model::{
     ComponentId, HostName, NimbusId, Port, StreamId, TaskId, Timestamp, TopologyId, TopologyName,
@@ -143,146 +154,6 @@ pub struct LatestValue {
     pub value: MetricValue,
 }
 
-/// `GET /api/v1/metrics/data`: points of metrics over time.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PointList {
-    /// The topology of the metrics.
-    pub topology_id: TopologyId,
-    /// The width of the points, in seconds: 60, 600, 7200 or 86400.
-    pub window_secs: u32,
-    /// Start of the requested interval …
-    pub from_ms: Timestamp,
-    /// … and its end.
-    pub to_ms: Timestamp,
-    /// The metrics, sorted by id; a metric without points has an empty list.
-    pub series: Vec<Series>,
-    /// Start of the next page.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<String>,
-    /// The answering nimbus.
-    pub store: MetricStoreView,
-}
-
-/// The points of one metric.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Series {
-    /// The metric.
-    #[serde(flatten)]
-    pub meta: MetricMetaView,
-    /// Oldest first.
-    pub points: Vec<TimedValue>,
-}
-
-/// A value and its interval of time.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct TimedValue {
-    /// Start of the time bucket, which is as wide as the window; the last bucket may still grow.
-    pub from_ms: Timestamp,
-    /// The value.
-    pub value: MetricValue,
-}
-
-/// Value of a metric over an interval of time, by type.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum MetricValue {
-    /// Number of events.
-    Counter(CounterValue),
-    /// Current value.
-    Gauge(GaugeValue),
-    /// Number of events, and events per second.
-    Meter(MeterValue),
-    /// Distribution of values.
-    Histogram(HistogramValue),
-    /// Distribution of durations in µs, and events per second.
-    Timer(TimerValue),
-}
-
-/// A counter over an interval of time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CounterValue {
-    /// Number of events. Exact.
-    pub count: u64,
-}
-
-/// A gauge over an interval of time.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct GaugeValue {
-    /// Value at the last reading: the sum over all tasks or workers, or their mean for metrics whose
-    /// sum is meaningless, such as ratios.
-    pub value: f64,
-    /// Number of tasks or workers in the last reading.
-    pub n: u64,
-    /// Minimum of all single readings.
-    pub min: f64,
-    /// Maximum of all single readings.
-    pub max: f64,
-    /// End of the minute of the last reading. If it is before the end of the window, nothing reads
-    /// the gauge any more, or not at present.
-    #[serde(rename = "atMs", default, skip_serializing_if = "Option::is_none")]
-    pub at_ms: Option<Timestamp>,
-}
-
-/// A meter over an interval of time; rates are per second.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct MeterValue {
-    /// Number of events. Exact.
-    pub count: u64,
-    /// Rate at the end, averaged over about one minute; 0 if nothing has reported a rate since the
-    /// end of the window, here and below.
-    pub m1: f64,
-    /// Rate at the end, averaged over about five minutes.
-    pub m5: f64,
-    /// Rate at the end, averaged over about fifteen minutes.
-    pub m15: f64,
-    /// The count divided by the time from the first minute with events to the end of the interval.
-    pub mean: f64,
-}
-
-/// A distribution over an interval of time. Without values, count and sum are 0
-/// and the other fields are null.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct HistogramValue {
-    /// Number of values. Exact.
-    pub count: u64,
-    /// Sum of the values. Exact.
-    pub sum: f64,
-    /// Minimum. Exact.
-    pub min: Option<f64>,
-    /// Maximum. Exact.
-    pub max: Option<f64>,
-    /// Mean. Exact.
-    pub mean: Option<f64>,
-    /// Standard deviation, estimated from the sampled values.
-    pub stddev: Option<f64>,
-    /// Median of the sampled values; relative error at most 1.1 %.
-    pub p50: Option<f64>,
-    /// 75th percentile of the sampled values; the same error bound, here and below.
-    pub p75: Option<f64>,
-    /// 90th percentile.
-    pub p90: Option<f64>,
-    /// 95th percentile.
-    pub p95: Option<f64>,
-    /// 98th percentile.
-    pub p98: Option<f64>,
-    /// 99th percentile.
-    pub p99: Option<f64>,
-    /// 99.9th percentile.
-    pub p999: Option<f64>,
-}
-
-/// A timer over an interval of time.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct TimerValue {
-    /// Durations in µs.
-    pub histogram: HistogramValue,
-    /// Rates of the events.
-    pub meter: MeterValue,
-}
-
 /// `POST /api/v1/topology/{id or name}/metrics`: metric switches of a running topology that
 /// override its settings. A request replaces the one before; an empty request removes all
 /// overrides. `GET` returns the current overrides. Names are the last parts of metric names, such as
@@ -392,130 +263,6 @@ pub struct PastTopology {
     pub kill_reason: Option<String>,
     /// Last share of values that goes into the topology's histogram buckets.
     pub sample_rate: f64,
-}
-
-/// `GET /api/v1/metrics/status`: metric store and export queue of the answering nimbus.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct MetricStoreStatus {
-    /// The answering nimbus.
-    pub store: MetricStoreView,
-    /// State of the replica: `following`, `taking over` or `leading`.
-    pub state: String,
-    /// The last problem with following or taking over, until the next success.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub problem: Option<String>,
-    /// On a leader, the log position of each live follower.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub followers: Vec<FollowerSummary>,
-    /// Approximate size on disk, in bytes.
-    pub bytes: u64,
-    /// Number of known metrics, over all topologies.
-    pub metas: u64,
-    /// Index of the oldest entry of the metric log.
-    pub log_from: u64,
-    /// Approximate size of the metric log, in bytes.
-    pub log_bytes: u64,
-    /// The last failed write, until a write succeeds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failure: Option<String>,
-    /// Paths of the quarantined databases, which may contain committed entries that the leader's
-    /// log is missing.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub quarantined: Vec<String>,
-    /// Number of items that were dropped or changed, by topology and cause, since the store exists.
-    pub drops: Vec<DropSummary>,
-    /// The export queue.
-    pub queue: ExportQueueSummary,
-}
-
-/// A follower, as known to the leader.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct FollowerSummary {
-    /// The follower.
-    pub nimbus: NimbusId,
-    /// Index of the last entry of its log.
-    pub index: u64,
-}
-
-/// Number of dropped items of one topology and cause.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct DropSummary {
-    /// The topology.
-    pub topology_id: TopologyId,
-    /// Cause: `invalid-name`, `too-many-names`, `queue-full`, …
-    pub cause: String,
-    /// Number of items.
-    pub count: u64,
-}
-
-/// The export queue.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ExportQueueSummary {
-    /// Number of minutes of topologies that are not closed.
-    pub reserved: usize,
-    /// Number of entries that at least one exporter has not acknowledged.
-    pub ready: usize,
-    /// Approximate number of bytes to export.
-    pub bytes: u64,
-    /// Minute of the oldest entry; absent if the queue is empty.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub oldest_ms: Option<Timestamp>,
-    /// Sorted by name.
-    pub exporters: Vec<ExporterSummary>,
-}
-
-/// One exporter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ExporterSummary {
-    /// Name of the exporter.
-    pub name: String,
-    /// Number of entries that the exporter has not acknowledged.
-    pub pending: usize,
-    /// Number of leased entries.
-    pub leased: usize,
-    /// Number of acknowledged entries since the store exists.
-    pub acked: u64,
-    /// Number of entries dropped before their acknowledgement, since the store exists.
-    pub dropped: u64,
-    /// Number of entries that were nacked or timed out, since this nimbus started.
-    pub nacked: u64,
-    /// Reason of the last nack.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_nack: Option<String>,
-    /// Activity of the exporter, while this nimbus leads.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub work: Option<ExporterWork>,
-}
-
-/// Activity of an exporter, and its counts since this nimbus leads.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ExporterWork {
-    /// Current activity: `starting`, `idle`, `leased`, `pausing` or `stuck`.
-    pub doing: String,
-    /// Start of the current activity.
-    pub since_ms: Timestamp,
-    /// Number of points that the external store accepted.
-    pub points: u64,
-    /// Number of points that the external store, or the exporter's rules, rejected for good.
-    pub points_rejected: u64,
-    /// Number of failures, panics and timeouts.
-    pub failures: u64,
-    /// Number of events that the exporter received.
-    pub events: u64,
-    /// Number of events that the exporter missed, because it was behind or failed.
-    pub events_dropped: u64,
-    /// The last failure.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_failure: Option<String>,
-    /// Reason of the last rejection of points.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_rejection: Option<String>,
 }
 
 /// Request to forget metrics of a killed topology.

@@ -7,9 +7,13 @@
 //! - A change that an older build would misunderstand increments `v`. An older build then reports
 //!   the record as unreadable, and leaves it unchanged.
 
+mod format;
+
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
+
+pub use format::{Defect, FORMAT, Stored, Unreadable, decode, encode};
 
 use super::{failure::ReportedFailure, reported_problem::ReportedProblem};
 use crate::tree::{TreePath, Version};
@@ -26,107 +30,6 @@ use stormkeeper_model::{
     task_set::TaskSet,
     topology::TaskTable,
 };
-
-/// Format version that this program writes, and the newest that it reads.
-pub const FORMAT: u32 = 1;
-
-/// A record as read, with the version of its znode.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored<T> {
-    /// The record.
-    pub value: T,
-    /// The data version of its znode.
-    pub version: Version,
-}
-
-/// Error of a znode whose data is not the expected record.
-#[derive(Debug, thiserror::Error)]
-#[error("{path} does not hold a valid record: {defect}")]
-pub struct Unreadable {
-    /// The znode.
-    pub path: TreePath,
-    /// Defect of its data.
-    pub defect: Defect,
-}
-
-/// Defect of the data of a znode.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Defect {
-    /// Description for people.
-    pub reason: String,
-    /// True if a newer build wrote the data: it is valid there, and must never be overwritten.
-    pub is_newer: bool,
-}
-
-impl Defect {
-    /// Data that is no valid record in any build.
-    pub fn damage(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), is_newer: false }
-    }
-}
-
-impl std::fmt::Display for Defect {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.reason)
-    }
-}
-
-#[derive(Serialize)]
-struct Encoded<'a, T> {
-    v: u32,
-    #[serde(flatten)]
-    record: &'a T,
-}
-
-#[derive(Deserialize)]
-struct Decoded<T> {
-    #[expect(dead_code, reason = "read by `FormatOnly`; here it keeps `v` out of the unknown fields")]
-    v: u32,
-    #[serde(flatten)]
-    record: T,
-}
-
-#[derive(Deserialize)]
-struct FormatOnly {
-    v: u32,
-}
-
-/// Encodes a record as the bytes of a znode.
-pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
-    serde_json::to_vec(&Encoded { v: FORMAT, record }).expect("records are maps with text keys")
-}
-
-/// Decodes the bytes of the znode at `path`.
-///
-/// # Errors
-/// [`Unreadable`] if they are not JSON or not this record, or if their format is newer than
-/// [`FORMAT`].
-pub fn decode<T: DeserializeOwned>(path: &TreePath, bytes: &[u8]) -> Result<T, Unreadable> {
-    let unreadable = |defect| Unreadable { path: path.clone(), defect };
-    let damaged = |error: serde_json::Error| unreadable(Defect::damage(invalid_json(&error)));
-    if bytes.is_empty() {
-        return Err(unreadable(Defect::damage("it is empty")));
-    }
-    // Read alone, because the rest of a newer format may have another shape.
-    let FormatOnly { v } = serde_json::from_slice(bytes).map_err(damaged)?;
-    if v > FORMAT {
-        let reason =
-            format!("it has format {v}, and this build reads up to format {FORMAT}: a newer build wrote it");
-        return Err(unreadable(Defect { reason, is_newer: true }));
-    }
-    if v == 0 {
-        return Err(unreadable(Defect::damage("it has format 0, which no build wrote")));
-    }
-    serde_json::from_slice::<Decoded<T>>(bytes).map(|read| read.record).map_err(damaged)
-}
-
-/// Returns the text for data that is not JSON, or not the record.
-fn invalid_json(error: &serde_json::Error) -> String {
-    match error.classify() {
-        serde_json::error::Category::Data => error.to_string(),
-        _ => format!("it is not JSON ({error})"),
-    }
-}
 
 /// `/storms/{topology-id}`: a submitted topology.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -489,68 +392,4 @@ impl MetaFingerprint {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn path() -> TreePath {
-        "/storms/wc-1-100".parse().expect("valid path")
-    }
-
-    fn topology_record() -> TopologyRecord {
-        TopologyRecord {
-            launched: Timestamp::from_millis(100_000),
-            workers: 2,
-            pending: Some(PendingChange::Rebalance {
-                deadline: Timestamp::from_millis(130_000),
-                resume: TopologyStatus::Inactive,
-                workers: Some(3),
-                parallelism: BTreeMap::from([("split".parse().expect("valid id"), 4)]),
-                only_drained: false,
-            }),
-            ..TopologyRecord::sample("wc")
-        }
-    }
-
-    #[test]
-    fn topology_record_is_read_back_and_is_plain_json() {
-        let bytes = encode(&topology_record());
-        let text = String::from_utf8(bytes.clone()).expect("JSON is text");
-        assert!(text.starts_with(r#"{"v":1,"name":"wc","status":"active","launched_ms":100000,"#), "{text}");
-        assert_eq!(decode::<TopologyRecord>(&path(), &bytes).expect("readable"), topology_record());
-    }
-
-    #[test]
-    fn invalid_record_is_reported_with_its_path() {
-        for bad in [&b""[..], b"hello", b"{}", br#"{"v":1}"#, br#"{"name":"wc"}"#] {
-            let error = decode::<TopologyRecord>(&path(), bad).expect_err("unreadable");
-            assert!(error.to_string().starts_with("/storms/wc-1-100 does not hold"), "{error}");
-        }
-    }
-
-    #[test]
-    fn assignment_is_read_back_and_a_task_in_two_workers_is_rejected() {
-        let text = r#"{"v":1,"workers":[
-            {"supervisor":"a","port":6700,"host":"h","tasks":"1-3","start_ms":5},
-            {"supervisor":"a","port":6701,"host":"h","tasks":"4","start_ms":5}]}"#;
-        let assignment = decode_assignment(&path(), text.as_bytes()).expect("readable");
-        assert_eq!(assignment.workers.len(), 2);
-        assert_eq!(
-            decode_assignment(&path(), &encode_assignment(&assignment)).expect("readable"),
-            assignment
-        );
-        let twice = text.replace("\"4\"", "\"3-4\"");
-        let error = decode_assignment(&path(), twice.as_bytes()).expect_err("unreadable");
-        assert!(error.to_string().contains("task 3 is in two workers"), "{error}");
-    }
-
-    #[test]
-    fn assignment_of_many_workers_with_a_million_tasks_is_rejected_at_the_second() {
-        let worker = |port| {
-            format!(r#"{{"supervisor":"a","port":{port},"host":"h","tasks":"1-1000000","start_ms":5}}"#)
-        };
-        let workers: Vec<String> = (1..10_000).map(worker).collect();
-        let text = format!(r#"{{"v":1,"workers":[{}]}}"#, workers.join(","));
-        let error = decode_assignment(&path(), text.as_bytes()).expect_err("unreadable");
-        assert!(error.to_string().contains("task 1 is in two workers"), "{error}");
-    }
-}
+mod tests;

@@ -7,6 +7,7 @@
 
 pub(crate) mod copies;
 mod disk;
+mod error;
 pub(super) mod replicate;
 pub(crate) mod room;
 #[cfg(test)]
@@ -31,10 +32,11 @@ use futures_util::{Stream, StreamExt as _};
 use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
-use room::{NoRoom, UploadLimits};
+pub(crate) use error::Error;
+use room::UploadLimits;
 
 use crate::check_turn::CheckTurn;
-use stormkeeper_api_types::{blobs::FetchBlob, message::Code};
+use stormkeeper_api_types::blobs::FetchBlob;
 use stormkeeper_coordination::{
     cluster::{
         layout::Ephemeral,
@@ -69,73 +71,6 @@ const TEMPORARY: &str = "tmp-";
 /// Shortest time that a blob stays after it was uploaded or used, whatever the retention: its
 /// sender is about to submit it.
 const RETENTION_MIN: Duration = Duration::from_secs(60);
-
-/// Reason why a blob could not be stored or read.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The received bytes have another sha256 than the key.
-    #[error("the bytes sent for blob {key} are those of blob {found}")]
-    Mismatch {
-        /// The requested key.
-        key: BlobKey,
-        /// The key of the received bytes.
-        found: BlobKey,
-    },
-    /// The blob exceeds the size limit.
-    #[error("blob {key} is larger than {limit} bytes")]
-    TooLarge {
-        /// The requested key.
-        key: BlobKey,
-        /// The limit in bytes.
-        limit: u64,
-    },
-    /// There is no room for the blob.
-    #[error("blob {key} is not accepted: {reason}")]
-    NoRoom {
-        /// The requested key.
-        key: BlobKey,
-        /// The limit that it would exceed.
-        reason: NoRoom,
-    },
-    /// The transfer broke off.
-    #[error("the bytes of blob {key} ended early: {reason}")]
-    Interrupted {
-        /// The requested key.
-        key: BlobKey,
-        /// Error of the transport.
-        reason: String,
-    },
-    /// A file or directory cannot be read or written.
-    #[error("{} cannot be written or read", path.display())]
-    Disk {
-        /// The file or directory.
-        path: PathBuf,
-        /// Error of the operating system.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The blob is on disk, but could not be announced in time.
-    #[error("blob {key} is stored, but could not be announced in ZooKeeper: {source}")]
-    Unannounced {
-        /// The key.
-        key: BlobKey,
-        /// Error of the announcement.
-        source: store::Error,
-    },
-}
-
-impl Error {
-    /// Error code for the API.
-    pub fn code(&self) -> Code {
-        match self {
-            Self::Mismatch { .. } | Self::Interrupted { .. } => Code::BlobMismatch,
-            Self::TooLarge { .. } => Code::TooLarge,
-            Self::NoRoom { .. } => Code::InsufficientStorage,
-            Self::Disk { .. } => Code::Internal,
-            Self::Unannounced { .. } => Code::TreeUnavailable,
-        }
-    }
-}
 
 /// The blobs on the disk of this nimbus. Clones share them.
 #[derive(Clone)]

@@ -3,7 +3,7 @@ use std::convert::Infallible;
 use futures_util::stream;
 
 use super::{replicate::Replicator, *};
-use stormkeeper_api_types::blobs::BlobClient;
+use stormkeeper_api_types::{blobs::BlobClient, message::Code};
 use stormkeeper_coordination::{
     cluster::{
         layout,

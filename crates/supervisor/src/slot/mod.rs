@@ -21,18 +21,20 @@
 //!   meanwhile is launched again.
 //! - A second step with the same observation changes nothing.
 
+mod observed;
 mod reason;
+mod stop;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
+pub use observed::{Blob, DesiredWorker, Launched, Observed, Progress, Target, WorkerTimeouts};
 pub use reason::SlotReason;
+use stop::{Leaving, StopCounts, stopping};
 
 use crate::process::{ExitReport, StopSignal};
-use stormkeeper_model::{BlobKey, TopologyId, WorkerId, assignment::AssignedWorker, clock::Monotonic};
+use stormkeeper_model::{WorkerId, clock::Monotonic};
 
 /// Running time with a heartbeat after which a worker is healthy: its next crash counts as the
 /// first in a row.
@@ -48,103 +50,6 @@ pub const CLEAN_EXIT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Period of sending SIGKILL again to a process that does not exit.
 pub const KILL_AGAIN_AFTER: Duration = Duration::from_secs(5);
-
-/// The worker that a slot should run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DesiredWorker {
-    /// The worker's topology.
-    pub topology: TopologyId,
-    /// The worker's tasks and the time of its placement.
-    #[serde(flatten)]
-    pub worker: AssignedWorker,
-    /// The topology package that the worker runs.
-    pub blob: BlobKey,
-}
-
-impl DesiredWorker {
-    /// True if a process launched for `self` is the worker that `other` asks for.
-    pub fn is_same_worker(&self, other: &Self) -> bool {
-        self.topology == other.topology
-            && self.worker.tasks == other.worker.tasks
-            && self.worker.start == other.worker.start
-    }
-}
-
-/// The content of a slot that the cluster wants.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// Not known, because the assignments could not be read. The slot keeps its content.
-    Unknown,
-    /// The slot should be empty.
-    Nothing,
-    /// The slot should run this worker.
-    Worker(DesiredWorker),
-}
-
-/// Progress of localizing the blob of the desired worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blob {
-    /// Unpacked on disk.
-    Present,
-    /// Not on this host yet, or an attempt failed; fetched again for as long as it is needed.
-    Fetching,
-}
-
-/// Progress of the last launch in a slot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Progress {
-    /// Under way.
-    Launching,
-    /// No process was started.
-    Failed(Arc<str>),
-    /// The process exists.
-    Alive {
-        /// Time at which the heartbeat was last seen to change, by our clock.
-        heartbeat: Option<Monotonic>,
-    },
-    /// The process has ended.
-    Exited(ExitReport),
-}
-
-/// The last launch in a slot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Launched {
-    /// The id of the launch.
-    pub worker: WorkerId,
-    /// Progress of the launch.
-    pub progress: Progress,
-}
-
-/// The timeouts of a supervisor for its workers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WorkerTimeouts {
-    /// From launch to the first heartbeat.
-    pub start: Duration,
-    /// Between two heartbeats.
-    pub silence: Duration,
-    /// Between SIGTERM and SIGKILL.
-    pub grace: Duration,
-}
-
-/// The inputs of a step.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Observed {
-    /// The time of the observation.
-    pub now: Monotonic,
-    /// Time at which the heartbeats were last read. Silence is measured up to this time: a
-    /// supervisor that was delayed itself has not seen the heartbeats of the delay.
-    pub heartbeats_read_at: Monotonic,
-    /// The content that the slot should have.
-    pub target: Target,
-    /// The blob of the target worker or, while the target is unknown, of the worker in the slot.
-    pub blob: Blob,
-    /// The last launch, also after its process has ended.
-    pub launched: Option<Launched>,
-    /// The id of the next launch, not used by any launch before.
-    pub next_worker_id: WorkerId,
-    /// The timeouts for workers.
-    pub timeouts: WorkerTimeouts,
-}
 
 /// An action for a slot, with its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -338,22 +243,6 @@ impl SlotState {
     }
 }
 
-impl Launched {
-    fn heartbeat(&self) -> Option<Monotonic> {
-        match self.progress {
-            Progress::Alive { heartbeat } => heartbeat,
-            Progress::Launching | Progress::Failed(_) | Progress::Exited(_) => None,
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        match self.progress {
-            Progress::Launching | Progress::Alive { .. } => false,
-            Progress::Failed(_) | Progress::Exited(_) => true,
-        }
-    }
-}
-
 /// Reason for which the worker in the slot must stop, if it must.
 fn reason_to_stop(held: &DesiredWorker, target: &Target) -> Option<SlotReason> {
     match target {
@@ -511,63 +400,6 @@ impl Live {
     fn into_running(self) -> SlotState {
         let Self { worker, desired, since, n_failures } = self;
         SlotState::Running { worker, desired, since, n_failures }
-    }
-}
-
-/// Treatment of a stop: `Yes` counts it as a failure of the worker, which causes a pause.
-enum StopCounts {
-    Yes,
-    No,
-}
-
-/// A launch that is being stopped.
-struct Leaving {
-    worker: WorkerId,
-    desired: DesiredWorker,
-    reason: SlotReason,
-    signalled: Option<(StopSignal, Monotonic)>,
-    n_failures: u32,
-}
-
-fn stopping(mut leaving: Leaving, seen: &Observed, actions: &mut Vec<SlotAction>) -> SlotState {
-    match progress_of(&leaving.worker, seen) {
-        Some(Progress::Failed(_) | Progress::Exited(_)) => return gone(leaving, seen),
-        Some(Progress::Alive { .. }) => {
-            let next = match leaving.signalled {
-                None => Some(StopSignal::Terminate),
-                Some((StopSignal::Terminate, at)) if seen.now.since(at) >= seen.timeouts.grace => {
-                    leaving.reason = SlotReason::GraceOver { cause: Box::new(leaving.reason) };
-                    Some(StopSignal::Kill)
-                }
-                Some((StopSignal::Kill, at)) if seen.now.since(at) >= KILL_AGAIN_AFTER => {
-                    Some(StopSignal::Kill)
-                }
-                Some(_) => None,
-            };
-            if let Some(signal) = next {
-                leaving.signalled = Some((signal, seen.now));
-                let (worker, reason) = (leaving.worker.clone(), leaving.reason.clone());
-                actions.push(SlotAction::Signal { worker, signal, reason });
-            }
-        }
-        // The launch is under way: its process is stopped as soon as it exists.
-        Some(Progress::Launching) | None => {}
-    }
-    let Leaving { worker, desired, reason, signalled, n_failures } = leaving;
-    SlotState::Stopping { worker, desired, reason, signalled, n_failures }
-}
-
-/// The state after a stopped process has ended.
-fn gone(left: Leaving, seen: &Observed) -> SlotState {
-    let was_at_fault = left.reason.is_workers_fault();
-    match reason_to_stop(&left.desired, &seen.target) {
-        None if was_at_fault => SlotState::Relaunching {
-            desired: left.desired,
-            due: seen.now.plus(relaunch_delay(left.n_failures)),
-            n_failures: left.n_failures,
-        },
-        // The worker was stopped as unassigned: it returns only when it is known to be assigned.
-        None | Some(_) => SlotState::Empty,
     }
 }
 

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use stormkeeper_model::{Timestamp, clock::Clock, task_set::TaskSet};
+use stormkeeper_model::{BlobKey, Timestamp, assignment::AssignedWorker, clock::Clock, task_set::TaskSet};
 
 const TIMEOUTS: WorkerTimeouts = WorkerTimeouts {
     start: Duration::from_secs(120),

@@ -3,17 +3,15 @@
 //! The loop owns these instruments: counting takes no lock, and finding a stream's instruments
 //! takes a linear search through the task's streams.
 
-use std::{
-    collections::HashMap,
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+mod ledger;
+mod whole_task;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tracing::warn;
+
+use ledger::Ledger;
+use whole_task::WholeTask;
 
 use super::{
     Metrics,
@@ -22,8 +20,8 @@ use super::{
 };
 use stormkeeper_metric_shipping::spool::CounterFile;
 use stormkeeper_metrics::{
-    Builtin, MetricName, MetricType, Subject, UserMetrics, builtin,
-    instrument::{Counter, Gauge, Histogram, Meter},
+    MetricName, MetricType, Subject, UserMetrics, builtin,
+    instrument::{Counter, Histogram, Meter},
     name::UDF,
 };
 use stormkeeper_model::{
@@ -90,27 +88,6 @@ struct InputStream {
     failed: Counter,
     latency: Histogram,
     life: Histogram,
-}
-
-/// Instruments of the task as a whole.
-#[derive(Debug)]
-struct WholeTask {
-    failed: Counter,
-    executor_time: Histogram,
-    emit_time: Histogram,
-    serialize_time: Histogram,
-    deserialize_time: Histogram,
-    batch_inter_time: Histogram,
-    serialize_queue: Gauge,
-}
-
-/// Values of the task's counters on disk.
-#[derive(Debug)]
-struct Ledger {
-    task: TaskId,
-    file: Option<CounterFile>,
-    counters: Vec<Counter>,
-    n_failures: u64,
 }
 
 impl TaskMetrics {
@@ -412,93 +389,4 @@ fn stream_of(component: &ComponentId, task: TaskId, stream: &StreamId) -> Subjec
 
 fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
-}
-
-impl WholeTask {
-    fn new(
-        metrics: &Metrics,
-        component: &ComponentId,
-        task: TaskId,
-        load: &Arc<Load>,
-        ledger: &mut Ledger,
-    ) -> Self {
-        let subject = Subject::Task { component: component.clone(), task };
-        let name = |metric: &Builtin| metrics.name(metric, &subject);
-        let histogram = |metric| metrics.registry().histogram(name(metric));
-        let share = |part: fn(&Load) -> u64, whole: fn(&Load) -> u64| {
-            let (load, before) = (Arc::clone(load), (AtomicU64::new(0), AtomicU64::new(0)));
-            move || {
-                let since =
-                    |now: u64, before: &AtomicU64| now.saturating_sub(before.swap(now, Ordering::Relaxed));
-                let (part, whole) = (since(part(&load), &before.0), since(whole(&load), &before.1));
-                (whole > 0).then(|| (part as f64 / whole as f64).min(1.0))
-            }
-        };
-        let empty = share(Load::n_empty_calls, Load::n_calls);
-        let capacity = capacity(metrics.clock().clone(), Arc::clone(load));
-        // If the registry is full, these gauges are missing; the registry counts the rejection.
-        let _full = metrics.registry().gauge_fn(name(&builtin::EMPTY_CPU_RATIO), empty);
-        let _full = metrics.registry().gauge_fn(name(&builtin::CAPACITY), capacity);
-        Self {
-            failed: ledger.counter(metrics, &builtin::FAILED, &subject),
-            executor_time: histogram(&builtin::EXECUTOR_TIME),
-            emit_time: histogram(&builtin::EMIT_TIME),
-            serialize_time: histogram(&builtin::SERIALIZE_TIME),
-            deserialize_time: histogram(&builtin::DESERIALIZE_TIME),
-            batch_inter_time: histogram(&builtin::BATCH_INTER_TIME),
-            serialize_queue: metrics.registry().gauge(name(&builtin::SERIALIZE_QUEUE)),
-        }
-    }
-}
-
-/// Returns a function that computes the busy share of the time since its last call.
-fn capacity(clock: Clock, load: Arc<Load>) -> impl Fn() -> Option<f64> {
-    let (began, passed, worked) = (clock.monotonic(), AtomicU64::new(0), AtomicU64::new(0));
-    let since = |now: u64, before: &AtomicU64| now.saturating_sub(before.fetch_max(now, Ordering::Relaxed));
-    move || {
-        let now = clock.monotonic();
-        let time = since(u64::try_from(now.since(began).as_nanos()).unwrap_or(u64::MAX), &passed);
-        let busy = since(load.busy_nanos(now), &worked);
-        (time > 0).then(|| (busy as f64 / time as f64).min(1.0))
-    }
-}
-
-impl Ledger {
-    fn counter(&mut self, metrics: &Metrics, metric: &Builtin, subject: &Subject) -> Counter {
-        let name = metrics.name(metric, subject);
-        let counter = metrics.registry().counter(name.clone());
-        self.add(metrics, &name);
-        counter
-    }
-
-    /// Adds a counter to the file on disk, unless the file already has it.
-    fn add(&mut self, metrics: &Metrics, name: &MetricName) {
-        let Some(file) = &mut self.file else { return };
-        // Only this task's loop creates counters of the task, so a new counter is the last one.
-        let row = metrics.registry().counters_of(self.task);
-        let next = self.counters.len();
-        let (Some(id), Some(counter)) = (row.ids.get(next), row.counters.get(next)) else { return };
-        match file.add_slot(*id, name) {
-            Ok(()) => self.counters.push(counter.clone()),
-            Err(error) => {
-                warn!(%name, %error, "cannot extend the counter file of a task and stopped writing it; a crash loses counts that are not yet in a report");
-                self.file = None;
-            }
-        }
-    }
-
-    fn write(&mut self) {
-        let Some(file) = &mut self.file else { return };
-        if let Err(error) = file.write(self.counters.iter().map(Counter::read)) {
-            self.fail(&error);
-        }
-    }
-
-    fn fail(&mut self, error: &io::Error) {
-        self.n_failures += 1;
-        // Logged at each doubling: a full disk fails with every batch.
-        if self.n_failures.is_power_of_two() {
-            warn!(%error, so_far = self.n_failures, "cannot write the counter file of a task; retrying, a crash would lose its counts");
-        }
-    }
 }
