@@ -1,5 +1,6 @@
-//! Recovery of workers whose ledger entry is damaged: a living process is adopted if its launch spec
-//! proves which worker it is; otherwise the start of the supervisor ends it, and says why.
+//! Recovery of workers whose ledger entry is damaged or was deleted: a living process is adopted if
+//! its launch spec proves which worker it is; otherwise the start of the supervisor ends it, and says
+//! why.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +25,10 @@ pub(super) async fn recover(
     contents: Contents,
     host: &str,
 ) -> (BTreeMap<Port, Entry>, Vec<ReportedProblem>) {
-    let Contents { mut entries, damaged } = contents;
+    let Contents { mut entries, mut damaged } = contents;
+    for port in ports_of_launches(launcher).await.filter(|port| !entries.contains_key(port)) {
+        damaged.entry(port).or_insert_with(|| "it was deleted".to_owned());
+    }
     let mut problems = Vec::new();
     for (port, reason) in damaged {
         let known: BTreeSet<_> = entries.values().map(|entry| entry.worker.clone()).collect();
@@ -54,6 +58,15 @@ pub(super) async fn recover(
     (entries, problems)
 }
 
+/// Returns the ports of the launches that have a directory. The id of a launch begins with its port.
+async fn ports_of_launches(launcher: &Launcher) -> impl Iterator<Item = Port> {
+    let local_dir = launcher.local_dir.clone();
+    // If they cannot be listed, no worker is looked for, and none is ended either.
+    let listed = blocking::run(move || worker_dir::all(&local_dir)).await.unwrap_or_default();
+    let ports = listed.iter().filter_map(|worker| worker.as_str().split_once('-')?.0.parse().ok().map(Port));
+    ports.collect::<BTreeSet<_>>().into_iter()
+}
+
 /// Returns the living worker of the slot at `port`; `None` if there is none.
 ///
 /// A process is the worker if it leads its group, has the data directory of this supervisor and the id
@@ -66,7 +79,6 @@ async fn living(
     let local_dir = launcher.local_dir.clone();
     let listed = blocking::run(move || worker_dir::all(&local_dir)).await;
     let listed = listed.map_err(|error| format!("the directories of workers cannot be listed: {error}"))?;
-    // The id of a launch begins with the port of its slot.
     let prefix = format!("{port}-");
     let mut found = Vec::new();
     for worker in listed {

@@ -80,21 +80,28 @@ async fn launch_without_a_recorded_process_is_found_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn damaged_ledger_entry_is_recovered_from_the_launch_spec_and_its_worker_runs_on() {
+async fn damaged_or_deleted_ledger_entry_is_recovered_from_the_launch_spec_and_its_worker_runs_on() {
     let world = World::new().await;
     let first = world.supervisor().await;
     world.assign(&first.me, &[(1, &[(6700, 5)])]).await;
     first.slot_is(6700, "running").await;
     first.stop().await;
-    let entry = fs::read(world.path("ledger/6700.json")).expect("read");
-    fs::write(world.path("ledger/6700.json"), &entry[..entry.len() / 2]).expect("written");
-    let second = world.supervisor().await;
-    second.slot_is(6700, "running").await;
-    world.pass(100).await;
-    assert_eq!((world.processes.running().len(), world.processes.n_launched()), (1, 1));
-    assert_eq!(fs::read(world.path("ledger/6700.json")).expect("written again"), entry);
-    reports(&world, &second, &[]).await;
-    second.stop().await;
+    let path = world.path("ledger/6700.json");
+    let entry = fs::read(&path).expect("read");
+    let damages: [&dyn Fn(); 2] =
+        [&|| fs::write(&path, &entry[..entry.len() / 2]).expect("written"), &|| {
+            fs::remove_file(&path).expect("deleted")
+        }];
+    for damage in damages {
+        damage();
+        let next = world.supervisor().await;
+        next.slot_is(6700, "running").await;
+        world.pass(100).await;
+        assert_eq!((world.processes.running().len(), world.processes.n_launched()), (1, 1));
+        assert_eq!(fs::read(&path).expect("written again"), entry);
+        reports(&world, &next, &[]).await;
+        next.stop().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
