@@ -127,6 +127,7 @@ fn supervisor(n: usize, n_slots: u16) -> SupervisorRecord {
         start: Timestamp::EPOCH,
         announces_stop: false,
         problems: Vec::new(),
+        clock_ahead_ms: None,
         failures: Vec::new(),
         unknown_fields: Default::default(),
     }

@@ -3,6 +3,7 @@
 mod another_tree;
 mod bad_input;
 mod chaos;
+mod clocks;
 mod cluster;
 mod compose;
 mod counting;

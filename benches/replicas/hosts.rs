@@ -126,6 +126,7 @@ impl Host {
             start: Clock::new().now(),
             announces_stop: false,
             problems: Vec::new(),
+            clock_ahead_ms: None,
             failures: Vec::new(),
             unknown_fields: Default::default(),
         };

@@ -15,6 +15,8 @@ pub(crate) struct Daemon {
     pub(crate) name: String,
     kind: &'static str,
     dir: PathBuf,
+    /// Environment variables in addition to those of the test.
+    environment: Vec<(String, String)>,
     child: Option<Child>,
     is_frozen: bool,
 }
@@ -33,8 +35,14 @@ const LOG_LINES: usize = 40;
 impl Daemon {
     /// Starts the daemon whose `storm.yaml` is in `dir`.
     pub(crate) fn start(kind: &'static str, name: &str, dir: &Path) -> Self {
-        let mut daemon =
-            Self { name: name.to_owned(), kind, dir: dir.to_owned(), child: None, is_frozen: false };
+        let mut daemon = Self {
+            name: name.to_owned(),
+            kind,
+            dir: dir.to_owned(),
+            environment: Vec::new(),
+            child: None,
+            is_frozen: false,
+        };
         daemon.start_again();
         daemon
     }
@@ -46,12 +54,37 @@ impl Daemon {
             .arg(self.kind)
             .arg("--config")
             .arg(self.dir.join("storm.yaml"))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
             .expect("the daemon starts");
         self.child = Some(child);
+    }
+
+    /// Lets the clock of the next process differ by `offset`, such as `+5s`. Elapsed time is not changed.
+    ///
+    /// # Panics
+    /// If the package `faketime` is not installed.
+    pub(crate) fn shift_clock(&mut self, offset: &str) {
+        let below = fs::read_dir("/usr/lib").expect("readable").filter_map(Result::ok);
+        let library =
+            below.map(|dir| dir.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
+        let library = library.expect("the package faketime is installed: scripts/test does that");
+        self.environment = [
+            ("LD_PRELOAD", library.to_str().expect("text")),
+            ("FAKETIME", offset),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+            ("NO_FAKE_STAT", "1"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec();
+    }
+
+    /// Lets the next process have the clock of this host again.
+    pub(crate) fn set_clock_right(&mut self) {
+        self.environment.clear();
     }
 
     /// True if the daemon runs and is not frozen.

@@ -131,7 +131,7 @@ fn text(Replicas { nimbuses }: &Replicas) -> String {
         if let Some(problem) = problem {
             text.push_str(&format!("! {}: {}\n", summary.id, output::one_line(problem)));
         }
-        if let Some(problem) = &summary.disk_problem {
+        for problem in [&summary.disk_problem, &summary.clock_problem].into_iter().flatten() {
             text.push_str(&format!("! {}: {}\n", summary.id, output::one_line(problem)));
         }
         if let Some(reason) = &summary.metric_store_error {
@@ -167,6 +167,7 @@ mod tests {
             blobs_missing: 0,
             metric_store_error: metric_store_error.map(str::to_owned),
             disk_problem: (id == "a").then(|| "its disk is full".to_owned()),
+            clock_problem: (id == "b").then(|| "its clock is wrong".to_owned()),
             metrics_lag_entries,
             metrics_problem: metrics_lag_entries.map(|n| format!("{n} entries are late")),
             version: "1".to_owned(),
@@ -203,6 +204,7 @@ mod tests {
         assert!(!text.contains("! a: ZooKeeper"), "a loss of 1.5 s is nothing to report: {text}");
         assert!(text.lines().any(|line| line == "! b: 7 entries are late"), "{text}");
         assert!(text.lines().any(|line| line == "! a: its disk is full"), "{text}");
+        assert!(text.lines().any(|line| line == "! b: its clock is wrong"), "{text}");
         assert!(!text.contains("9 behind"), "the replica's own report wins: {text}");
         assert!(!text.contains("9 entries"), "{text}");
     }

@@ -5,6 +5,7 @@
 //! - [`forward`]: passes a write from a follower to the leader.
 //! - [`blobs`]: streams blobs between nimbuses and to supervisors.
 //! - [`http`]: the client and the bounded responses that all of them use.
+//! - [`leader_clock`]: compares the clock of this host with the leader's.
 //! - [`seen`]: changes that a client has written or seen.
 //! - [`replica_client`]: fetches the metric log and checkpoints from another nimbus.
 
@@ -12,6 +13,7 @@ pub mod blobs;
 pub mod client;
 pub mod forward;
 pub mod http;
+pub mod leader_clock;
 pub mod message;
 pub mod replica_client;
 pub mod seen;

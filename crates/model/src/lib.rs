@@ -10,6 +10,7 @@ pub mod address;
 pub mod assignment;
 pub mod backoff;
 pub mod clock;
+pub mod clock_difference;
 pub mod error;
 pub mod event;
 pub mod heartbeat;

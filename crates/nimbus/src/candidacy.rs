@@ -64,6 +64,7 @@ mod tests {
             role: Role::Follower,
             metric_store_error: None,
             disk_problem: None,
+            clock_ahead_ms: None,
             unknown_fields: Default::default(),
         };
         let nimbuses = others.iter().map(|(id, n)| (id.parse().expect("valid"), record(*n))).collect();

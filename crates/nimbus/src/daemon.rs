@@ -22,7 +22,11 @@ use crate::{
     role::{PublishedStatus, RoleLoop, register},
     tree_copy::{CopyFile, keep::CopyKeeper},
 };
-use stormkeeper_api_types::blobs::{BlobClient, BlobPeers, FetchError};
+use stormkeeper_api_types::{
+    blobs::{BlobClient, BlobPeers, FetchError},
+    http,
+    leader_clock::{self, NimbusTime, NimbusTimeClient},
+};
 use stormkeeper_coordination::{
     cluster::{
         checked_tree::{CheckedTree, OnEmpty, TreeRefusal},
@@ -102,6 +106,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The client that asks the leader for its time cannot be set up.
+    #[error("the client that asks the leader for its time cannot be set up")]
+    TimeClient(#[from] http::Error),
     /// The clients of the metrics service cannot be set up.
     #[error("metrics cannot be set up")]
     Metrics(#[from] metrics_service::Error),
@@ -133,6 +140,8 @@ pub struct NimbusClients {
     pub blobs: Arc<dyn BlobPeers>,
     /// Connections of the metrics service; without them this nimbus keeps no metrics.
     pub metrics: Option<metrics_service::MetricsClients>,
+    /// Asks the leader for its time; without it the clocks are not compared.
+    pub time: Option<Arc<dyn NimbusTime>>,
 }
 
 impl NimbusClients {
@@ -144,7 +153,8 @@ impl NimbusClients {
         let store = Store::new(tree);
         let of_metrics = |metrics| metrics_service::MetricsClients::over_http(metrics, &store);
         let metrics = options.metrics.as_ref().map(of_metrics).transpose()?;
-        Ok(Self { blobs: Arc::new(BlobClient::new()?), metrics })
+        let time = Some(Arc::new(NimbusTimeClient::new()?) as Arc<dyn NimbusTime>);
+        Ok(Self { blobs: Arc::new(BlobClient::new()?), metrics, time })
     }
 }
 
@@ -211,11 +221,13 @@ fn assemble(
     let (api_accepts, api_accepts_seen) = watch::channel(true);
     let (role, role_seen) = watch::channel(record::Role::Follower);
     let registration = registration(&options.host, &api, clock.now());
+    let clock_ahead_ms = compare_clocks(clients.time, &me, &observer, &clock, &tasks);
     let published = PublishedStatus {
         role: role_seen,
         n_missing: missing.clone(),
         disk_problem,
         failed_writes: writes.watch(),
+        clock_ahead_ms,
         metrics_error: metrics.as_ref().map(MetricsService::closed),
     };
     tasks.start("registration", OnExit::Ignore, register(me.clone(), registration, published, presence));
@@ -319,6 +331,34 @@ fn start_replicator(
     (missing, problem)
 }
 
+/// Starts to compare the clock with the leader's, unless there is no client for that. Returns the
+/// difference to announce.
+fn compare_clocks(
+    client: Option<Arc<dyn NimbusTime>>,
+    me: &NimbusId,
+    observer: &Observer,
+    clock: &Clock,
+    tasks: &Tasks,
+) -> watch::Receiver<Option<i64>> {
+    let (announce, announced) = watch::channel(None);
+    if let Some(client) = client {
+        let (me, observations) = (me.clone(), observer.observe());
+        let leader = move || {
+            let reference = match &observations.borrow().view.leader {
+                Some(leader) if leader.nimbus == me => leader_clock::Reference::Own,
+                Some(leader) => leader_clock::Reference::Leader(leader.api.clone()),
+                None => leader_clock::Reference::Unknown,
+            };
+            std::future::ready(reference)
+        };
+        let comparison = leader_clock::compare(client, leader, clock.clone(), move |ahead_ms| {
+            announce.send_replace(ahead_ms);
+        });
+        tasks.start("clock", OnExit::Ignore, comparison);
+    }
+    announced
+}
+
 /// Starts to keep the copy of the tree. Returns its file.
 fn start_tree_copy(
     options: &Options,
@@ -375,6 +415,7 @@ fn registration(host: &str, api: &str, start: Timestamp) -> NimbusRecord {
         role: record::Role::Follower,
         metric_store_error: None,
         disk_problem: None,
+        clock_ahead_ms: None,
         unknown_fields: record::UnknownFields::new(),
     }
 }

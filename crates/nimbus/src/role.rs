@@ -252,6 +252,8 @@ pub(super) struct PublishedStatus {
     pub(super) disk_problem: watch::Receiver<Option<String>>,
     /// Writes to its local directory that fail.
     pub(super) failed_writes: watch::Receiver<Vec<String>>,
+    /// Milliseconds by which its clock is ahead of the leader's, if that is a problem.
+    pub(super) clock_ahead_ms: watch::Receiver<Option<i64>>,
     /// Reason why its metric store cannot be opened; absent if this nimbus keeps no metrics.
     pub(super) metrics_error: Option<watch::Receiver<Option<String>>>,
 }
@@ -289,6 +291,9 @@ pub(super) async fn register(
             &status.failed_writes.borrow_and_update(),
             status.disk_problem.borrow_and_update().as_deref(),
         );
+        let clock_ahead_ms = *status.clock_ahead_ms.borrow_and_update();
+        // The clock of the leader is the reference.
+        record.clock_ahead_ms = clock_ahead_ms.filter(|_| record.role == record::Role::Follower);
         record.metric_store_error = status
             .metrics_error
             .as_mut()
@@ -309,6 +314,8 @@ pub(super) async fn register(
             changed = status.disk_problem.changed() => changed,
             changed = status.failed_writes.changed() => changed,
             changed = metrics_error => changed,
+            // Its sender ends at once if the clocks are not compared.
+            Ok(()) = status.clock_ahead_ms.changed() => Ok(()),
         };
         if changed.is_err() {
             // All senders live as long as the nimbus; the record stays as it is.

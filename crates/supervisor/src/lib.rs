@@ -20,6 +20,7 @@
 mod agent;
 mod agent_failures;
 mod assignments;
+mod clock;
 mod failure_log;
 mod failures;
 #[cfg(feature = "fuzzing")]
@@ -58,7 +59,11 @@ pub use start::data_dir;
 pub use status::Status;
 
 use crate::process::Processes;
-use stormkeeper_api_types::blobs::{BlobClient, FetchBlob, FetchError};
+use stormkeeper_api_types::{
+    blobs::{BlobClient, FetchBlob, FetchError},
+    http,
+    leader_clock::{NimbusTime, NimbusTimeClient},
+};
 use stormkeeper_coordination::{
     cluster::{layout_version::Refused, store::Store},
     tree::Tree,
@@ -125,6 +130,9 @@ pub enum Error {
     /// The client that fetches blobs cannot be created.
     #[error(transparent)]
     Blobs(#[from] FetchError),
+    /// The client that asks the leader for its time cannot be created.
+    #[error("the client that asks the leader for its time cannot be created")]
+    Time(#[from] http::Error),
     /// A task of the agent ended unexpectedly.
     #[error("a task of the supervisor failed; the log names it")]
     Broken,
@@ -138,16 +146,19 @@ pub struct SupervisorClients {
     pub blobs: Arc<dyn FetchBlob>,
     /// Sends metrics to the leader.
     pub ingest: Arc<dyn IngestTransport>,
+    /// Asks the leader for its time.
+    pub time: Arc<dyn NimbusTime>,
 }
 
 impl SupervisorClients {
     /// Creates HTTP clients, which read the leader from `tree`.
     ///
     /// # Errors
-    /// [`Error::Metrics`], [`Error::Blobs`].
+    /// [`Error::Metrics`], [`Error::Blobs`], [`Error::Time`].
     pub fn over_http(tree: Arc<dyn Tree>) -> Result<Self, Error> {
         let ingest = Arc::new(IngestClient::new(Store::new(tree))?);
-        Ok(Self { blobs: Arc::new(BlobClient::new()?), ingest })
+        let time = Arc::new(NimbusTimeClient::new()?);
+        Ok(Self { blobs: Arc::new(BlobClient::new()?), ingest, time })
     }
 }
 
@@ -166,10 +177,11 @@ pub async fn run(
     clock: Clock,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let SupervisorClients { blobs, ingest } = clients;
+    let SupervisorClients { blobs, ingest, time } = clients;
     let agent = Agent::start(options, tree, processes, blobs, launch, clock.clone()).await?;
     let tasks = Tasks::default();
     let ingest = OwnLeaderOnly::new(ingest, agent.store.clone());
     metrics::start(&agent, ingest, &clock, &tasks);
+    agent.compare_clocks(time);
     agent.run(stop).await
 }

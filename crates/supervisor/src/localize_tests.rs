@@ -60,6 +60,7 @@ impl Cluster {
             role: Role::Follower,
             metric_store_error: None,
             disk_problem: None,
+            clock_ahead_ms: None,
             unknown_fields: Default::default(),
         };
         self.tree

@@ -42,9 +42,11 @@ pub(super) struct Reported {
     /// Recent failures and restarts.
     pub(super) failures: Vec<ReportedFailure>,
 }
+    /// Milliseconds by which the clock is ahead of the leader's, if that is a problem.
+    pub(super) clock_ahead_ms: Option<i64>,
 
-/// Keeps `/supervisors/{id}` present.
-#[derive(Debug)]
+/// Keeps `/supervisors/{id}` present. Clones share the registration.
+#[derive(Debug, Clone)]
 pub(super) struct Registration {
     reported: watch::Sender<Reported>,
 }
@@ -70,6 +72,7 @@ impl Registration {
             announces_stop: true,
             problems: Vec::new(),
             failures: Vec::new(),
+            clock_ahead_ms: None,
             unknown_fields: record::UnknownFields::new(),
         };
         let (me, presence) = (me.clone(), presence.clone());
@@ -107,6 +110,11 @@ impl Registration {
     }
 
     fn set(&self, change: impl FnOnce(&mut Reported) -> bool) {
+    /// Sets the difference of the clocks that the record reports.
+    pub(super) fn set_clock_ahead(&self, ahead_ms: Option<i64>) {
+        self.set(|reported| std::mem::replace(&mut reported.clock_ahead_ms, ahead_ms) != ahead_ms);
+    }
+
         self.reported.send_if_modified(change);
     }
 }
@@ -132,8 +140,8 @@ fn memory_limits_unenforced() -> Option<String> {
 
 /// The record with what it reports, and without the slots that cannot be used.
 fn with_reported(supervisor: &SupervisorRecord, reported: Reported) -> SupervisorRecord {
-    let Reported { problems, failures } = reported;
-    let mut record = SupervisorRecord { problems, failures, ..supervisor.clone() };
+    let Reported { problems, failures, clock_ahead_ms } = reported;
+    let mut record = SupervisorRecord { problems, failures, clock_ahead_ms, ..supervisor.clone() };
     let problems = &record.problems;
     record.ports.retain(|port| !problems.iter().any(|it| it.unusable && it.port == Some(*port)));
     record

@@ -108,6 +108,9 @@ pub struct NimbusSummary {
     /// Writes to its local directory that fail, and whether its disk is almost full, with advice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_problem: Option<String>,
+    /// Difference of its clock from the leader's, if that is more than two seconds, and advice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_problem: Option<String>,
     /// Number of entries by which the metric log is behind the leader's. The answering nimbus knows
     /// the value of itself and, while it leads, of the followers; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]

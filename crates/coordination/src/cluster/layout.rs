@@ -57,7 +57,7 @@ pub const TABLE: &[Row] = &[
     Row {
         path: "/supervisors/{supervisor-id}",
         kind: "E",
-        holds: "host, usable slot ports, resources, declared capacity, whether memory limits are enforced, version, start time, whether it announces a stop in /stopped-supervisors, problems of its slots, and what failed or started again there in the last ten minutes",
+        holds: "host, usable slot ports, resources, declared capacity, whether memory limits are enforced, version, start time, whether it announces a stop in /stopped-supervisors, problems of its slots, a clock that differs from the leader's, and what failed or started again there in the last ten minutes",
         written_by: "that supervisor",
         watched_by: "nimbus",
     },
@@ -99,7 +99,7 @@ pub const TABLE: &[Row] = &[
     Row {
         path: "/nimbuses/{nimbus-id}",
         kind: "E",
-        holds: "host, API address, version, start time, role, number of missing blobs, and the reasons if its metric store cannot be opened or its disk is almost full",
+        holds: "host, API address, version, start time, role, number of missing blobs, the reasons if its metric store cannot be opened or its disk is almost full, and a clock that differs from the leader's",
         written_by: "that nimbus",
         watched_by: "nimbus",
     },

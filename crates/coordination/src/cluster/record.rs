@@ -177,6 +177,10 @@ pub struct SupervisorRecord {
     /// Problems of the supervisor and of the workers in its slots; none in older builds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<ReportedProblem>,
+    /// Milliseconds by which its clock is ahead of the leader's, if that is a problem; absent in older
+    /// builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_ahead_ms: Option<i64>,
     /// Recent failures on this supervisor; none in older builds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<ReportedFailure>,
@@ -294,6 +298,10 @@ pub struct NimbusRecord {
     /// accepts no blobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_problem: Option<String>,
+    /// Milliseconds by which its clock is ahead of the leader's, if that is a problem; absent in older
+    /// builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_ahead_ms: Option<i64>,
     /// Fields of newer versions.
     #[serde(flatten)]
     pub unknown_fields: UnknownFields,

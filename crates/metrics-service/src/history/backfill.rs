@@ -164,6 +164,7 @@ mod tests {
             start: Timestamp::EPOCH,
             announces_stop: false,
             problems: Vec::new(),
+            clock_ahead_ms: None,
             failures: Vec::new(),
             unknown_fields: Default::default(),
         };

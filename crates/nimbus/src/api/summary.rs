@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{reported, requested};
+use super::{clocks, reported, requested};
 use crate::{Handle, change::find, plan::ClusterProblem};
 use stormkeeper_api_types::message::{
     ClusterSummary, ComponentSummary, DrainSummary, EventList, EventSummary, LeaderSummary, MoveSummary,
@@ -55,7 +55,7 @@ pub(super) fn cluster(nimbus: &Handle, observation: &Observation) -> ClusterSumm
         tasks_total,
         executors_total: tasks_total,
         unreadable: unreadable(view),
-        problems: cluster_problems(nimbus, |_| true),
+        problems: cluster_problems(nimbus, |_| true).into_iter().chain(clocks::all(view)).collect(),
         view_age_ms: view_age_ms(nimbus, observation),
     }
 }
@@ -114,6 +114,7 @@ pub(super) fn nimbuses(nimbus: &Handle, observation: &Observation) -> NimbusList
     let term = view.leader.as_ref().map(|leader| leader.term);
     NimbusList {
         nimbuses: nimbuses.collect(),
+        clock_problem: clocks::of_nimbus(view, id),
         term,
         tree_problem: nimbus.tree_problem(),
         view_age_ms: view_age_ms(nimbus, observation),
@@ -224,6 +225,7 @@ pub(super) fn topologies(nimbus: &Handle, observation: &Observation) -> Topology
 }
 
 fn topology_summary(
+            .chain(clocks::all(view))
     nimbus: &Handle,
     view: &ClusterView,
     id: &TopologyId,
@@ -292,7 +294,11 @@ pub(super) fn topology(
         workers: workers(assignment, (detail.heartbeats, &idle)),
         tasks: task_summaries(tasks, assignment, detail.heartbeats),
         components: components(tasks, detail, &idle),
-        supervisor_problems: cluster_problems(nimbus, |id| assignment.supervisors().any(|own| own == id)),
+        supervisor_problems: {
+            let is_used = |id: &SupervisorId| assignment.supervisors().any(|own| own == id);
+            let clocks = clocks::of_supervisors(view, is_used);
+            cluster_problems(nimbus, is_used).into_iter().chain(clocks).collect()
+        },
         view_age_ms: view_age_ms(nimbus, observation),
     })
 }

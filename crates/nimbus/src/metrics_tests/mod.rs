@@ -165,6 +165,7 @@ impl Cluster {
             start: Timestamp::EPOCH,
             announces_stop: false,
             problems: Vec::new(),
+            clock_ahead_ms: None,
             failures: Vec::new(),
             unknown_fields: Default::default(),
         };

@@ -43,7 +43,7 @@ use stormkeeper_topology_package::package::{self, TopologyPackage};
 const LONG: Duration = Duration::from_secs(600);
 
 fn clients() -> NimbusClients {
-    NimbusClients { blobs: Arc::new(BlobClient::new().expect("made")), metrics: None }
+    NimbusClients { blobs: Arc::new(BlobClient::new().expect("made")), metrics: None, time: None }
 }
 
 /// Step of the cluster's clock.
@@ -121,6 +121,7 @@ impl Cluster {
             start: Timestamp::EPOCH,
             announces_stop: false,
             problems: Vec::new(),
+            clock_ahead_ms: None,
             failures: Vec::new(),
             unknown_fields: Default::default(),
         };

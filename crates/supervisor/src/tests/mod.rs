@@ -2,6 +2,7 @@
 
 mod absent_records;
 mod adoption;
+mod clocks;
 mod directory;
 mod failures;
 mod fake;

@@ -57,6 +57,7 @@ fn supervisor() -> SupervisorRecord {
         start: Timestamp::EPOCH,
         announces_stop: false,
         problems: Vec::new(),
+        clock_ahead_ms: None,
         failures: Vec::new(),
         unknown_fields: Default::default(),
     }

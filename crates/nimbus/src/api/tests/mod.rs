@@ -1,5 +1,6 @@
 //! Routes: called directly if one nimbus is enough, over HTTP if a test needs two.
 
+mod clocks;
 mod metrics;
 mod own_writes;
 mod peers;
@@ -60,6 +61,7 @@ impl Fixture {
             start: Timestamp::EPOCH,
             announces_stop: false,
             problems: Vec::new(),
+            clock_ahead_ms: None,
             failures: Vec::new(),
             unknown_fields: Default::default(),
         };

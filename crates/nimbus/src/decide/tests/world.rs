@@ -95,6 +95,7 @@ impl World {
             start: Timestamp::EPOCH,
             announces_stop,
             problems: Vec::new(),
+            clock_ahead_ms: None,
             failures: Vec::new(),
             unknown_fields: Default::default(),
         };
