@@ -39,6 +39,7 @@ async fn wait_until_refused(cluster: &Cluster, text: &str) {
         let of_nimbuses = cluster.json(&["nimbuses"])["nimbuses"].clone();
         let shows = |value: &serde_json::Value| value.as_str().is_some_and(|shown| shown.contains(text));
         let is_shown = shows(&listed)
+            && cluster.ok(&["cluster"]).contains(text)
             && of_nimbuses.as_array().into_iter().flatten().all(|nimbus| shows(&nimbus["problem"]))
             && n_logged.iter().all(|n| *n > 0);
         if is_shown {

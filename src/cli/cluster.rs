@@ -105,5 +105,39 @@ fn text(ClusterReport { cluster, nimbuses, supervisors }: &ClusterReport) -> Str
         text.push('\n');
         text.push_str(&list::unreadable_line(znode));
     }
+    if let Some(problem) = &nimbuses.tree_problem {
+        text.push('\n');
+        text.push_str(&list::tree_problem_line(problem));
+    }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tree_that_is_not_the_own_one_is_named() {
+        let cluster = ClusterSummary {
+            version: "1".to_owned(),
+            leader: None,
+            nimbuses: 0,
+            supervisors: 0,
+            topologies: 0,
+            slots_total: 0,
+            slots_used: 0,
+            slots_free: 0,
+            tasks_total: 0,
+            executors_total: 0,
+            unreadable: Vec::new(),
+            problems: Vec::new(),
+            view_age_ms: 0,
+        };
+        let nimbuses =
+            NimbusList { tree_problem: Some("ZooKeeper lost its data".to_owned()), ..NimbusList::default() };
+        let report = ClusterReport { cluster, nimbuses, supervisors: SupervisorList::default() };
+        let text = text(&report);
+        let expected = "! ZooKeeper lost its data; the table shows the tree as it was before";
+        assert!(text.lines().any(|line| line == expected), "{text}");
+    }
 }
