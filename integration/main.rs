@@ -8,6 +8,7 @@ mod cluster;
 mod compose;
 mod counting;
 mod deleted_records;
+mod denied_access;
 mod exact_counts;
 mod failing_hosts;
 mod frozen_leader;

@@ -23,7 +23,7 @@ const SEPARATOR: &str = "/separator";
 const SEPARATOR_LINE: &str = "==========";
 
 /// Runs zkCli with these commands; returns its answer to each.
-fn zk_cli(server: &str, commands: &[String]) -> Vec<String> {
+pub(crate) fn zk_cli(server: &str, commands: &[String]) -> Vec<String> {
     let mut cli = Command::new("java")
         .args(["-Xmx64m", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=off"])
         .args(["-Dzookeeper.jline.disable=true", "-cp"])

@@ -22,6 +22,7 @@ use stormkeeper_coordination::{
 use stormkeeper_model::{SupervisorId, backoff::Delays, clock::Clock, resources::Capacity};
 use stormkeeper_runtime::{
     cgroup::MemoryCgroup,
+    outage::Outage,
     tasks::{OnExit, Tasks},
 };
 
@@ -41,9 +42,9 @@ pub(super) struct Reported {
     pub(super) problems: Vec<ReportedProblem>,
     /// Recent failures and restarts.
     pub(super) failures: Vec<ReportedFailure>,
-}
     /// Milliseconds by which the clock is ahead of the leader's, if that is a problem.
     pub(super) clock_ahead_ms: Option<i64>,
+}
 
 /// Keeps `/supervisors/{id}` present. Clones share the registration.
 #[derive(Debug, Clone)]
@@ -71,8 +72,8 @@ impl Registration {
             start: clock.now(),
             announces_stop: true,
             problems: Vec::new(),
-            failures: Vec::new(),
             clock_ahead_ms: None,
+            failures: Vec::new(),
             unknown_fields: record::UnknownFields::new(),
         };
         let (me, presence) = (me.clone(), presence.clone());
@@ -109,12 +110,12 @@ impl Registration {
         self.set(|reported| std::mem::replace(&mut reported.failures, failures.clone()) != failures);
     }
 
-    fn set(&self, change: impl FnOnce(&mut Reported) -> bool) {
     /// Sets the difference of the clocks that the record reports.
     pub(super) fn set_clock_ahead(&self, ahead_ms: Option<i64>) {
         self.set(|reported| std::mem::replace(&mut reported.clock_ahead_ms, ahead_ms) != ahead_ms);
     }
 
+    fn set(&self, change: impl FnOnce(&mut Reported) -> bool) {
         self.reported.send_if_modified(change);
     }
 }
@@ -157,7 +158,7 @@ async fn withdraw_stop(store: &Store, me: &SupervisorId) {
 }
 
 async fn prepare_layout(store: &Store) {
-    let mut backoff = RETRY.backoff();
+    let (mut backoff, mut outage) = (RETRY.backoff(), Outage::default());
     while let Err(error) = store.ensure_layout().await {
         let retry_in = backoff.next_delay();
         match error {
@@ -165,8 +166,14 @@ async fn prepare_layout(store: &Store) {
             layout_version::Error::Tree(tree::Error::Disconnected) => {
                 debug!(?retry_in, "not connected to ZooKeeper yet; registering later");
             }
-            error => warn!(%error, ?retry_in, "cannot register this supervisor; running workers stay"),
+            error if outage.begins() => {
+                warn!(%error, "cannot register this supervisor; running workers stay; retrying");
+            }
+            error => debug!(%error, ?retry_in, "cannot register this supervisor; running workers stay"),
         }
         tokio::time::sleep(retry_in).await;
+    }
+    if let Some(after) = outage.ends() {
+        info!(?after, "this supervisor can be registered now");
     }
 }

@@ -10,7 +10,7 @@
 
 use std::{
     cmp::Ordering,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -61,6 +61,7 @@ pub struct FaultPlan {
     rates: FaultRates,
     nth_writes: BTreeMap<u64, TreeFault>,
     last_request: Option<u64>,
+    denied: BTreeSet<TreePath>,
 }
 
 impl FaultPlan {
@@ -72,6 +73,13 @@ impl FaultPlan {
     /// Returns a plan with random faults, the same faults for the same `seed`.
     pub fn seeded(seed: u64, rates: FaultRates) -> Self {
         Self { seed, rates, ..Self::default() }
+    }
+
+    /// Does not let this connection read these znodes with [`ReadTree::get_many`], as after a change of
+    /// their access control lists.
+    pub fn deny(mut self, paths: impl IntoIterator<Item = TreePath>) -> Self {
+        self.denied.extend(paths);
+        self
     }
 
     /// Makes the `n`th write fail, counted from 1 for the first write after the plan is set. A
@@ -339,7 +347,11 @@ impl ReadTree for FaultyTree {
     }
 
     async fn get_many(&self, paths: &[TreePath]) -> Result<Vec<Option<NodeWithChildren>>, Error> {
-        self.read(self.inner.get_many(paths)).await
+        let denied = lock(&self.plan_state).plan.denied.clone();
+        match paths.iter().find(|path| denied.contains(path)) {
+            Some(path) => self.read(async { Err(Error::NotAuthorized { path: Some(path.clone()) }) }).await,
+            None => self.read(self.inner.get_many(paths)).await,
+        }
     }
 
     fn watch(&self, path: &TreePath, scope: Scope) -> Watcher {

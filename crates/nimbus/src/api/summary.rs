@@ -72,6 +72,13 @@ fn cluster_problems(nimbus: &Handle, concerns: impl Fn(&SupervisorId) -> bool) -
     concerned.map(ToString::to_string).collect()
 }
 
+/// Returns the difference between the tree and the one of this nimbus, or the error that keeps the tree
+/// from being read; the view is an earlier one then.
+fn tree_problem(nimbus: &Handle, observation: &Observation) -> Option<String> {
+    let fault = || Some(format!("the cluster state cannot be read: {}", observation.fault.as_ref()?));
+    nimbus.tree_problem().or_else(fault)
+}
+
 /// Lists the znodes that hold no valid record.
 fn unreadable(view: &ClusterView) -> Vec<UnreadableZnode> {
     let znodes = view.unreadable.iter();
@@ -107,6 +114,7 @@ pub(super) fn nimbuses(nimbus: &Handle, observation: &Observation) -> NimbusList
         blobs_missing: record.blobs_missing,
         metric_store_error: record.metric_store_error.clone(),
         disk_problem: record.disk_problem.clone(),
+        clock_problem: clocks::of_nimbus(view, id),
         metrics_lag_entries: behind.get(id).copied().filter(|_| record.metric_store_error.is_none()),
         metrics_problem: problem.clone().filter(|_| id == nimbus.id()),
         version: record.version.clone(),
@@ -114,9 +122,8 @@ pub(super) fn nimbuses(nimbus: &Handle, observation: &Observation) -> NimbusList
     let term = view.leader.as_ref().map(|leader| leader.term);
     NimbusList {
         nimbuses: nimbuses.collect(),
-        clock_problem: clocks::of_nimbus(view, id),
         term,
-        tree_problem: nimbus.tree_problem(),
+        tree_problem: tree_problem(nimbus, observation),
         view_age_ms: view_age_ms(nimbus, observation),
     }
 }
@@ -218,14 +225,14 @@ pub(super) fn topologies(nimbus: &Handle, observation: &Observation) -> Topology
         problems: reported::of_no_topology(view)
             .into_iter()
             .chain(cluster_problems(nimbus, |_| true))
+            .chain(clocks::all(view))
             .collect(),
-        tree_problem: nimbus.tree_problem(),
+        tree_problem: tree_problem(nimbus, observation),
         view_age_ms: view_age_ms(nimbus, observation),
     }
 }
 
 fn topology_summary(
-            .chain(clocks::all(view))
     nimbus: &Handle,
     view: &ClusterView,
     id: &TopologyId,

@@ -255,6 +255,7 @@ fn replicator(
         read_at: clock.monotonic(),
         fresh: true,
         n_interruptions: 0,
+        fault: None,
     });
     let replicator = Replicator {
         blobs: blobs.clone(),

@@ -4,6 +4,7 @@
 //!  watches ─▶ dirty paths ─▶ read in batches ─▶ fold into the view ─▶ publish
 //!     ▲                                                                  │
 //!     ├──────────── pause, so that successive changes are read together ◀┘
+//!     ├── every second: a share of all records, because some changes are no events
 //!     └── on a reconnect, and every few minutes: everything is dirty
 //! ```
 //!
@@ -12,6 +13,7 @@
 //! heartbeats wake nobody.
 
 mod fold;
+mod recheck;
 #[cfg(test)]
 mod tests;
 
@@ -22,13 +24,17 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, future::select_all};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::MissedTickBehavior,
+};
 use tracing::{debug, error, info, warn};
 
 use crate::{
     cluster::{layout, record::Leader, store, view::ClusterView},
     tree::{self, Changes, READ_BATCH, ReadTree, Scope, SessionState, TreePath, Watcher},
 };
+use recheck::Recheck;
 use stormkeeper_model::{
     Zxid,
     backoff::Delays,
@@ -44,9 +50,6 @@ use stormkeeper_runtime::{
 const FULL_READ_PERIOD: Duration = Duration::from_secs(300);
 
 const RETRY: Delays = Delays::between(Duration::from_millis(50), Duration::from_secs(2));
-
-/// Pause before znodes that this process may not read are tried again.
-const DENIED_RETRY: Duration = Duration::from_secs(3);
 
 /// Bounds of the pause after a read that a watch caused; the pause is as long as that read took. So
 /// a thousand tasks of a topology that start to send heartbeats cause a few reads instead of a
@@ -70,6 +73,9 @@ pub struct Observation {
     /// Number of times that the tree became unreachable: a reader that misses a short interruption
     /// sees that there was one.
     pub n_interruptions: u64,
+    /// The error that keeps the state from being read, if it is none of the connection, such as an
+    /// access control list that excludes this process from a list of records.
+    pub fault: Option<String>,
 }
 
 /// Handle of the observer task. Clones share it.
@@ -102,6 +108,7 @@ impl Observer {
             read_at: clock.monotonic(),
             fresh: false,
             n_interruptions: 0,
+            fault: None,
         });
         let (requests, receiver) = mpsc::channel(REQUESTS);
         let watches = WatchSet::new(Arc::clone(&tree));
@@ -113,8 +120,9 @@ impl Observer {
             watches,
             view: ClusterView::default(),
             is_unpublished: false,
-            has_denied: false,
+            recheck: Recheck::default(),
             fault: None,
+            is_recheck_only: false,
             quiet_until: tokio::time::Instant::now(),
         };
         tasks.start("observer", OnExit::StopOwner, task.run());
@@ -251,10 +259,12 @@ struct ObserverTask {
     view: ClusterView,
     /// True if the view differs from the published view: a read may fail half-way.
     is_unpublished: bool,
-    /// True if the last read met znodes that this process may not read.
-    has_denied: bool,
+    /// The records that are read again without an event.
+    recheck: Recheck,
     /// The error that keeps the state from being read, if it is none of the connection.
     fault: Option<String>,
+    /// True if nothing but a share of the records is to be read again.
+    is_recheck_only: bool,
     /// End of the pause after the last read.
     quiet_until: tokio::time::Instant,
 }
@@ -265,6 +275,8 @@ impl ObserverTask {
         let mut backoff = RETRY.backoff();
         let mut full_read = tokio::time::interval(FULL_READ_PERIOD);
         full_read.tick().await;
+        let mut recheck = tokio::time::interval(recheck::PERIOD);
+        recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let mut retry = None;
             let state = *sessions.borrow_and_update();
@@ -272,7 +284,6 @@ impl ObserverTask {
                 SessionState::Connected(_) => match self.catch_up().await {
                     Ok(()) => {
                         backoff.reset();
-                        retry = self.has_denied.then_some(DENIED_RETRY);
                         self.log_fault(None);
                     }
                     Err(error) => {
@@ -306,6 +317,7 @@ impl ObserverTask {
                 // receive.
                 changed = sessions.changed() => if changed.is_err() { return },
                 _ = full_read.tick() => self.watches.all_dirty |= !trusts_watches(),
+                _ = recheck.tick() => self.recheck_share(),
                 Some(Request { what, reply }) = self.requests.recv() => {
                     self.watches.mark_dirty(what);
                     let result = self.catch_up().await.map(|()| Arc::clone(&self.publish.borrow().view));
@@ -318,10 +330,21 @@ impl ObserverTask {
         }
     }
 
+    /// Marks the next share of the records, which is read at once. Without other news this causes no
+    /// pause: the next change that a watch reports is read at once as well.
+    fn recheck_share(&mut self) {
+        if trusts_watches() || self.watches.all_dirty {
+            return;
+        }
+        self.is_recheck_only = self.watches.dirty.is_empty();
+        let share = self.recheck.next_share(fold::top_level(), || fold::records(&self.view));
+        self.watches.dirty.extend(share);
+    }
+
     /// Logs that the state cannot be read for a reason other than the connection, and that it can be
     /// read again, once each.
     fn log_fault(&mut self, error: Option<&tree::Error>) {
-        let fault = error.filter(|error| !error.root().is_retryable()).map(ToString::to_string);
+        let fault = error.filter(|error| !error.root().is_retryable()).map(fault_text);
         match (&self.fault, &fault) {
             (before, Some(error)) if before.as_ref() != Some(error) => {
                 error!(%error, "the cluster state cannot be read; nothing is decided until it can be");
@@ -331,6 +354,11 @@ impl ObserverTask {
             (Some(_), None) => return,
             _ => {}
         }
+        self.publish.send_if_modified(|observation| {
+            let is_news = observation.fault != fault;
+            observation.fault.clone_from(&fault);
+            is_news
+        });
         self.fault = fault;
     }
 
@@ -344,9 +372,9 @@ impl ObserverTask {
         }
         let began = tokio::time::Instant::now();
         let mut unread: BTreeSet<TreePath> = self.watches.dirty.clone();
-        let (mut read, mut denied) = (BTreeSet::new(), BTreeSet::new());
+        let (mut read, mut batch_max) = (BTreeSet::new(), READ_BATCH);
         while !unread.is_empty() {
-            let batch: Vec<TreePath> = unread.iter().take(READ_BATCH).cloned().collect();
+            let batch: Vec<TreePath> = unread.iter().take(batch_max).cloned().collect();
             let znodes = match self.tree.get_many(&batch).await {
                 Err(tree::Error::NotAuthorized { path: Some(path) }) => {
                     let error = tree::Error::NotAuthorized { path: Some(path.clone()) };
@@ -356,11 +384,14 @@ impl ObserverTask {
                         warn!(%path, reason, "a znode cannot be read; nothing that it concerns is changed");
                     }
                     unread.remove(&path);
-                    denied.insert(path);
+                    self.watches.dirty.remove(&path);
+                    // The others of the batch are read once more: fewer at once where many are denied.
+                    batch_max = (batch_max / 2).max(1);
                     continue;
                 }
                 znodes => znodes?,
             };
+            batch_max = (batch_max * 2).min(READ_BATCH);
             let mut again = Vec::new();
             for (path, znode) in batch.iter().zip(znodes) {
                 unread.remove(path);
@@ -377,12 +408,10 @@ impl ObserverTask {
             self.watches.dirty.extend(again.iter().cloned());
             unread.extend(again);
         }
-        self.has_denied = !denied.is_empty();
-        // A change of an access control list is no event.
-        self.watches.dirty = denied;
+        self.watches.dirty.clear();
         self.watches.all_dirty = false;
         self.watches.watch_heartbeats(&self.view);
-        if !read.is_empty() {
+        if !read.is_empty() && !std::mem::take(&mut self.is_recheck_only) {
             let now = tokio::time::Instant::now();
             self.quiet_until = now + now.duration_since(began).clamp(PAUSE_MIN, PAUSE_MAX);
         }
@@ -407,6 +436,17 @@ impl ObserverTask {
             observation.n_interruptions += u64::from(was_fresh);
             was_fresh
         });
+    }
+}
+
+/// Returns the text for an error that is none of the connection, with the remedy if there is one.
+fn fault_text(error: &tree::Error) -> String {
+    match error.root() {
+        tree::Error::NotAuthorized { path: Some(path) } => format!(
+            "{error}; restore the access control list with zkCli, as `setAcl {path} world:anyone:cdrwa`, with \
+             storm.zookeeper.root before the path"
+        ),
+        _ => error.to_string(),
     }
 }
 

@@ -243,3 +243,68 @@ fn denied_record_is_unreadable_and_denied_lists_and_heartbeats_are_errors() {
     }
     assert_eq!(view.unreadable.len(), 1);
 }
+
+/// A change of an access control list causes no event.
+#[tokio::test(start_paused = true)]
+async fn denied_record_is_named_within_ten_seconds_and_read_again_within_ten_seconds() {
+    let f = fixture().await;
+    let paths: Vec<TreePath> = (0..3 * READ_BATCH)
+        .map(|n| layout::supervisor(&format!("s{n:04}").parse().expect("valid id")))
+        .collect();
+    for path in &paths {
+        f.put(path, &record::encode(&supervisor())).await;
+    }
+    f.sees("all supervisors", |view| view.supervisors.len() == paths.len()).await;
+    let seen = f.observer.observe();
+    let ten_seconds = Duration::from_secs(10);
+    // One record, every second record, all records.
+    for every in [paths.len(), 2, 1] {
+        let denied: Vec<TreePath> = paths.iter().step_by(every).cloned().collect();
+        f.faulty.set_plan(FaultPlan::none().deny(denied.clone()));
+        tokio::time::sleep(ten_seconds).await;
+        let now = seen.borrow().clone();
+        assert!(now.fresh && now.view.unreadable.keys().eq(&denied), "{:?}", now.view.unreadable);
+        assert_eq!(now.view.supervisors.len(), paths.len() - denied.len());
+        f.faulty.set_plan(FaultPlan::none());
+        tokio::time::sleep(ten_seconds).await;
+        let now = seen.borrow().clone();
+        assert_eq!((now.view.unreadable.len(), now.view.supervisors.len()), (0, paths.len()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn denied_list_of_records_is_a_fault_until_it_can_be_read() {
+    let f = fixture().await;
+    f.sees("an empty cluster", |view| *view == ClusterView::default()).await;
+    let seen = f.observer.observe();
+    for path in [layout::storms(), layout::leader()] {
+        f.faulty.set_plan(FaultPlan::none().deny([path.clone()]));
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let now = seen.borrow().clone();
+        assert!(!now.fresh && now.fault.is_some_and(|fault| fault.contains(path.as_str())), "{path}");
+        f.faulty.set_plan(FaultPlan::none());
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let now = seen.borrow().clone();
+        assert!(now.fresh && now.fault.is_none(), "{path}: {:?}", now.fault);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn change_after_a_quiet_time_is_read_at_once_although_records_are_read_again_every_second() {
+    let f = fixture().await;
+    f.put(&layout::supervisor(&supervisor_id()), &record::encode(&supervisor())).await;
+    f.sees("the supervisor", |view| view.supervisors.len() == 1).await;
+    let seen = f.observer.observe();
+    let mut latest = Duration::ZERO;
+    for n in 0..100 {
+        tokio::time::sleep(Duration::from_millis(990 + n % 20)).await;
+        let path = layout::supervisor(&format!("t{n:03}").parse().expect("valid id"));
+        let began = tokio::time::Instant::now();
+        f.put(&path, &record::encode(&supervisor())).await;
+        while seen.borrow().view.supervisors.len() < 2 + n as usize {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        latest = latest.max(began.elapsed());
+    }
+    assert!(latest < PAUSE_MIN, "a change was read after {latest:?}");
+}

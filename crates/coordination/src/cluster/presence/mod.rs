@@ -22,6 +22,7 @@ use crate::{
 };
 use stormkeeper_model::backoff::Delays;
 use stormkeeper_runtime::{
+    outage::Outage,
     tasks::{OnExit, Tasks},
     watch,
 };
@@ -166,6 +167,7 @@ impl Keeper {
         let mut sessions = self.tree.session();
         let mut backoff = RETRY.backoff();
         let mut parent_backoff = PARENT_RETRY.backoff();
+        let mut denied = Outage::default();
         let mut review = tokio::time::interval(REVIEW_PERIOD);
         loop {
             let state = *sessions.borrow_and_update();
@@ -173,6 +175,9 @@ impl Keeper {
                 SessionState::Connected(session) => match self.write(session).await {
                     Ok(()) => {
                         backoff.reset();
+                        if let Some(after) = denied.ends() {
+                            info!(?after, "this process and its tasks are registered again");
+                        }
                         match self.retry_missing_parents() {
                             true => Some(parent_backoff.next_delay()),
                             false => {
@@ -184,7 +189,7 @@ impl Keeper {
                     Err(error) => {
                         let delay = backoff.next_delay();
                         match error.root() {
-                            tree::Error::NotAuthorized { .. } => {
+                            tree::Error::NotAuthorized { .. } if denied.begins() => {
                                 warn!(%error, "cannot register this process or its tasks; retrying");
                             }
                             _ => debug!(%error, "could not write ephemerals; retrying"),
