@@ -44,6 +44,9 @@ struct Replica {
 #[derive(Serialize)]
 struct Replicas {
     nimbuses: Vec<Replica>,
+    /// Term of the leader, if there is one, also if its own record cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    term: Option<Term>,
 }
 
 pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
@@ -55,7 +58,7 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
             let response = response.map_err(|_elapsed| format!("no response within {REPLICA_TIMEOUT:?}"));
             replica(summary, response.and_then(|response| response.map_err(|error| error.to_string())))
         });
-        Ok::<_, Failure>(Replicas { nimbuses: join_all(requests).await })
+        Ok::<_, Failure>(Replicas { nimbuses: join_all(requests).await, term: list.term })
     })?;
     if global.json {
         return output::print_json(&replicas);
@@ -97,7 +100,7 @@ fn metrics(summary: &NimbusSummary) -> String {
     }
 }
 
-fn text(Replicas { nimbuses }: &Replicas) -> String {
+fn text(Replicas { nimbuses, term }: &Replicas) -> String {
     let mut table = Table::new(&[
         "ID",
         "API",
@@ -144,7 +147,13 @@ fn text(Replicas { nimbuses }: &Replicas) -> String {
         }
     }
     if !nimbuses.iter().any(|replica| replica.summary.status == NimbusStatus::Leader) {
-        text.push_str("! no leader at the moment\n");
+        match term {
+            None => text.push_str("! no leader at the moment\n"),
+            Some(term) => text.push_str(&format!(
+                "! the leader of term {term} is not in this list: its record below /nimbuses is missing or cannot \
+                 be read; `stormkeeper cluster` names the leader and the record\n"
+            )),
+        }
     }
     text
 }
@@ -191,7 +200,7 @@ mod tests {
             replica(summary("c", Some("it is damaged: move it away"), None), Err("no response".to_owned())),
             replica(summary("d", None, Some(9)), Ok(list(summary("d", None, None)))),
         ];
-        let text = text(&Replicas { nimbuses });
+        let text = text(&Replicas { nimbuses, term: Some(Term(3)) });
         let states: Vec<&str> = ["current", "7 behind", "closed"]
             .into_iter()
             .filter(|state| text.lines().filter(|line| line.contains(state)).count() == 1)
@@ -207,5 +216,14 @@ mod tests {
         assert!(text.lines().any(|line| line == "! b: its clock is wrong"), "{text}");
         assert!(!text.contains("9 behind"), "the replica's own report wins: {text}");
         assert!(!text.contains("9 entries"), "{text}");
+    }
+
+    #[test]
+    fn leader_without_a_readable_record_is_not_called_no_leader() {
+        let text_of = |term| text(&Replicas { nimbuses: Vec::new(), term });
+        assert!(text_of(None).contains("! no leader at the moment"));
+        let text = text_of(Some(Term(3)));
+        assert!(text.contains("! the leader of term 3 is not in this list"), "{text}");
+        assert!(!text.contains("no leader"), "{text}");
     }
 }

@@ -9,15 +9,18 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use tracing::{debug, info, warn};
 
-use crate::http;
+use crate::{client::encoded, http};
 use stormkeeper_model::{
-    Timestamp,
+    NimbusId, Timestamp,
     clock::Clock,
     clock_difference::{ClockDifference, ClockReading},
 };
 
 /// Header of every response: the wall-clock time of the answering nimbus in milliseconds since 1970.
 pub const TIME: &str = "x-stormkeeper-time-ms";
+
+/// Header of every response: the process that answers, see [`ProcessName`].
+pub const PROCESS: &str = "x-stormkeeper-process";
 
 /// Pause between two requests. With the timeout and the shortest pause between two writes of a
 /// supervisor's record, a difference is shown within ten seconds.
@@ -26,15 +29,54 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// Limit for one request: a longer round trip would prove only a large difference.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Source of the time of nimbuses: HTTP, or a test.
+/// Name of one process of a nimbus: its id, as in a URL, and its start by its own clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessName {
+    id: String,
+    /// Start of the process.
+    pub start: Timestamp,
+}
+
+impl ProcessName {
+    /// Names the process of `id` that began at `start`.
+    pub fn new(id: &NimbusId, start: Timestamp) -> Self {
+        Self { id: encoded(id.as_str()), start }
+    }
+
+    /// Returns true if the process has this id.
+    pub fn is_of(&self, id: &NimbusId) -> bool {
+        self.id == encoded(id.as_str())
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (id, start) = text.split_once(' ')?;
+        Some(Self { id: id.to_owned(), start: Timestamp::from_millis(start.parse().ok()?) })
+    }
+}
+
+impl fmt::Display for ProcessName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.id, self.start.as_millis())
+    }
+}
+
+/// What a nimbus says about itself in every response; a nimbus of an older build says nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SelfReport {
+    /// Its time.
+    pub time: Option<Timestamp>,
+    /// Its process.
+    pub process: Option<ProcessName>,
+}
+
+/// Source of the reports of nimbuses: HTTP, or a test.
 #[async_trait]
 pub trait NimbusTime: fmt::Debug + Send + Sync + 'static {
-    /// Returns the time of the nimbus at `api` (`host:port`), and `None` if that nimbus is too old to
-    /// send it.
+    /// Asks the nimbus at `api` (`host:port`).
     ///
     /// # Errors
     /// [`http::Error`].
-    async fn time_of(&self, api: &str) -> Result<Option<Timestamp>, http::Error>;
+    async fn ask(&self, api: &str) -> Result<SelfReport, http::Error>;
 }
 
 /// Asks nimbuses for their time by HTTP.
@@ -56,10 +98,11 @@ impl NimbusTimeClient {
 
 #[async_trait]
 impl NimbusTime for NimbusTimeClient {
-    async fn time_of(&self, api: &str) -> Result<Option<Timestamp>, http::Error> {
+    async fn ask(&self, api: &str) -> Result<SelfReport, http::Error> {
         let answer = http::sent(api, self.http.get(format!("http://{api}/live"))).await?;
-        let time = answer.headers().get(TIME).and_then(|value| value.to_str().ok()?.parse().ok());
-        Ok(time.map(Timestamp::from_millis))
+        let text = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
+        let time = text(TIME).and_then(|text| text.parse().ok()).map(Timestamp::from_millis);
+        Ok(SelfReport { time, process: text(PROCESS).and_then(ProcessName::parse) })
     }
 }
 
@@ -104,8 +147,10 @@ pub async fn compare<L: Future<Output = Reference> + Send>(
 
 async fn read(nimbuses: &dyn NimbusTime, api: &str, clock: &Clock) -> Option<ClockReading> {
     let began = clock.monotonic();
-    match nimbuses.time_of(api).await {
-        Ok(time) => Some(ClockReading::new(clock.now(), time?, clock.monotonic().since(began))),
+    match nimbuses.ask(api).await {
+        Ok(SelfReport { time, .. }) => {
+            Some(ClockReading::new(clock.now(), time?, clock.monotonic().since(began)))
+        }
         Err(error) => {
             debug!(leader = api, %error, "cannot ask the leader for its time; retrying");
             None
@@ -145,13 +190,24 @@ mod tests {
 
     #[async_trait]
     impl NimbusTime for FakeLeader {
-        async fn time_of(&self, api: &str) -> Result<Option<Timestamp>, http::Error> {
+        async fn ask(&self, api: &str) -> Result<SelfReport, http::Error> {
             assert_eq!(api, "leader:1");
             *self.n_requests.lock().expect("locked") += 1;
             let behind_ms = *self.behind_ms.lock().expect("locked");
             tokio::time::sleep(Duration::from_millis(100)).await;
-            Ok(behind_ms.map(|ms| Timestamp::from_millis(self.clock.now().as_millis() - ms)))
+            let time = behind_ms.map(|ms| Timestamp::from_millis(self.clock.now().as_millis() - ms));
+            Ok(SelfReport { time, process: None })
         }
+    }
+
+    #[test]
+    fn process_name_survives_formatting_whatever_the_id() {
+        let id: NimbusId = "größe-1".parse().expect("valid id");
+        let name = ProcessName::new(&id, Timestamp::from_millis(7));
+        assert!(name.to_string().is_ascii(), "{name}");
+        assert_eq!(ProcessName::parse(&name.to_string()), Some(name.clone()));
+        assert!(name.is_of(&id) && !name.is_of(&"other".parse().expect("valid id")));
+        assert_eq!(ProcessName::parse("a"), None);
     }
 
     #[tokio::test(start_paused = true)]

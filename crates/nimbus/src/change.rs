@@ -68,17 +68,23 @@ impl Change {
 pub fn find(view: &ClusterView, text: &str) -> Result<TopologyId, Refusal> {
     let unknown = || Refusal::UnknownTopology { topology: text.to_owned() };
     let id = text.parse::<TopologyId>().ok();
-    if let Some(id) = id.as_ref().filter(|id| view.topologies.contains_key(*id)) {
-        return Ok(id.clone());
+    if let Some(id) = id.filter(|id| view.topologies.contains_key(id)) {
+        return Ok(id);
     }
     let named =
         view.topologies.iter().find(|(_, topology_record)| topology_record.value.name.as_str() == text);
     if let Some((id, _)) = named {
         return Ok(id.clone());
     }
-    let path = layout::storm(&id.ok_or_else(unknown)?);
-    match view.unreadable.get(&path) {
-        Some(defect) => Err(Refusal::Unreadable { path, reason: defect.reason.clone() }),
+    // A record that cannot be read does not say its name; the id of the topology has it too.
+    let unreadable = view.unreadable.iter().find(|(path, _)| {
+        let name = path.name();
+        path.parent() == Some(layout::storms()) && (name == text || TopologyId::name_in(name) == text)
+    });
+    match unreadable {
+        Some((path, defect)) => {
+            Err(Refusal::Unreadable { path: path.clone(), reason: defect.reason.clone() })
+        }
         None => Err(unknown()),
     }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -21,11 +21,12 @@ use crate::{
     leader::{LeaderContext, LeaderStatus},
     role::{PublishedStatus, RoleLoop, register},
     tree_copy::{CopyFile, keep::CopyKeeper},
+    twin::{self, Twin, TwinSearch},
 };
 use stormkeeper_api_types::{
     blobs::{BlobClient, BlobPeers, FetchError},
     http,
-    leader_clock::{self, NimbusTime, NimbusTimeClient},
+    leader_clock::{self, NimbusTime, NimbusTimeClient, ProcessName},
 };
 use stormkeeper_coordination::{
     cluster::{
@@ -115,6 +116,9 @@ pub enum Error {
     /// The tree has another layout.
     #[error("the tree in ZooKeeper cannot be used")]
     Layout(#[from] layout_version::Refused),
+    /// Another process has the id of this nimbus.
+    #[error(transparent)]
+    Twin(Twin),
     /// A required task has ended.
     #[error("a required task of the nimbus has ended unexpectedly; the log names the task")]
     Broken,
@@ -128,6 +132,7 @@ pub struct Nimbus {
     tasks: Tasks,
     stop: CancellationToken,
     refusal: TreeRefusal,
+    twin: Arc<OnceLock<Twin>>,
     api_accepts: watch::Sender<bool>,
     _identity: Arc<LockedDir<NimbusId>>,
 }
@@ -221,6 +226,18 @@ fn assemble(
     let (api_accepts, api_accepts_seen) = watch::channel(true);
     let (role, role_seen) = watch::channel(record::Role::Follower);
     let registration = registration(&options.host, &api, clock.now());
+    let process = ProcessName::new(&me, registration.start);
+    let twin: Arc<OnceLock<Twin>> = Arc::default();
+    let search = clients.time.clone().map(|nimbuses| TwinSearch {
+        me: me.clone(),
+        api: api.clone(),
+        start: registration.start,
+        dir: twin::absolute(&options.local_dir),
+        store: store.clone(),
+        nimbuses,
+        found: Arc::clone(&twin),
+    });
+    let is_alone = search_twin(search, &tasks);
     let clock_ahead_ms = compare_clocks(clients.time, &me, &observer, &clock, &tasks);
     let published = PublishedStatus {
         role: role_seen,
@@ -230,7 +247,11 @@ fn assemble(
         clock_ahead_ms,
         metrics_error: metrics.as_ref().map(MetricsService::closed),
     };
-    tasks.start("registration", OnExit::Ignore, register(me.clone(), registration, published, presence));
+    tasks.start(
+        "registration",
+        OnExit::Ignore,
+        register(is_alone.clone(), (me.clone(), registration), published, presence),
+    );
     let options = Arc::new(options);
     let (commands, commands_seen) = watch::channel(None);
     let (status, status_seen) = watch::channel(LeaderStatus::default());
@@ -254,6 +275,7 @@ fn assemble(
         role,
         n_missing: missing,
         api_accepts: api_accepts_seen,
+        is_alone,
         tasks: tasks.child(),
     };
     tasks.start_graceful("role", OnExit::StopOwner, role_loop.run());
@@ -261,6 +283,7 @@ fn assemble(
     let handle = Handle {
         me,
         api,
+        process,
         options,
         clock,
         observer,
@@ -274,7 +297,7 @@ fn assemble(
         check_turns: CheckTurns::new(),
         see_turn: Arc::default(),
     };
-    Ok(Nimbus { handle, tasks, stop, refusal, api_accepts, _identity: identity })
+    Ok(Nimbus { handle, tasks, stop, refusal, twin, api_accepts, _identity: identity })
 }
 
 /// Returns the tree for the tasks of a nimbus: none uses it before its layout and its identity are
@@ -329,6 +352,16 @@ fn start_replicator(
     };
     tasks.start("blobs", OnExit::StopOwner, replicator.run());
     (missing, problem)
+}
+
+/// Starts the search for another process with the id of this nimbus. Returns whether this process may
+/// register and campaign.
+fn search_twin(search: Option<TwinSearch>, tasks: &Tasks) -> watch::Receiver<bool> {
+    let (is_alone, alone) = watch::channel(search.is_none());
+    if let Some(search) = search {
+        tasks.start("search for a twin", OnExit::StopOwner, search.run(is_alone));
+    }
+    alone
 }
 
 /// Starts to compare the clock with the leader's, unless there is no client for that. Returns the
@@ -441,7 +474,7 @@ impl Nimbus {
     /// leader has resigned when this returns.
     ///
     /// # Errors
-    /// [`Error::Layout`] if the tree has another layout, and [`Error::Broken`] if no stop was
+    /// [`Error::Layout`] if the tree has another layout, [`Error::Twin`], and [`Error::Broken`] if no stop was
     /// requested.
     pub async fn stopped(self) -> Result<(), Error> {
         self.tasks.cancelled().cancelled().await;
@@ -453,6 +486,9 @@ impl Nimbus {
         info!(nimbus = %self.handle.me, "stopped");
         if let Some(refused) = self.refusal.get() {
             return Err(refused.into());
+        }
+        if let Some(twin) = self.twin.get() {
+            return Err(Error::Twin(twin.clone()));
         }
         if was_requested { Ok(()) } else { Err(Error::Broken) }
     }

@@ -41,6 +41,7 @@ mod submit;
 #[cfg(test)]
 mod tests;
 mod tree_copy;
+mod twin;
 
 pub use daemon::{Error, Nimbus, start};
 pub use handle::Handle;

@@ -35,7 +35,11 @@ const FAILURE_PAUSE: Delays = Delays::between(Duration::from_secs(1), Duration::
 /// Time without a leader after which a nimbus campaigns although its API accepts no connections.
 const API_GRACE: Duration = Duration::from_secs(30);
 
-/// A leadership longer than this counts as stable: it resets the pause after a failure.
+/// Pause after a leadership that was lost before it was stable: two processes that depose each other
+/// must not hold elections without a pause.
+const LOST_PAUSE: Delays = Delays::between(Duration::from_millis(100), Duration::from_secs(2));
+
+/// A leadership longer than this counts as stable: it resets the pauses.
 const STABLE_LEADERSHIP: Duration = Duration::from_secs(60);
 
 /// Current role of this nimbus.
@@ -63,6 +67,8 @@ pub(super) struct RoleLoop {
     pub(super) n_missing: watch::Receiver<Option<usize>>,
     /// Whether the API can accept connections.
     pub(super) api_accepts: watch::Receiver<bool>,
+    /// True once it is known that no other process has the id of this nimbus.
+    pub(super) is_alone: watch::Receiver<bool>,
     pub(super) tasks: Tasks,
 }
 
@@ -71,7 +77,18 @@ impl RoleLoop {
     /// not wait for the session to expire.
     pub(super) async fn run(mut self) {
         let stop = self.tasks.cancelled();
-        let mut failure_pause = FAILURE_PAUSE.backoff();
+        let is_alone = tokio::select! {
+            biased;
+            // Cancel-safe: both only wait.
+            () = stop.cancelled() => return,
+            is_alone = self.is_alone.wait_for(|is_alone| *is_alone) => is_alone,
+        };
+        if is_alone.is_err() {
+            // Another process has the id of this nimbus, which ends.
+            stop.cancelled().await;
+            return;
+        }
+        let (mut failure_pause, mut lost_pause) = (FAILURE_PAUSE.backoff(), LOST_PAUSE.backoff());
         let mut role = Role::Follower;
         loop {
             role = match role {
@@ -94,22 +111,32 @@ impl RoleLoop {
                             StopCause::LeadershipLost
                         }
                     };
-                    if self.context.clock.monotonic().since(began) > STABLE_LEADERSHIP {
+                    let was_stable = self.context.clock.monotonic().since(began) > STABLE_LEADERSHIP;
+                    if was_stable {
                         failure_pause.reset();
+                        lost_pause.reset();
                     }
                     let leadership = leader.stop().await;
                     self.role.send_replace(record::Role::Follower);
                     // Resign even if the leadership seems lost: if it is not, others wait for it.
                     leadership.resign().await;
-                    if lost == StopCause::TaskEnded && !stop.is_cancelled() {
-                        let pause = failure_pause.next_delay();
-                        warn!(?pause, "the leader task failed; this nimbus pauses before it campaigns again");
-                        tokio::select! {
-                            biased;
-                            // Cancel-safe: both only wait.
-                            () = stop.cancelled() => {}
-                            () = tokio::time::sleep(pause) => {}
+                    let pause = match lost {
+                        StopCause::TaskEnded if !stop.is_cancelled() => {
+                            let pause = failure_pause.next_delay();
+                            warn!(
+                                ?pause,
+                                "the leader task failed; this nimbus pauses before it campaigns again"
+                            );
+                            pause
                         }
+                        StopCause::LeadershipLost if !was_stable => lost_pause.next_delay(),
+                        _ => Duration::ZERO,
+                    };
+                    tokio::select! {
+                        biased;
+                        // Cancel-safe: both only wait.
+                        () = stop.cancelled() => {}
+                        () = tokio::time::sleep(pause) => {}
                     }
                     Role::Follower
                 }
@@ -275,11 +302,14 @@ fn disk_problem(failed_writes: &[String], low: Option<&str>) -> Option<String> {
 
 /// Keeps the record at `/nimbuses/{id}` up to date.
 pub(super) async fn register(
-    me: NimbusId,
-    mut record: NimbusRecord,
+    mut is_alone: watch::Receiver<bool>,
+    (me, mut record): (NimbusId, NimbusRecord),
     mut status: PublishedStatus,
     presence: Presence,
 ) {
+    if is_alone.wait_for(|is_alone| *is_alone).await.is_err() {
+        return;
+    }
     // The record is not published until the number of missing blobs is known.
     if status.n_missing.wait_for(Option::is_some).await.is_err() {
         return;

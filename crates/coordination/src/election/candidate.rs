@@ -62,7 +62,7 @@ impl Candidate {
         Self { tree, me, api, memory, clock }
     }
 
-    /// Deletes a `/leader` that the former session of this nimbus left behind, so that nobody takes
+    /// Deletes a `/leader` that the former session of this nimbus left behind or that no session owns, so that nobody takes
     /// it for a leader or waits for that session to end. Returns whether another nimbus leads.
     ///
     /// # Errors
@@ -72,10 +72,10 @@ impl Candidate {
         // `/leader` that was created again has the same version as the deleted `/leader`.
         let term = self.tree.get(&layout::term()).await?;
         let Some(node) = self.tree.get(&layout::leader()).await? else { return Ok(false) };
-        if !self.names_this_nimbus(&node) {
+        if !self.is_leftover(&node) {
             return Ok(true);
         }
-        info!(owner = ?node.stat.owner, "deleting /leader of a former session of this nimbus");
+        info!(owner = ?node.stat.owner, "deleting /leader: no other nimbus leads");
         let check = Op::Check { path: layout::term(), version: term.map(|term| term.stat.version) };
         let delete = Op::Delete { path: layout::leader(), version: Some(node.stat.version) };
         match self.tree.multi(vec![check, delete]).await {
@@ -111,22 +111,14 @@ impl Candidate {
         // that is read below.
         let NextTerm { term, ops: begin_term, reason } = self.next_term(seen, &found).await?;
         if let Some(node) = self.tree.get(&layout::leader()).await? {
-            if !self.names_this_nimbus(&node) {
+            if !self.is_leftover(&node) {
                 return Ok(CampaignOutcome::Lost);
             }
-            info!(owner = ?node.stat.owner, "replacing /leader that names this nimbus");
+            info!(owner = ?node.stat.owner, "replacing /leader: no other nimbus leads");
             ops.push(Op::Delete { path: layout::leader(), version: Some(node.stat.version) });
         }
-        ops.push(Op::Create {
-            path: layout::leader(),
-            data: record::encode(&Leader {
-                nimbus: self.me.clone(),
-                api: self.api.clone(),
-                term,
-                unknown_fields: UnknownFields::new(),
-            }),
-            mode: CreateMode::Ephemeral,
-        });
+        let (path, data) = (layout::leader(), self.leader_record(term));
+        ops.push(Op::Create { path, data, mode: CreateMode::Ephemeral });
         ops.extend(begin_term);
         ops.extend(identity::write(&found, &self.memory, term));
         ops.push(self.event_writer(term).append(EventDraft::of_cluster(EventKind::Elected, reason)));
@@ -148,7 +140,22 @@ impl Candidate {
         }
     }
 
-    fn names_this_nimbus(&self, node: &Node) -> bool {
+    fn leader_record(&self, term: Term) -> Vec<u8> {
+        record::encode(&Leader {
+            nimbus: self.me.clone(),
+            api: self.api.clone(),
+            term,
+            unknown_fields: UnknownFields::new(),
+        })
+    }
+
+    /// Returns true if no nimbus leads although `/leader` exists: it names this nimbus, or no session
+    /// owns it, so that somebody has created it by hand and it would stay for ever.
+    fn is_leftover(&self, node: &Node) -> bool {
+        if node.stat.owner.is_none() {
+            warn!("/leader was created by hand: no session owns it, so no nimbus leads; it is replaced");
+            return true;
+        }
         record::decode::<Leader>(&layout::leader(), &node.data).is_ok_and(|leader| leader.nimbus == self.me)
     }
 
@@ -243,7 +250,8 @@ impl Candidate {
 
     fn won(&self, term: Term, session: SessionId) -> CampaignOutcome {
         info!(%term, nimbus = %self.me, "won the election");
-        CampaignOutcome::Won(Leadership::new(Arc::clone(&self.tree), self.event_writer(term), session))
+        let (tree, record) = (Arc::clone(&self.tree), self.leader_record(term));
+        CampaignOutcome::Won(Leadership::new(tree, self.event_writer(term), session, record))
     }
 }
 

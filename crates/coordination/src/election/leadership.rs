@@ -29,6 +29,8 @@ pub struct Leadership {
     tree: Arc<dyn Tree>,
     event_writer: EventWriter,
     session: SessionId,
+    /// Content of `/leader`.
+    record: Vec<u8>,
     watcher: tokio::sync::Mutex<Watcher>,
     deposed: CancellationToken,
 }
@@ -62,15 +64,20 @@ pub enum WriteError {
     /// The response was lost: read back before deciding anything.
     #[error("the outcome of a fenced write is unknown")]
     Unknown(#[source] tree::Error),
-    /// The write was not sent: too large, or no connection.
+    /// The write was not sent or not applied: too large, no connection, or no access to `/term`.
     #[error("a fenced write was not sent")]
     NotSent(#[source] tree::Error),
 }
 
 impl Leadership {
-    pub(super) fn new(tree: Arc<dyn Tree>, event_writer: EventWriter, session: SessionId) -> Self {
+    pub(super) fn new(
+        tree: Arc<dyn Tree>,
+        event_writer: EventWriter,
+        session: SessionId,
+        record: Vec<u8>,
+    ) -> Self {
         let watcher = tokio::sync::Mutex::new(tree.watch(&layout::leader(), Scope::Node));
-        Self { tree, event_writer, session, watcher, deposed: CancellationToken::new() }
+        Self { tree, event_writer, session, record, watcher, deposed: CancellationToken::new() }
     }
 
     /// Returns the term of this leadership.
@@ -86,6 +93,9 @@ impl Leadership {
 
     /// Waits until this leadership has ended: the session is over, `/leader` is deleted or belongs
     /// to another session, or a fenced write found a later term.
+    ///
+    /// Meanwhile writes the content of `/leader` again if somebody else has changed it: nobody would
+    /// find the leader.
     ///
     /// A lost connection alone does not end the leadership: the session and `/leader` may live on,
     /// and writes in between are rejected or checked.
@@ -110,7 +120,11 @@ impl Leadership {
                     return;
                 }
                 SessionState::Connected(_) => match self.tree.get(&layout::leader()).await {
-                    Ok(Some(node)) if node.stat.owner == Some(self.session) => {}
+                    Ok(Some(node)) if node.stat.owner == Some(self.session) => {
+                        if *node.data != *self.record {
+                            self.restore(node.stat.version).await;
+                        }
+                    }
                     Ok(_) => {
                         warn!(term = %self.event_writer.term, "leadership ended: /leader was deleted or belongs to another session");
                         return;
@@ -132,10 +146,27 @@ impl Leadership {
         }
     }
 
+    /// Writes the content of `/leader` again.
+    async fn restore(&self, version: Version) {
+        let (path, data) = (layout::leader(), self.record.clone());
+        let written = self.writer().commit(vec![Op::Set { path, data, version: Some(version) }]).await;
+        match written {
+            Ok(_) => {
+                warn!(term = %self.event_writer.term, "/leader was changed by hand; this leader has written it again");
+            }
+            // The review or the watch retries.
+            Err(error) => {
+                info!(term = %self.event_writer.term, %error, "could not write /leader again; retrying");
+            }
+        }
+    }
+
     /// Deletes `/leader` at once, if it still belongs to this leadership, so that a successor does
     /// not wait for our session to end.
     pub async fn resign(self) {
-        let delete = Op::Delete { path: layout::leader(), version: Some(Version::FIRST) };
+        // Of any version: the content may have been written again. While the fence holds, no other
+        // nimbus was elected, so `/leader` is not a successor's.
+        let delete = Op::Delete { path: layout::leader(), version: None };
         let event = EventDraft::of_cluster(EventKind::Resigned, "the leader resigned voluntarily");
         match self.writer().commit_with_event(vec![delete], event).await {
             Ok(_) => info!(term = %self.event_writer.term, "resigned"),
@@ -199,6 +230,12 @@ impl FencedWriter {
             Ok(mut results) => {
                 results.remove(0);
                 Ok(results)
+            }
+            // The fence was not checked: an access control list excludes this nimbus from `/term`.
+            Err(tree::Error::Multi { index: 0, source })
+                if matches!(*source, tree::Error::NotAuthorized { .. }) =>
+            {
+                Err(WriteError::NotSent(*source))
             }
             Err(tree::Error::Multi { index: 0, .. }) => {
                 self.deposed.cancel();

@@ -1,12 +1,18 @@
 use std::{sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
+
 use super::*;
 use crate::{
     cluster::{
         layout, record,
         tree_id::{FoundTree, TreeIdentity, TreeMemory},
     },
-    tree::{CreateMode, Op, Tree, TreePath, memory::MemoryTree},
+    tree::{
+        self, CreateMode, Op, Tree, TreePath,
+        faulty::{FaultPlan, FaultyTree, TreeFault},
+        memory::MemoryTree,
+    },
 };
 use stormkeeper_model::{NimbusId, Term, TreeId, clock::Clock};
 use stormkeeper_runtime::test_support::wait_until;
@@ -100,6 +106,53 @@ async fn restarted_nimbus_replaces_the_leader_znode_of_its_former_session() {
     assert_eq!(leader.term(), Term(2));
     assert!(former.writer().commit(vec![create_op("x")]).await.is_err());
     assert!(matches!(candidate(&before, "b").campaign(Term(0)).await, Ok(CampaignOutcome::Lost)));
+}
+
+#[tokio::test]
+async fn leader_that_may_not_read_the_term_is_not_deposed() {
+    let faulty = FaultyTree::new(MemoryTree::new().connect(), FaultPlan::none());
+    let leader = win(&candidate(&(Arc::clone(&faulty) as Arc<dyn Tree>), "a")).await;
+    let denied = Box::new(tree::Error::NotAuthorized { path: Some(layout::term()) });
+    let fault = TreeFault::Refused(tree::Error::Multi { index: 0, source: denied });
+    faulty.set_plan(FaultPlan::none().fail_nth_write(1, fault));
+    let refused = leader.writer().commit(vec![create_op("x")]).await.expect_err("denied");
+    assert!(matches!(refused, WriteError::NotSent(tree::Error::NotAuthorized { .. })), "{refused}");
+    leader.writer().commit(vec![create_op("x")]).await.expect("the leader still leads");
+    assert!(leader.lost().now_or_never().is_none());
+}
+
+#[tokio::test]
+async fn leader_writes_a_changed_leader_znode_again_and_can_resign_afterwards() {
+    let server = MemoryTree::new();
+    let (a, b): (Arc<dyn Tree>, Arc<dyn Tree>) = (server.connect(), server.connect());
+    let leader = win(&candidate(&a, "a")).await;
+    let read = async || b.get(&layout::leader()).await.expect("readable").expect("there").data;
+    let before = read().await;
+    for content in [&b"garbage"[..], b"", br#"{"v":1,"nimbus":"b","api":"b:8080","term":9}"#] {
+        b.set(&layout::leader(), content, None).await.expect("written by hand");
+        let restored = wait_until("the content is back", WAIT_MAX, async || {
+            let now = read().await;
+            if now == before { Ok(()) } else { Err(format!("{now:?}")) }
+        });
+        tokio::select! {
+            () = leader.lost() => panic!("the leadership has not ended"),
+            () = restored => {}
+        }
+    }
+    leader.resign().await;
+    assert_eq!(win(&candidate(&b, "b")).await.term(), Term(2));
+}
+
+#[tokio::test]
+async fn leader_znode_that_no_session_owns_does_not_prevent_an_election() {
+    for content in [&b"garbage"[..], br#"{"v":1,"nimbus":"b","api":"b:8080","term":9}"#] {
+        let tree: Arc<dyn Tree> = MemoryTree::new().connect();
+        win(&candidate(&tree, "b")).await.resign().await;
+        tree.create(&layout::leader(), content, CreateMode::Persistent).await.expect("created by hand");
+        assert!(!candidate(&tree, "a").remove_stale_leader().await.expect("the tree responds"));
+        tree.create(&layout::leader(), content, CreateMode::Persistent).await.expect("created by hand");
+        assert_eq!(win(&candidate(&tree, "a")).await.term(), Term(2));
+    }
 }
 
 #[tokio::test]

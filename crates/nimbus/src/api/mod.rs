@@ -62,7 +62,7 @@ use origin::OwnNames;
 use serving::Limits;
 use stormkeeper_api_types::{
     forward::{BEHIND, BEHIND_MIN, Forwarder, TERM},
-    leader_clock::TIME,
+    leader_clock::{PROCESS, TIME},
     seen::{Change, Seen, ZXID},
 };
 use stormkeeper_coordination::tree::Tree;
@@ -196,7 +196,7 @@ pub fn routes(nimbus: Handle) -> Router {
         })
         .layer(middleware::from_fn_with_state(api.clone(), wait_for_zxid))
         .layer(middleware::from_fn_with_state(api.clone(), recovery::reject_on_another_tree))
-        .layer(middleware::map_response_with_state(api.clone(), add_term_and_time))
+        .layer(middleware::map_response_with_state(api.clone(), add_term_and_process))
         .layer(middleware::from_fn_with_state(api.clone(), time_request))
         .layer(middleware::from_fn_with_state(Arc::new(names), reject_foreign))
         .with_state(api)
@@ -254,12 +254,15 @@ async fn wait_for_zxid(State(api): State<Api>, request: Request, next: Next) -> 
     response
 }
 
-/// Adds the term that this nimbus knows, and its time, to every response, as headers.
-async fn add_term_and_time(State(api): State<Api>, mut response: Response) -> Response {
+/// Adds the term that this nimbus knows, its time and its process to every response, as headers.
+async fn add_term_and_process(State(api): State<Api>, mut response: Response) -> Response {
     if let Some(term) = api.nimbus.term() {
         response.headers_mut().insert(HeaderName::from_static(TERM), term.0.into());
     }
     let now_ms = api.nimbus.clock().now().as_millis();
     response.headers_mut().insert(HeaderName::from_static(TIME), now_ms.into());
+    if let Ok(process) = HeaderValue::try_from(api.nimbus.process().to_string()) {
+        response.headers_mut().insert(HeaderName::from_static(PROCESS), process);
+    }
     response
 }

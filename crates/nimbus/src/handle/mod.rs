@@ -18,7 +18,7 @@ use crate::{
     refusal::Refusal,
     submit::PreparedTopology,
 };
-use stormkeeper_api_types::blobs::BlobPeers;
+use stormkeeper_api_types::{blobs::BlobPeers, leader_clock::ProcessName};
 use stormkeeper_coordination::{
     cluster::{
         observer::{Observation, Observer},
@@ -48,6 +48,7 @@ const SEE_PAUSE: Duration = Duration::from_millis(250);
 pub struct Handle {
     pub(super) me: NimbusId,
     pub(super) api: String,
+    pub(super) process: ProcessName,
     pub(super) options: Arc<Options>,
     pub(super) clock: Clock,
     pub(super) observer: Observer,
@@ -87,6 +88,11 @@ impl Handle {
     /// Address at which others reach its API, `host:port`.
     pub fn api(&self) -> &str {
         &self.api
+    }
+
+    /// Name of this process.
+    pub fn process(&self) -> &ProcessName {
+        &self.process
     }
 
     /// Its settings.

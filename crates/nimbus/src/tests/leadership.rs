@@ -227,8 +227,10 @@ async fn an_unreadable_record_is_reported_and_other_topologies_are_placed() {
     .await;
     let refused = submit(&handle, "bad").await.expect_err("the name may be in use");
     assert!(matches!(refused, Refusal::NameUnclear { .. }), "{refused}");
-    let refused = handle.change(bad.as_str(), kill(0), None).await.expect_err("unreadable");
-    assert!(matches!(refused, Refusal::Unreadable { .. }), "{refused}");
+    for topology in [bad.as_str(), "bad"] {
+        let refused = handle.change(topology, kill(0), None).await.expect_err("unreadable");
+        assert!(matches!(refused, Refusal::Unreadable { .. }), "{refused}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -241,4 +243,21 @@ async fn a_second_nimbus_in_the_same_directory_cannot_start() {
     assert!(matches!(refused, Err(Error::Identity(locked_dir::Error::InUse { .. }))));
     // Keeps the directory up to this line.
     drop(cluster);
+}
+
+#[tokio::test(start_paused = true)]
+async fn leadership_that_is_taken_away_again_and_again_causes_few_elections() {
+    let cluster = Cluster::new();
+    let running = cluster.nimbus("a").await;
+    let handle = cluster.leading(&running).await;
+    let before = handle.leader().expect("it leads").term;
+    let end = tokio::time::Instant::now() + Duration::from_secs(60);
+    while tokio::time::Instant::now() < end {
+        // Absent while the nimbus pauses.
+        let _absent = cluster.tree.delete(&layout::leader(), None).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let handle = cluster.leading(&running).await;
+    let n_elections = handle.leader().expect("it leads").term.0 - before.0;
+    assert!((10..=70).contains(&n_elections), "{n_elections} elections in a minute");
 }

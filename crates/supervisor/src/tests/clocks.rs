@@ -3,7 +3,10 @@
 use async_trait::async_trait;
 
 use super::*;
-use stormkeeper_api_types::{http, leader_clock::NimbusTime};
+use stormkeeper_api_types::{
+    http,
+    leader_clock::{NimbusTime, SelfReport},
+};
 use stormkeeper_coordination::cluster::record::{Leader, SupervisorRecord};
 use stormkeeper_model::Term;
 
@@ -15,9 +18,10 @@ struct FastLeader {
 
 #[async_trait]
 impl NimbusTime for FastLeader {
-    async fn time_of(&self, api: &str) -> Result<Option<Timestamp>, http::Error> {
+    async fn ask(&self, api: &str) -> Result<SelfReport, http::Error> {
         assert_eq!(api, "leader:1");
-        Ok(Some(self.clock.now().plus(Duration::from_secs(60))))
+        let time = Some(self.clock.now().plus(Duration::from_secs(60)));
+        Ok(SelfReport { time, process: None })
     }
 }
 

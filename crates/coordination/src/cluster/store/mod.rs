@@ -242,6 +242,14 @@ impl Store {
         Ok(nimbuses.into_iter().map(|(_, nimbus)| nimbus.api).collect())
     }
 
+    /// Reads the registration of a nimbus.
+    ///
+    /// # Errors
+    /// Errors of the tree, and an unreadable record.
+    pub async fn nimbus(&self, id: &NimbusId) -> Result<Option<NimbusRecord>, Error> {
+        Ok(self.read(&layout::nimbus(id)).await?.map(|stored| stored.value))
+    }
+
     /// Appends an error to those of its task, deletes the oldest beyond [`ERRORS_KEPT`], and stores
     /// the error as the last error of its component, in one transaction, so that no error is lost
     /// or half written.

@@ -6,6 +6,7 @@ mod own_writes;
 mod peers;
 mod replicas;
 mod reported;
+mod twins;
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,0 +1,61 @@
+//! Two processes with one nimbus id.
+
+use super::*;
+
+/// Copies the data directory of a nimbus, as an operator does with `cp -r`.
+fn copy(f: &Fixture, from: &str, to: &str) {
+    let (from, to) = (f.dir.path().join(from), f.dir.path().join(to));
+    let copied = std::process::Command::new("cp").arg("-r").arg(from).arg(to).status().expect("cp runs");
+    assert!(copied.success());
+}
+
+#[tokio::test]
+async fn nimbus_with_a_copied_id_ends_with_the_directory_in_its_error_and_causes_no_election() {
+    let f = Fixture::new().await;
+    let leader = f.leader().await;
+    let term = leader.handle().leader().expect("it leads").term;
+    copy(&f, "leader", "copy");
+    let twin = f.start("copy").await;
+    let error = tokio::time::timeout(LONG, twin.stopped()).await.expect("it ends").expect_err("a twin");
+    let text = error.to_string();
+    for part in [leader.handle().id().as_str(), leader.handle().api(), "/copy", "nimbus-id"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(leader.handle().takes_writes());
+    let path = layout::nimbus(leader.handle().id());
+    let node = f.tree.get(&path).await.expect("read").expect("registered");
+    let record: record::NimbusRecord = record::decode(&path, &node.data).expect("valid");
+    assert_eq!(record.api, leader.handle().api());
+    assert_eq!(leader.handle().leader().expect("it leads").term, term);
+}
+
+/// The former session of a killed nimbus lives on for a while, and nobody answers at its address.
+#[tokio::test]
+async fn restarted_nimbus_takes_over_from_its_former_session_at_another_address() {
+    let f = Fixture::new().await;
+    let stop = CancellationToken::new();
+    let options = || nimbus::Options::of_test(f.dir.path().join("a"));
+    let first = start(options(), f.server.connect(), Clock::new(), stop.clone()).await.expect("started");
+    let first = f.leading(first).await;
+    let (id, term) = (first.handle().id().clone(), first.handle().leader().expect("it leads").term);
+    let former = f.server.connect() as Arc<dyn Tree>;
+    let path = layout::nimbus(&id);
+    wait_until("it is registered", LONG, || async {
+        f.tree.get(&path).await.expect("read").map(drop).ok_or("not yet".to_owned())
+    })
+    .await;
+    let node = f.tree.get(&path).await.expect("read").expect("registered");
+    let record: record::NimbusRecord = record::decode(&path, &node.data).expect("valid");
+    stop.cancel();
+    first.stopped().await.expect("it was stopped");
+    let api = "127.0.0.1:1".to_owned();
+    let leader = record::Leader { nimbus: id, api: api.clone(), term, unknown_fields: Default::default() };
+    let record = record::NimbusRecord { api, ..record };
+    for (path, data) in [(path, record::encode(&record)), (layout::leader(), record::encode(&leader))] {
+        former.create(&path, &data, CreateMode::Ephemeral).await.expect("created");
+    }
+    f.leading(
+        start(options(), f.server.connect(), Clock::new(), CancellationToken::new()).await.expect("started"),
+    )
+    .await;
+}
