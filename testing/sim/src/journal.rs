@@ -4,8 +4,11 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt::{self, Write as _},
+    sync::Arc,
     time::Duration,
 };
+
+use tokio::sync::Notify;
 
 use crate::{
     invariants::{Checks, Violation},
@@ -31,6 +34,10 @@ const TAIL: usize = 400;
 
 /// Maximum length of data shown in a line.
 const SHOWN_BYTES: usize = 160;
+
+/// Maximum number of lines within one second of simulated time. More is a livelock: time would hardly
+/// advance, and the run would never end. A whole run has about 200 transactions.
+const LINES_PER_SECOND_MAX: u32 = 20_000;
 
 /// The owner of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +75,10 @@ pub(super) struct Journal {
     model: ClusterModel,
     checks: Checks,
     violation: Option<Violation>,
+    /// Wakes the run at the first violation, even while time does not advance.
+    violated: Arc<Notify>,
+    /// The current second, and its lines.
+    lines: (u64, u32),
 }
 
 impl Journal {
@@ -83,7 +94,14 @@ impl Journal {
             model: ClusterModel::default(),
             checks: Checks::all(),
             violation: None,
+            violated: Arc::default(),
+            lines: (0, 0),
         }
+    }
+
+    /// Returns what is notified once at the first violation.
+    pub(super) fn violated(&self) -> Arc<Notify> {
+        Arc::clone(&self.violated)
     }
 
     /// Records the owner of a connection.
@@ -209,6 +227,18 @@ impl Journal {
         {
             self.write(format!("VIOLATED {}: {}", violation.invariant, violation.reason));
             self.violation = Some(violation);
+            self.violated.notify_one();
+        }
+    }
+
+    /// Counts a line, and fails the run at a livelock.
+    fn count_line(&mut self) {
+        let second = self.now().as_secs();
+        let (counted, n) = self.lines;
+        self.lines = (second, if counted == second { n.saturating_add(1) } else { 1 });
+        if self.lines.1 == LINES_PER_SECOND_MAX {
+            let reason = format!("more than {LINES_PER_SECOND_MAX} events in second {second} of the run");
+            self.record_check(Err(Violation { invariant: "livelock", reason }));
         }
     }
 
@@ -221,6 +251,7 @@ impl Journal {
                 self.tail.pop_front();
             }
             self.tail.push_back(line);
+            self.count_line();
         }
     }
 }

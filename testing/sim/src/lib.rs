@@ -109,14 +109,13 @@ fn in_simulated_time<T>(seed: u64, work: impl Future<Output = T>) -> T {
 async fn simulate(links: Links, seed: u64) -> Report {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut cluster = Cluster::new(seed, &mut random);
-    Scenario::new(links, random).run(&mut cluster).await;
-    let is_valid = cluster.env.journal().violation().is_none();
-    let converged_in = if is_valid { converge::converge(&cluster).await } else { Duration::ZERO };
-    if cluster.env.journal().violation().is_none() {
-        stores::await_counters(&cluster).await;
-    }
-    if cluster.env.journal().violation().is_none() {
-        stores::converge(&cluster).await;
+    let violated = cluster.env.journal().violated();
+    let mut converged_in = Duration::ZERO;
+    tokio::select! {
+        biased;
+        // The run ends at the first violation: at a livelock, time may not advance any more.
+        () = violated.notified() => {}
+        () = phases(Scenario::new(links, random), &mut cluster, &mut converged_in) => {}
     }
     stores::record(&cluster);
     let lasted = cluster.env.now();
@@ -129,5 +128,20 @@ async fn simulate(links: Links, seed: u64) -> Report {
         lasted,
         converged_in,
         tail: journal.tail(),
+    }
+}
+
+/// Runs the scenario, and waits until the cluster and its stores have converged.
+async fn phases(scenario: Scenario, cluster: &mut Cluster, converged_in: &mut Duration) {
+    scenario.run(cluster).await;
+    let is_valid = |cluster: &Cluster| cluster.env.journal().violation().is_none();
+    if is_valid(cluster) {
+        *converged_in = converge::converge(cluster).await;
+    }
+    if is_valid(cluster) {
+        stores::await_counters(cluster).await;
+    }
+    if is_valid(cluster) {
+        stores::converge(cluster).await;
     }
 }

@@ -18,7 +18,8 @@
 //! Four more hold some time after the faults have ended: `no_residue` (a killed topology leaves nothing),
 //! `converged` (any other topology has all of its tasks running, once), `counters` (all metric stores
 //! have what the tasks and workers counted, on every level, and the external store has no more), and
-//! `stores` (all metric stores have the same content).
+//! `stores` (all metric stores have the same content). The journal itself finds a `livelock`: so many
+//! events in one second of the run that time hardly advances.
 
 mod committed_entries_survive;
 mod converged;
