@@ -21,7 +21,7 @@ use crate::{
     leader::{LeaderContext, LeaderStatus},
     role::{PublishedStatus, RoleLoop, register},
     tree_copy::{CopyFile, keep::CopyKeeper},
-    twin::{self, Twin, TwinSearch},
+    twin::{self, Twin},
 };
 use stormkeeper_api_types::{
     blobs::{BlobClient, BlobPeers, FetchError},
@@ -227,17 +227,8 @@ fn assemble(
     let (role, role_seen) = watch::channel(record::Role::Follower);
     let registration = registration(&options.host, &api, clock.now());
     let process = ProcessName::new(&me, registration.start);
-    let twin: Arc<OnceLock<Twin>> = Arc::default();
-    let search = clients.time.clone().map(|nimbuses| TwinSearch {
-        me: me.clone(),
-        api: api.clone(),
-        start: registration.start,
-        dir: twin::absolute(&options.local_dir),
-        store: store.clone(),
-        nimbuses,
-        found: Arc::clone(&twin),
-    });
-    let is_alone = search_twin(search, &tasks);
+    let own = (&me, &registration, &*options.local_dir);
+    let (twin, is_alone) = twin::search(clients.time.clone(), own, &store, &tasks);
     let clock_ahead_ms = compare_clocks(clients.time, &me, &observer, &clock, &tasks);
     let published = PublishedStatus {
         role: role_seen,
@@ -247,11 +238,8 @@ fn assemble(
         clock_ahead_ms,
         metrics_error: metrics.as_ref().map(MetricsService::closed),
     };
-    tasks.start(
-        "registration",
-        OnExit::Ignore,
-        register(is_alone.clone(), (me.clone(), registration), published, presence),
-    );
+    let registered = register(is_alone.clone(), (me.clone(), registration), published, presence);
+    tasks.start("registration", OnExit::Ignore, registered);
     let options = Arc::new(options);
     let (commands, commands_seen) = watch::channel(None);
     let (status, status_seen) = watch::channel(LeaderStatus::default());
@@ -268,17 +256,7 @@ fn assemble(
     };
     tasks.start("dry run", OnExit::StopOwner, diagnose(context.clone()));
     let candidate = Candidate::new(tree, me.clone(), api.clone(), memory.clone(), clock.clone());
-    let role_loop = RoleLoop {
-        me: me.clone(),
-        candidate,
-        context,
-        role,
-        n_missing: missing,
-        api_accepts: api_accepts_seen,
-        is_alone,
-        tasks: tasks.child(),
-    };
-    tasks.start_graceful("role", OnExit::StopOwner, role_loop.run());
+    start_role((&me, candidate, context), role, (missing, api_accepts_seen, is_alone), &tasks);
     info!(nimbus = %me, api, "started");
     let handle = Handle {
         me,
@@ -354,14 +332,21 @@ fn start_replicator(
     (missing, problem)
 }
 
-/// Starts the search for another process with the id of this nimbus. Returns whether this process may
-/// register and campaign.
-fn search_twin(search: Option<TwinSearch>, tasks: &Tasks) -> watch::Receiver<bool> {
-    let (is_alone, alone) = watch::channel(search.is_none());
-    if let Some(search) = search {
-        tasks.start("search for a twin", OnExit::StopOwner, search.run(is_alone));
-    }
-    alone
+/// Starts to follow and to lead in turns.
+fn start_role(
+    (me, candidate, context): (&NimbusId, Candidate, LeaderContext),
+    role: watch::Sender<record::Role>,
+    (n_missing, api_accepts, is_alone): (
+        watch::Receiver<Option<usize>>,
+        watch::Receiver<bool>,
+        watch::Receiver<bool>,
+    ),
+    tasks: &Tasks,
+) {
+    let (me, tasks_of_role) = (me.clone(), tasks.child());
+    let role_loop =
+        RoleLoop { me, candidate, context, role, n_missing, api_accepts, is_alone, tasks: tasks_of_role };
+    tasks.start_graceful("role", OnExit::StopOwner, role_loop.run());
 }
 
 /// Starts to compare the clock with the leader's, unless there is no client for that. Returns the

@@ -24,7 +24,10 @@ use stormkeeper_coordination::{
     tree,
 };
 use stormkeeper_model::{NimbusId, Timestamp, backoff::Delays};
-use stormkeeper_runtime::watch;
+use stormkeeper_runtime::{
+    tasks::{OnExit, Tasks},
+    watch,
+};
 
 /// Pause between two checks of a nimbus that runs: two processes may start at the same moment.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -50,21 +53,47 @@ pub struct Twin {
 
 /// Search for a twin of this process.
 #[derive(Debug)]
-pub(super) struct TwinSearch {
-    pub(super) me: NimbusId,
-    pub(super) api: String,
-    pub(super) start: Timestamp,
-    pub(super) dir: PathBuf,
-    pub(super) store: Store,
-    pub(super) nimbuses: Arc<dyn NimbusTime>,
+struct TwinSearch {
+    me: NimbusId,
+    api: String,
+    start: Timestamp,
+    dir: PathBuf,
+    store: Store,
+    nimbuses: Arc<dyn NimbusTime>,
     /// The twin for which this process ends.
-    pub(super) found: Arc<OnceLock<Twin>>,
+    found: Arc<OnceLock<Twin>>,
+}
+
+/// Starts the search for a twin of the process with this id, registration and data directory; without a
+/// client there is none. Returns the twin for which this process ends, once it is found, and whether
+/// this process may register and campaign.
+pub(super) fn search(
+    nimbuses: Option<Arc<dyn NimbusTime>>,
+    (me, own, dir): (&NimbusId, &NimbusRecord, &Path),
+    store: &Store,
+    tasks: &Tasks,
+) -> (Arc<OnceLock<Twin>>, watch::Receiver<bool>) {
+    let found: Arc<OnceLock<Twin>> = Arc::default();
+    let (is_alone, alone) = watch::channel(nimbuses.is_none());
+    if let Some(nimbuses) = nimbuses {
+        let search = TwinSearch {
+            me: me.clone(),
+            api: own.api.clone(),
+            start: own.start,
+            dir: std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()),
+            store: store.clone(),
+            nimbuses,
+            found: Arc::clone(&found),
+        };
+        tasks.start("search for a twin", OnExit::StopOwner, search.run(is_alone));
+    }
+    (found, alone)
 }
 
 impl TwinSearch {
     /// Runs until this process must end for a twin. Sets `is_alone` once this process may register and
     /// campaign.
-    pub(super) async fn run(self, is_alone: watch::Sender<bool>) {
+    async fn run(self, is_alone: watch::Sender<bool>) {
         let mut backoff = RETRY.backoff();
         loop {
             let pause = match self.twins().await {
@@ -120,9 +149,4 @@ impl TwinSearch {
 
 fn addresses(registered: Option<&NimbusRecord>, leader: Option<String>) -> BTreeSet<String> {
     registered.map(|record| record.api.clone()).into_iter().chain(leader).collect()
-}
-
-/// Path of the data directory, for messages.
-pub(super) fn absolute(dir: &Path) -> PathBuf {
-    std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned())
 }

@@ -46,6 +46,13 @@ pub(super) struct Reported {
     pub(super) clock_ahead_ms: Option<i64>,
 }
 
+impl Reported {
+    /// What is known before anything runs.
+    pub(super) fn at_start(problems: Vec<ReportedProblem>, failures: Vec<ReportedFailure>) -> Self {
+        Self { problems, failures, clock_ahead_ms: None }
+    }
+}
+
 /// Keeps `/supervisors/{id}` present. Clones share the registration.
 #[derive(Debug, Clone)]
 pub(super) struct Registration {

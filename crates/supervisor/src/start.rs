@@ -133,7 +133,7 @@ impl Agent {
         let (starts, failures, recent) = open_failures(&options, &clock, &writes).await;
         let now = clock.monotonic();
         let problems = problems::of(&writes.texts(), (&at_start, now), &taken_ports, &slots, &options.host);
-        let known = Reported { problems, failures: recent, clock_ahead_ms: None };
+        let known = Reported::at_start(problems, recent);
         let registration =
             Registration::start(&options, store.clone(), &me, &presence, known, (&clock, &tasks));
         // The reader needs to know what runs here from the beginning.
