@@ -459,8 +459,8 @@ impl Nimbus {
     /// leader has resigned when this returns.
     ///
     /// # Errors
-    /// [`Error::Layout`] if the tree has another layout, [`Error::Twin`], and [`Error::Broken`] if no stop was
-    /// requested.
+    /// [`Error::Layout`] if the tree has another layout, [`Error::Twin`], and [`Error::Broken`] if no
+    /// stop was requested.
     pub async fn stopped(self) -> Result<(), Error> {
         self.tasks.cancelled().cancelled().await;
         let was_requested = self.stop.is_cancelled();

@@ -62,8 +62,9 @@ impl Candidate {
         Self { tree, me, api, memory, clock }
     }
 
-    /// Deletes a `/leader` that the former session of this nimbus left behind or that no session owns, so that nobody takes
-    /// it for a leader or waits for that session to end. Returns whether another nimbus leads.
+    /// Deletes a `/leader` that the former session of this nimbus left behind or that no session
+    /// owns, so that nobody takes it for a leader or waits for that session to end. Returns whether
+    /// another nimbus leads.
     ///
     /// # Errors
     /// Errors of the tree; run it again.
