@@ -217,6 +217,10 @@ impl Refusal {
             Self::Illegal(_) => Code::IllegalTransition,
             Self::Conflict { .. } => Code::Conflict,
             Self::Unreadable { .. } => Code::UnreadableRecord,
+            // A client must not retry it: it cannot succeed before an operator has done something.
+            Self::Tree(error) if matches!(error.root(), tree::Error::NotAuthorized { .. }) => {
+                Code::UnreadableRecord
+            }
             Self::Tree(_) => Code::TreeUnavailable,
             Self::OutcomeUnknown => Code::OutcomeUnknown,
         }
@@ -337,5 +341,18 @@ impl From<RequestError> for Refusal {
             RequestError::StillMeasured { topology } => Self::StillMeasured { topology },
             RequestError::Invalid(reason) => Self::BadOption(reason),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn denied_access_is_no_error_to_retry_and_says_what_to_do() {
+        let path = Some(layout::term());
+        let refusal = Refusal::from(WriteError::NotSent(tree::Error::NotAuthorized { path }));
+        assert_eq!(refusal.code(), Code::UnreadableRecord);
+        assert!(refusal.hint().is_some_and(|hint| hint.contains("setAcl")));
     }
 }
