@@ -113,30 +113,38 @@ impl<'de> Deserialize<'de> for Value {
 }
 
 impl Value {
-    /// Reads a value from JSON without rounding whole numbers. Slower than serde's reader, so for JSON
-    /// with such numbers only.
+    /// Reads a value from JSON without rounding whole numbers, whatever their size. Slower than serde's
+    /// reader, so for JSON with such numbers only.
     ///
     /// # Errors
-    /// If `json` is not JSON, or is nested more than 128 deep.
+    /// If `json` is not JSON, or is nested as deep as serde's reader refuses.
     pub fn from_json(json: &str) -> Result<Self, serde_json::Error> {
-        // Checks the depth, which limits the recursion below.
-        let rounded: Self = serde_json::from_str(json)?;
-        Ok(match json.trim_start().as_bytes() {
-            [b'[', ..] => {
-                let values: Vec<&RawValue> = serde_json::from_str(json)?;
-                Self::List(
-                    values.into_iter().map(|value| Self::from_json(value.get())).collect::<Result<_, _>>()?,
-                )
-            }
-            [b'{', ..] => {
-                let entries: BTreeMap<String, &RawValue> = serde_json::from_str(json)?;
-                let entries =
-                    entries.into_iter().map(|(key, value)| Ok((key, Self::from_json(value.get())?)));
-                Self::Map(entries.collect::<Result<_, serde_json::Error>>()?)
-            }
-            _ if is_big_int(json.trim()) => Self::BigInt(json.trim().into()),
-            _ => rounded,
-        })
+        read_exactly(json, MAX_DEPTH)
+    }
+}
+
+/// Deepest nesting of lists and maps that serde's reader accepts.
+const MAX_DEPTH: usize = 127;
+
+/// Reads a value that may be nested `depth` deep.
+fn read_exactly(json: &str, depth: usize) -> Result<Value, serde_json::Error> {
+    // White space of JSON only: the reader refuses other.
+    let json = json.trim_matches([' ', '\t', '\r', '\n']);
+    match json.as_bytes() {
+        [b'[' | b'{', ..] if depth == 0 => Err(serde::de::Error::custom("recursion limit exceeded")),
+        [b'[', ..] => {
+            let values: Vec<&RawValue> = serde_json::from_str(json)?;
+            let values = values.into_iter().map(|value| read_exactly(value.get(), depth - 1));
+            values.collect::<Result<_, _>>().map(Value::List)
+        }
+        [b'{', ..] => {
+            let entries: BTreeMap<String, &RawValue> = serde_json::from_str(json)?;
+            let entries = entries.into_iter();
+            let entries = entries.map(|(key, value)| Ok((key, read_exactly(value.get(), depth - 1)?)));
+            entries.collect::<Result<_, _>>().map(Value::Map)
+        }
+        _ if is_big_int(json) => Ok(Value::BigInt(json.into())),
+        _ => serde_json::from_str(json),
     }
 }
 
@@ -267,7 +275,20 @@ mod tests {
         ];
         assert_eq!(value, Value::List(expected.to_vec()));
         assert_eq!(serde_json::to_string(&value).expect("written"), json.replace("1e30", "1e+30"));
-        assert!(Value::from_json(&format!("{}{}", "[".repeat(200), "]".repeat(200))).is_err());
+        let nested = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        // As deep as serde's reader goes.
+        for (depth, is_read) in [(127, true), (128, false), (200_000, false)] {
+            assert_eq!(Value::from_json(&nested(depth)).is_ok(), is_read, "{depth}");
+            assert_eq!(serde_json::from_str::<Value>(&nested(depth)).is_ok(), is_read, "{depth}");
+        }
+        let digits = "7".repeat(5000);
+        assert_eq!(
+            Value::from_json(&format!(" [{digits}] ")).expect("read"),
+            Value::List(vec![big(&digits)])
+        );
+        for not_json in ["", "[01]", "[1e400]", "{1:2}", "[1", "99999999999999999999 1"] {
+            assert!(Value::from_json(not_json).is_err(), "{not_json}");
+        }
         // Binary data of another kind is no value.
         assert!(rmp_serde::from_slice::<Value>(&[0xc4, 2, b'1', b'2']).is_err());
     }

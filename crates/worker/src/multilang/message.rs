@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{fields::Fields, frame, repair};
+use super::{fields::Fields, frame, repair, repair::Repaired, salvage};
 use stormkeeper_model::{StreamId, TaskId};
 use stormkeeper_stream::Value;
 
@@ -197,25 +197,8 @@ impl FromChild {
         if bytes.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
             return Err(refused("not a JSON object".to_owned(), None));
         }
-        let (fields, repaired) = match serde_json::from_slice::<Fields>(bytes) {
-            Ok(fields) => (fields, None),
-            Err(error) => {
-                let repaired = repair::repair(bytes);
-                match serde_json::from_str::<Fields>(&repaired.text) {
-                    Ok(fields) => (fields, Some(repaired)),
-                    Err(_) => return Err(refused(error.to_string(), None)),
-                }
-            }
-        };
-        let fields = match repair::may_have_big_integer(bytes) {
-            false => fields,
-            true => {
-                let text =
-                    repaired.as_ref().map_or_else(|| String::from_utf8_lossy(bytes), |it| (&*it.text).into());
-                let exact = Value::from_json(&text).map_err(|error| refused(error.to_string(), None))?;
-                Fields::of(exact)
-            }
-        };
+        let (fields, repaired) =
+            read(bytes).map_err(|error| refused(error.to_string(), salvage::refused_emit(bytes)))?;
         let emit = fields.refused_emit();
         if repaired.as_ref().is_some_and(|repaired| repaired.has_not_finite) {
             let about = fields.metric_name().map(|name| format!("metric {name:?}: ")).unwrap_or_default();
@@ -225,6 +208,23 @@ impl FromChild {
         let message = fields.into_message().map_err(|reason| refused(reason, emit))?;
         Ok(Parsed { message, has_changed_text: repaired.is_some_and(|repaired| repaired.has_changed_text) })
     }
+}
+
+/// Reads the fields of a message, as JSON or after a repair.
+fn read(bytes: &[u8]) -> Result<(Fields, Option<Repaired>), serde_json::Error> {
+    let has_big_integer = repair::may_have_big_integer(bytes);
+    let read = |text: &str| match has_big_integer {
+        true => Value::from_json(text).map(Fields::of),
+        false => serde_json::from_str(text),
+    };
+    let fields = match std::str::from_utf8(bytes) {
+        Ok(text) if has_big_integer => read(text),
+        _ => serde_json::from_slice(bytes),
+    };
+    fields.map(|fields| (fields, None)).or_else(|error| {
+        let repaired = repair::repair(bytes);
+        read(&repaired.text).map(|fields| (fields, Some(repaired))).map_err(|_| error)
+    })
 }
 
 #[cfg(test)]
@@ -331,6 +331,18 @@ mod tests {
             EmitReply::None,
         );
         check(r#"{"command":"emit","task":3}"#, None, EmitReply::None);
+        // What the parser of JSON rejects.
+        let deep = format!("{}{}", "[".repeat(127), "]".repeat(127));
+        for tuple in [&*deep, "[1e400]", "[01]", "[+1]", "[1.]", "[.5]", r#"["\x41"]"#, r#"["\u12"]"#, "[1,]"]
+        {
+            let (id, reply) = (Some(Value::Int(7)), EmitReply::TaskIds);
+            check(&format!(r#"{{"command":"emit","id":7,"tuple":{tuple}}}"#), id, reply);
+        }
+        let id = Some(Value::BigInt("1".repeat(400).into()));
+        let text =
+            format!(r#"{{"command":"emit","id":{},"tuple":[1e400],"need_task_ids":false}}"#, "1".repeat(400));
+        check(&text, id, EmitReply::None);
+        check(r#"{"command":"emit","id":1e400,"tuple":[1]}"#, None, EmitReply::TaskIds);
         let refused = FromChild::parse(br#"{"command":"ack"}"#).expect_err("no id");
         assert_eq!(refused.emit, None);
     }
@@ -341,6 +353,12 @@ mod tests {
         let big = |digits: &str| Value::BigInt(digits.into());
         let values = vec![big("18446744073709551617"), Value::from("18446744073709551617")];
         let expected = Emit { id: Some(big("-9223372036854775809")), ..emit(values) };
+        assert_eq!(FromChild::parse(text.as_bytes()).expect("taken").message, FromChild::Emit(expected));
+        // More digits than a float has room for, beside text that has to be changed.
+        let digits = "9".repeat(5000);
+        let text = format!(r#"{{"command":"emit","id":-{digits},"tuple":[[{digits}],"\udce9"]}}"#);
+        let values = vec![Value::List(vec![big(&digits)]), Value::from("\u{fffd}")];
+        let expected = Emit { id: Some(big(&format!("-{digits}"))), ..emit(values) };
         assert_eq!(FromChild::parse(text.as_bytes()).expect("taken").message, FromChild::Emit(expected));
     }
 

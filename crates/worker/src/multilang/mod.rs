@@ -8,8 +8,8 @@
 //!
 //! [`frame`] splits bytes into messages, [`message`] defines their types, [`handshake`] builds the
 //! first message, and [`child`] owns the process. `fields` and `repair` take messages as Storm's own
-//! serializer takes them. `worker::task` decides what a message means to a
-//! spout or a bolt.
+//! serializer takes them, and `salvage` finds what the answer to a refused emit needs. `worker::task`
+//! decides what a message means to a spout or a bolt.
 
 pub mod child;
 mod fields;
@@ -17,6 +17,7 @@ pub mod frame;
 pub mod handshake;
 pub mod message;
 mod repair;
+mod salvage;
 
 /// Python adapter, written to the directory of each worker as `python/stormkeeper.py`.
 pub const PYTHON_ADAPTER: &str = include_str!("stormkeeper.py");

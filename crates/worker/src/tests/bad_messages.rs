@@ -16,7 +16,9 @@ hear()
 say('{"pid": "7"}')
 emits = ['"id":1,"tuple":["a"],"task":0,"stream":""', '"id":2,"tuple":[NaN]', '"id":3,"tuple":["kl\xe9"]',
          '"id":4,"tuple":[Infinity]', '"id":5,"tuple":["b"],"stream":"nowhere"',
-         '"id":6,"tuple":["b", "too many"]', '"id":7,"tuple":["kl\\udce9"]', '"id":8,"tuple":["z"]']
+         '"id":6,"tuple":["b", "too many"]', '"id":7,"tuple":["kl\\udce9"]', '"id":9,"tuple":[01]',
+         '"id":10,"tuple":[1e400]', '"id":11,"tuple":["\\x41"]', '"tuple":[%s%s],"id":12' % ("[" * 127, "]" * 127),
+         '"id":8,"tuple":["z"]']
 outcomes = []
 while True:
     command = hear()
@@ -59,10 +61,11 @@ async fn bad_messages_cost_one_message_each_and_refused_tuples_fail() {
     stage.write_resource("sink.py", SINK);
     let workers = stage.start();
     let outcomes = "outcomes [1, [\"ack\", 1], 0, [\"fail\", 2], 1, [\"ack\", 3], 0, [\"fail\", 4], 0, \
-                    [\"fail\", 5], 0, [\"fail\", 6], 1, [\"ack\", 7], 1, [\"ack\", 8]]";
+                    [\"fail\", 5], 0, [\"fail\", 6], 1, [\"ack\", 7], 0, [\"fail\", 9], 0, [\"fail\", 10], 0, \
+                    [\"fail\", 11], 0, [\"fail\", 12], 1, [\"ack\", 8]]";
     stage.error("source", outcomes).await;
     stage.error("sink", r"values ['a', 'kl\ufffd', 'kl\ufffd', 'z']").await;
-    let emitted = TaskCounts { emitted: 4, transferred: 4, executed: 4, acked: 4, failed: 4 };
+    let emitted = TaskCounts { emitted: 4, transferred: 4, executed: 4, acked: 4, failed: 8 };
     wait_until("the counts", WAIT_MAX, || async {
         let counts = stage.counts("source").await;
         let counts = TaskCounts { executed: 4, ..counts };
