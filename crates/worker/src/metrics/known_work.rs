@@ -56,6 +56,15 @@ class Hang(Bolt):
 Hang().run()
 "#;
 
+/// Answers the handshake and nothing else: it has never answered a heartbeat.
+const ZOMBIE: &str = r#"
+import sys, time
+while sys.stdin.readline() != "end\n":
+    pass
+print('{"pid": 1}\nend', flush=True)
+time.sleep(10000)
+"#;
+
 /// Takes no time, and acks nothing.
 const SINK: &str = r#"
 from stormkeeper import Bolt
@@ -66,7 +75,7 @@ Sink().run()
 "#;
 
 /// Bytes of all tuples that go to the other worker.
-const SENT: f64 = 2.0 * 40.0 * 10_000.0;
+const SENT: f64 = 3.0 * 40.0 * 10_000.0;
 
 /// A row of the table: a metric of a component, or of the whole topology if that is empty, and the
 /// range of its value.
@@ -89,7 +98,7 @@ const MANY: f64 = f64::MAX;
 
 const TABLE: &[Row] = &[
     Row("Emitted", "lines", Count, 40.0, 40.0),
-    Row("Transferred", "lines", Count, 120.0, 120.0),
+    Row("Transferred", "lines", Count, 160.0, 160.0),
     Row("Executed", "work", Count, 40.0, 40.0),
     Row("Executed", "sink", Count, 40.0, 40.0),
     Row("Acked", "lines", Count, 40.0, 40.0),
@@ -113,6 +122,7 @@ const TABLE: &[Row] = &[
     Row("BatchInterTime", "work", Count, 1.0, MANY),
     Row("EmptyCpuRatio", "lines", Reading, 1.0, 1.0),
     Row("Capacity", "hang", Reading, 0.95, 1.0),
+    Row("Capacity", "zombie", Reading, 0.95, 1.0),
     Row("Capacity", "work", Reading, 0.0, 0.3),
     Row("Capacity", "sink", Reading, 0.0, 0.3),
     Row("Capacity", "lines", Reading, 0.05, 1.0),
@@ -172,18 +182,22 @@ fn table_has_every_metric_that_workers_measure() {
 async fn metrics_of_components_that_do_a_known_thing_are_right() {
     let all = || json!({ "type": "all" });
     let of_lines = |command: &str| bolt(&["python3", command], 1, "lines", all());
-    // By their names, `hang` and `sink` are in one worker, `lines` and `work` in the other.
+    // By their names, `hang`, `sink` and `zombie` are in one worker, `lines` and `work` in the other.
     let components = json!({
         "hang": of_lines("hang.py"),
         "lines": spout(&["python3", "lines.py"], &["line"]),
         "sink": of_lines("sink.py"),
         "work": of_lines("work.py"),
+        "zombie": of_lines("zombie.py"),
     });
-    let mut stage = Stage::new(json!({ "topology.shellbolt.max.pending": 40 }), components, 2).await;
+    // Components that hang are not restarted: what they did would be counted then in any case.
+    let settings = json!({ "topology.shellbolt.max.pending": 40, "topology.subprocess.timeout.secs": 600 });
+    let mut stage = Stage::new(settings, components, 2).await;
     stage.options.spec.metric_report_period = Duration::from_millis(300);
     let start = stage.clock.now();
     stage.clock = Clock::paced(start);
-    for (name, text) in [("hang.py", HANG), ("lines.py", LINES), ("sink.py", SINK), ("work.py", WORK)] {
+    let scripts = [HANG, LINES, SINK, WORK, ZOMBIE];
+    for (name, text) in ["hang.py", "lines.py", "sink.py", "work.py", "zombie.py"].iter().zip(scripts) {
         stage.write_resource(name, text);
     }
     let leader = TestLeader::start(stage.server.connect()).await;

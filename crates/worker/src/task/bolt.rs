@@ -176,7 +176,9 @@ impl Bolt {
     ) -> Result<(), Failure> {
         // One clock reading for all messages that arrived together.
         let now = context.clock.monotonic();
+        let mut has_received = false;
         while let Some(received) = context.next_message(child)? {
+            has_received = true;
             watchdog.reset();
             if let Ok(effect) =
                 context.effect_of(received, child, |message| self.protocol.on_message(message))
@@ -184,7 +186,8 @@ impl Bolt {
                 self.handle_effect(effect, context, child, now).await;
             }
         }
-        if context.metrics.is_on() {
+        // An exchange that only wrote is no sign of life: a bolt that hangs would look idle.
+        if has_received && context.metrics.is_on() {
             context.metrics.bolt_messages_handled(now);
         }
         Ok(())
