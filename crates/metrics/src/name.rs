@@ -308,10 +308,10 @@ impl MetricName {
 
     /// Suffix of the last part that identifies the metric on the levels above and in the switches
     /// of live control: the text after the last dot, so `count.RecvTps` is `RecvTps`. The whole
-    /// part if the text after the dot is empty.
+    /// part of a user metric, whose dots are its author's, and if the text after the dot is empty.
     pub fn short_name(&self) -> &str {
         match self.name.rsplit_once('.') {
-            Some((_, short)) if !short.is_empty() => short,
+            Some((_, short)) if !short.is_empty() && self.group != UDF => short,
             Some(_) | None => &self.name,
         }
     }

@@ -254,6 +254,19 @@ fn only_the_short_name_is_rolled_up() {
 }
 
 #[test]
+fn user_metrics_whose_names_have_dots_stay_different_on_every_level() {
+    let rolled_up = |name: &str| {
+        let name: MetricName = format!("1@1@t@c@1@@udf@{name}").parse().expect("a name");
+        assert_eq!(name.short_name(), name.name());
+        rollup::ancestors(&name).iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    for name in ["errors", "read.errors", "write.errors", "took.p99"] {
+        let expected = ["2@1@t@c@0@@udf", "5@1@t@@0@udf", "5@1@__CLUSTER__@@0@udf"];
+        assert_eq!(rolled_up(name), expected.map(|level| format!("{level}@{name}")));
+    }
+}
+
+#[test]
 fn windows_are_named_as_in_jstorm() {
     let named: Vec<_> = Window::ALL.iter().map(|window| (window.secs(), window.to_string())).collect();
     let expected = [(60, "0d0h1m0s"), (600, "0d0h10m0s"), (7200, "0d2h0m0s"), (86_400, "1d0h0m0s")];

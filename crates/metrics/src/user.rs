@@ -16,7 +16,7 @@ pub const USER_METRICS_MAX: usize = 200;
 
 /// User metrics of one task. A metric name contains no `@` and no white space; the same name
 /// returns the same instrument. User metrics are summed over the tasks of the component, the
-/// topology and the cluster, by the part of the name after the last dot.
+/// topology and the cluster, each under its whole name.
 #[derive(Debug, Clone)]
 pub struct UserMetrics(Arc<Inner>);
 
