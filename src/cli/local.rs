@@ -40,7 +40,8 @@ pub(super) struct Args {
     /// Stop after this long
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     time: Option<Duration>,
-    /// Stop when no tuple was processed for this long and none is with a component
+    /// Stop when no tuple was processed for this long, none is with a component, and no spout owes an
+    /// answer. What a bolt that never acks has read is done
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     until_idle: Option<Duration>,
 }
@@ -49,6 +50,7 @@ pub(super) struct Args {
 struct Report<'a> {
     topology: &'a TopologyDetail,
     errors: &'a TopologyErrors,
+    unfinished: &'a [String],
 }
 
 pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
@@ -92,9 +94,9 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     report(global, &outcome)
 }
 
-fn report(global: &Global, Outcome { detail, errors, end }: &Outcome) -> Result<(), Failure> {
+fn report(global: &Global, Outcome { detail, errors, end, unfinished }: &Outcome) -> Result<(), Failure> {
     if global.json {
-        return output::print_json(&Report { topology: detail, errors });
+        return output::print_json(&Report { topology: detail, errors, unfinished });
     }
     let reason = match end {
         End::Time => "the time given by --for is over",
@@ -107,11 +109,8 @@ fn report(global: &Global, Outcome { detail, errors, end }: &Outcome) -> Result<
         summary.name, summary.tasks_total, summary.workers_total
     );
     text.push_str(&show::components(&detail.components).text(2));
-    for component in detail.components.iter().filter(|component| component.pending > 0) {
-        let (n, id) = (component.pending, &component.id);
-        text.push_str(&format!(
-            "! {n} tuples of {id} are not done: they wait for it, or it has not acked them\n"
-        ));
+    for line in unfinished {
+        text.push_str(&format!("! {line}\n"));
     }
     if !errors.last.is_empty() {
         text.push_str(&format!(

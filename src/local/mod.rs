@@ -8,6 +8,7 @@
 
 mod ports;
 mod processes;
+mod unfinished;
 mod watch;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
@@ -81,6 +82,8 @@ pub struct Outcome {
     pub errors: TopologyErrors,
     /// Reason of the end.
     pub end: End,
+    /// What was not done at the end, a line each; what a sink leaves unacked is among it.
+    pub unfinished: Vec<String>,
 }
 
 /// Cause of a failure of local mode.
@@ -206,11 +209,11 @@ impl Cluster {
             status: InitialStatus::Active,
         };
         let accepted = self.client.submit(&request).await?;
-        let (detail, end) =
+        let watch::Ended { detail, end, unfinished } =
             watch::watch(&self.client, &accepted.topology_id, &options.until, clock, stop, progress).await?;
         let errors = self.client.errors(accepted.topology_id.as_str()).await?;
         self.remove(&accepted.topology_id, clock).await;
-        Ok(Outcome { detail, errors, end })
+        Ok(Outcome { detail, errors, end, unfinished })
     }
 
     /// Kills the topology and waits until it is removed. A failure is only logged: the whole

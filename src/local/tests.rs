@@ -157,6 +157,7 @@ Slow().run()
     .await;
     let slow = outcome.detail.components.iter().find(|one| one.id.as_str() == "slow").expect("there");
     assert_eq!((outcome.end, slow.counts.acked, slow.pending), (End::Idle, 4, 0));
+    assert_eq!(outcome.unfinished, [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,4 +177,39 @@ Sink().run()
     let slow = outcome.detail.components.iter().find(|one| one.id.as_str() == "slow").expect("there");
     assert_eq!((outcome.end, slow.counts.acked, slow.pending), (End::Idle, 0, 0));
     assert_eq!(outcome.errors.last.values().next().expect("an error").message, "handled 4");
+    let [line] = &outcome.unfinished[..] else { panic!("{:?}", outcome.unfinished) };
+    assert!(line.starts_with("4 tuples read by slow and never acked: "), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn run_is_not_idle_while_a_spout_owes_an_answer_and_the_error_names_the_command() {
+    for command in ["activate", "next", "ack"] {
+        let yaml = format!(
+            "name: owes\nconfig: {{topology.subprocess.timeout.secs: 4}}\nspouts:\n  \
+             - {{id: owes, command: [python3, spout.py, {command}], output: [n]}}\n"
+        );
+        let spout = "import json, sys, time
+def hear():
+    return json.loads(''.join(iter(sys.stdin.readline, 'end\\n')))
+def say(message):
+    print(json.dumps(message) + '\\nend', flush=True)
+hear()
+say({'pid': 1})
+n = 0
+while True:
+    command = hear()['command']
+    if command == sys.argv[1]:
+        time.sleep(1000)
+    if command == 'next':
+        n += 1
+        if n == 1:
+            say({'command': 'emit', 'id': 1, 'tuple': [1], 'need_task_ids': False})
+    say({'command': 'sync'})
+";
+        let outcome = try_topology(&yaml, &[("spout.py", spout)], IDLE).await;
+        let outcome = outcome.expect("it runs");
+        let error = &outcome.errors.last.values().next().expect(command).message;
+        assert!(error.contains(&format!("no answer to {command} for 4s; its process was ended")), "{error}");
+        assert_eq!(outcome.end, End::Idle);
+    }
 }

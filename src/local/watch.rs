@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::local::{Error, HEARTBEAT_PERIOD};
+use crate::local::{Error, HEARTBEAT_PERIOD, unfinished};
 use stormkeeper_api_types::{client::Client, message::TopologyDetail};
 use stormkeeper_model::{
     TopologyId,
     clock::{Clock, Monotonic},
     heartbeat::TaskCounts,
+    topology::ComponentKind,
 };
 
 /// Period of polling the topology.
@@ -28,6 +29,10 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for which the run of [`Until::idle`] waits for tuples that a component has taken, answers
 /// heartbeats, and does not ack: it may work on them in the background, or has forgotten them.
 const UNACKED_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Time for which it waits for an answer that a spout owes: longer than any sensible timeout, at which
+/// the worker itself ends the component and reports the error.
+const UNANSWERED_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Time without a change of the counts after which no tuple is under way: several heartbeats.
 const QUIET: Duration = Duration::from_millis(4 * HEARTBEAT_PERIOD.as_millis() as u64);
@@ -52,8 +57,18 @@ pub enum End {
     Interrupted,
 }
 
-/// Watches the topology until a condition ends the run; then stops its spouts, waits until the
-/// remaining tuples are processed, and returns the last state of the topology.
+/// End of a run.
+pub(super) struct Ended {
+    /// Last state of the topology.
+    pub(super) detail: TopologyDetail,
+    /// Reason of the end.
+    pub(super) end: End,
+    /// What was not done, a line each.
+    pub(super) unfinished: Vec<String>,
+}
+
+/// Watches the topology until a condition ends the run; then stops its spouts, and waits until the
+/// remaining tuples are processed.
 pub(super) async fn watch(
     client: &Client,
     id: &TopologyId,
@@ -61,7 +76,7 @@ pub(super) async fn watch(
     clock: &Clock,
     stop: CancellationToken,
     progress: &impl Fn(&str),
-) -> Result<(TopologyDetail, End), Error> {
+) -> Result<Ended, Error> {
     let start = clock.monotonic();
     let running = wait_until_running(client, id, clock, &stop).await?;
     if let Some(detail) = &running {
@@ -70,22 +85,30 @@ pub(super) async fn watch(
     }
     let mut activity = Activity::new(clock.monotonic());
     let mut is_waiting = false;
+    let mut unfinished = Vec::new();
     let end = loop {
         if stop.is_cancelled() {
             break End::Interrupted;
         }
         let now = clock.monotonic();
-        activity.update(now, &client.show(id.as_str()).await?);
+        let detail = client.show(id.as_str()).await?;
+        activity.update(now, &detail);
+        unfinished = unfinished::of_spouts(&detail);
         if until.time.is_some_and(|time| now.since(start) >= time) {
             break End::Time;
         }
         if let Some(idle) = until.idle.filter(|idle| activity.quiet_for(now) >= *idle) {
-            let n_pending = activity.n_pending;
-            if n_pending == 0 || activity.quiet_for(now) >= idle.max(UNACKED_TIMEOUT) {
+            let limit = match (activity.n_unanswered, activity.n_pending) {
+                // An answer that a spout owes is shown within a second.
+                (0, 0) => idle.max(QUIET),
+                (0, _) => idle.max(UNACKED_TIMEOUT),
+                (_, _) => idle.max(UNANSWERED_TIMEOUT),
+            };
+            if activity.quiet_for(now) >= limit {
                 break End::Idle;
             }
             if !is_waiting {
-                progress(&format!("waiting for {n_pending} tuples that are with components"));
+                progress(&activity.waited_for());
             }
             is_waiting = true;
         }
@@ -100,7 +123,8 @@ pub(super) async fn watch(
         activity.update(now, &detail);
         let is_drained = activity.quiet_for(now) >= QUIET && activity.n_pending == 0;
         if is_drained || now >= deadline {
-            return Ok((detail, end));
+            unfinished.extend(unfinished::of_bolts(&detail));
+            return Ok(Ended { detail, end, unfinished });
         }
         tokio::time::sleep(POLL_PERIOD).await;
     }
@@ -147,12 +171,15 @@ async fn pause(stop: &CancellationToken) {
 struct Activity {
     counts: TaskCounts,
     n_pending: u64,
+    // Spouts that owe the answer to a command. A spout may take its time in each call, so a change of
+    // it is no activity.
+    n_unanswered: u64,
     changed_at: Monotonic,
 }
 
 impl Activity {
     fn new(now: Monotonic) -> Self {
-        Self { counts: TaskCounts::default(), n_pending: 0, changed_at: now }
+        Self { counts: TaskCounts::default(), n_pending: 0, n_unanswered: 0, changed_at: now }
     }
 
     fn update(&mut self, now: Monotonic, detail: &TopologyDetail) {
@@ -160,10 +187,24 @@ impl Activity {
         for component in &detail.components {
             counts += component.counts;
         }
-        let n_pending = detail.components.iter().map(|component| component.pending).sum();
+        let pending_of = |is_spout| {
+            let of_kind =
+                detail.components.iter().filter(|one| (one.kind == Some(ComponentKind::Spout)) == is_spout);
+            of_kind.map(|component| component.pending).sum()
+        };
+        let n_pending = pending_of(false);
+        self.n_unanswered = pending_of(true);
         if (counts, n_pending) != (self.counts, self.n_pending) {
             (self.counts, self.n_pending) = (counts, n_pending);
             self.changed_at = now;
+        }
+    }
+
+    fn waited_for(&self) -> String {
+        match self.n_pending {
+            0 => "waiting for the answer of a spout".to_owned(),
+            1 => "waiting for a tuple that is with a component".to_owned(),
+            n => format!("waiting for {n} tuples that are with components"),
         }
     }
 

@@ -36,12 +36,13 @@ impl Count {
 }
 
 impl TaskCounters {
-    /// Sets the number of tuples that the task has received and its component has not finished.
+    /// Sets the number of tuples that the task has received and its component has not finished; of a
+    /// spout, 1 while its component owes the answer to a command.
     pub(super) fn set_pending(&self, n: u64) {
         self.pending.store(n, Ordering::Relaxed);
     }
 
-    /// Returns the number of tuples that the task has received and its component has not finished.
+    /// Returns the number that was set last.
     pub fn pending(&self) -> u64 {
         self.pending.load(Ordering::Relaxed)
     }

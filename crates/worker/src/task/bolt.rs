@@ -103,7 +103,7 @@ impl Bolt {
                 // Cancel-safe: the next turn of the loop looks at the pipe in any case.
                 () = tokio::time::sleep(look_due), if waits_for_reading => look_due = looks.next_delay(),
                 _ = checks.tick() => {
-                    watchdog.check(context.clock.monotonic())?;
+                    watchdog.check(context.clock.monotonic(), self.protocol.awaited())?;
                     self.send_heartbeat(context, child);
                 }
             }

@@ -50,6 +50,14 @@ impl BoltProtocol {
         self.handshake_done
     }
 
+    /// Returns what a silent child owes, for operators.
+    pub(super) fn awaited(&self) -> &'static str {
+        match self.handshake_done {
+            true => "message",
+            false => "answer to the handshake",
+        }
+    }
+
     /// Returns the number of a tuple that is about to be sent to the child.
     pub(super) fn add_tuple(&mut self, kind: TupleKind) -> u64 {
         if matches!(kind, TupleKind::Input(_)) {

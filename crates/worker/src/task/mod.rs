@@ -117,8 +117,8 @@ pub(super) enum TaskKind {
 enum Failure {
     #[error(transparent)]
     Child(#[from] child::Error),
-    #[error("no message for {0:?}")]
-    Silent(Duration),
+    #[error("no {awaited} for {limit:?}")]
+    Silent { awaited: &'static str, limit: Duration },
 }
 
 /// Valid message that the protocol does not allow in the child's current state.
@@ -217,6 +217,13 @@ impl TaskContext {
     fn cause_of(&self, failure: &Failure, exit: Option<&ChildExit>) -> String {
         let mut cause = failure.to_string();
         let Some(exit) = exit else { return cause };
+        // The worker itself ended a child that was silent.
+        if let Failure::Silent { .. } = failure
+            && !exit.was_killed
+        {
+            cause.push_str("; its process was ended");
+            return cause;
+        }
         let memory = if exit.was_killed && self.oom.has_killed() { ", out of memory" } else { "" };
         cause.push_str(&format!(" ({}{memory})", exit.status));
         if let Some(line) = headline::of_last_words(&exit.stderr_tail) {
@@ -281,14 +288,14 @@ impl ChildWatchdog {
         self.silent_for = Duration::ZERO;
     }
 
-    /// Checks the silence against the limit; called about once in a period.
-    fn check(&mut self, now: Monotonic) -> Result<(), Failure> {
+    /// Checks the silence against the limit; called about once in a period, with what the child owes.
+    fn check(&mut self, now: Monotonic, awaited: &'static str) -> Result<(), Failure> {
         // A late check counts for at most two periods: the loop waited for its outbox, or the
         // whole process was stopped, and the child's output was not read meanwhile.
         self.silent_for += now.since(self.checked).min(2 * self.period);
         self.checked = now;
         match self.silent_for > self.limit {
-            true => Err(Failure::Silent(self.limit)),
+            true => Err(Failure::Silent { awaited, limit: self.limit }),
             false => Ok(()),
         }
     }
@@ -320,7 +327,10 @@ impl TaskKind {
     /// Resets the protocol for a new child, and counts the old child's open tuples as failed.
     fn reset(&mut self, context: &mut TaskContext) {
         match self {
-            Self::Spout(spout) => spout.reset(),
+            Self::Spout(spout) => {
+                spout.reset();
+                context.counters.set_pending(0);
+            }
             Self::Bolt(bolt) => {
                 bolt.reset(|given| {
                     context.counters.failed.add(1);
@@ -410,7 +420,7 @@ mod tests {
             if is_reset {
                 watchdog.reset();
             }
-            watchdog.check(clock.monotonic()).is_ok()
+            watchdog.check(clock.monotonic(), "message").is_ok()
         };
         assert!((0..10).all(|_| after(secs(1), false)));
         assert!(!after(secs(1), false));

@@ -22,6 +22,10 @@ const MAX_PAUSE: Duration = Duration::from_millis(50);
 /// Time limit for a spout to reply to `deactivate` when its worker stops.
 const DEACTIVATE_TIMEOUT: Duration = Duration::from_millis(300);
 
+/// Period of looking whether the component owes an answer: one that is outstanding at two looks is
+/// shown as pending.
+const OWED_PERIOD: Duration = Duration::from_millis(250);
+
 /// Activity of the spouts: an active spout is called for tuples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Activity {
@@ -35,6 +39,10 @@ pub(crate) struct Spout {
     protocol: SpoutProtocol,
     // Time at which the pending command was sent to the child.
     command_sent_at: Option<Monotonic>,
+    // Commands that were sent to the child.
+    n_commands: u64,
+    // Number of commands at the last look, if the answer to the last of them was outstanding.
+    owed: Option<u64>,
 }
 
 /// Pauses of a spout that emits nothing: they double up to a maximum, and start over after an
@@ -63,7 +71,13 @@ impl Pauses {
 impl Spout {
     /// Creates a spout that is called for tuples while `activity` is active.
     pub(crate) fn new(activity: watch::Receiver<Activity>) -> Self {
-        Self { activity, protocol: SpoutProtocol::default(), command_sent_at: None }
+        Self {
+            activity,
+            protocol: SpoutProtocol::default(),
+            command_sent_at: None,
+            n_commands: 0,
+            owed: None,
+        }
     }
 
     pub(super) async fn run_protocol(
@@ -72,6 +86,8 @@ impl Spout {
         child: &mut Child,
     ) -> Result<Infallible, Failure> {
         let (mut checks, mut watchdog) = context.start_watchdog();
+        let mut owed_looks = tokio::time::interval(OWED_PERIOD);
+        owed_looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut pauses = Pauses::from(context.settings.spout_wait);
         let mut paused = false;
         let pause = tokio::time::sleep(Duration::ZERO);
@@ -116,10 +132,18 @@ impl Spout {
                 }
                 () = &mut pause, if paused => paused = false,
                 _ = checks.tick() => if self.protocol.awaits_answer() {
-                    watchdog.check(context.clock.monotonic())?;
-                }
+                    watchdog.check(context.clock.monotonic(), self.protocol.awaited())?;
+                },
+                _ = owed_looks.tick() => context.counters.set_pending(u64::from(self.owes_an_answer())),
             }
         }
+    }
+
+    /// Returns whether the same answer was outstanding at the last look.
+    fn owes_an_answer(&mut self) -> bool {
+        let owed = self.protocol.awaits_answer().then_some(self.n_commands);
+        let before = std::mem::replace(&mut self.owed, owed);
+        owed.is_some() && owed == before
     }
 
     /// Sends the next command to the child, if there is one. Returns whether it sent one.
@@ -127,6 +151,7 @@ impl Spout {
         let activity = *self.activity.borrow();
         let Some((command, id)) = self.protocol.next_command(activity) else { return false };
         child.send(&ToChild::Command { command, id: &id });
+        self.n_commands += 1;
         true
     }
 
@@ -235,6 +260,7 @@ impl Spout {
     /// Resets the protocol for a new child.
     pub(super) fn reset(&mut self) {
         self.protocol = SpoutProtocol::default();
+        self.owed = None;
     }
 }
 

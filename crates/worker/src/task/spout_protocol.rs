@@ -64,6 +64,19 @@ impl SpoutProtocol {
         !self.handshake_done || self.pending.is_some()
     }
 
+    /// Returns what a silent child owes, for operators.
+    pub(super) fn awaited(&self) -> &'static str {
+        match self.pending {
+            _ if !self.handshake_done => "answer to the handshake",
+            Some(SpoutCommand::Next) => "answer to next",
+            Some(SpoutCommand::Ack) => "answer to ack",
+            Some(SpoutCommand::Fail) => "answer to fail",
+            Some(SpoutCommand::Activate) => "answer to activate",
+            Some(SpoutCommand::Deactivate) => "answer to deactivate",
+            None => "message",
+        }
+    }
+
     /// Returns whether a `next` is outstanding.
     pub(super) fn is_called(&self) -> bool {
         self.pending == Some(SpoutCommand::Next)

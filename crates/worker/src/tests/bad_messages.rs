@@ -111,7 +111,7 @@ async fn failed_child_is_reported_and_other_tasks_continue() {
     assert!(error.message.starts_with(expected), "{error:?}");
     let error = stage.error("leaver", "exit status: 3").await;
     assert_eq!(error.stack, "oh no");
-    stage.error("silent", "no message for 200ms").await;
+    stage.error("silent", "no message for 200ms; its process was ended").await;
     stage.error("missing", "cannot start [\"no-such-program\"]").await;
     // The spout starts although some tasks never come up, and the fine bolt works.
     wait_until("the fine bolt acks", WAIT_MAX, || async {
