@@ -233,6 +233,16 @@ fn no_configuration_key_is_called_unsupported() {
 }
 
 #[test]
+fn every_key_of_daemons_is_a_warning_in_a_topology() {
+    for key in key::KEYS {
+        let warning = stormkeeper_topology_package::flux::topology_key_warning(key.name);
+        // A topology may set the timeout of its components.
+        let is_honoured = key.name == "supervisor.worker.timeout.secs";
+        assert_eq!(warning.is_none(), is_honoured, "{}: {warning:?}", key.name);
+    }
+}
+
+#[test]
 fn addresses_are_taken_as_people_type_them() {
     let given = |set: &str| Config::load(None, &[set.to_owned()], &environment());
     let seeds = |text: &str| given(&format!("nimbus.seeds={text}")).expect(text).0.nimbus_seeds();

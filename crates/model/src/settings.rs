@@ -146,7 +146,7 @@ pub const KNOWN: &[Setting] = &[
         key: "topology.environment",
         kind: SettingKind::Variables,
         default: "{}",
-        doc: "Environment variables that components are started with.",
+        doc: "Environment variables that components are started with; each replaces that of the worker, `PATH` as well.",
     },
     Setting {
         key: "topology.error.throttle.interval.secs",

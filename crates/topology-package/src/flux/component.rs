@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     flux::{
+        daemon_keys::topology_key_warning,
         load, reference, shell,
         walk::{At, Entries, Walk},
     },
@@ -12,7 +13,6 @@ use crate::{
 use stormkeeper_model::{
     ComponentId, StreamId,
     topology::{Component, ComponentKind, Run, Settings, StreamDeclaration},
-    unsupported_keys,
     validate::{Part, Place},
 };
 
@@ -233,7 +233,7 @@ pub(super) fn read_settings(walk: &mut Walk, at: &At<'_>) -> (Settings, Vec<Sett
         return (settings, places);
     };
     for (key, at) in map.iter() {
-        if let Some(warning) = unsupported_keys::key_warning(&key.text) {
+        if let Some(warning) = topology_key_warning(&key.text) {
             walk.warn(key.at, at.path.clone(), warning);
         }
         reference::warn_in(walk, &at);

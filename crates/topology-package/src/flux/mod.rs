@@ -23,6 +23,7 @@
 //! here runs in a JVM.
 
 mod component;
+mod daemon_keys;
 mod fault;
 mod load;
 pub mod properties;
@@ -34,6 +35,7 @@ mod source;
 mod substitution;
 mod walk;
 
+pub use daemon_keys::topology_key_warning;
 pub use fault::{Fault, Faults};
 pub use read::{Parsed, parse, parse_with};
 pub use source::{Error, Source, bundle, load, load_with};

@@ -3,6 +3,7 @@
 use crate::{
     flux::{
         component::{Declared, read_command},
+        daemon_keys::topology_key_warning,
         reference,
         walk::{At, Entries, Walk},
     },
@@ -161,7 +162,11 @@ fn read_method(walk: &mut Walk, at: &At<'_>, declared: &mut Declared) {
         ("setNamedStream", [id, direct, fields]) => stream(walk, declared, Some(id), Some(direct), fields),
         ("setNamedStream", _) => invalid(walk, "[stream, fields] or [stream, direct, fields]"),
         ("addComponentConfig", [key, value]) => {
+            let (place, path) = (key.node.at, key.path.clone());
             if let Some(key) = walk.text(key) {
+                if let Some(warning) = topology_key_warning(key) {
+                    walk.warn(place, path, format!("`{key}` {warning}"));
+                }
                 declared.settings.insert(key.to_owned(), value.node.to_json());
             }
         }

@@ -294,7 +294,8 @@ fn all_faults_are_reported_at_once() {
 fn settings_without_effect_are_warnings() {
     let (_, warnings) = good(&edited(
         "words.file: text.txt",
-        "topology.worker: 2\n  topology.acker.executors: 1\n  words.file: text.txt",
+        "topology.worker: 2\n  topology.acker.executors: 1\n  nimbus.seeds: [x]\n  \
+         supervisor.memory.capacity.mb: 5\n  supervisor.worker.timeout.secs: 9\n  words.file: text.txt",
     ));
     assert_eq!(
         warnings,
@@ -302,6 +303,10 @@ fn settings_without_effect_are_warnings() {
             "4:3: config.topology.worker: has no effect; did you mean `topology.workers`?",
             "5:3: config.topology.acker.executors: has no effect: tuple trees are not tracked yet: a topology runs as \
              if it had no ackers",
+            "6:3: config.nimbus.seeds: has no effect in a topology: it is a key of the daemons; set it in their \
+             storm.yaml",
+            "7:3: config.supervisor.memory.capacity.mb: has no effect in a topology: it is a key of the daemons; set \
+             it in their storm.yaml",
         ]
     );
 }

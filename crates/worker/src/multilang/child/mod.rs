@@ -93,12 +93,14 @@ pub struct ChildSpec {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The process could not be started.
-    #[error("cannot start {command:?} in {}: {source}{}", dir.display(), hint(source))]
+    #[error("cannot start {command:?} in {}: {source}{hint}", dir.display())]
     Start {
         /// Program and arguments.
         command: Vec<String>,
         /// Working directory.
         dir: PathBuf,
+        /// What was looked for and what to do, after a semicolon.
+        hint: String,
         /// I/O error.
         source: io::Error,
     },
@@ -120,13 +122,28 @@ pub enum Error {
 }
 
 /// Remedy for an error of starting a process.
-fn hint(error: &io::Error) -> &'static str {
+fn hint(error: &io::Error, launch: &ChildSpec) -> String {
     match rustix::io::Errno::from_io_error(error) {
         Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => {
-            "; raise the limit of open files of the supervisor (LimitNOFILE, ulimit -n)"
+            "; raise the limit of open files of the supervisor (LimitNOFILE, ulimit -n)".to_owned()
         }
-        _ => "",
+        Some(rustix::io::Errno::NOENT) if !launch.dir.is_dir() => "; there is no such directory".to_owned(),
+        Some(rustix::io::Errno::NOENT) => match launch.command.first() {
+            Some(program) if !program.contains('/') => not_in_path(program, launch),
+            Some(_) | None => String::new(),
+        },
+        _ => String::new(),
     }
+}
+
+fn not_in_path(program: &str, launch: &ChildSpec) -> String {
+    let own = launch.environment.get("PATH");
+    let (path, origin) = match own {
+        Some(_) => (own.cloned(), "which `topology.environment` or `setEnv` sets in place of the worker's"),
+        None => (std::env::var_os("PATH"), "which the worker has"),
+    };
+    let path = path.unwrap_or_default();
+    format!("; {program:?} is not in the PATH {:?}, {origin}", path.display())
 }
 
 /// Result of reading one message of a child, which goes on if the message is refused.
@@ -178,8 +195,10 @@ impl Child {
     /// # Errors
     /// [`Error::Start`].
     pub fn start(launch: &ChildSpec, hello: &impl Serialize, tasks: &Tasks) -> Result<Self, Error> {
-        let failed =
-            |source| Error::Start { command: launch.command.clone(), dir: launch.dir.clone(), source };
+        let failed = |source| {
+            let hint = hint(&source, launch);
+            Error::Start { command: launch.command.clone(), dir: launch.dir.clone(), hint, source }
+        };
         let (program, arguments) =
             launch.command.split_first().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
         let mut process = Command::new(resolve(program, &launch.dir))

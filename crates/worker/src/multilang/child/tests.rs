@@ -134,4 +134,11 @@ async fn missing_command_is_named_in_the_error() {
     launch.command = vec!["./no-such-program".to_owned()];
     let error = Child::start(&launch, &(), &tasks).expect_err("not there").to_string();
     assert!(error.contains("./no-such-program") && error.contains("No such file"), "{error}");
+    launch.command = vec!["sh".to_owned()];
+    launch.environment.insert("PATH".to_owned(), "/nowhere/bin".into());
+    let error = Child::start(&launch, &(), &tasks).expect_err("not there").to_string();
+    assert!(
+        error.contains("\"sh\" is not in the PATH \"/nowhere/bin\", which `topology.environment`"),
+        "{error}"
+    );
 }
