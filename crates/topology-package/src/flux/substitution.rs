@@ -51,14 +51,33 @@ impl Replacements {
             };
         }
         let Some(properties) = &self.properties else {
-            return format!("pass `--filter FILE` with a properties file that contains `{name}=…`");
+            let line = property_line(name);
+            return format!("pass `--filter FILE` with a properties file that contains `{line}`");
         };
         let file = properties.path.display();
         match list_item(name).and_then(|(list, _)| Some((list, self.property(list)?))) {
             Some((list, value)) => format!("`{list}` in {file} has {} items", items(value).count()),
-            None => format!("add `{name}=…` to {file}"),
+            None => format!("add `{}` to {file}", property_line(name)),
         }
     }
+}
+
+/// Line of a properties file that gives the placeholder `${name}` a value.
+fn property_line(name: &str) -> String {
+    let (name, value) = match list_item(name) {
+        Some((list, 0)) => (list, "[\"…\"]"),
+        Some((list, _)) => (list, "[\"…\", …]"),
+        None => (name, "…"),
+    };
+    let mut line = String::new();
+    for letter in name.chars() {
+        // These end the key in a properties file.
+        if matches!(letter, ':' | '=' | ' ') {
+            line.push('\\');
+        }
+        line.push(letter);
+    }
+    format!("{line}={value}")
 }
 
 /// Splits `list[3]` into the name of a list and an index.

@@ -76,7 +76,7 @@ fn placeholders_without_a_value_are_rejected_by_name() {
             "4:15: config.input.path: `${ENV-DIR}` has no value; pass `--env-filter` to insert the environment \
              variable DIR",
             "9:19: spouts[0].constructorArgs[0][1]: `${scripts[1]}` has no value; pass `--filter FILE` with a \
-             properties file that contains `scripts[1]=…`",
+             properties file that contains `scripts=[\"…\", …]`",
             "10:10: spouts[0].constructorArgs[1][0]: `${field}` has no value; pass `--filter FILE` with a \
              properties file that contains `field=…`; for a variable of a shell write `$field`",
             "13:18: bolts[0].parallelism: `${n}` has no value; pass `--filter FILE` with a properties file that \
@@ -103,7 +103,9 @@ fn advice_names_what_was_passed_and_does_not_have_the_value() {
     check("x.y", "add `x.y=…` to dev.properties");
     check("ENV-DIR", "set the environment variable DIR, which is not set");
     check("hosts[2]", "`hosts` in dev.properties has 2 items");
-    check("ports[0]", "add `ports[0]=…` to dev.properties");
+    check("ports[0]", "add `ports=[\"…\"]` to dev.properties");
+    check("ports[2]", "add `ports=[\"…\", …]` to dev.properties");
+    check("x:-def", "add `x\\:-def=…` to dev.properties");
 }
 
 #[test]

@@ -11,6 +11,9 @@ const SHOWN_BYTES: usize = 200;
 /// Room reserved before a read: a pipe's capacity, so that one read empties the pipe.
 const READ_BYTES: usize = 64 << 10;
 
+/// Byte order mark, which a runtime such as .NET writes before its first text.
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// Byte stream that is not a sequence of messages.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -107,6 +110,7 @@ impl Decoder {
                 return Ok(Some(Part::Message(message)));
             }
             if !self.begun {
+                let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
                 match line.trim_ascii().first() {
                     None => {}
                     Some(b'{' | b'[') => self.begun = true,
@@ -186,6 +190,7 @@ mod tests {
         check("{\"a\":1}\r\nend\r\n", &["{\"a\":1}"]);
         check("{\n\n\"a\":\n1}\nend\n[1]\nend\n{", &["{\n\n\"a\":\n1}", "[1]"]);
         check("\n\n{}\nend\n", &["{}"]);
+        check("\u{feff}{\"pid\":1}\nend\n\u{feff}\n{}\nend\n", &["\u{feff}{\"pid\":1}", "\u{feff}\n{}"]);
         check("{\"a\":\n\"end\"}\n end\nend \nendend\nend\n", &["{\"a\":\n\"end\"}\n end\nend \nendend"]);
         check("end\n", &[""]);
         check("{}\nend", &[]);

@@ -192,13 +192,14 @@ impl FromChild {
     /// [`Refused`] if `bytes` is not JSON, is not a message of the protocol, or has a number that a
     /// tuple cannot carry.
     pub fn parse(bytes: &[u8]) -> Result<Parsed, Refused> {
+        let bytes = bytes.strip_prefix(frame::BYTE_ORDER_MARK).unwrap_or(bytes);
         let refused = |reason, emit| Refused { reason, shown: frame::shorten(bytes), emit };
         // serde would accept a list as the fields in order, which no child intends.
         if bytes.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
             return Err(refused("not a JSON object".to_owned(), None));
         }
         let (fields, repaired) =
-            read(bytes).map_err(|error| refused(error.to_string(), salvage::refused_emit(bytes)))?;
+            read(bytes).map_err(|error| refused(in_plain_words(&error), salvage::refused_emit(bytes)))?;
         let emit = fields.refused_emit();
         if repaired.as_ref().is_some_and(|repaired| repaired.has_not_finite) {
             let about = fields.metric_name().map(|name| format!("metric {name:?}: ")).unwrap_or_default();
@@ -208,6 +209,21 @@ impl FromChild {
         let message = fields.into_message().map_err(|reason| refused(reason, emit))?;
         Ok(Parsed { message, has_changed_text: repaired.is_some_and(|repaired| repaired.has_changed_text) })
     }
+}
+
+/// Describes an error of the reader of JSON to the author of a component.
+fn in_plain_words(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let words = [
+        ("EOF while parsing", "the JSON is not complete"),
+        ("recursion limit exceeded", "lists and maps are nested more than 125 deep"),
+        ("number out of range", "a number does not fit into a float of 64 bits"),
+        ("trailing characters", "there is more text after the JSON"),
+        ("control character", "a control character is within a text"),
+    ];
+    let found = words.iter().find(|(jargon, _)| text.contains(jargon));
+    let place = text.rfind(" at line ").map_or("", |at| &text[at..]);
+    found.map_or_else(|| format!("not JSON: {text}"), |(_, words)| format!("{words}{place}"))
 }
 
 /// Reads the fields of a message, as JSON or after a repair.
@@ -248,6 +264,7 @@ mod tests {
         let word = || vec![Value::from("a")];
         check(r#"{"pid": 17}"#, FromChild::Pid(Some(17)));
         check(r#"{"pid": "17"}"#, FromChild::Pid(Some(17)));
+        check("\u{feff}{\"pid\": 17}", FromChild::Pid(Some(17)));
         check(r#"{"pid": {}}"#, FromChild::Pid(None));
         check(r#"{"command":"sync","id":""}"#, FromChild::Sync);
         check(r#"{"command":"ack","id":"7"}"#, FromChild::Ack(id("7")));
@@ -301,7 +318,9 @@ mod tests {
             let error = FromChild::parse(text.as_bytes()).expect_err(text).to_string();
             assert!(error.contains(part) && error.contains(&frame::shorten(text.as_bytes())), "{error}");
         };
-        check("", "EOF");
+        check("", "the JSON is not complete at line 1 column 0");
+        check("{} {}", "there is more text after the JSON");
+        check("{\"command\":\"log\",\"msg\":01}", "not JSON: invalid number");
         check("[1]", "not a JSON object");
         check("{}", "field command is missing");
         check(r#"{"command":"dance"}"#, "unknown command \"dance\"");
@@ -312,10 +331,10 @@ mod tests {
         check(r#"{"command":"emit","tuple":[],"anchors":[{}]}"#, "field anchors");
         check(r#"{"command":"emit","tuple":[],"task":-1}"#, "field task must be");
         check(r#"{"command":"emit","tuple":[],"stream":"a/b"}"#, "stream id");
-        check(r#"{"command":"emit","tuple":[1e400]}"#, "number out of range");
+        check(r#"{"command":"emit","tuple":[1e400]}"#, "a number does not fit into a float");
         check(r#"{"command":"metrics","name":"m","params":NaN}"#, "metric \"m\": NaN and infinity");
         let deep = format!(r#"{{"command":"emit","tuple":[{}{}]}}"#, "[".repeat(200), "]".repeat(200));
-        check(&deep, "recursion limit");
+        check(&deep, "nested more than 125 deep");
     }
 
     #[test]

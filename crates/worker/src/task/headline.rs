@@ -22,13 +22,14 @@ fn exception(text: &str) -> Option<&str> {
     python(text).or_else(|| go_or_rust(text)).or_else(|| node_or_java(text))
 }
 
-/// The exception is the last line after the last traceback that is not indented. A library may send a
-/// headline before the traceback, and may replace line ends by spaces.
+/// The exception is the first line after the frames of the last traceback, which are indented; its text
+/// may go on in further lines. A library may send a headline before the traceback, and may replace line
+/// ends by spaces.
 fn python(text: &str) -> Option<&str> {
     let (_, stack) = text.rsplit_once(TRACEBACK)?;
     let is_message = |line: &&str| !line.trim().is_empty() && !line.starts_with([' ', '\t']);
     match stack.trim().contains('\n') {
-        true => stack.lines().skip(1).filter(is_message).last().map(str::trim),
+        true => stack.lines().skip(1).find(is_message).map(str::trim),
         false => one_line_exception(stack.trim()),
     }
 }
@@ -62,11 +63,16 @@ fn go_or_rust(text: &str) -> Option<&str> {
     None
 }
 
-/// Node and Java print the exception before indented lines `at …`.
+/// Node and Java print the exception before indented lines `at …`. A value that is no error, as of
+/// `throw 'late'`, has no such lines: Node prints it before a remark.
 fn node_or_java(text: &str) -> Option<&str> {
     let lines: Vec<&str> = text.lines().collect();
     let is_frame = |line: &str| line.starts_with([' ', '\t']) && line.trim_start().starts_with("at ");
-    let pair = lines.windows(2).find(|pair| !is_frame(pair[0]) && is_frame(pair[1]))?;
+    let is_remark = |line: &str| line.starts_with("(Use `node --trace-uncaught ");
+    let pair = lines
+        .windows(2)
+        .find(|pair| !is_frame(pair[0]) && is_frame(pair[1]))
+        .or_else(|| lines.windows(2).find(|pair| is_remark(pair[1])))?;
     Some(pair[0].trim()).filter(|message| !message.is_empty())
 }
 
@@ -99,6 +105,10 @@ mod tests {
         let node = "/app/x.js:3\n  throw new Error(\"late\");\n  ^\n\nTypeError: late\n    at f (/app/x.js:3:9)\n\
                     \x20   at node:internal/main:23\n\nNode.js v18.19.0";
         check(node, "TypeError: late");
+        let thrown = "/app/x.js:3\n  throw 'late';\n  ^\nlate\n(Use `node --trace-uncaught ...` to show where the \
+                      exception was thrown)\n\nNode.js v20.20.2";
+        check(thrown, "late");
+        check(&format!("{python}\nand more of its text"), "ValueError: bad");
         check(
             "java.io.IOException: late\n\tat a.B.c(B.java:7)\n\tat a.B.main(B.java:1)",
             "java.io.IOException: late",

@@ -167,9 +167,14 @@ impl TaskContext {
             if self.changes_reported.is_none_or(|last| now.since(last) >= CHANGED_TEXT_PERIOD) {
                 self.changes_reported = Some(now);
                 self.report(&format!(
-                    "task {} of {}: {} messages had text that is not valid Unicode; U+FFFD stands for what was \
-                     invalid, so texts that differed may be equal now",
-                    self.task, self.launch.component, self.n_changed_texts
+                    "task {} of {}: {} had text that is not valid Unicode; U+FFFD stands for what was invalid, \
+                     so texts that differed may be equal now",
+                    self.task,
+                    self.launch.component,
+                    match self.n_changed_texts {
+                        1 => "one message".to_owned(),
+                        n => format!("{n} messages"),
+                    }
                 ));
             }
         }
