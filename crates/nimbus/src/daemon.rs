@@ -70,7 +70,8 @@ const LAYOUT: LayoutFile = LayoutFile {
 /// files of the exporter `file` stay: other programs read them.
 const FORMER_DIR: FormerDir = FormerDir {
     layout: LayoutFile { traces: &["nimbus-id"], ..LAYOUT },
-    moved: &["nimbus-id", "blobs", "metrics", "metrics-sent-", "metrics-received-"],
+    // Earlier builds do not have all of these, but an operator who goes back moves them up.
+    moved: &["nimbus-id", "blobs", "metrics", "metrics-sent-", "metrics-received-", "tree", "tree-copy.json"],
     linked: &[],
 };
 

@@ -62,7 +62,8 @@ pub(super) const LAYOUT: LayoutFile = LayoutFile {
 /// paths, so these paths become links.
 const FORMER_DIR: FormerDir = FormerDir {
     layout: LayoutFile { traces: &["supervisor-id"], ..LAYOUT },
-    moved: &["supervisor-id", "ledger"],
+    // Earlier builds do not have all of these, but an operator who goes back moves them up.
+    moved: &["supervisor-id", "ledger", "packages", "starts.json", "tree"],
     linked: &["blobs", "workers"],
 };
 

@@ -4,6 +4,10 @@
 //! Earlier builds kept the files of a daemon in `storm.local.dir` itself. They are moved by renames,
 //! the file `layout` last: if the move is interrupted, the next start continues it. Files of workers
 //! that run are also reached by their former paths, which are links after the move.
+//!
+//! `storm.local.dir` then gets a file `layout` of its own with the kind [`PARENT_KIND`]. Earlier
+//! builds refuse a directory of another kind, and would otherwise begin as another daemon beside the
+//! subdirectory.
 
 use std::{
     fs, io,
@@ -12,7 +16,7 @@ use std::{
 };
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     LayoutFile, atomic_file,
@@ -20,6 +24,11 @@ use super::{
     locked_dir::{Error, lock},
     modes,
 };
+
+/// Kind in the file `layout` of a `storm.local.dir` whose daemons have subdirectories. Earlier builds
+/// show it in the error `… is the directory of a KIND, not of a nimbus`.
+pub const PARENT_KIND: &str = "newer build, which keeps the files of each daemon in a subdirectory (to go back: \
+                               docs/operations/upgrade.md)";
 
 /// Files and directories of one kind of daemon in `storm.local.dir`.
 #[derive(Debug, Clone, Copy)]
@@ -45,9 +54,12 @@ impl FormerDir {
         let kind = self.layout.kind;
         let dir = storm_local_dir.join(kind);
         if !self.is_in(storm_local_dir)? {
+            mark_parent(storm_local_dir);
+            self.name_leftovers(storm_local_dir, &dir);
             return Ok(dir);
         }
-        if storm_local_dir.file_name().is_some_and(|name| name == kind) && !dir.join(FILE).exists() {
+        let is_named = storm_local_dir.file_name().is_some_and(|name| name == kind);
+        if is_named && !dir.join(FILE).exists() {
             return Ok(storm_local_dir.to_owned());
         }
         let _lock = lock(storm_local_dir, kind)?;
@@ -55,7 +67,36 @@ impl FormerDir {
         if self.is_in(storm_local_dir)? {
             self.move_all(storm_local_dir, &dir)?;
         }
+        mark_parent(storm_local_dir);
         Ok(dir)
+    }
+
+    /// Names in the log what an earlier build, or an operator who went back to one, left behind.
+    fn name_leftovers(&self, parent: &Path, dir: &Path) {
+        let names: Vec<String> = self.names_in(parent).unwrap_or_default();
+        let is_file = |name: &String| !parent.join(name).is_symlink();
+        let names: Vec<String> = names.into_iter().filter(is_file).collect();
+        // With another daemon's `layout`, they are the files of that daemon.
+        let is_parent = fs::read_to_string(parent.join(FILE)).is_ok_and(|text| text.contains(PARENT_KIND));
+        if is_parent && dir.join(FILE).exists() && !names.is_empty() {
+            let (names, kind) = (names.join(", "), self.layout.kind);
+            warn!(
+                names, parent = %parent.display(), dir = %dir.display(),
+                "files of a {kind} in storm.local.dir are not used: if they are newer than those in its subdirectory, \
+                 stop the {kind} and move them there; otherwise move them away"
+            );
+        }
+    }
+
+    /// Returns those names in `dir` that are moved.
+    fn names_in(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().into_string().ok());
+        let names = fs::read_dir(dir)?.filter_map(|entry| name(entry).transpose());
+        let is_moved = |name: &String| {
+            let is_prefixed = |known: &&str| known.ends_with('-') && name.starts_with(*known);
+            self.moved.iter().any(|known| known == name || is_prefixed(known))
+        };
+        names.filter(|name| name.as_ref().map_or(true, is_moved)).collect()
     }
 
     /// Returns whether the files of this kind of daemon are in `dir` itself.
@@ -77,15 +118,8 @@ impl FormerDir {
             move |source| Error::Io { path, source }
         };
         modes::create_dir_all(to).map_err(failed(to))?;
-        let names = fs::read_dir(from).and_then(|entries| {
-            let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().into_string().ok());
-            entries.filter_map(|entry| name(entry).transpose()).collect::<io::Result<Vec<String>>>()
-        });
-        for name in names.map_err(failed(from))? {
-            let is_prefixed = |known: &&str| known.ends_with('-') && name.starts_with(*known);
-            if self.moved.iter().any(|known| *known == name || is_prefixed(known)) {
-                move_one(from, to, &name).map_err(failed(&from.join(&name)))?;
-            }
+        for name in self.names_in(from).map_err(failed(from))? {
+            move_one(from, to, &name).map_err(failed(&from.join(&name)))?;
         }
         for name in self.linked {
             move_and_link(from, to, name).map_err(failed(&from.join(name)))?;
@@ -97,6 +131,19 @@ impl FormerDir {
         // The lock of an earlier build, which this process holds. It is created again if it is needed.
         let _left_behind = fs::remove_file(from.join(format!("{kind}.lock")));
         atomic_file::sync_dir(to).and_then(|()| atomic_file::sync_dir(from)).map_err(failed(from))
+    }
+}
+
+/// Leaves the file `layout` in `storm.local.dir` that earlier builds refuse, unless it has one.
+fn mark_parent(storm_local_dir: &Path) {
+    let path = storm_local_dir.join(FILE);
+    if fs::symlink_metadata(&path).is_ok() {
+        return;
+    }
+    let marked =
+        modes::create_dir_all(storm_local_dir).and_then(|()| layout_file::write(&path, PARENT_KIND));
+    if let Err(error) = marked {
+        info!(path = %path.display(), %error, "cannot write the file by which earlier builds refuse storm.local.dir");
     }
 }
 

@@ -45,12 +45,12 @@ const OF_NIMBUS: &[&str] =
     &["nimbus-id", "nimbus.lock", "blobs/1", "metrics/db", "metrics-sent-7/a", "metrics-files/m", "notes"];
 
 #[test]
-fn unused_directory_gets_no_file_and_the_kinds_have_separate_subdirectories() {
+fn unused_directory_gets_its_mark_only_and_the_kinds_have_separate_subdirectories() {
     let dir = tempfile::tempdir().expect("a directory");
     for former in [NIMBUS, SUPERVISOR] {
         assert_eq!(former.settle(dir.path()).expect("unused"), dir.path().join(former.layout.kind));
     }
-    assert_eq!(tree(dir.path()), [""; 0]);
+    assert_eq!(tree(dir.path()), ["layout"]);
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn files_of_an_earlier_build_are_moved_and_other_files_stay() {
         let moved = ["blobs/1", "layout", "metrics-sent-7/a", "metrics/db", "nimbus-id"];
         let moved = moved.iter().map(|name| format!("nimbus/{name}"));
         let all: Vec<String> =
-            ["metrics-files/m".to_owned()].into_iter().chain(moved).chain(["notes".to_owned()]).collect();
+            ["layout", "metrics-files/m"].map(str::to_owned).into_iter().chain(moved).chain(["notes".to_owned()]).collect();
         assert_eq!(tree(dir.path()), all);
     }
 }
@@ -80,6 +80,7 @@ fn files_of_running_workers_are_reached_by_both_paths() {
     SUPERVISOR.settle(dir.path()).expect("moved");
     let expected = [
         "blobs -> supervisor/blobs",
+        "layout",
         "supervisor/blobs/1/topology.json",
         "supervisor/layout",
         "supervisor/ledger/6700.json",
@@ -92,6 +93,38 @@ fn files_of_running_workers_are_reached_by_both_paths() {
     let read = fs::read_to_string(dir.path().join("supervisor/workers/w/heartbeat")).expect("read");
     assert_eq!(read, "by a worker");
     assert_eq!(NIMBUS.settle(dir.path()).expect("no nimbus"), dir.path().join("nimbus"));
+}
+
+/// An earlier build looks at `storm.local.dir` itself, and must not begin as another daemon there.
+#[test]
+fn earlier_build_refuses_a_directory_whose_files_were_moved() {
+    let moved = tempfile::tempdir().expect("a directory");
+    write(moved.path(), "nimbus", OF_NIMBUS);
+    let unused = tempfile::tempdir().expect("a directory");
+    for dir in [moved.path(), unused.path()] {
+        NIMBUS.settle(dir).expect("settled");
+        for earlier in [NIMBUS.layout, SUPERVISOR.layout] {
+            let refused = earlier.check(dir).expect_err("refused by an earlier build").to_string();
+            assert!(refused.contains("newer build") && refused.contains("upgrade.md"), "{refused}");
+        }
+        assert_eq!(NIMBUS.settle(dir).expect("the mark is no layout of a nimbus"), dir.join("nimbus"));
+    }
+}
+
+/// The operator has moved the files up for an earlier build, and upgrades again.
+#[test]
+fn files_moved_up_for_an_earlier_build_are_moved_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    write(dir.path(), "nimbus", OF_NIMBUS);
+    let of_this_build = NIMBUS.settle(dir.path()).expect("moved");
+    let before = tree(dir.path());
+    for entry in fs::read_dir(&of_this_build).expect("listed") {
+        let entry = entry.expect("listed");
+        fs::rename(entry.path(), dir.path().join(entry.file_name())).expect("moved up");
+    }
+    NIMBUS.layout.check(dir.path()).expect("accepted by an earlier build");
+    NIMBUS.settle(dir.path()).expect("moved again");
+    assert_eq!(tree(dir.path()), before);
 }
 
 /// One step of a move from one directory to the other.

@@ -198,9 +198,14 @@ impl LayoutFile {
     /// Writes the file: after a crash it is complete or absent.
     fn create(&self, dir: &Path, path: &Path) -> io::Result<()> {
         modes::create_dir_all(dir)?;
-        let content = Content { v: FORMAT, layout: LAYOUT_VERSION, kind: self.kind.to_owned() };
-        atomic_file::write(path, format!("{}\n", serde_json::to_string(&content)?).as_bytes())
+        write(path, self.kind)
     }
+}
+
+/// Writes a file of this layout for `kind`.
+pub(super) fn write(path: &Path, kind: &str) -> io::Result<()> {
+    let content = Content { v: FORMAT, layout: LAYOUT_VERSION, kind: kind.to_owned() };
+    atomic_file::write(path, format!("{}\n", serde_json::to_string(&content)?).as_bytes())
 }
 
 #[cfg(test)]
