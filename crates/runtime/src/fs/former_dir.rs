@@ -59,12 +59,18 @@ impl FormerDir {
             return Ok(dir);
         }
         let is_named = storm_local_dir.file_name().is_some_and(|name| name == kind);
-        if is_named && !dir.join(FILE).exists() {
+        let is_itself = leads_to(&dir, storm_local_dir);
+        if is_named && (is_itself || !dir.join(FILE).exists()) {
             return Ok(storm_local_dir.to_owned());
         }
         let _lock = lock(storm_local_dir, kind)?;
         // A process that held the lock may have moved the files.
         if self.is_in(storm_local_dir)? {
+            if is_itself {
+                // By this link, workers of this build found their files while an earlier build ran. They
+                // retry until the files are in their place again, a few renames later.
+                fs::remove_file(&dir).map_err(|source| Error::Io { path: dir.clone(), source })?;
+            }
             self.move_all(storm_local_dir, &dir)?;
         }
         mark_parent(storm_local_dir);
@@ -132,6 +138,12 @@ impl FormerDir {
         let _left_behind = fs::remove_file(from.join(format!("{kind}.lock")));
         atomic_file::sync_dir(to).and_then(|()| atomic_file::sync_dir(from)).map_err(failed(from))
     }
+}
+
+/// Returns whether `link` is a symbolic link to `dir`.
+fn leads_to(link: &Path, dir: &Path) -> bool {
+    let same = || Some(fs::canonicalize(link).ok()? == fs::canonicalize(dir).ok()?);
+    link.is_symlink() && same().unwrap_or(false)
 }
 
 /// Leaves the file `layout` in `storm.local.dir` that earlier builds refuse, unless it has one.

@@ -127,6 +127,32 @@ fn files_moved_up_for_an_earlier_build_are_moved_again() {
     assert_eq!(tree(dir.path()), before);
 }
 
+/// Workers of this build use paths in the subdirectory, also while an earlier build runs.
+#[test]
+fn link_that_was_made_for_an_earlier_build_is_replaced_by_the_directory() {
+    let dir = tempfile::tempdir().expect("a directory");
+    write(dir.path(), "supervisor", &["supervisor-id", "workers/w/heartbeat"]);
+    symlink(".", dir.path().join("supervisor")).expect("linked");
+    let heartbeat = dir.path().join("supervisor/workers/w/heartbeat");
+    assert!(heartbeat.exists(), "reached by both paths before");
+    assert_eq!(SUPERVISOR.settle(dir.path()).expect("moved"), dir.path().join("supervisor"));
+    let expected = [
+        "layout",
+        "supervisor/layout",
+        "supervisor/supervisor-id",
+        "supervisor/workers/w/heartbeat",
+        "workers -> supervisor/workers",
+    ];
+    assert_eq!(tree(dir.path()), expected);
+
+    // A directory that has the name of its daemon stays, with the link.
+    let named = tempfile::tempdir().expect("a directory");
+    let named = named.path().join("supervisor");
+    write(&named, "supervisor", &["supervisor-id"]);
+    symlink(".", named.join("supervisor")).expect("linked");
+    assert_eq!(SUPERVISOR.settle(&named).expect("stays"), named);
+}
+
 /// One step of a move from one directory to the other.
 type Step<'a> = &'a dyn Fn(&Path, &Path);
 
