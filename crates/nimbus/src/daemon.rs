@@ -71,7 +71,16 @@ const LAYOUT: LayoutFile = LayoutFile {
 const FORMER_DIR: FormerDir = FormerDir {
     layout: LayoutFile { traces: &["nimbus-id"], ..LAYOUT },
     // Earlier builds do not have all of these, but an operator who goes back moves them up.
-    moved: &["nimbus-id", "blobs", "metrics", "metrics-sent-", "metrics-received-", "tree", "tree-copy.json"],
+    moved: &[
+        "nimbus-id",
+        "blobs",
+        "metrics",
+        "metrics-sent-",
+        "metrics-received-",
+        "tree",
+        "tree-copy.json",
+        "directory",
+    ],
     linked: &[],
 };
 

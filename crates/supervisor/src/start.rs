@@ -63,7 +63,7 @@ pub(super) const LAYOUT: LayoutFile = LayoutFile {
 const FORMER_DIR: FormerDir = FormerDir {
     layout: LayoutFile { traces: &["supervisor-id"], ..LAYOUT },
     // Earlier builds do not have all of these, but an operator who goes back moves them up.
-    moved: &["supervisor-id", "ledger", "packages", "starts.json", "tree"],
+    moved: &["supervisor-id", "ledger", "packages", "starts.json", "tree", "directory"],
     linked: &["blobs", "workers"],
 };
 

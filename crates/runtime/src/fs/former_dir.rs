@@ -152,8 +152,7 @@ fn mark_parent(storm_local_dir: &Path) {
     if fs::symlink_metadata(&path).is_ok() {
         return;
     }
-    let marked =
-        modes::create_dir_all(storm_local_dir).and_then(|()| layout_file::write(&path, PARENT_KIND));
+    let marked = modes::create_dir_all(storm_local_dir).and_then(|()| layout_file::write(&path, PARENT_KIND));
     if let Err(error) = marked {
         info!(path = %path.display(), %error, "cannot write the file by which earlier builds refuse storm.local.dir");
     }

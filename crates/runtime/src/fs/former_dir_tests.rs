@@ -63,8 +63,12 @@ fn files_of_an_earlier_build_are_moved_and_other_files_stay() {
         assert_eq!(NIMBUS.settle(dir.path()).expect("moved"), dir.path().join("nimbus"));
         let moved = ["blobs/1", "layout", "metrics-sent-7/a", "metrics/db", "nimbus-id"];
         let moved = moved.iter().map(|name| format!("nimbus/{name}"));
-        let all: Vec<String> =
-            ["layout", "metrics-files/m"].map(str::to_owned).into_iter().chain(moved).chain(["notes".to_owned()]).collect();
+        let all: Vec<String> = ["layout", "metrics-files/m"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(moved)
+            .chain(["notes".to_owned()])
+            .collect();
         assert_eq!(tree(dir.path()), all);
     }
 }

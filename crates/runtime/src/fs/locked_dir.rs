@@ -14,7 +14,7 @@ use std::{
 
 use tracing::error;
 
-use super::{FailedWrites, FileLock, LayoutFile, atomic_file, layout_file, modes};
+use super::{FailedWrites, FileLock, LayoutFile, atomic_file, layout_file, modes, place};
 use crate::{
     blocking, error_chain, proc,
     tasks::{OnExit, Tasks},
@@ -88,6 +88,20 @@ pub enum Error {
         /// The locked directory.
         dir: PathBuf,
     },
+    /// The directory is a copy of one that a running daemon uses.
+    #[error(
+        "{} is a copy of {}, in which a {daemon} is running: both would run under one id. To move the directory, stop \
+         the {daemon} in {} first; for another {daemon}, set an empty storm.local.dir. Nothing was changed",
+        dir.display(), original.display(), original.display()
+    )]
+    Copy {
+        /// Kind of daemon.
+        daemon: &'static str,
+        /// The copy.
+        dir: PathBuf,
+        /// The directory that is in use.
+        original: PathBuf,
+    },
     /// A directory of an earlier build cannot be moved, because its new place is in use.
     #[error(
         "both {} and {} are directories of a {daemon}: move one of them away; which one the cluster knows, the file \
@@ -137,6 +151,7 @@ impl<Id: FromStr<Err = InvalidId> + Display> LockedDir<Id> {
         modes::create_dir_all(dir).map_err(|source| Error::Io { path: dir.to_owned(), source })?;
         let lock = lock(dir, layout.kind)?;
         layout.check_or_create(dir)?;
+        place::check(dir, layout.kind, lock.file())?;
         let id = read_or_create_id(dir, layout.kind, host)?;
         Ok(Self { id, dir: dir.to_owned(), layout: *layout, lock: Mutex::new(lock) })
     }
@@ -170,7 +185,8 @@ impl<Id: FromStr<Err = InvalidId> + Display> LockedDir<Id> {
         if !had_id {
             atomic_file::write(&path, format!("{}\n", self.id).as_bytes()).map_err(io(&path))?;
         }
-        Ok(!(is_locked && had_layout && had_id))
+        let had_place = !place::put_back(&self.dir).map_err(io(&self.dir))?;
+        Ok(!(is_locked && had_layout && had_id && had_place))
     }
 
     /// Returns whether the file that this process has locked is still the one in the directory.
@@ -220,11 +236,11 @@ impl<Id: FromStr<Err = InvalidId> + Display + Send + Sync + 'static> LockedDir<I
     }
 }
 
-fn lock_path(dir: &Path, daemon: &str) -> PathBuf {
+pub(super) fn lock_path(dir: &Path, daemon: &str) -> PathBuf {
     dir.join(format!("{daemon}.lock"))
 }
 
-fn id_path(dir: &Path, daemon: &str) -> PathBuf {
+pub(super) fn id_path(dir: &Path, daemon: &str) -> PathBuf {
     dir.join(format!("{daemon}-id"))
 }
 
@@ -337,7 +353,7 @@ mod tests {
         let first = acquire(&dir, "h").expect("free");
         assert!(!first.put_back().expect("whole"));
         let file = |name: &str| dir.join(name);
-        for deleted in ["nimbus-id", "layout", "nimbus.lock"] {
+        for deleted in ["nimbus-id", "layout", "nimbus.lock", "directory"] {
             fs::remove_file(file(deleted)).expect("deleted");
             assert!(first.put_back().expect("put back"), "{deleted}");
             assert!(file(deleted).exists() && !first.put_back().expect("whole"), "{deleted}");

@@ -7,6 +7,8 @@ pub mod former_dir;
 pub mod layout_file;
 pub mod locked_dir;
 pub mod modes;
+mod place;
+pub mod regular_file;
 pub mod rotating_file;
 
 pub use failed_writes::FailedWrites;
