@@ -13,8 +13,8 @@ use crate::cluster::{ROOT, WAIT_MAX, free_ports};
 
 const KINDS: [&str; 2] = ["nimbus", "supervisor"];
 
-/// Runs a daemon until it ends by itself; returns what it wrote to stderr.
-async fn refusal_of(kind: &str, zookeeper: &Ensemble, local_dir: &Path) -> String {
+/// Runs a daemon until it ends by itself with this exit status; returns what it wrote to stderr.
+async fn refusal_of(kind: &str, zookeeper: &Ensemble, local_dir: &Path, status: i32) -> String {
     let servers: Vec<String> = zookeeper.servers.iter().map(|server| server.address()).collect();
     let ports = free_ports(2);
     let home = tempfile::tempdir().expect("a temporary directory");
@@ -32,7 +32,7 @@ async fn refusal_of(kind: &str, zookeeper: &Ensemble, local_dir: &Path) -> Strin
     let ended = tokio::time::timeout(WAIT_MAX, daemon.output()).await;
     let ended = ended.unwrap_or_else(|_| panic!("the {kind} was not refused")).expect("the daemon starts");
     let text = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert_eq!(ended.status.code(), Some(1), "{text}");
+    assert_eq!(ended.status.code(), Some(status), "{text}");
     text
 }
 
@@ -68,7 +68,7 @@ async fn daemons_refuse_a_tree_of_an_earlier_build_and_do_not_change_it() {
     }
     for kind in KINDS {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let text = refusal_of(kind, &zookeeper, dir.path()).await;
+        let text = refusal_of(kind, &zookeeper, dir.path(), 1).await;
         let expected = [
             "the ZooKeeper tree at /stormkeeper has no /layout",
             "holds /archive, /orders, /storms",
@@ -88,7 +88,7 @@ async fn daemons_refuse_a_tree_of_an_earlier_build_and_do_not_change_it() {
     created.expect("created");
     for kind in KINDS {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let text = refusal_of(kind, &zookeeper, dir.path()).await;
+        let text = refusal_of(kind, &zookeeper, dir.path(), 1).await;
         expect(&text, &["has layout 3, and this build has layout 2: this build is too old"]);
     }
     Arc::clone(&tree).close().await;
@@ -101,7 +101,7 @@ async fn daemons_refuse_a_directory_of_an_earlier_build_and_do_not_change_it() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         fs::write(dir.path().join(trace), "host-12345678\n").expect("written");
         let before = files(dir.path());
-        let text = refusal_of(kind, &zookeeper, dir.path()).await;
+        let text = refusal_of(kind, &zookeeper, dir.path(), 3).await;
         let path = dir.path().display().to_string();
         let says = format!("the {kind} directory {path} has no file `layout`, and contains {trace}");
         let expected = [&*says, "layout 1", "this build needs layout 2", "set another storm.local.dir"];

@@ -4,7 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{Global, daemon_runtime, error::Failure, log_filter, stop_on_signal};
+use crate::cli::{
+    Global, daemon_runtime,
+    error::{ErrorKind, Failure},
+    log_filter, stop_on_signal,
+};
 use stormkeeper_coordination::tree::{Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree};
 use stormkeeper_model::clock::Clock;
 use stormkeeper_nimbus as nimbus;
@@ -30,8 +34,7 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
     telemetry::log_to_stderr(log_filter().as_deref());
     let config = global.load()?;
     modes::restrict_new_files();
-    let local_dir =
-        nimbus::daemon::data_dir(&config.local_dir()).map_err(|error| Failure::internal(error.into()))?;
+    let local_dir = nimbus::daemon::data_dir(&config.local_dir()).map_err(failure)?;
     daemon_runtime()?.block_on(async {
         let tasks = Tasks::default();
         let stop = CancellationToken::new();
@@ -47,6 +50,16 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
         let ended = api::run(options, Arc::clone(&tree) as _, Clock::new(), stop).await;
         tree.close().await;
         tasks.stop(SHUTDOWN_TIMEOUT).await;
-        ended.map_err(|error| Failure::internal(error.into()))
+        ended.map_err(failure)
     })
+}
+
+/// A local directory that cannot be used is a mistake that the operator corrects, as one in `storm.yaml`.
+fn failure(error: nimbus::daemon::Error) -> Failure {
+    use nimbus::daemon::Error as E;
+    let kind = match &error {
+        E::Identity(_) | E::Tree(_) | E::Blobs(_) => ErrorKind::Config,
+        _ => ErrorKind::Internal,
+    };
+    Failure::new(kind, error.into())
 }

@@ -5,7 +5,11 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{Global, daemon_runtime, error::Failure, launch_defaults, log_filter, stop_on_signal};
+use crate::cli::{
+    Global, daemon_runtime,
+    error::{ErrorKind, Failure},
+    launch_defaults, log_filter, stop_on_signal,
+};
 use stormkeeper_coordination::tree::{Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree};
 use stormkeeper_model::clock::Clock;
 use stormkeeper_runtime::{
@@ -39,8 +43,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let config = global.load()?;
     let program = std::env::current_exe().context("finding the program itself").map_err(Failure::internal)?;
     modes::restrict_new_files();
-    let local_dir =
-        supervisor::data_dir(&config.local_dir()).map_err(|error| Failure::internal(error.into()))?;
+    let local_dir = supervisor::data_dir(&config.local_dir()).map_err(failure)?;
     daemon_runtime()?.block_on(async {
         let tasks = Tasks::default();
         let stop = CancellationToken::new();
@@ -70,6 +73,16 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
                 .await;
         tree.close().await;
         tasks.stop(SHUTDOWN_TIMEOUT).await;
-        ended.map_err(|error| Failure::internal(error.into()))
+        ended.map_err(failure)
     })
+}
+
+/// A local directory that cannot be used is a mistake that the operator corrects, as one in `storm.yaml`.
+fn failure(error: supervisor::Error) -> Failure {
+    use supervisor::Error as E;
+    let kind = match &error {
+        E::Identity(_) | E::LocalDir { .. } => ErrorKind::Config,
+        _ => ErrorKind::Internal,
+    };
+    Failure::new(kind, error.into())
 }

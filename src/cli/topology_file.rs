@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use anyhow::Context as _;
+
 use crate::{
     cli::{
         error::{ErrorKind, Failure},
@@ -9,6 +11,7 @@ use crate::{
     },
     config::Config,
 };
+use stormkeeper_runtime::fs::regular_file;
 use stormkeeper_topology_package::{
     flux::{self, Replacements, properties},
     package::TopologyPackage,
@@ -29,6 +32,12 @@ pub(super) struct TopologyFile {
 impl TopologyFile {
     /// Loads the topology and packs its topology package. Warnings go to standard error.
     pub(super) fn load(&self, config: &Config) -> Result<TopologyPackage, Failure> {
+        let given = [Some(&self.file), self.filter.as_ref()];
+        for path in given.into_iter().flatten() {
+            let checked = regular_file::check_given(path);
+            let checked = checked.with_context(|| format!("cannot read the file {}", path.display()));
+            checked.map_err(|error| Failure::new(ErrorKind::Config, error))?;
+        }
         let properties = self.filter.as_deref().map(properties::load).transpose();
         let properties = properties.map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
         let replacements = Replacements { properties, environment: self.env_filter.then(environment) };

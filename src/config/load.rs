@@ -11,6 +11,7 @@ use crate::config::{
     value::Value,
 };
 use stormkeeper_model::{settings, suggest::nearest, topology::Settings, unsupported_keys};
+use stormkeeper_runtime::fs::regular_file;
 use stormkeeper_topology_package::yaml::{self, SourcePosition};
 
 /// Environment variable with the path of the file, unless the command line gives it.
@@ -341,7 +342,7 @@ struct Layers {
 impl Layers {
     fn read_file(&mut self, path: &Path) -> Result<(), Error> {
         let text =
-            std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+            regular_file::read_given(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
         let root = yaml::parse(&text).map_err(|source| Error::Syntax { path: path.to_owned(), source })?;
         let entries = match root.value {
             yaml::Value::Map(entries) => entries,

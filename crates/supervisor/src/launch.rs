@@ -48,7 +48,7 @@ fn error_cause(error: &process::Error) -> String {
 
 /// Returns whether the code of a topology is there with a topology that can be read.
 fn is_whole(code: &Path) -> bool {
-    let bytes = std::fs::read(code.join(TOPOLOGY_FILE));
+    let bytes = stormkeeper_runtime::fs::regular_file::read(&code.join(TOPOLOGY_FILE));
     bytes.is_ok_and(|bytes| serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_ok())
 }
 

@@ -18,7 +18,7 @@ use tracing::error;
 
 use crate::{process::ProcessId, slot::DesiredWorker};
 use stormkeeper_model::{Port, WorkerId};
-use stormkeeper_runtime::fs::{FailedWrites, atomic_file, modes};
+use stormkeeper_runtime::fs::{FailedWrites, atomic_file, modes, regular_file};
 
 const DIR: &str = "ledger";
 
@@ -246,7 +246,7 @@ fn read_entry(path: &Path) -> Result<Entry, ReadError> {
     struct FormatOnly {
         v: u32,
     }
-    let bytes = fs::read(path).map_err(|error| ReadError::Damaged(error.to_string()))?;
+    let bytes = regular_file::read(path).map_err(|error| ReadError::Damaged(error.to_string()))?;
     let damaged = |error: serde_json::Error| ReadError::Damaged(error.to_string());
     // Read alone, because the rest of a newer format may have another shape.
     let FormatOnly { v: found } = serde_json::from_slice(&bytes).map_err(damaged)?;

@@ -1,13 +1,13 @@
 //! Starts of this supervisor, in its data directory: a supervisor that is killed again and again
 //! while its workers run on would look healthy.
 
-use std::{fs, io, path::Path, path::PathBuf};
+use std::{io, path::Path, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use stormkeeper_model::{Timestamp, clock::Monotonic, restarts::RESTART_WINDOW};
-use stormkeeper_runtime::fs::{FailedWrites, atomic_file};
+use stormkeeper_runtime::fs::{FailedWrites, atomic_file, regular_file};
 
 const FILE: &str = "starts.json";
 
@@ -95,7 +95,7 @@ impl StartLog {
 }
 
 fn read(path: &Path) -> io::Result<Vec<Start>> {
-    let bytes = match fs::read(path) {
+    let bytes = match regular_file::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),

@@ -16,7 +16,7 @@ use tracing::warn;
 use crate::{logs, process::ProcessId};
 use stormkeeper_metric_shipping::spool;
 use stormkeeper_model::WorkerId;
-use stormkeeper_runtime::fs::modes;
+use stormkeeper_runtime::fs::{modes, regular_file};
 use stormkeeper_topology_package::{
     launch::{HEARTBEAT_MEMORY, LaunchSpec, SPEC_FILE},
     status_file::FILE_BYTES,
@@ -117,7 +117,7 @@ pub(super) fn heartbeat(dir: &Path) -> Option<HeartbeatFile> {
     use io::Read as _;
 
     // A reader may see a part of a heartbeat; that is a change as well.
-    let file = fs::File::open(dir.join("heartbeat")).ok()?;
+    let file = regular_file::open(&dir.join("heartbeat")).ok()?;
     let modified = file.metadata().ok()?.modified().ok();
     let mut content = Vec::new();
     file.take(MAX_HEARTBEAT_BYTES).read_to_end(&mut content).ok()?;
@@ -147,7 +147,7 @@ fn read_start(path: &Path, max_bytes: u64) -> Option<Vec<u8>> {
     use io::Read as _;
 
     let mut content = Vec::new();
-    fs::File::open(path).ok()?.take(max_bytes).read_to_end(&mut content).ok()?;
+    regular_file::open(path).ok()?.take(max_bytes).read_to_end(&mut content).ok()?;
     Some(content)
 }
 

@@ -74,7 +74,7 @@ impl CounterFile {
 /// complete start counts as missing.
 pub(super) fn read(dir: &Path, task: &str) -> io::Result<Vec<(MetricId, MetricName, u64)>> {
     let slots = name_log::read(&dir.join(format!("{SLOTS}{task}")))?;
-    let bytes = match std::fs::read(dir.join(format!("{COUNTERS}{task}"))) {
+    let bytes = match stormkeeper_runtime::fs::regular_file::read(&dir.join(format!("{COUNTERS}{task}"))) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),

@@ -45,7 +45,7 @@ pub use recover::Recovered;
 pub use report_file::{Spool, SpooledReport};
 
 use stormkeeper_model::{Timestamp, TopologyId, WorkerId};
-use stormkeeper_runtime::fs::FileLock;
+use stormkeeper_runtime::fs::{FileLock, regular_file};
 
 const DIR: &str = "metrics";
 const LAUNCH_FILE: &str = "launch";
@@ -122,7 +122,7 @@ pub fn inspect(worker_dir: &Path) -> io::Result<SpoolState> {
     if dir.join(DONE_FILE).exists() {
         return Ok(SpoolState::Delivered);
     }
-    let lock = match File::open(dir.join(LAUNCH_FILE)) {
+    let lock = match regular_file::open(&dir.join(LAUNCH_FILE)) {
         Ok(lock) => lock,
         // The worker died before it measured anything, or never measures.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(SpoolState::Delivered),

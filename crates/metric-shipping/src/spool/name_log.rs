@@ -1,11 +1,6 @@
 //! Append-only files of metric ids and names, one metric per line.
 
-use std::{
-    fs::{self, File},
-    io,
-    os::unix::fs::FileExt as _,
-    path::Path,
-};
+use std::{fs::File, io, os::unix::fs::FileExt as _, path::Path};
 
 use stormkeeper_metrics::{MetricId, MetricName};
 
@@ -32,7 +27,7 @@ impl NameLog {
 /// Reads the complete lines of a file; none if the file does not exist. A line that cannot be
 /// parsed is `None` and keeps its index.
 pub(super) fn read(path: &Path) -> io::Result<Vec<Option<(MetricId, MetricName)>>> {
-    let text = match fs::read(path) {
+    let text = match stormkeeper_runtime::fs::regular_file::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),

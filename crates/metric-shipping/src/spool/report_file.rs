@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::name_log::{self, NameLog};
 use stormkeeper_metrics::{MetricId, MetricName, MetricReport, messagepack};
-use stormkeeper_runtime::fs::atomic_file;
+use stormkeeper_runtime::fs::{atomic_file, regular_file};
 
 pub(super) const NAMES: &str = "names";
 const PREFIX: &str = "report-";
@@ -143,7 +143,7 @@ pub(super) fn numbers(file_name: &str) -> Option<(u64, u64)> {
 }
 
 pub(super) fn read_file(path: &Path) -> io::Result<EncodedRecord> {
-    let bytes = fs::read(path)?;
+    let bytes = regular_file::read(path)?;
     let damaged =
         |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{what}: {}", path.display()));
     let Some((digest, content)) = bytes.split_at_checked(DIGEST_BYTES) else {

@@ -54,7 +54,7 @@ use stormkeeper_model::{
 };
 use stormkeeper_runtime::{
     blocking, error_chain,
-    fs::{FailedWrites, atomic_file, modes},
+    fs::{FailedWrites, atomic_file, modes, regular_file},
 };
 use stormkeeper_topology_package::package;
 
@@ -448,14 +448,14 @@ fn names_in(dir: &Path) -> Result<Vec<String>, Error> {
 }
 
 fn hash(path: &Path) -> std::io::Result<(BlobKey, u64)> {
-    let mut file = File::open(path)?;
+    let mut file = regular_file::open(path)?;
     let mut digest = Sha256::new();
     let bytes = std::io::copy(&mut file, &mut digest)?;
     Ok((BlobKey::from_digest(&digest.finalize()), bytes))
 }
 
 fn read_topology(path: &Path) -> Result<Topology, String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
+    let file = regular_file::open(path).map_err(|error| error.to_string())?;
     package::read_topology(std::io::BufReader::new(file)).map_err(|error| error_chain(&error))
 }
 

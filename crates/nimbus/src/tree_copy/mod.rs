@@ -13,7 +13,7 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -33,7 +33,7 @@ use stormkeeper_coordination::{
     tree::TreePath,
 };
 use stormkeeper_model::{HostName, Term, Timestamp, TopologyId, assignment::Assignment};
-use stormkeeper_runtime::fs::atomic_file;
+use stormkeeper_runtime::fs::{atomic_file, regular_file};
 
 /// Name of the file.
 const FILE: &str = "tree-copy.json";
@@ -181,7 +181,7 @@ impl CopyFile {
     /// # Errors
     /// If the file cannot be read, or holds no copy that this build can read.
     pub(crate) fn read(&self) -> io::Result<Option<TreeCopy>> {
-        let bytes = match fs::read(&self.0) {
+        let bytes = match regular_file::read(&self.0) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),

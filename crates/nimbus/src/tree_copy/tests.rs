@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{fs, sync::Arc};
 
 use super::{restore::Restore, *};
 use stormkeeper_coordination::{

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::regular_file;
+
 /// Replaces the file at `path`. The new bytes are on disk when this returns. Only one caller at a
 /// time may replace a file: its bytes are first written to `path` with the suffix `.tmp`.
 ///
@@ -13,7 +15,7 @@ use std::{
 /// If the file cannot be written; the old file is still there then.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = temporary(path);
-    let mut file = File::create(&temporary)?;
+    let mut file = create(&temporary)?;
     file.write_all(bytes)?;
     file.sync_data()?;
     rename(&temporary, path)
@@ -26,7 +28,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// If the file cannot be written; the old file is still there then.
 pub fn write_volatile(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = temporary(path);
-    fs::write(&temporary, bytes)?;
+    create(&temporary)?.write_all(bytes)?;
     fs::rename(&temporary, path)
 }
 
@@ -55,6 +57,11 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
 /// If the file system reports an error.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
+}
+
+/// Creates or empties a file. Fails at once if a FIFO is in its place.
+fn create(path: &Path) -> io::Result<File> {
+    regular_file::open_with(path, File::options().write(true).create(true).truncate(true))
 }
 
 fn temporary(path: &Path) -> PathBuf {

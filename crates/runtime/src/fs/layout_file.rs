@@ -11,7 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{atomic_file, modes};
+use super::{atomic_file, modes, regular_file};
 
 /// Version of the layout of data directories: of the files in them, their names and formats.
 pub const LAYOUT_VERSION: u32 = 2;
@@ -141,7 +141,7 @@ impl LayoutFile {
     /// Returns whether the file is there with this layout.
     pub(super) fn is_present(&self, dir: &Path) -> Result<bool, Error> {
         let path = dir.join(FILE);
-        let text = match fs::read_to_string(&path) {
+        let text = match regular_file::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return self.check_unused(dir).map(|()| false);

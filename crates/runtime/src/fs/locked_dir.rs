@@ -14,7 +14,9 @@ use std::{
 
 use tracing::error;
 
-use super::{FailedWrites, FileLock, LayoutFile, atomic_file, layout_file, modes, place};
+use super::{
+    FailedWrites, FileLock, LayoutFile, atomic_file, layout_file, modes, place, regular_file,
+};
 use crate::{
     blocking, error_chain, proc,
     tasks::{OnExit, Tasks},
@@ -246,7 +248,8 @@ pub(super) fn id_path(dir: &Path, daemon: &str) -> PathBuf {
 
 pub(super) fn lock(dir: &Path, daemon: &'static str) -> Result<FileLock, Error> {
     let path = lock_path(dir, daemon);
-    let locked = File::options().create(true).append(true).open(&path).map_err(TryLockError::Error);
+    let locked = regular_file::open_with(&path, File::options().create(true).append(true));
+    let locked = locked.map_err(TryLockError::Error);
     match locked.and_then(|file| file.try_lock().map(|()| file)) {
         Ok(file) => {
             // Without it, workers do not know whether their supervisor runs; they then assume it.
@@ -275,8 +278,9 @@ where
 {
     let path = id_path(dir, daemon);
     let not_an_id = |path| move |source| Error::NotAnId { daemon, path, source };
-    match fs::read_to_string(&path) {
-        Ok(text) => text.trim().parse().map_err(not_an_id(path)),
+    match regular_file::read(&path) {
+        // What is not UTF-8 is no id either.
+        Ok(bytes) => String::from_utf8_lossy(&bytes).trim().parse().map_err(not_an_id(path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let id = new_id(host, fastrand::u32(..)).parse().map_err(not_an_id(path.clone()))?;
             match atomic_file::write(&path, format!("{id}\n").as_bytes()) {
@@ -391,10 +395,33 @@ mod tests {
     fn damaged_id_file_is_named_in_the_error() {
         let dir = tempfile::tempdir().expect("temporary directory");
         drop(acquire(dir.path(), "h").expect("free"));
-        fs::write(dir.path().join("nimbus-id"), "not / an id").expect("written");
-        let refused = acquire(dir.path(), "h").expect_err("damaged");
-        assert!(matches!(refused, Error::NotAnId { .. }), "{refused}");
-        assert!(refused.to_string().contains("nimbus-id"), "{refused}");
+        for damaged in [&b"not / an id"[..], b"", b"h-0000\xff01"] {
+            fs::write(dir.path().join("nimbus-id"), damaged).expect("written");
+            let refused = acquire(dir.path(), "h").expect_err("damaged");
+            assert!(matches!(refused, Error::NotAnId { .. }), "{refused}");
+            assert!(refused.to_string().contains("nimbus-id"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_and_not_waited_for() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+        for name in ["layout", "nimbus.lock", "nimbus-id", "directory", "layout.tmp"] {
+            let dir = tempfile::tempdir().expect("temporary directory");
+            drop(acquire(dir.path(), "h").expect("free"));
+            let path = dir.path().join(name);
+            let _may_be_missing = fs::remove_file(&path);
+            let _may_be_missing = fs::remove_file(dir.path().join(name.trim_end_matches(".tmp")));
+            mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a FIFO");
+            if name == "layout.tmp" {
+                fs::remove_file(dir.path().join("nimbus-id")).expect("removed");
+            }
+            let refused = error_chain(&acquire(dir.path(), "h").expect_err("refused"));
+            let place = path.display().to_string();
+            let place = place.trim_end_matches(".tmp");
+            assert!(refused.contains("it is a FIFO") && refused.contains(place), "{refused}");
+        }
     }
 
     #[test]

@@ -50,6 +50,29 @@ pub fn read_to_string(path: &Path) -> io::Result<String> {
     String::from_utf8(read(path)?).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
+/// Checks a file that a user names on the command line. Unlike a file of a daemon it may be a pipe of
+/// the calling shell, such as `/dev/stdin` or `/dev/fd/63`. A missing file is left to the reader.
+///
+/// # Errors
+/// If it is there and is neither a regular file nor such a pipe.
+pub fn check_given(path: &Path) -> io::Result<()> {
+    let is_of_shell = path.starts_with("/dev") || path.starts_with("/proc");
+    match fs::metadata(path) {
+        Ok(found) if is_of_shell && !found.is_dir() => Ok(()),
+        Ok(found) => check(found.file_type()),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Reads a file that a user names on the command line as text, after [`check_given`].
+///
+/// # Errors
+/// If the file cannot be read, cannot be used, or is not UTF-8.
+pub fn read_given(path: &Path) -> io::Result<String> {
+    check_given(path)?;
+    fs::read_to_string(path)
+}
+
 fn check(found: FileType) -> io::Result<()> {
     let kind = match found {
         found if found.is_file() => return Ok(()),
@@ -82,6 +105,11 @@ mod tests {
                 assert_eq!(refused.to_string(), expected, "{name}");
             }
         }
+        for name in ["fifo", "directory"] {
+            let refused = read_given(&path(name)).expect_err("refused").to_string();
+            assert!(refused.contains("must be a regular file"), "{refused}");
+        }
+        assert_eq!(read_given(Path::new("/dev/null")).expect("of the shell"), "");
         fs::write(path("file"), "text").expect("written");
         std::os::unix::fs::symlink("file", path("link to a file")).expect("linked");
         assert_eq!(read_to_string(&path("link to a file")).expect("read"), "text");

@@ -1,7 +1,7 @@
 //! Memory of a daemon about its tree: the file `tree` in its data directory.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
@@ -15,7 +15,11 @@ use stormkeeper_model::{
     Term,
     clock::{Clock, Monotonic},
 };
-use stormkeeper_runtime::{blocking, fs::atomic_file, watch};
+use stormkeeper_runtime::{
+    blocking,
+    fs::{atomic_file, regular_file},
+    watch,
+};
 
 /// Name of the file.
 const FILE: &str = "tree";
@@ -55,10 +59,13 @@ impl TreeMemory {
     /// for its own.
     pub fn load(dir: &Path, clock: Clock) -> io::Result<Self> {
         let path = dir.join(FILE);
-        let mark = match fs::read(&path) {
+        let mark = match regular_file::read(&path) {
             Ok(bytes) => Some(decode(&path, &bytes)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
+            Err(error) => {
+                let text = format!("cannot read {}: {error}", path.display());
+                return Err(io::Error::new(error.kind(), text));
+            }
         };
         Ok(Self::new(Some(path), mark, clock))
     }
