@@ -278,7 +278,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "storm.local.hostname",
-        Kind::Text,
+        Kind::Host,
         "null",
         "The name under which other hosts reach this one; unset, the name that the system gives.",
     ),

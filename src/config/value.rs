@@ -3,7 +3,10 @@
 use std::{fmt, net::IpAddr, time::Duration};
 
 use stormkeeper_coordination::tree::TreePath;
-use stormkeeper_model::{Port, address::HostAndPort};
+use stormkeeper_model::{
+    Port,
+    address::{HostAndPort, host_of},
+};
 use stormkeeper_topology_package::yaml;
 
 /// Kind of a key's values.
@@ -11,6 +14,8 @@ use stormkeeper_topology_package::yaml;
 pub enum Kind {
     /// A string that is not empty.
     Text,
+    /// The name or the address of one host, without a port.
+    Host,
     /// A list of hosts, each with or without a port.
     Hosts,
     /// A list of names of environment variables, which may be patterns.
@@ -41,7 +46,7 @@ pub enum Kind {
 pub enum Value {
     /// The key is not set; its description says what applies then.
     Unset,
-    /// For [`Kind::Text`].
+    /// For [`Kind::Text`] and [`Kind::Host`].
     Text(String),
     /// For [`Kind::Hosts`].
     Hosts(Vec<String>),
@@ -78,6 +83,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text => f.write_str("a string"),
+            Self::Host => f.write_str("the name or the address of this host, without a port"),
             Self::Hosts => write!(
                 f,
                 "a list of 1 to {MAX_HOSTS} hosts, each `host` or `host:port`, with a port from 1 to 65535"
@@ -133,6 +139,7 @@ impl Kind {
                 let hosts = items(given).into_iter().filter_map(text_of);
                 hosts.into_iter().find_map(|host| host.parse::<HostAndPort>().err()).map(|e| e.to_string())
             }
+            Self::Host => host_of(&text_of(given)?).err().map(|error| error.to_string()),
             _ => None,
         }
     }
@@ -142,6 +149,7 @@ impl Kind {
         let within = |n: u64, min, max| (min..=max).contains(&n).then_some(n);
         match self {
             Self::Text => text_of(given).map(Value::Text),
+            Self::Host => host_of(&text_of(given)?).ok().map(Value::Text),
             Self::Hosts => hosts(given).map(Value::Hosts),
             Self::Variables => variables(given).map(Value::Variables),
             Self::Address => match text_of(given)?.as_str() {
@@ -315,6 +323,16 @@ mod tests {
             "a:1:2",
         ] {
             assert_eq!(read(Kind::Hosts, &format!("{bad:?}")), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn host_of_a_daemon_is_checked() {
+        for (host, expected) in [("node-3", "node-3"), ("10.0.0.1", "10.0.0.1"), ("[fd00::1]", "fd00::1")] {
+            assert_eq!(read(Kind::Host, &format!("{host:?}")), Some(Value::Text(expected.to_owned())));
+        }
+        for bad in ["a b", "http://foo", "foo:80", "0.0.0.0", "\u{1f600}"] {
+            assert_eq!(read(Kind::Host, &format!("{bad:?}")), None, "{bad}");
         }
     }
 

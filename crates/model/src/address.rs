@@ -1,6 +1,10 @@
 //! Addresses as people type them and as programs need them: `host:port`, with brackets around IPv6.
 
-use std::{fmt, net::Ipv6Addr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    str::FromStr,
+};
 
 /// Joins host and port; an IPv6 address is put in brackets.
 pub fn host_port(host: &str, port: u16) -> String {
@@ -34,6 +38,48 @@ pub enum InvalidAddress {
     /// A character that no host has.
     #[error("{0:?} contains {1:?}, which no host has")]
     Character(String, char),
+    /// A port where only a host belongs.
+    #[error("{0:?} has a port, and must be a host only")]
+    HasPort(String),
+    /// The address of no particular host.
+    #[error("{0:?} stands for any address, so other hosts cannot reach this one by it")]
+    Unspecified(String),
+    /// A name that no resolver takes.
+    #[error("{0:?} is not a host name: a name has at most 253 characters, and each part at most 63")]
+    Name(String),
+}
+
+/// Reads the name or address of one host, by which others reach it. Returns it without brackets.
+///
+/// # Errors
+/// [`InvalidAddress`] if it has a port, is no host, or is the address of every host.
+pub fn host_of(text: &str) -> Result<String, InvalidAddress> {
+    const NAME_CHARS: usize = 253;
+    const PART_CHARS: usize = 63;
+    let HostAndPort { host, port } = text.parse().map_err(|error| match error {
+        // Of a host alone, nothing after a colon is a port.
+        InvalidAddress::Port(_) => InvalidAddress::HasPort(text.to_owned()),
+        error => error,
+    })?;
+    if port.is_some() {
+        return Err(InvalidAddress::HasPort(text.to_owned()));
+    }
+    match host.parse::<IpAddr>() {
+        Ok(address) if address.is_unspecified() => Err(InvalidAddress::Unspecified(text.to_owned())),
+        Ok(_) => Ok(host),
+        Err(_) => {
+            let odd = |c: &char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+            if let Some(c) = host.chars().find(odd) {
+                return Err(InvalidAddress::Character(text.to_owned(), c));
+            }
+            let is_part = |part: &str| (1..=PART_CHARS).contains(&part.len()) && !part.starts_with('-');
+            let name = host.strip_suffix('.').unwrap_or(&host);
+            match name.len() <= NAME_CHARS && name.split('.').all(is_part) {
+                true => Ok(host),
+                false => Err(InvalidAddress::Name(text.to_owned())),
+            }
+        }
+    }
 }
 
 impl FromStr for HostAndPort {
@@ -108,6 +154,39 @@ mod tests {
         for (typed, expected) in cases {
             let address: HostAndPort = typed.parse().expect(typed);
             assert_eq!(address.with_default(2181), expected, "{typed}");
+        }
+    }
+
+    #[test]
+    fn host_of_a_daemon_is_one_host_without_a_port() {
+        let cases = [
+            ("node-3", "node-3"),
+            ("n_1.example.com.", "n_1.example.com."),
+            ("10.0.0.3", "10.0.0.3"),
+            ("fd00::3", "fd00::3"),
+            ("[fd00::3]", "fd00::3"),
+        ];
+        for (typed, expected) in cases {
+            assert_eq!(host_of(typed).expect(typed), expected);
+        }
+        let long = "a".repeat(64);
+        let cases = [
+            ("a b", "contains ' '"),
+            ("http://foo", "contains '/'"),
+            ("foo:80", "has a port"),
+            ("foo:", "has a port"),
+            ("[fd00::1]:80", "has a port"),
+            ("0.0.0.0", "any address"),
+            ("::", "any address"),
+            ("\u{1f600}", "which no host has"),
+            ("", "has no host"),
+            ("a..b", "is not a host name"),
+            ("-a", "is not a host name"),
+            (&long, "at most 63"),
+        ];
+        for (typed, reason) in cases {
+            let error = host_of(typed).expect_err(typed).to_string();
+            assert!(error.contains(reason), "{typed}: {error}");
         }
     }
 
