@@ -36,7 +36,7 @@ use stormkeeper_coordination::{
         presence::Presence,
         record::{self, NimbusRecord},
         store::Store,
-        tree_id::TreeMemory,
+        tree_id::{self, TreeMemory},
     },
     election::Candidate,
     tree::Tree,
@@ -222,6 +222,8 @@ fn assemble(
     let tasks = Tasks::new(stop.child_token());
     let (identity, writes) = keep_dir(identity, &clock, &tasks);
     let memory = TreeMemory::load(&options.local_dir, clock.clone()).map_err(Error::Tree)?;
+    let kept = memory.clone();
+    identity.keep_file(tree_id::MEMORY_FILE, move || kept.put_back());
     let unchecked = Arc::clone(&tree);
     let (tree, refusal) = checked(tree, &memory, &tasks);
     let store = Store::new(Arc::clone(&tree));

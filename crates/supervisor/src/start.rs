@@ -26,7 +26,7 @@ use crate::{
     process::{ProcessId, Processes},
     registration::{Registration, Reported},
     slot_runtime::{SlotRuntime, new_worker_id},
-    starts::StartLog,
+    starts::{self, StartLog},
     status::Status,
     worker_dir,
 };
@@ -37,7 +37,7 @@ use stormkeeper_coordination::{
         failure::ReportedFailure,
         presence::Presence,
         store::Store,
-        tree_id::TreeMemory,
+        tree_id::{self, TreeMemory},
     },
     tree::Tree,
 };
@@ -111,6 +111,8 @@ impl Agent {
         let tree: Arc<dyn Tree> = tree;
         let store = Store::new(tree.clone());
         let identity = Arc::new(identity);
+        let kept = memory.clone();
+        identity.keep_file(tree_id::MEMORY_FILE, move || kept.put_back());
         identity.keep(&writes, &tasks);
         let me = identity.id.clone();
         info!(supervisor = %me, local_dir = %options.local_dir.display(), "supervisor starting");
@@ -132,6 +134,8 @@ impl Agent {
         // Known before the first registration, so that no slot is offered whose port is taken.
         let (taken_ports, to_check) = start_ports(&launcher, &slots, &tasks).await;
         let (starts, failures, recent) = open_failures(&options, &clock, &writes).await;
+        let kept = starts.clone();
+        identity.keep_file(starts::FILE, move || kept.put_back());
         let now = clock.monotonic();
         let problems = problems::of(&writes.texts(), (&at_start, now), &taken_ports, &slots, &options.host);
         let known = Reported::at_start(problems, recent);

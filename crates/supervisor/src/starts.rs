@@ -9,7 +9,7 @@ use tracing::warn;
 use stormkeeper_model::{Timestamp, clock::Monotonic, restarts::RESTART_WINDOW};
 use stormkeeper_runtime::fs::{FailedWrites, atomic_file, regular_file};
 
-const FILE: &str = "starts.json";
+pub(super) const FILE: &str = "starts.json";
 
 const FORMAT: u32 = 1;
 
@@ -83,12 +83,25 @@ impl StartLog {
         }
     }
 
-    fn write(&self) {
+    /// Writes the file again if it was deleted. Returns whether it was. Blocks.
+    pub(super) fn put_back(&self) -> io::Result<bool> {
+        let is_missing = !self.path.try_exists()?;
+        if is_missing {
+            self.try_write()?;
+        }
+        Ok(is_missing)
+    }
+
+    fn try_write(&self) -> io::Result<()> {
         let stored = Stored { v: FORMAT, starts: self.starts.clone() };
         let written = serde_json::to_vec(&stored)
             .map_err(io::Error::from)
             .and_then(|bytes| atomic_file::write(&self.path, &bytes));
-        if let Err(error) = self.writes.record(&self.path, written) {
+        self.writes.record(&self.path, written)
+    }
+
+    fn write(&self) {
+        if let Err(error) = self.try_write() {
             warn!(file = %self.path.display(), %error, "cannot record a start or a stop of this supervisor");
         }
     }
@@ -106,7 +119,7 @@ fn read(path: &Path) -> io::Result<Vec<Start>> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{fs, time::Duration};
 
     use super::*;
     use stormkeeper_model::clock::Clock;
@@ -132,6 +145,18 @@ mod tests {
         fn start_at(&self, at: (Timestamp, Monotonic)) -> StartLog {
             StartLog::open(self.dir.path(), at, FailedWrites::new(self.clock.clone()))
         }
+    }
+
+    #[test]
+    fn deleted_file_is_put_back_with_all_starts() {
+        let host = Host::new();
+        host.start();
+        let log = host.start();
+        assert!(!log.put_back().expect("whole"));
+        let path = host.dir.path().join(FILE);
+        fs::remove_file(&path).expect("deleted");
+        assert!(log.put_back().expect("put back"));
+        assert_eq!(read(&path).expect("read").len(), 2);
     }
 
     #[test]

@@ -36,6 +36,19 @@ pub struct LockedDir<Id> {
     layout: LayoutFile,
     // Replaced if the directory is created again.
     lock: Mutex<FileLock>,
+    others: Mutex<Vec<OtherFile>>,
+}
+
+/// A file that another part of the daemon writes, and puts back if it was deleted: its path, and a
+/// function that returns whether it was missing.
+type PutBack = Box<dyn Fn() -> io::Result<bool> + Send + Sync>;
+
+struct OtherFile(PathBuf, PutBack);
+
+impl std::fmt::Debug for OtherFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0.display())
+    }
 }
 
 /// The process that holds the lock of a directory, as its lock file says: pid and start time.
@@ -155,7 +168,20 @@ impl<Id: FromStr<Err = InvalidId> + Display> LockedDir<Id> {
         layout.check_or_create(dir)?;
         place::check(dir, layout.kind, lock.file())?;
         let id = read_or_create_id(dir, layout.kind, host)?;
-        Ok(Self { id, dir: dir.to_owned(), layout: *layout, lock: Mutex::new(lock) })
+        Ok(Self {
+            id,
+            dir: dir.to_owned(),
+            layout: *layout,
+            lock: Mutex::new(lock),
+            others: Mutex::default(),
+        })
+    }
+
+    /// Makes [`LockedDir::put_back`] put back the file `name` as well: `put_back` writes it if it is
+    /// missing, and returns whether it was.
+    pub fn keep_file(&self, name: &str, put_back: impl Fn() -> io::Result<bool> + Send + Sync + 'static) {
+        let other = OtherFile(self.dir.join(name), Box::new(put_back));
+        self.others.lock().unwrap_or_else(PoisonError::into_inner).push(other);
     }
 
     /// Creates the directory with its identity, layout and lock again, if they were deleted while
@@ -188,7 +214,11 @@ impl<Id: FromStr<Err = InvalidId> + Display> LockedDir<Id> {
             atomic_file::write(&path, format!("{}\n", self.id).as_bytes()).map_err(io(&path))?;
         }
         let had_place = !place::put_back(&self.dir).map_err(io(&self.dir))?;
-        Ok(!(is_locked && had_layout && had_id && had_place))
+        let mut had_others = true;
+        for OtherFile(path, put_back) in &*self.others.lock().unwrap_or_else(PoisonError::into_inner) {
+            had_others &= !put_back().map_err(io(path))?;
+        }
+        Ok(!(is_locked && had_layout && had_id && had_place && had_others))
     }
 
     /// Returns whether the file that this process has locked is still the one in the directory.
@@ -389,6 +419,23 @@ mod tests {
         fs::remove_file(&dir).expect("removed");
         assert!(first.put_back_and_try(&writes));
         assert_eq!(writes.texts(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn deleted_file_of_another_part_of_the_daemon_is_put_back() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let daemon = acquire(dir.path(), "h").expect("free");
+        let path = dir.path().join("tree");
+        let kept = path.clone();
+        daemon.keep_file("tree", move || {
+            let is_missing = !kept.exists();
+            fs::write(&kept, "t").map(|()| is_missing)
+        });
+        assert!(daemon.put_back().expect("put back"));
+        assert!(path.exists() && !daemon.put_back().expect("whole"));
+        daemon.keep_file("starts.json", || Err(io::ErrorKind::StorageFull.into()));
+        let refused = daemon.put_back().expect_err("cannot be written").to_string();
+        assert!(refused.contains("starts.json"), "{refused}");
     }
 
     #[test]

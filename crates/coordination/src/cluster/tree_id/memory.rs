@@ -22,7 +22,7 @@ use stormkeeper_runtime::{
 };
 
 /// Name of the file.
-const FILE: &str = "tree";
+pub const FILE: &str = "tree";
 
 /// Shortest time between two writes of the file that only move its transaction forward. A new id and
 /// a new term are written at once: there is one per recovery and per election.
@@ -39,10 +39,10 @@ struct Shared {
     clock: Clock,
     mark: watch::Sender<Option<TreeMark>>,
     foreign: watch::Sender<Option<ForeignTree>>,
+    // Held while the file is written: two writers would use one temporary file.
+    writing: Mutex<()>,
     // Guards the bookkeeping of the file; held for a few instructions.
     written: Mutex<Written>,
-    /// Held while the file is written: two tasks may meet the tree at the same time.
-    file: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -78,7 +78,7 @@ impl TreeMemory {
     fn new(path: Option<PathBuf>, mark: Option<TreeMark>, clock: Clock) -> Self {
         let written = Mutex::new(Written { mark: mark.clone(), at: None });
         let (mark, foreign) = (watch::Sender::new(mark), watch::Sender::new(None));
-        Self(Arc::new(Shared { path, clock, mark, foreign, written, file: tokio::sync::Mutex::new(()) }))
+        Self(Arc::new(Shared { path, clock, mark, foreign, writing: Mutex::default(), written }))
     }
 
     /// Returns the remembered tree; `None` for a daemon that remembers nothing.
@@ -132,16 +132,30 @@ impl TreeMemory {
         if !self.is_write_due(&mark) {
             return;
         }
-        let _file = self.0.file.lock().await;
-        // Another task may have remembered a later one meanwhile.
-        let mark = self.mark().unwrap_or(mark);
-        let bytes = record::encode(&mark);
-        let written = blocking::run(move || atomic_file::write(&path, &bytes)).await;
-        match written {
-            Ok(()) => self.written(Some(mark)),
+        let this = self.clone();
+        let write = move || {
+            let _writing = this.0.writing.lock().expect("no one panics while holding it");
+            // Another task may have remembered a later one meanwhile.
+            let mark = this.mark().unwrap_or(mark);
+            atomic_file::write(&path, &record::encode(&mark)).map(|()| mark)
+        };
+        match blocking::run(write).await {
+            Ok(mark) => self.written(Some(mark)),
             // The memory of this process is up to date; the file is written with the next change.
             Err(error) => warn!(%error, "cannot write the memory of the tree; writing it again later"),
         }
+    }
+
+    /// Writes the file again if it was deleted: the next start would take any tree for its own. Returns
+    /// whether it was missing. Blocks.
+    ///
+    /// # Errors
+    /// If the file cannot be looked for or written.
+    pub fn put_back(&self) -> io::Result<bool> {
+        let Some(path) = &self.0.path else { return Ok(false) };
+        let _writing = self.0.writing.lock().expect("no one panics while holding it");
+        let Some(mark) = self.mark().filter(|_| !path.exists()) else { return Ok(false) };
+        atomic_file::write(path, &record::encode(&mark)).map(|()| true)
     }
 
     /// Decides whether the file is to be written now, and notes the attempt.

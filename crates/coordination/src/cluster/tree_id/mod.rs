@@ -16,7 +16,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use memory::TreeMemory;
+pub use memory::{FILE as MEMORY_FILE, TreeMemory};
 
 use crate::{
     cluster::{

@@ -108,3 +108,19 @@ async fn memory_survives_a_restart_and_a_damaged_file_is_not_forgotten() {
     let error = load().expect_err("damaged").to_string();
     assert!(error.contains("delete it"), "{error}");
 }
+
+/// A daemon that starts without the file would take any tree for its own.
+#[tokio::test]
+async fn deleted_memory_of_a_running_daemon_is_put_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let memory = TreeMemory::load(dir.path(), Clock::new()).expect("none yet");
+    assert!(!memory.put_back().expect("nothing is remembered"));
+    memory.accept(Some(mark(3, 90))).await;
+    // Only the transaction has moved, so the file is older than the memory.
+    memory.accept(Some(mark(3, 95))).await;
+    assert!(!memory.put_back().expect("whole"));
+    std::fs::remove_file(dir.path().join(MEMORY_FILE)).expect("deleted");
+    assert!(memory.put_back().expect("put back"));
+    let read = TreeMemory::load(dir.path(), Clock::new()).expect("read");
+    assert_eq!(read.mark(), Some(mark(3, 95)));
+}
