@@ -21,6 +21,7 @@ use crate::{
 use stormkeeper_model::{Port, Slot, SupervisorId, WorkerId};
 use stormkeeper_runtime::{
     blocking,
+    fs::regular_file,
     tasks::{OnExit, Tasks},
 };
 use stormkeeper_topology_package::launch::LaunchSpec;
@@ -31,6 +32,11 @@ pub(super) enum Error {
     /// The blob was present earlier and has disappeared.
     #[error("the topology's code is no longer on this host, or is damaged")]
     CodeIsGone,
+    #[error(
+        "cannot read the topology's code in {}: {source}; make it readable for the user of the supervisor",
+        path.display()
+    )]
+    Code { path: PathBuf, source: io::Error },
     #[error("cannot prepare {}: {source}", path.display())]
     Prepare { path: PathBuf, source: io::Error },
     #[error("{0}")]
@@ -46,10 +52,26 @@ fn error_cause(error: &process::Error) -> String {
     std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default()
 }
 
-/// Returns whether the code of a topology is there with a topology that can be read.
-fn is_whole(code: &Path) -> bool {
-    let bytes = stormkeeper_runtime::fs::regular_file::read(&code.join(TOPOLOGY_FILE));
-    bytes.is_ok_and(|bytes| serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_ok())
+/// Checks that the code of a topology is there with a topology that can be read. What may be whole and
+/// cannot be read now is not damaged.
+fn check_code(code: &Path) -> Result<(), Error> {
+    match regular_file::read(&code.join(TOPOLOGY_FILE)) {
+        Ok(bytes) => {
+            let parsed = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes);
+            parsed.map(drop).map_err(|_damaged| Error::CodeIsGone)
+        }
+        Err(error) if is_damage(&error) => Err(Error::CodeIsGone),
+        Err(source) => Err(Error::Code { path: code.to_owned(), source }),
+    }
+}
+
+/// Returns whether a failed read means that the file is gone or damaged, and not that this process may
+/// not read it, or cannot at the moment.
+fn is_damage(error: &io::Error) -> bool {
+    use io::ErrorKind as K;
+
+    let is_gone = matches!(error.kind(), K::NotFound | K::NotADirectory | K::IsADirectory | K::InvalidInput);
+    is_gone || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
 /// Launches workers and watches their processes, each in a separate task, so that a slow disk or
@@ -118,9 +140,7 @@ impl Launcher {
         let (ledger, for_disk, intent) = (self.ledger.clone(), spec.clone(), desired.clone());
         let writes = self.ledger.writes.clone();
         let prepare = move || {
-            if !is_whole(&for_disk.code) {
-                return Err(Error::CodeIsGone);
-            }
+            check_code(&for_disk.code)?;
             // The launches have directories of their own: this stands for all of them.
             let parent = for_disk.dir.parent().unwrap_or(&for_disk.dir);
             writes
@@ -193,5 +213,32 @@ impl Launcher {
     async fn send(&self, event: Event) {
         // Fails only when the agent has ended and needs no events.
         let _agent_is_gone = self.events.send(event).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_that_may_not_be_read_is_not_damaged() {
+        let damage = |kind: io::ErrorKind| is_damage(&kind.into());
+        assert!(!damage(io::ErrorKind::PermissionDenied));
+        assert!(!is_damage(&rustix::io::Errno::MFILE.into()) && is_damage(&rustix::io::Errno::IO.into()));
+        assert!(damage(io::ErrorKind::NotFound) && damage(io::ErrorKind::NotADirectory));
+
+        let dir = tempfile::tempdir().expect("a directory");
+        assert!(matches!(check_code(dir.path()), Err(Error::CodeIsGone)));
+        let file = dir.path().join(TOPOLOGY_FILE);
+        std::fs::write(&file, "{").expect("written");
+        assert!(matches!(check_code(dir.path()), Err(Error::CodeIsGone)));
+        std::fs::write(&file, "{}").expect("written");
+        check_code(dir.path()).expect("whole");
+        // A link to itself cannot be read by anybody, also not by a user who may read everything.
+        std::fs::remove_file(&file).expect("removed");
+        std::os::unix::fs::symlink(TOPOLOGY_FILE, &file).expect("linked");
+        let error = check_code(dir.path()).expect_err("unreadable").to_string();
+        let path = dir.path().display().to_string();
+        assert!(error.contains(&path) && error.contains("readable for the user"), "{error}");
     }
 }

@@ -234,6 +234,12 @@ impl Localizer {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 warn!(blob = %key, "a localized blob is missing on disk: fetching it again");
             }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                warn!(
+                    path = %dir.display(), %error,
+                    "a blob cannot be put aside and stays: make its directory writable for the user of the supervisor"
+                );
+            }
             Err(error) => {
                 warn!(blob = %key, %error, "a damaged blob cannot be put aside: removing it");
                 self.remove(key);
