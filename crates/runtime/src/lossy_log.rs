@@ -7,24 +7,35 @@ use std::{
     io::{self, Write},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::{
+    MakeWriter,
+    format::Writer,
+    time::{FormatTime as _, SystemTime},
+};
 
 /// Makes writers that lose what cannot be written.
 #[derive(Debug)]
 pub struct LossyLog<W> {
     inner: W,
-    // Lines that were lost since the last line that was written.
-    n_lost: Arc<AtomicU64>,
+    lost: Arc<Lost>,
+}
+
+/// What was lost since the last line that was written.
+#[derive(Debug, Default)]
+struct Lost {
+    n_lines: AtomicU64,
+    /// True if the beginning of a line was written, as on a disk that became full.
+    is_cut: AtomicBool,
 }
 
 impl<W> LossyLog<W> {
     /// Writes to the writers of `inner`.
     pub fn new(inner: W) -> Self {
-        Self { inner, n_lost: Arc::default() }
+        Self { inner, lost: Arc::default() }
     }
 }
 
@@ -32,7 +43,7 @@ impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for LossyLog<W> {
     type Writer = LossyWriter<W::Writer>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        LossyWriter { inner: self.inner.make_writer(), n_lost: Arc::clone(&self.n_lost) }
+        LossyWriter { inner: self.inner.make_writer(), lost: Arc::clone(&self.lost) }
     }
 }
 
@@ -40,22 +51,50 @@ impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for LossyLog<W> {
 #[derive(Debug)]
 pub struct LossyWriter<W> {
     inner: W,
-    n_lost: Arc<AtomicU64>,
+    lost: Arc<Lost>,
+}
+
+impl<W: Write> LossyWriter<W> {
+    /// Writes whole lines; a failure after their beginning is noted.
+    fn write_lines(&mut self, mut lines: &[u8]) -> io::Result<()> {
+        while !lines.is_empty() {
+            match self.inner.write(lines) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    lines = lines.get(n..).unwrap_or_default();
+                    self.lost.is_cut.store(!lines.is_empty(), Ordering::Relaxed);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The line about lost lines, in the form of other lines, so that a search for warnings finds it.
+fn notice(n_lost: u64, is_cut: bool) -> String {
+    let mut line = String::from(if is_cut { "\n" } else { "" });
+    // Writing to a text cannot fail.
+    let _never = SystemTime.format_time(&mut Writer::new(&mut line));
+    line + &format!("  WARN {}: {n_lost} lines of this log could not be written\n", module_path!())
 }
 
 impl<W: Write> Write for LossyWriter<W> {
     /// Writes one event. The first event after a loss is preceded by a line with the number of lost
     /// lines.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        let n_lost = self.n_lost.load(Ordering::Relaxed);
-        let note = || format!("{n_lost} lines of this log could not be written\n");
+        let n_lost = self.lost.n_lines.load(Ordering::Relaxed);
         let written = match n_lost {
-            0 => self.inner.write_all(event),
-            _ => self.inner.write_all(note().as_bytes()).and_then(|()| self.inner.write_all(event)),
+            0 => self.write_lines(event),
+            _ => {
+                let notice = notice(n_lost, self.lost.is_cut.load(Ordering::Relaxed));
+                self.write_lines(notice.as_bytes()).and_then(|()| self.write_lines(event))
+            }
         };
         match written {
-            Ok(()) => _ = self.n_lost.fetch_sub(n_lost, Ordering::Relaxed),
-            Err(_) => _ = self.n_lost.fetch_add(1, Ordering::Relaxed),
+            Ok(()) => _ = self.lost.n_lines.fetch_sub(n_lost, Ordering::Relaxed),
+            Err(_) => _ = self.lost.n_lines.fetch_add(1, Ordering::Relaxed),
         }
         Ok(event.len())
     }
@@ -90,6 +129,37 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    /// A disk with room for some bytes.
+    struct Room<'a>(&'a Disk, usize);
+
+    impl Write for Room<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let n = bytes.len().min(self.1);
+            self.1 -= n;
+            if n == 0 { Err(io::ErrorKind::StorageFull.into()) } else { self.0.write(&bytes[..n]) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The first notice must not be glued to what was written of the line that filled the disk.
+    #[test]
+    fn notice_after_a_cut_line_is_a_line_of_its_own() {
+        let (disk, lost) = (Disk::default(), Arc::new(Lost::default()));
+        for (line, room) in [("one\n", 100), ("two\n", 2), ("three\n", 0), ("four\n", 200), ("five\n", 100)] {
+            let mut log = LossyWriter { inner: Room(&disk, room), lost: Arc::clone(&lost) };
+            assert_eq!(log.write(line.as_bytes()).expect("cannot fail"), line.len());
+        }
+        let text = String::from_utf8(disk.0.into_inner().expect("not poisoned").1).expect("UTF-8");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!((&lines[..2], &lines[3..]), (&["one", "tw"][..], &["four", "five"][..]), "{text}");
+        assert!(
+            lines[2].contains(" WARN ") && lines[2].ends_with(": 2 lines of this log could not be written")
+        );
     }
 
     #[test]
