@@ -2,14 +2,14 @@
 
 use std::{io, time::Duration};
 
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::{CopyFile, TreeCopy};
 use stormkeeper_coordination::cluster::{
     metric_log::MetricLogState, observer::Observation, store::Store, tree_id::TreeMemory,
 };
 use stormkeeper_model::clock::{Clock, Monotonic};
-use stormkeeper_runtime::{blocking, fs::FailedWrites, watch};
+use stormkeeper_runtime::{blocking, fs::FailedWrites, outage::Outage, watch};
 
 /// Time from a change to its copy, and the shortest time between two copies.
 const DELAY: Duration = Duration::from_secs(1);
@@ -45,6 +45,7 @@ impl CopyKeeper {
             }
         };
         let mut written_at: Option<Monotonic> = None;
+        let mut outage = Outage::default();
         loop {
             tokio::time::sleep(DELAY).await;
             if let Some(copy) = self.take(last.as_ref()).await {
@@ -52,8 +53,16 @@ impl CopyKeeper {
                 let is_recent = written_at.is_some_and(|at| now.since(at) < RENEWAL_PERIOD);
                 if !is_recent || last.as_ref().is_none_or(|last| !last.is_same(&copy)) {
                     match self.write(copy.clone()).await {
-                        Ok(()) => (last, written_at) = (Some(copy), Some(now)),
-                        Err(error) => warn!(%error, "cannot write the copy of the tree; retrying"),
+                        Ok(()) => {
+                            (last, written_at) = (Some(copy), Some(now));
+                            if let Some(lasted) = outage.ends() {
+                                info!(?lasted, "the copy of the tree is written again");
+                            }
+                        }
+                        Err(error) if outage.begins() => {
+                            warn!(%error, "cannot write the copy of the tree; retrying");
+                        }
+                        Err(error) => debug!(%error, "still cannot write the copy of the tree"),
                     }
                 }
             }
