@@ -76,6 +76,9 @@ pub fn find(view: &ClusterView, text: &str) -> Result<TopologyId, Refusal> {
     if let Some((id, _)) = named {
         return Ok(id.clone());
     }
+    if let Some(id) = without_record(view, text) {
+        return Err(Refusal::RecordMissing { path: layout::storm(id), id: id.clone() });
+    }
     // A record that cannot be read does not say its name; the id of the topology has it too.
     let unreadable = view.unreadable.iter().find(|(path, _)| {
         let name = path.name();
@@ -87,6 +90,20 @@ pub fn find(view: &ClusterView, text: &str) -> Result<TopologyId, Refusal> {
         }
         None => Err(unknown()),
     }
+}
+
+/// Finds a topology whose topology record is missing and not merely unreadable, by its id or name.
+fn without_record<'a>(view: &'a ClusterView, text: &str) -> Option<&'a TopologyId> {
+    // An id is the name, a number and a time.
+    let has_name = |id: &TopologyId| {
+        let mut parts = id.as_str().rsplitn(3, '-');
+        parts.nth(2).is_some_and(|name| name == text)
+    };
+    view.tasks.keys().chain(view.assignments.keys()).find(|id| {
+        (id.as_str() == text || has_name(id))
+            && !view.topologies.contains_key(*id)
+            && !view.unreadable.contains_key(&layout::storm(id))
+    })
 }
 
 /// Writes a change into the record of a topology and returns the new record.

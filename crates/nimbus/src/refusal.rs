@@ -65,6 +65,16 @@ pub enum Refusal {
         /// The requested id or name.
         topology: String,
     },
+    /// The topology record was deleted by hand.
+    #[error(
+        "{path} is missing: the topology {id} runs, and is removed within a minute unless the znode is restored"
+    )]
+    RecordMissing {
+        /// The topology.
+        id: TopologyId,
+        /// Expected path of the record.
+        path: TreePath,
+    },
     /// Another topology has the name.
     #[error("the name {name} is in use by {by}{}", if *.is_killed { ", which is being removed" } else { "" })]
     NameInUse {
@@ -202,7 +212,7 @@ impl Refusal {
             Self::NotReady | Self::Outdated { .. } | Self::NoMetrics { .. } => Code::NotReady,
             Self::AnotherTree(_) => Code::AnotherTree,
             Self::NotRecoverable { .. } => Code::NotRecoverable,
-            Self::UnknownTopology { .. } => Code::UnknownTopology,
+            Self::UnknownTopology { .. } | Self::RecordMissing { .. } => Code::UnknownTopology,
             Self::UnknownHost { .. } | Self::NotDrained { .. } => Code::UnknownHost,
             Self::NameInUse { .. } | Self::NameUnclear { .. } => Code::NameInUse,
             Self::InvalidTopology { .. } | Self::InvalidPackage { .. } => Code::InvalidTopology,
@@ -236,6 +246,9 @@ impl Refusal {
             Self::Outdated { .. } => "check that ZooKeeper is up and that this host reaches it".to_owned(),
             Self::AnotherTree(foreign) => foreign.advice().to_owned(),
             Self::UnknownTopology { .. } => "`stormkeeper list` shows all topologies".to_owned(),
+            Self::RecordMissing { .. } => {
+                "restore the znode from a backup of ZooKeeper, or submit the topology again in a minute".to_owned()
+            }
             Self::StillMeasured { .. } => "only metrics of removed topologies can be deleted; to reduce those of a \
                                            running one, use `stormkeeper metrics-control`"
                 .to_owned(),

@@ -55,9 +55,31 @@ pub(super) fn cluster(nimbus: &Handle, observation: &Observation) -> ClusterSumm
         tasks_total,
         executors_total: tasks_total,
         unreadable: unreadable(view),
-        problems: cluster_problems(nimbus, |_| true).into_iter().chain(clocks::all(view)).collect(),
+        problems: without_record(nimbus, view)
+            .chain(cluster_problems(nimbus, |_| true))
+            .chain(clocks::all(view))
+            .collect(),
         view_age_ms: view_age_ms(nimbus, observation),
     }
+}
+
+/// Returns a line for each topology whose topology record was deleted by hand. The list of topologies
+/// does not have it, although its workers run.
+fn without_record(nimbus: &Handle, view: &ClusterView) -> impl Iterator<Item = String> {
+    let text = |id: &TopologyId, problem: &ClusterProblem| {
+        let n_tasks = view.heartbeats.get(id).map_or(0, TaskSet::len);
+        let n_workers = view.assignments.get(id).map_or(0, |assignment| assignment.value.workers.len());
+        format!(
+            "{id}: {problem}. {n_tasks} tasks in {n_workers} workers run until then: restore the znode within a minute, \
+             or submit the topology again after that"
+        )
+    };
+    let findings = nimbus.status().findings;
+    let lost = findings.iter().filter_map(|finding| match (&finding.topology, &finding.problem) {
+        (Some(id), problem @ ClusterProblem::NoRecord { .. }) => Some(text(id, problem)),
+        _ => None,
+    });
+    lost.collect::<Vec<_>>().into_iter()
 }
 
 /// Returns the problems that are not of one topology, as this nimbus sees them, for the supervisors
@@ -224,6 +246,7 @@ pub(super) fn topologies(nimbus: &Handle, observation: &Observation) -> Topology
         unreadable: unreadable(view),
         problems: reported::of_no_topology(view)
             .into_iter()
+            .chain(without_record(nimbus, view))
             .chain(cluster_problems(nimbus, |_| true))
             .chain(clocks::all(view))
             .collect(),

@@ -52,3 +52,42 @@ async fn reported_problem_is_shown_and_idle_tasks_do_not_count_as_alive() {
     let (_, supervisors) = ask(&app, Method::GET, "/api/v1/supervisor/summary", Body::empty()).await;
     assert_eq!(supervisors["supervisors"][0]["problems"].as_array().map(Vec::len), Some(2), "{supervisors}");
 }
+
+/// Its workers run, but the table cannot show it.
+#[tokio::test]
+async fn topology_whose_record_was_deleted_is_shown_by_all_reads() {
+    let fixture = Fixture::new().await;
+    let leader = fixture.leader().await;
+    let app = routes(leader.handle().clone());
+    let TopologyPackage { key, bytes } = blob("wc");
+    assert_eq!(ask(&app, Method::PUT, &format!("/api/v1/blobs/{key}"), bytes).await.0, StatusCode::CREATED);
+    let submit = json!({"blob": key, "owner": "ann"}).to_string();
+    let (_, answer) = ask(&app, Method::POST, "/api/v1/topology/submit", submit).await;
+    let id: TopologyId = answer["topologyId"].as_str().expect("an id").parse().expect("valid");
+    wait_until("it is placed", LONG, || async {
+        let store = Store::new(Arc::clone(&fixture.tree));
+        let stored = store.assignment(&id).await.map_err(|error| error.to_string())?;
+        stored.map(drop).ok_or("no".to_owned())
+    })
+    .await;
+    fixture.tree.delete(&layout::storm(&id), None).await.expect("deleted");
+    let expected = format!("{id}: /storms/{id} is missing");
+    for path in ["/api/v1/topology/summary", "/api/v1/cluster/summary"] {
+        wait_until("the line is there", LONG, || async {
+            let (_, shown) = ask(&app, Method::GET, path, Body::empty()).await;
+            let problems = shown["problems"].as_array().cloned().unwrap_or_default();
+            let is_it = |text: &str| text.starts_with(&expected) && text.contains("restore the znode");
+            match problems.iter().any(|problem| problem.as_str().is_some_and(is_it)) {
+                true => Ok(()),
+                false => Err(shown.to_string()),
+            }
+        })
+        .await;
+    }
+    for text in [id.as_str(), "wc"] {
+        let (status, refused) =
+            ask(&app, Method::GET, &format!("/api/v1/topology/{text}"), Body::empty()).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{refused}");
+        assert!(refused.to_string().contains(&format!("/storms/{id} is missing")), "{refused}");
+    }
+}
