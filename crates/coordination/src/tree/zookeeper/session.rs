@@ -128,15 +128,20 @@ impl Link {
     }
 }
 
+/// Time for which the root may be missing before that is a warning: a misspelt root does not appear.
+const ROOT_GRACE: Duration = Duration::from_secs(10);
+
 /// Keeps a session open until it is cancelled; notifies `changed` of each change of its state.
 pub(super) async fn keep(link: Arc<Link>, options: Options, mut backoff: Backoff, changed: Arc<Notify>) {
     let mut log_throttle = LogThrottle::new(Clock::new());
     let mut was_rootless = false;
+    let mut warn_at: Option<tokio::time::Instant> = None;
     loop {
         let client = match open(&options).await {
             Ok(client) => client,
             Err(error) => {
-                if log_throttle.is_due() {
+                let is_rootless = warn_at.take_if(|at| tokio::time::Instant::now() >= *at).is_some();
+                if log_throttle.is_due() || is_rootless {
                     let servers = options.servers.join(",");
                     let problem = match &error {
                         OpenError::NoServer | OpenError::Connect(_) => {
@@ -145,6 +150,7 @@ pub(super) async fn keep(link: Arc<Link>, options: Options, mut backoff: Backoff
                         // The first daemons of a new cluster start in any order.
                         OpenError::NoRoot if !std::mem::replace(&mut was_rootless, true) => {
                             info!(%servers, root = %options.root, "the root does not exist yet; waiting for a nimbus to create it");
+                            warn_at = Some(tokio::time::Instant::now() + ROOT_GRACE);
                             tokio::time::sleep(backoff.next_delay()).await;
                             continue;
                         }
