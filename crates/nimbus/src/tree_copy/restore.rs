@@ -32,8 +32,9 @@ const TERMS_MAX: i32 = 3_000_000;
 pub(crate) enum RestoreError {
     /// The tree belongs to another cluster.
     #[error(
-        "the tree has topologies that this copy does not know, {0} and perhaps more: it belongs to another cluster. \
-         Correct storm.zookeeper.servers and storm.zookeeper.root"
+        "the tree has topologies that this copy does not know, {0} and perhaps more. If somebody submitted them since \
+         the tree was lost, kill them (`stormkeeper list` of the nimbus that leads there) and run it again. Otherwise \
+         it belongs to another cluster: correct storm.zookeeper.servers and storm.zookeeper.root"
     )]
     OtherCluster(String),
     /// The root of the tree was deleted within the session of this nimbus.
