@@ -14,9 +14,7 @@ use std::{
 
 use tracing::error;
 
-use super::{
-    FailedWrites, FileLock, LayoutFile, atomic_file, layout_file, modes, place, regular_file,
-};
+use super::{FailedWrites, FileLock, LayoutFile, atomic_file, layout_file, modes, place, regular_file};
 use crate::{
     blocking, error_chain, proc,
     tasks::{OnExit, Tasks},
@@ -148,7 +146,7 @@ impl Error {
     fn io_kind(&self) -> io::ErrorKind {
         match self {
             Self::Io { source, .. } | Self::Layout(layout_file::Error::Io { source, .. }) => source.kind(),
-            Self::InUse { .. } => io::ErrorKind::ResourceBusy,
+            Self::InUse { .. } | Self::Copy { .. } => io::ErrorKind::ResourceBusy,
             Self::Layout(_) | Self::Twice { .. } | Self::NotAnId { .. } => io::ErrorKind::Other,
         }
     }
