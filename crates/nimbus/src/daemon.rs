@@ -221,9 +221,7 @@ fn assemble(
     let me = identity.id.clone();
     let tasks = Tasks::new(stop.child_token());
     let (identity, writes) = keep_dir(identity, &clock, &tasks);
-    let memory = TreeMemory::load(&options.local_dir, clock.clone()).map_err(Error::Tree)?;
-    let kept = memory.clone();
-    identity.keep_file(tree_id::MEMORY_FILE, move || kept.put_back());
+    let memory = load_memory(&options, &identity, clock.clone())?;
     let unchecked = Arc::clone(&tree);
     let (tree, refusal) = checked(tree, &memory, &tasks);
     let store = Store::new(Arc::clone(&tree));
@@ -288,6 +286,14 @@ fn assemble(
         see_turn: Arc::default(),
     };
     Ok(Nimbus { handle, tasks, stop, refusal, twin, api_accepts, _identity: identity })
+}
+
+/// Reads the memory of the tree, whose file is kept in place with the identity.
+fn load_memory(options: &Options, identity: &LockedDir<NimbusId>, clock: Clock) -> Result<TreeMemory, Error> {
+    let memory = TreeMemory::load(&options.local_dir, clock).map_err(Error::Tree)?;
+    let kept = memory.clone();
+    identity.keep_file(tree_id::MEMORY_FILE, move || kept.put_back());
+    Ok(memory)
 }
 
 /// Returns the tree for the tasks of a nimbus: none uses it before its layout and its identity are

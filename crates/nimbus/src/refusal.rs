@@ -246,9 +246,7 @@ impl Refusal {
             Self::Outdated { .. } => "check that ZooKeeper is up and that this host reaches it".to_owned(),
             Self::AnotherTree(foreign) => foreign.advice().to_owned(),
             Self::UnknownTopology { .. } => "`stormkeeper list` shows all topologies".to_owned(),
-            Self::RecordMissing { .. } => {
-                "restore the znode from a backup of ZooKeeper, or submit the topology again in a minute".to_owned()
-            }
+            Self::RecordMissing { .. } => "restore it from a backup, or submit the topology again later".to_owned(),
             Self::StillMeasured { .. } => "only metrics of removed topologies can be deleted; to reduce those of a \
                                            running one, use `stormkeeper metrics-control`"
                 .to_owned(),

@@ -111,8 +111,6 @@ impl Agent {
         let tree: Arc<dyn Tree> = tree;
         let store = Store::new(tree.clone());
         let identity = Arc::new(identity);
-        let kept = memory.clone();
-        identity.keep_file(tree_id::MEMORY_FILE, move || kept.put_back());
         identity.keep(&writes, &tasks);
         let me = identity.id.clone();
         info!(supervisor = %me, local_dir = %options.local_dir.display(), "supervisor starting");
@@ -133,9 +131,7 @@ impl Agent {
         let presence = Presence::start(tree, &tasks);
         // Known before the first registration, so that no slot is offered whose port is taken.
         let (taken_ports, to_check) = start_ports(&launcher, &slots, &tasks).await;
-        let (starts, failures, recent) = open_failures(&options, &clock, &writes).await;
-        let kept = starts.clone();
-        identity.keep_file(starts::FILE, move || kept.put_back());
+        let (starts, failures, recent) = open_failures(&options, &identity, &clock, &writes).await;
         let now = clock.monotonic();
         let problems = problems::of(&writes.texts(), (&at_start, now), &taken_ports, &slots, &options.host);
         let known = Reported::at_start(problems, recent);
@@ -213,12 +209,15 @@ async fn start_ports(
 /// Records this start. Returns the records of starts and failures, and the recent failures.
 async fn open_failures(
     options: &Options,
+    identity: &LockedDir<SupervisorId>,
     clock: &Clock,
     writes: &FailedWrites,
 ) -> (StartLog, FailureLog, Vec<ReportedFailure>) {
     let (dir, started) = (options.local_dir.clone(), (clock.now(), clock.monotonic()));
     let writes = writes.clone();
     let starts = blocking::run(move || StartLog::open(&dir, started, writes)).await;
+    let kept = starts.clone();
+    identity.keep_file(starts::FILE, move || kept.put_back());
     let mut failures = FailureLog::default();
     let recent = failures.report(starts.n_restarts(clock.monotonic()), clock.monotonic());
     let recent = recent.unwrap_or_default().to_vec();
@@ -265,6 +264,8 @@ async fn open(options: &Options, clock: &Clock) -> Result<Opened, Error> {
         let writes = FailedWrites::new(clock.clone());
         let memory =
             TreeMemory::load(&options.local_dir, clock).map_err(|source| local_dir(&options, source))?;
+        let kept = memory.clone();
+        identity.keep_file(tree_id::MEMORY_FILE, move || kept.put_back());
         let ledger =
             Ledger::open(&options.local_dir, writes.clone()).map_err(|source| local_dir(&options, source))?;
         let contents = ledger.read().map_err(|source| local_dir(&options, source))?;
