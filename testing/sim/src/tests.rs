@@ -81,7 +81,8 @@ fn record_that_is_removed_first_is_found() {
 
 #[test]
 fn retry_under_a_new_id_is_found() {
-    finds(InjectedBug::RetriesUnderNewId, Links::Bad, 0..100, &["names"]);
+    // Of two topologies with one name, the reports of one are lost.
+    finds(InjectedBug::RetriesUnderNewId, Links::Bad, 0..100, &["names", "counters"]);
 }
 
 #[test]

@@ -185,9 +185,9 @@ impl Candidate {
     /// Returns the next term.
     ///
     /// The term is above every term that this nimbus knows of: the data version of `/term`, the term
-    /// in `/tree-id`, the remembered one, and `seen`; see [`Candidate::known_term`]. If `/term` was deleted, its data version begins
-    /// at 0 again; the same transaction then writes `/term` as often as it takes. So no data version
-    /// is ever the fence of two leaders.
+    /// in `/tree-id`, the remembered one, and `seen`; see [`Candidate::known_term`]. If `/term` was
+    /// deleted, its data version begins at 0 again; the same transaction then writes `/term` as often
+    /// as it takes. So no data version is ever the fence of two leaders.
     async fn next_term(&self, seen: Term, found: &FoundTree) -> Result<NextTerm, Error> {
         let path = layout::term();
         let above = self.known_term(seen, found);
