@@ -64,7 +64,7 @@ async fn denied_znodes_are_named_and_nothing_that_they_concern_changes() {
     .await;
 
     // The znode that fences every write of the leader.
-    set_acl(&cluster, "/term", "");
+    set_acl(&cluster, "/term", "a");
     let refused = cluster.run(&["deactivate", TOPOLOGY]);
     let message = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success(), "{message}");
