@@ -190,6 +190,7 @@ impl Keeper {
                         let delay = backoff.next_delay();
                         match error.root() {
                             tree::Error::NotAuthorized { .. } if denied.begins() => {
+                                let error = error.root();
                                 warn!(%error, "cannot register this process or its tasks; retrying");
                             }
                             _ => debug!(%error, "could not write ephemerals; retrying"),
