@@ -33,6 +33,10 @@ use stormkeeper_runtime::error_chain;
 /// session ends, and must not delay the takeover for longer.
 const POLL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Time for which the leader of a new cluster waits for the other nimbuses without a warning: they are
+/// registered a moment before they answer.
+const NEW_CLUSTER_START: Duration = Duration::from_secs(10);
+
 /// Failure to catch up with the log of another nimbus.
 #[derive(Debug, thiserror::Error)]
 enum CatchUpError {
@@ -82,8 +86,11 @@ impl Replication {
                 TakeoverDecision::AwaitReplicas(in_sync_replicas) => {
                     let in_sync_replicas: Vec<String> =
                         in_sync_replicas.iter().map(ToString::to_string).collect();
-                    let (high_watermark, in_sync_replicas) =
-                        (record.high_watermark, in_sync_replicas.join(", "));
+                    let in_sync_replicas = in_sync_replicas.join(", ");
+                    let high_watermark = match record == MetricLogState::unknown() {
+                        true => "an unknown position".to_owned(),
+                        false => record.high_watermark.to_string(),
+                    };
                     format!(
                         "metric ingest paused: log ends at {own}, committed up to {high_watermark}; waiting for {in_sync_replicas} \
                          until {until}"
@@ -104,10 +111,15 @@ impl Replication {
                 ),
             };
             self.fetch_status().problem = Some(text.clone());
-            if logged.as_ref() != Some(&text) {
-                warn!("{text}");
+            // In a new cluster, the other nimbuses are about to start too.
+            let is_starting = is_new && waited < NEW_CLUSTER_START;
+            if logged.as_ref() != Some(&(is_starting, text.clone())) {
+                match is_starting {
+                    true => info!("{text}"),
+                    false => warn!("{text}"),
+                }
             }
-            logged = Some(text);
+            logged = Some((is_starting, text));
             tokio::time::sleep(self.intervals.takeover_poll).await;
         }
     }
