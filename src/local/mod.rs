@@ -82,7 +82,7 @@ pub struct Outcome {
     pub errors: TopologyErrors,
     /// Reason of the end.
     pub end: End,
-    /// What was not done at the end, a line each; what a sink leaves unacked is among it.
+    /// Work that was not done at the end, a line each; tuples that a sink leaves unacked are among it.
     pub unfinished: Vec<String>,
 }
 

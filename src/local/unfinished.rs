@@ -1,4 +1,4 @@
-//! What a local run leaves undone, in words for the user.
+//! Work that a local run leaves undone, in words for the user.
 
 use stormkeeper_api_types::message::{ComponentSummary, TopologyDetail};
 use stormkeeper_model::{heartbeat::TaskStatus, topology::ComponentKind};

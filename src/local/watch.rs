@@ -63,7 +63,7 @@ pub(super) struct Ended {
     pub(super) detail: TopologyDetail,
     /// Reason of the end.
     pub(super) end: End,
-    /// What was not done, a line each.
+    /// Work that was not done, a line each.
     pub(super) unfinished: Vec<String>,
 }
 

@@ -60,7 +60,7 @@ impl fmt::Display for ProcessName {
     }
 }
 
-/// What a nimbus says about itself in every response; a nimbus of an older build says nothing.
+/// Facts that a nimbus states about itself in every response; a nimbus of an older build says nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SelfReport {
     /// Its time.

@@ -24,7 +24,7 @@ pub struct LossyLog<W> {
     lost: Arc<Lost>,
 }
 
-/// What was lost since the last line that was written.
+/// Lines that were lost since the last line that was written.
 #[derive(Debug, Default)]
 struct Lost {
     n_lines: AtomicU64,

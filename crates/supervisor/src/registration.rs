@@ -47,7 +47,7 @@ pub(super) struct Reported {
 }
 
 impl Reported {
-    /// What is known before anything runs.
+    /// The report before anything runs.
     pub(super) fn at_start(problems: Vec<ReportedProblem>, failures: Vec<ReportedFailure>) -> Self {
         Self { problems, failures, clock_ahead_ms: None }
     }

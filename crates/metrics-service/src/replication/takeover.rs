@@ -125,7 +125,7 @@ impl Replication {
     }
 
     /// Fetches what the other live nimbuses can provide. Returns the polled replicas, none of which
-    /// can provide more for now, and, while committed entries are missing, the reason why they could
+    /// can provide more at present, and, while committed entries are missing, the reason why they could
     /// not be fetched from a replica that has them.
     async fn catch_up_with_replicas(
         &self,

@@ -30,7 +30,7 @@ pub enum ClusterProblem {
     Rebuilt {
         /// Path of the znode.
         path: TreePath,
-        /// What the content follows from.
+        /// Record from which the content follows.
         origin: &'static str,
         /// Parse error.
         reason: String,

@@ -307,7 +307,7 @@ where
     let path = id_path(dir, daemon);
     let not_an_id = |path| move |source| Error::NotAnId { daemon, path, source };
     match regular_file::read(&path) {
-        // What is not UTF-8 is no id either.
+        // Bytes that are not UTF-8 are no id either.
         Ok(bytes) => String::from_utf8_lossy(&bytes).trim().parse().map_err(not_an_id(path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let id = new_id(host, fastrand::u32(..)).parse().map_err(not_an_id(path.clone()))?;

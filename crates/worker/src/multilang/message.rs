@@ -350,7 +350,7 @@ mod tests {
             EmitReply::None,
         );
         check(r#"{"command":"emit","task":3}"#, None, EmitReply::None);
-        // What the parser of JSON rejects.
+        // Texts that the parser of JSON rejects.
         let deep = format!("{}{}", "[".repeat(127), "]".repeat(127));
         for tuple in [&*deep, "[1e400]", "[01]", "[+1]", "[1.]", "[.5]", r#"["\x41"]"#, r#"["\u12"]"#, "[1,]"]
         {

@@ -1,4 +1,4 @@
-//! What a message that is not JSON says about itself: enough to answer an emit.
+//! Parts of a message that is not JSON: enough to answer an emit.
 //!
 //! A component that waits for the reply to an emit would wait for ever if the emit is refused without
 //! one. So the top level of a refused message is read with tolerance: names and where their values

@@ -99,7 +99,7 @@ pub enum Error {
         command: Vec<String>,
         /// Working directory.
         dir: PathBuf,
-        /// What was looked for and what to do, after a semicolon.
+        /// The path that was searched and the remedy, after a semicolon.
         hint: String,
         /// I/O error.
         source: io::Error,
