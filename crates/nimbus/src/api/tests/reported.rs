@@ -13,16 +13,21 @@ async fn report(fixture: &Fixture, problems: Vec<ReportedProblem>) {
     fixture.tree.set(&path, &record::encode(&supervisor), None).await.expect("written");
 }
 
+/// Submits a topology; returns its id.
+async fn submitted(app: &Router) -> TopologyId {
+    let TopologyPackage { key, bytes } = blob("wc");
+    assert_eq!(ask(app, Method::PUT, &format!("/api/v1/blobs/{key}"), bytes).await.0, StatusCode::CREATED);
+    let submit = json!({"blob": key, "owner": "ann"}).to_string();
+    let (_, answer) = ask(app, Method::POST, "/api/v1/topology/submit", submit).await;
+    answer["topologyId"].as_str().expect("an id").parse().expect("valid")
+}
+
 #[tokio::test]
 async fn reported_problem_is_shown_and_idle_tasks_do_not_count_as_alive() {
     let fixture = Fixture::new().await;
     let leader = fixture.leader().await;
     let app = routes(leader.handle().clone());
-    let TopologyPackage { key, bytes } = blob("wc");
-    assert_eq!(ask(&app, Method::PUT, &format!("/api/v1/blobs/{key}"), bytes).await.0, StatusCode::CREATED);
-    let submit = json!({"blob": key, "owner": "ann"}).to_string();
-    let (_, answer) = ask(&app, Method::POST, "/api/v1/topology/submit", submit).await;
-    let id: TopologyId = answer["topologyId"].as_str().expect("an id").parse().expect("valid");
+    let id = submitted(&app).await;
     let assigned = wait_until("it is placed", LONG, || async {
         let store = Store::new(Arc::clone(&fixture.tree));
         let stored = store.assignment(&id).await.map_err(|error| error.to_string())?;
@@ -59,11 +64,7 @@ async fn topology_whose_record_was_deleted_is_shown_by_all_reads() {
     let fixture = Fixture::new().await;
     let leader = fixture.leader().await;
     let app = routes(leader.handle().clone());
-    let TopologyPackage { key, bytes } = blob("wc");
-    assert_eq!(ask(&app, Method::PUT, &format!("/api/v1/blobs/{key}"), bytes).await.0, StatusCode::CREATED);
-    let submit = json!({"blob": key, "owner": "ann"}).to_string();
-    let (_, answer) = ask(&app, Method::POST, "/api/v1/topology/submit", submit).await;
-    let id: TopologyId = answer["topologyId"].as_str().expect("an id").parse().expect("valid");
+    let id = submitted(&app).await;
     wait_until("it is placed", LONG, || async {
         let store = Store::new(Arc::clone(&fixture.tree));
         let stored = store.assignment(&id).await.map_err(|error| error.to_string())?;
