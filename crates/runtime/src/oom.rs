@@ -66,7 +66,8 @@ impl OomWatch {
     }
 }
 
-/// Files that may have the counter, the most specific first. In a container the path may be of the
+/// Files that may have the counter, the most specific first. A cgroup of version 2 for which the
+/// memory controller is off has none, and the one above it counts. In a container the path may be of the
 /// host, and the cgroup of the container is mounted at the root.
 fn candidates(root: &Path, cgroups: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
@@ -75,10 +76,9 @@ fn candidates(root: &Path, cgroups: &str) -> Vec<PathBuf> {
         let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
         let path = path.trim_start_matches('/');
         if controllers.is_empty() {
-            files.extend(
-                [root.join(path), root.join("unified").join(path), root.to_owned()]
-                    .map(|cgroup| cgroup.join("memory.events")),
-            );
+            let above = Path::new(path).ancestors();
+            let cgroups = above.flat_map(|path| [root.join(path), root.join("unified").join(path)]);
+            files.extend(cgroups.map(|cgroup| cgroup.join("memory.events")));
         } else if controllers.split(',').any(|controller| controller == "memory") {
             let memory = root.join("memory");
             files.extend([memory.join(path), memory].map(|cgroup| cgroup.join("memory.oom_control")));
@@ -130,5 +130,9 @@ mod tests {
         let watch = OomWatch::at(root.path(), "9:name=systemd:/\n4:memory:/x\n0::/\n");
         assert_eq!(watch.counter, Some(v1.join("memory.oom_control")));
         assert!(!OomWatch::at(root.path(), "").has_killed());
+        let root = tempfile::tempdir().expect("temporary directory");
+        cgroup(root.path(), "unit", 1);
+        let watch = OomWatch::at(root.path(), "0::/unit/stormkeeper-7-w1/worker\n");
+        assert_eq!(watch.counter, Some(root.path().join("unit/memory.events")), "no controller below");
     }
 }

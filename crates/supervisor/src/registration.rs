@@ -21,7 +21,7 @@ use stormkeeper_coordination::{
 };
 use stormkeeper_model::{SupervisorId, backoff::Delays, clock::Clock, resources::Capacity};
 use stormkeeper_runtime::{
-    cgroup::MemoryCgroup,
+    cgroup::memory::MemoryCgroup,
     outage::Outage,
     tasks::{OnExit, Tasks},
 };

@@ -84,7 +84,7 @@ impl OsProcesses {
     }
 
     /// Looks after what falls to this process for as long as it is polled: reaps orphans, which the
-    /// kernel gives to PID 1 of a container, and notes what runs below the workers.
+    /// kernel gives to PID 1 of a container, and notes what runs below workers without a cgroup.
     ///
     /// # Cancellation safety
     /// Safe: nothing is lost if it is dropped and called again.
@@ -183,7 +183,7 @@ impl Processes for OsProcesses {
                 }
             };
             children.lock().expect("no one panics while holding the children").insert(id, child);
-            leftovers.watch(worker, id);
+            leftovers.watch_new(worker, id);
             Ok(id)
         };
         blocking::run(started).await
@@ -248,12 +248,12 @@ impl Processes for OsProcesses {
     }
 
     async fn sweep(&self, worker: &WorkerId) -> usize {
-        let n_hidden = self.leftovers.kill(worker).await;
         let mut n_first = None;
         for _ in 0..MAX_SWEEPS {
+            let n_hidden = self.leftovers.kill(worker).await;
             let left = self.of_worker(worker).await;
             let n_first = *n_first.get_or_insert(n_hidden.max(left.len()));
-            if left.is_empty() {
+            if n_hidden == 0 && left.is_empty() {
                 return n_first;
             }
             for entry in left {
@@ -267,6 +267,7 @@ impl Processes for OsProcesses {
             tokio::time::sleep(SWEEP_PERIOD).await;
         }
         warn!(%worker, "killed processes of a worker still exist after two seconds");
+        self.leftovers.forget(worker);
         n_first.unwrap_or(0)
     }
 }

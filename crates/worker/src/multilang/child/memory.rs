@@ -4,7 +4,7 @@ use std::sync::Once;
 
 use tracing::{debug, warn};
 
-use stormkeeper_runtime::cgroup::MemoryCgroup;
+use stormkeeper_runtime::cgroup::memory::MemoryCgroup;
 
 /// The enforced limit of a child, and of what it starts. Processes that are left when this is dropped
 /// are killed.
