@@ -220,19 +220,21 @@ impl Localizer {
     }
 
     /// Puts a blob aside that was present and is missing or damaged; it is fetched again while it
-    /// is needed. Only the last damaged copy of a blob is kept.
+    /// is needed. Only the last damaged copy of a blob is kept. Does nothing for a blob that is not
+    /// present: it was found damaged twice, and may be on its way again.
     pub(super) fn lost(&mut self, key: &BlobKey) {
-        if self.blobs.remove(key).is_none() {
+        if !matches!(self.blobs.get(key), Some(Local::Present { .. })) {
             return;
         }
+        self.blobs.remove(key);
         let (dir, aside) = (self.dir_of(key), self.fetcher.dir.join(format!("{key}{DAMAGED}")));
+        if fs::symlink_metadata(&dir).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return warn!(blob = %key, "a localized blob is missing on disk: fetching it again");
+        }
         remove_all(&aside);
         match fs::rename(&dir, &aside) {
             Ok(()) => {
                 warn!(blob = %key, kept = %aside.display(), "a localized blob is damaged: put aside, and fetched again");
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                warn!(blob = %key, "a localized blob is missing on disk: fetching it again");
             }
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 warn!(

@@ -142,24 +142,30 @@ async fn failed_fetch_is_retried_and_leaves_no_files() {
     cluster.nimbus("n1", &bad, StatusCode::OK, b"no tar file".to_vec()).await;
     let (mut localizer, mut arrived) = cluster.localizer(&clock);
     localizer.want(&[bad.clone(), good.clone()].into());
-    // No nimbus has the good blob until now.
-    cluster.nimbus("n2", &good, StatusCode::OK, blob()).await;
-    let mut failures = Vec::new();
+    let mut next = async || {
+        tokio::time::timeout(TIMEOUT, arrived.recv()).await.expect("in time").expect("the localizer runs")
+    };
     loop {
-        match tokio::time::timeout(TIMEOUT, arrived.recv()).await.expect("in time").expect("there") {
-            Outcome::Arrived(key) if !failures.is_empty() => {
-                assert_eq!(key, good);
+        match next().await {
+            Outcome::Failed { key, reason, everywhere } if key == bad => {
+                assert_eq!(
+                    reason,
+                    "the topology package is not a complete tar file: failed to read entire block"
+                );
+                assert!(everywhere, "no other host can unpack it");
                 break;
             }
-            // Once more, so that the failure is seen as well.
-            Outcome::Arrived(key) => localizer.lost(&key),
-            Outcome::Failed { key, reason, everywhere } if key == bad => failures.push((reason, everywhere)),
             Outcome::Failed { reason, .. } => assert_eq!(reason, "no nimbus has the blob"),
+            Outcome::Arrived(key) => panic!("{key} was there before a nimbus had it"),
         }
-        localizer.want(&[bad.clone(), good.clone()].into());
     }
-    assert_eq!(failures[0].0, "the topology package is not a complete tar file: failed to read entire block");
-    assert!(failures[0].1, "no other host can unpack it");
+    cluster.nimbus("n2", &good, StatusCode::OK, blob()).await;
+    loop {
+        match next().await {
+            Outcome::Arrived(key) => break assert_eq!(key, good),
+            Outcome::Failed { .. } => {}
+        }
+    }
     localizer.arrived(good.clone());
     localizer.want(&[good.clone()].into());
     wait_until("only the good blob is there", TIMEOUT, || async {
@@ -167,4 +173,32 @@ async fn failed_fetch_is_retried_and_leaves_no_files() {
         if names == [good.as_str()] { Ok(()) } else { Err(format!("{names:?}")) }
     })
     .await;
+}
+
+#[tokio::test]
+async fn blob_that_is_found_damaged_twice_keeps_its_copy_and_its_fetch() {
+    let (cluster, clock) = (Cluster::new().await, Clock::manual(Timestamp::EPOCH));
+    let key = BlobKey::of(&blob());
+    let place = |text: &str| {
+        let dir = cluster.dir.path().join(DIR).join(key.as_str());
+        fs::create_dir_all(&dir).expect("created");
+        fs::write(dir.join("topology.json"), text).expect("written");
+    };
+    place("cut");
+    let (mut localizer, _arrived) = cluster.localizer(&clock);
+    let aside = cluster.dir.path().join(DIR).join(format!("{key}{DAMAGED}")).join("topology.json");
+    localizer.lost(&key);
+    localizer.want(&[key.clone()].into());
+    // Two checks have read the same damaged bytes.
+    localizer.lost(&key);
+    assert_eq!(fs::read_to_string(&aside).expect("kept"), "cut");
+    assert!(matches!(localizer.blobs.get(&key), Some(Local::Fetching { .. })), "the fetch goes on");
+    // The next copy is deleted: the damaged one is still the last to look at.
+    localizer.arrived(key.clone());
+    localizer.lost(&key);
+    assert_eq!(fs::read_to_string(&aside).expect("kept"), "cut");
+    place("cut again");
+    localizer.arrived(key.clone());
+    localizer.lost(&key);
+    assert_eq!(fs::read_to_string(&aside).expect("kept"), "cut again");
 }

@@ -233,7 +233,8 @@ async fn process_that_left_everything_is_found_by_a_search_without_a_scope() {
         .await;
         processes.signal(id, StopSignal::Kill).expect("signalled");
         assert_eq!(processes.exited(id).await, ExitReport::Signal(9));
-        assert_eq!(processes.sweep(&spec.worker).await, 1);
+        // The rest of its group may not have ended yet, and count as well.
+        assert!(processes.sweep(&spec.worker).await >= 1);
         until_ended(hidden(&spec).expect("it wrote its pid")).await;
         assert_eq!(processes.sweep(&spec.worker).await, 0);
     };
