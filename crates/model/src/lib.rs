@@ -25,6 +25,7 @@ pub mod suggest;
 pub mod task_set;
 #[cfg(any(test, feature = "test-support"))]
 pub mod test_support;
+pub mod text;
 pub mod time;
 pub mod topology;
 pub mod unsupported_keys;

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use crate::clock::Monotonic;
+use crate::{clock::Monotonic, text};
 
 /// Time for which a restart counts.
 pub const RESTART_WINDOW: Duration = Duration::from_secs(600);
@@ -31,7 +31,7 @@ impl RestartHistory {
             self.times.pop_front();
         }
         self.times.push_back(now);
-        self.reason = shortened(reason);
+        self.reason = one_line(reason);
     }
 
     /// Discards the restarts before the window, and returns the number of the others.
@@ -53,16 +53,11 @@ impl RestartHistory {
     }
 }
 
-/// Returns the first line of `text`, at most [`REASON_BYTES_MAX`] of it, with `?` for control
+/// Returns the first line of `reason`, shortened to [`REASON_BYTES_MAX`], with `?` for control
 /// characters.
-pub fn shortened(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default().replace(char::is_control, "?");
-    if line.len() <= REASON_BYTES_MAX {
-        return line;
-    }
-    const MORE: &str = "…";
-    let end = (0..=REASON_BYTES_MAX - MORE.len()).rev().find(|end| line.is_char_boundary(*end));
-    format!("{}{MORE}", &line[..end.unwrap_or(0)])
+pub fn one_line(reason: &str) -> String {
+    let line = reason.lines().next().unwrap_or_default().replace(char::is_control, "?");
+    text::shortened(&line, REASON_BYTES_MAX).into_owned()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use stormkeeper_coordination::cluster::failure::{FAILURES_MAX, FailureKind, Repo
 use stormkeeper_model::{
     ComponentId, Port, Timestamp, TopologyId,
     clock::Monotonic,
-    restarts::{RESTARTS_TOLERATED, RestartHistory, shortened},
+    restarts::{RESTARTS_TOLERATED, RestartHistory, one_line},
 };
 use stormkeeper_topology_package::worker_restarts::WorkerRestarts;
 
@@ -171,7 +171,7 @@ const NOT_STOPPED: &str =
     "its last run ended without a stop: it crashed, or it was killed, for example for memory";
 
 fn failure(kind: FailureKind, n: u32, reason: &str) -> ReportedFailure {
-    ReportedFailure::new(kind, n, shortened(reason))
+    ReportedFailure::new(kind, n, one_line(reason))
 }
 
 type Key<'a> = (FailureKind, Option<Port>, Option<&'a TopologyId>, Option<&'a ComponentId>);

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::status_file;
-use stormkeeper_model::task_set::TaskSet;
+use stormkeeper_model::{task_set::TaskSet, text};
 
 /// Name of the file with the report of a running worker.
 pub const REPORT_FILE: &str = "report.json";
@@ -34,11 +34,7 @@ impl WorkerReport {
         let mut report = self.clone();
         report.problems.truncate(PROBLEMS_MAX);
         for problem in &mut report.problems {
-            let mut end = PROBLEM_BYTES_MAX.min(problem.len());
-            while !problem.is_char_boundary(end) {
-                end -= 1;
-            }
-            problem.truncate(end);
+            *problem = text::shortened(problem, PROBLEM_BYTES_MAX).into_owned();
         }
         status_file::encode(report, |report| {
             // Control characters take six bytes each in JSON.

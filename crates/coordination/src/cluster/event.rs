@@ -23,6 +23,7 @@ use stormkeeper_model::{
     clock::Clock,
     event::{EventKind, Move},
     task_set::MAX_TASKS,
+    text,
     topology::TaskTable,
 };
 
@@ -210,12 +211,7 @@ impl EventWriter {
 impl Event {
     /// Returns the operation that appends this event to the list.
     fn op(mut self) -> Op {
-        if self.reason.len() > REASON_BYTES_MAX {
-            let end =
-                (0..=REASON_BYTES_MAX).rev().find(|end| self.reason.is_char_boundary(*end)).unwrap_or(0);
-            self.reason.truncate(end);
-            self.reason.push('…');
-        }
+        self.reason = text::shortened(&self.reason, REASON_BYTES_MAX).into_owned();
         let mut data = record::encode(&self);
         if data.len() > EVENT_BYTES_MAX
             && let Some(submitted) = &mut self.submitted

@@ -13,7 +13,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::record::UnknownFields;
-use stormkeeper_model::{Port, TopologyId, task_set::TaskSet};
+use stormkeeper_model::{Port, TopologyId, task_set::TaskSet, text};
 
 /// Maximum number of problems in one record: far more than an operator reads, far below the limit
 /// of a znode.
@@ -58,14 +58,8 @@ impl ReportedProblem {
             topology,
             unusable: false,
             idle: TaskSet::default(),
-            text: shortened(text).to_owned(),
+            text: text::shortened(text, PROBLEM_BYTES_MAX).into_owned(),
             unknown_fields: UnknownFields::new(),
         }
     }
-}
-
-/// Returns as much of `text` as a problem may have.
-pub fn shortened(text: &str) -> &str {
-    let end = (0..=PROBLEM_BYTES_MAX.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
-    &text[..end.unwrap_or(0)]
 }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::LeasePolicy;
-use stormkeeper_model::clock::Monotonic;
+use stormkeeper_model::{clock::Monotonic, text};
 
 /// Maximum number of times that a pause doubles.
 const DOUBLINGS_MAX: u32 = 6;
@@ -122,6 +122,6 @@ impl ExporterLeases {
         nacked.paused_until = now.plus(pause);
         self.paused_until = Some(now.plus(policy.pause));
         self.n_nacks += 1;
-        self.last_nack = Some(reason.chars().take(REASON_BYTES_MAX / 4).collect());
+        self.last_nack = Some(text::shortened(reason, REASON_BYTES_MAX).into_owned());
     }
 }
