@@ -24,7 +24,7 @@ type Answers = JoinSet<(String, Result<Value, String>)>;
 
 /// Sends a request to exactly this nimbus, in its own task.
 fn ask(answers: &mut Answers, what: String, api: &str, path: &str, body: Value) {
-    let url = format!("http://{api}/api/v1/topology/{path}");
+    let url = format!("http://{api}/api/stormkeeper/v1/topology/{path}");
     answers.spawn(async move {
         let client = reqwest::Client::builder().no_proxy().timeout(WAIT_MAX).build().expect("a client");
         let sent = client.post(url).json(&body).send().await;
@@ -171,7 +171,7 @@ async fn wait_until_named(cluster: &Cluster, term: Term, frozen: usize) {
 /// Returns the term of the leader that this nimbus names.
 async fn named_term(api: &str) -> Result<Term, String> {
     let client = reqwest::Client::builder().no_proxy().timeout(WAIT_MAX).build().expect("a client");
-    let answer = client.get(format!("http://{api}/api/v1/cluster/summary")).send().await;
+    let answer = client.get(format!("http://{api}/api/stormkeeper/v1/cluster/summary")).send().await;
     let summary: Value =
         answer.map_err(|error| error.to_string())?.json().await.map_err(|error| error.to_string())?;
     let term = summary["leader"]["term"].as_i64().and_then(|term| i32::try_from(term).ok());

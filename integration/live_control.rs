@@ -126,7 +126,8 @@ async fn wait_until_growth_of_executed(cluster: &Cluster, id: &str, wanted: Grow
 
 /// Metrics of single connections.
 async fn connections(cluster: &Cluster) -> Vec<String> {
-    let url = format!("http://{}/api/v1/metrics/topology/exact/metas?level=netty", cluster.api(0));
+    let url =
+        format!("http://{}/api/stormkeeper/v1/metrics/topology/exact/metas?level=netty", cluster.api(0));
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     let answer = client.get(url).send().await.expect("answered");
     let answer: Value = answer.json().await.expect("JSON");

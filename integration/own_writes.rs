@@ -45,13 +45,13 @@ fn a_command_sends_the_last_write_of_the_command_before_it() {
     let written = thread::scope(|scope| {
         let served = scope.spawn(|| {
             let summary = answer(&leader, "x-stormkeeper-zxid: tree-a:41", r#"{"leader":null}"#);
-            assert!(summary.starts_with("GET /api/v1/cluster/summary"), "{summary}");
+            assert!(summary.starts_with("GET /api/stormkeeper/v1/cluster/summary"), "{summary}");
             answer(&leader, "x-stormkeeper-zxid: tree-a:42", r#"{"id":"wc-1-2","status":"inactive"}"#)
         });
         command(&["deactivate", "wc"], &leader);
         served.join().expect("served")
     });
-    assert!(written.starts_with("POST /api/v1/topology/wc/deactivate"), "{written}");
+    assert!(written.starts_with("POST /api/stormkeeper/v1/topology/wc/deactivate"), "{written}");
 
     let (read, output) = thread::scope(|scope| {
         let headers = "x-stormkeeper-zxid: tree-a:40\r\nx-stormkeeper-behind-ms: 2500";

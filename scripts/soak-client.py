@@ -40,7 +40,7 @@ held = []
 def hold(port):
     """Keeps up to 50 half requests open."""
     connection = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
-    connection.sendall(b"POST /api/v1/topology/submit HTTP/1.1\r\nHost: localhost\r\nX: ")
+    connection.sendall(b"POST /api/stormkeeper/v1/topology/submit HTTP/1.1\r\nHost: localhost\r\nX: ")
     held.append(connection)
     if len(held) > 50:
         held.pop(0).close()
@@ -49,16 +49,16 @@ def hold(port):
 
 def attacks(rng, api, workers):
     noise = rng.randbytes(rng.choice([1, 100, 10_000]))
-    kill = "/api/v1/topology/word-count/kill"
+    kill = "/api/stormkeeper/v1/topology/word-count/kill"
     return [
         ("form from a foreign page", lambda: request(
             api, "POST", kill, "waitSecs=0",
             {"Content-Type": "application/x-www-form-urlencoded", "Origin": "http://evil.example"})),
         ("foreign host", lambda: request(api, "POST", kill, "{}", {"Host": "evil.example"})),
         ("kill without sense", lambda: request(api, "POST", kill, '{"waitSecs": -1}')),
-        ("submit of nothing", lambda: request(api, "POST", "/api/v1/topology/submit", '{"blob": "' + "0" * 64 + '", "owner": "x"}')),
-        ("blob of another name", lambda: request(api, "PUT", "/api/v1/blobs/" + "0" * 64, noise)),
-        ("copy from a stranger", lambda: request(api, "POST", "/api/v1/blobs/" + "0" * 64 + "/copy", '{"from": "127.0.0.1:1"}')),
+        ("submit of nothing", lambda: request(api, "POST", "/api/stormkeeper/v1/topology/submit", '{"blob": "' + "0" * 64 + '", "owner": "x"}')),
+        ("blob of another name", lambda: request(api, "PUT", "/api/stormkeeper/v1/blobs/" + "0" * 64, noise)),
+        ("copy from a stranger", lambda: request(api, "POST", "/api/stormkeeper/v1/blobs/" + "0" * 64 + "/copy", '{"from": "127.0.0.1:1"}')),
         ("deep JSON", lambda: request(api, "POST", kill, "[" * 5000)),
         ("no HTTP", lambda: raw(api, noise)),
         ("long head", lambda: raw(api, b"GET / HTTP/1.1\r\nX: " + b"a" * 100_000 + b"\r\n\r\n")),

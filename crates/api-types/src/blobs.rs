@@ -1,4 +1,4 @@
-//! Fetching a blob from a nimbus: `GET /api/v1/blobs/{sha256}`.
+//! Fetching a blob from a nimbus: `GET /blobs/{sha256}` of the own API.
 //!
 //! The bytes are written to a file and accepted only if their sha256 is the blob's key, so any
 //! nimbus may be the source.
@@ -10,11 +10,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use reqwest::{StatusCode, header, redirect::Policy};
+use reqwest::{Method, RequestBuilder, StatusCode, header, redirect::Policy};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::{forward::TERM, http, message::CopyRequest};
+use crate::{forward::TERM, http, message::CopyRequest, routes};
 use stormkeeper_model::{BlobKey, Term};
 
 /// Limit for a pause in the stream. The whole transfer has no deadline: a large blob on a slow
@@ -157,9 +157,10 @@ impl BlobClient {
 #[async_trait]
 impl BlobPeers for BlobClient {
     async fn request_copy(&self, api: &str, key: &BlobKey, from: &str, term: Term) -> Result<(), FetchError> {
-        let url = format!("http://{api}/api/v1/blobs/{key}/copy");
+        let route = format!("/blobs/{key}/copy");
         let body = CopyRequest { from: from.to_owned() };
-        let sent = self.http.post(url).header(TERM, term.0).json(&body).send().await;
+        let with = |request: RequestBuilder| request.header(TERM, term.0).json(&body);
+        let sent = routes::send(&self.http, Method::POST, (api, &route), with).await;
         let status = sent.map_err(|source| FetchError::Http { api: api.to_owned(), source })?.status();
         match status.is_success() {
             true => Ok(()),
@@ -181,8 +182,9 @@ impl FetchBlob for BlobClient {
         let write = |source| FetchError::Write { path: into.to_owned(), source };
         let too_large = || FetchError::TooLarge { api: api.to_owned(), key: key.clone(), bytes_max };
 
-        let url = format!("http://{api}/api/v1/blobs/{key}");
-        let mut answer = self.http.get(url).send().await.map_err(http)?;
+        let route = format!("/blobs/{key}");
+        let answer = routes::send(&self.http, Method::GET, (api, &route), |request| request).await;
+        let mut answer = answer.map_err(http)?;
         let status = answer.status();
         if status != StatusCode::OK {
             return Err(FetchError::Refused { api: api.to_owned(), key: key.clone(), status });
@@ -212,15 +214,19 @@ impl FetchBlob for BlobClient {
     async fn offer(&self, api: &str, key: &BlobKey, file: &Path) -> Result<(), FetchError> {
         let http = |source| FetchError::Http { api: api.to_owned(), source };
         let read = |source| FetchError::Read { path: file.to_owned(), source };
-        let url = format!("http://{api}/api/v1/blobs/{key}");
-        if self.http.head(&url).send().await.map_err(http)?.status() == StatusCode::OK {
+        let route = format!("/blobs/{key}");
+        let answer = routes::send(&self.http, Method::HEAD, (api, &route), |request| request).await;
+        let answer = answer.map_err(http)?;
+        if answer.status() == StatusCode::OK {
             return Ok(());
         }
+        // The file is sent once, to the path that was asked last.
+        let url = answer.url().clone();
         let file = tokio::fs::File::open(file).await.map_err(read)?;
         let n_bytes = file.metadata().await.map_err(read)?.len();
         let request = self
             .http
-            .put(&url)
+            .put(url)
             .header(header::CONTENT_TYPE, "application/octet-stream")
             .header(header::CONTENT_LENGTH, n_bytes)
             .body(file);
@@ -241,7 +247,8 @@ mod tests {
 
     /// A nimbus that answers every blob request with `status` and `body`.
     async fn nimbus(tasks: &Tasks, status: StatusCode, body: &'static str) -> String {
-        let routes = Router::new().route("/api/v1/blobs/{key}", get(move || async move { (status, body) }));
+        let routes = Router::new()
+            .route("/api/stormkeeper/v1/blobs/{key}", get(move || async move { (status, body) }));
         serve(tasks, routes).await
     }
 
@@ -285,8 +292,8 @@ mod tests {
             axum::body::Body::from_stream(chunks)
         };
         for routes in [
-            Router::new().route("/api/v1/blobs/{key}", get(|| async { "the bytes" })),
-            Router::new().route("/api/v1/blobs/{key}", get(stream)),
+            Router::new().route("/api/stormkeeper/v1/blobs/{key}", get(|| async { "the bytes" })),
+            Router::new().route("/api/stormkeeper/v1/blobs/{key}", get(stream)),
         ] {
             let api = serve(&tasks, routes).await;
             let file = dir.path().join(api.replace(':', "-"));
@@ -303,9 +310,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let elsewhere = nimbus(&tasks, StatusCode::OK, "the bytes").await;
         let key = BlobKey::of(b"the bytes");
-        let target = format!("http://{elsewhere}/api/v1/blobs/{key}");
+        let target = format!("http://{elsewhere}/api/stormkeeper/v1/blobs/{key}");
         let redirect = move || async move { axum::response::Redirect::temporary(&target) };
-        let api = serve(&tasks, Router::new().route("/api/v1/blobs/{key}", get(redirect))).await;
+        let api = serve(&tasks, Router::new().route("/api/stormkeeper/v1/blobs/{key}", get(redirect))).await;
         let client = BlobClient::new().expect("made");
         let error = client.fetch(&api, &key, &dir.path().join("blob")).await.expect_err("a redirect");
         assert!(matches!(error, FetchError::Refused { status, .. } if status.is_redirection()), "{error}");

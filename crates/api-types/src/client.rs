@@ -28,6 +28,7 @@ use crate::{
         Accepted, ClusterSummary, Code, DrainRequest, EventList, HostAccepted, KillRequest, NimbusList,
         RebalanceRequest, SubmitRequest, SupervisorList, TopologyDetail, TopologyErrors, TopologyList,
     },
+    routes,
     seen::{Change, Seen, ZXID},
 };
 use stormkeeper_model::{BlobKey, HostName, Term, clock::Clock};
@@ -123,7 +124,8 @@ impl Outcome {
 
 struct Request<'a> {
     method: Method,
-    path: &'a str,
+    /// Path below the prefix of the own API.
+    route: &'a str,
     body: Bytes,
     content_type: &'static str,
     on_lost_response: OnLostResponse,
@@ -176,7 +178,7 @@ impl Client {
     pub async fn put_blob(&self, key: &BlobKey, bytes: Bytes) -> Result<(), Error> {
         let request = Request {
             method: Method::PUT,
-            path: &format!("/api/v1/blobs/{key}"),
+            route: &format!("/blobs/{key}"),
             body: bytes,
             content_type: "application/octet-stream",
             on_lost_response: OnLostResponse::SendAgain,
@@ -188,49 +190,49 @@ impl Client {
     /// Submits the topology of a stored blob.
     pub async fn submit(&self, request: &SubmitRequest) -> Result<Accepted, Error> {
         // A repeated submit would be rejected because of the name of the first, which misleads.
-        self.post("/api/v1/topology/submit", request, OnLostResponse::Fail).await
+        self.post("/topology/submit", request, OnLostResponse::Fail).await
     }
 
     /// Lists all topologies in short.
     pub async fn list(&self) -> Result<TopologyList, Error> {
-        self.get("/api/v1/topology/summary").await
+        self.get("/topology/summary").await
     }
 
     /// Returns one topology by id or name.
     pub async fn show(&self, topology: &str) -> Result<TopologyDetail, Error> {
-        self.get(&topology_path(topology, "")).await
+        self.get(&topology_route(topology, "")).await
     }
 
     /// Activates a topology: its spouts run.
     pub async fn activate(&self, topology: &str) -> Result<Accepted, Error> {
-        self.post(&topology_path(topology, "/activate"), &serde_json::json!({}), OnLostResponse::SendAgain)
+        self.post(&topology_route(topology, "/activate"), &serde_json::json!({}), OnLostResponse::SendAgain)
             .await
     }
 
     /// Deactivates a topology: its spouts stop.
     pub async fn deactivate(&self, topology: &str) -> Result<Accepted, Error> {
-        self.post(&topology_path(topology, "/deactivate"), &serde_json::json!({}), OnLostResponse::SendAgain)
+        self.post(&topology_route(topology, "/deactivate"), &serde_json::json!({}), OnLostResponse::SendAgain)
             .await
     }
 
     /// Places a topology's tasks again after a wait.
     pub async fn rebalance(&self, topology: &str, request: &RebalanceRequest) -> Result<Accepted, Error> {
-        self.post(&topology_path(topology, "/rebalance"), request, OnLostResponse::Fail).await
+        self.post(&topology_route(topology, "/rebalance"), request, OnLostResponse::Fail).await
     }
 
     /// Removes a topology after a wait.
     pub async fn kill(&self, topology: &str, request: &KillRequest) -> Result<Accepted, Error> {
-        self.post(&topology_path(topology, "/kill"), request, OnLostResponse::Fail).await
+        self.post(&topology_route(topology, "/kill"), request, OnLostResponse::Fail).await
     }
 
     /// Returns the recorded errors of a topology's tasks.
     pub async fn errors(&self, topology: &str) -> Result<TopologyErrors, Error> {
-        self.get(&topology_path(topology, "/errors")).await
+        self.get(&topology_route(topology, "/errors")).await
     }
 
     /// Returns the cluster's numbers and its leader.
     pub async fn cluster(&self) -> Result<ClusterSummary, Error> {
-        self.get("/api/v1/cluster/summary").await
+        self.get("/cluster/summary").await
     }
 
     /// Returns the last `limit` events, newest first; only those of `topology`, if given.
@@ -238,31 +240,27 @@ impl Client {
         let limit = limit.map(|limit| format!("limit={limit}"));
         let topology = topology.map(|topology| format!("topology={}", encoded(topology)));
         let query: Vec<String> = limit.into_iter().chain(topology).collect();
-        self.get(&format!("/api/v1/cluster/events?{}", query.join("&"))).await
+        self.get(&format!("/cluster/events?{}", query.join("&"))).await
     }
 
     /// Drains a host: its workers move to other hosts.
     pub async fn drain(&self, host: &HostName, request: &DrainRequest) -> Result<HostAccepted, Error> {
-        self.post(
-            &format!("/api/v1/host/{}/drain", encoded(host.as_str())),
-            request,
-            OnLostResponse::SendAgain,
-        )
-        .await
+        self.post(&format!("/host/{}/drain", encoded(host.as_str())), request, OnLostResponse::SendAgain)
+            .await
     }
 
     /// Ends the drain of a host.
     pub async fn undrain(&self, host: &HostName) -> Result<HostAccepted, Error> {
         // A repeated undrain would be rejected, as the host is no longer drained.
-        let path = format!("/api/v1/host/{}/undrain", encoded(host.as_str()));
-        self.post(&path, &serde_json::json!({}), OnLostResponse::Fail).await
+        let route = format!("/host/{}/undrain", encoded(host.as_str()));
+        self.post(&route, &serde_json::json!({}), OnLostResponse::Fail).await
     }
 
     /// Returns the live nimbuses as one nimbus sees them; only that nimbus is asked.
     pub async fn nimbuses_seen_by(&self, nimbus: &str) -> Result<NimbusList, Error> {
         let request = Request {
             method: Method::GET,
-            path: "/api/v1/nimbus/summary",
+            route: "/nimbus/summary",
             body: Bytes::new(),
             content_type: "application/json",
             on_lost_response: OnLostResponse::SendAgain,
@@ -274,15 +272,15 @@ impl Client {
 
     /// Returns the live supervisors.
     pub async fn supervisors(&self) -> Result<SupervisorList, Error> {
-        self.get("/api/v1/supervisor/summary").await
+        self.get("/supervisor/summary").await
     }
 
     /// Returns the live nimbuses.
     pub async fn nimbuses(&self) -> Result<NimbusList, Error> {
-        self.get("/api/v1/nimbus/summary").await
+        self.get("/nimbus/summary").await
     }
 
-    async fn post<B, A>(&self, path: &str, body: &B, on_lost_response: OnLostResponse) -> Result<A, Error>
+    async fn post<B, A>(&self, route: &str, body: &B, on_lost_response: OnLostResponse) -> Result<A, Error>
     where
         B: Serialize + Sync,
         A: DeserializeOwned,
@@ -290,7 +288,7 @@ impl Client {
         let body = serde_json::to_vec(body).expect("messages are maps with text keys").into();
         let request = Request {
             method: Method::POST,
-            path,
+            route,
             body,
             content_type: "application/json",
             on_lost_response,
@@ -299,10 +297,10 @@ impl Client {
         read(self.write(request).await?).await
     }
 
-    async fn get<A: DeserializeOwned>(&self, path: &str) -> Result<A, Error> {
+    async fn get<A: DeserializeOwned>(&self, route: &str) -> Result<A, Error> {
         let request = Request {
             method: Method::GET,
-            path,
+            route,
             body: Bytes::new(),
             content_type: "application/json",
             on_lost_response: OnLostResponse::SendAgain,
@@ -383,18 +381,19 @@ impl Client {
     }
 
     async fn ask(&self, nimbus: &str, request: &Request<'_>) -> Outcome {
-        let mut prepared = self
-            .http
-            .request(request.method.clone(), format!("http://{nimbus}{}", request.path))
-            .header(reqwest::header::CONTENT_TYPE, request.content_type)
-            .body(request.body.clone());
-        if let Some(user) = &self.user {
-            prepared = prepared.header(USER, user);
-        }
-        if let Some(seen) = self.known().seen.header().filter(|_| request.sees_writes) {
-            prepared = prepared.header(ZXID, seen);
-        }
-        let response = match prepared.send().await {
+        let seen = self.known().seen.header().filter(|_| request.sees_writes);
+        let prepared = |mut prepared: reqwest::RequestBuilder| {
+            prepared = prepared.header(reqwest::header::CONTENT_TYPE, request.content_type);
+            if let Some(user) = &self.user {
+                prepared = prepared.header(USER, user);
+            }
+            if let Some(seen) = &seen {
+                prepared = prepared.header(ZXID, seen);
+            }
+            prepared.body(request.body.clone())
+        };
+        let sent = routes::send(&self.http, request.method.clone(), (nimbus, request.route), prepared);
+        let response = match sent.await {
             Ok(response) => response,
             Err(error)
                 if error.is_connect()
@@ -429,8 +428,8 @@ impl Client {
     }
 }
 
-fn topology_path(topology: &str, rest: &str) -> String {
-    format!("/api/v1/topology/{}{rest}", encoded(topology))
+fn topology_route(topology: &str, rest: &str) -> String {
+    format!("/topology/{}{rest}", encoded(topology))
 }
 
 /// Percent-encodes a text as one part of a URL's path.

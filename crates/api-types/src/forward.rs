@@ -12,7 +12,7 @@ use reqwest::{
     header::{self, HeaderName},
 };
 
-use crate::{http, seen::Seen};
+use crate::{http, routes::OLD_PREFIX, seen::Seen};
 use stormkeeper_model::{NimbusId, Term};
 use stormkeeper_runtime::error_chain;
 
@@ -53,8 +53,8 @@ pub struct Forwarder {
 pub struct Head<'a> {
     /// HTTP method: `POST`, `PUT`, …
     pub method: &'a str,
-    /// Path of the request.
-    pub path: &'a str,
+    /// Path of the request below the prefix of the own API.
+    pub route: &'a str,
     /// The nimbus that received the request.
     pub by: &'a NimbusId,
     /// The term of the leader that the request is forwarded to.
@@ -136,7 +136,9 @@ impl Forwarder {
         let method = method.map_err(|error| unreachable(error.to_string()))?;
         let mut request = self
             .http
-            .request(method, format!("http://{api}{}", head.path))
+            // Both a nimbus of this build and one of the build before have the old path; a streamed
+            // body cannot be sent again.
+            .request(method, format!("http://{api}{OLD_PREFIX}{}", head.route))
             .header(FORWARDED_BY, head.by.as_str())
             .header(TERM, head.term.0)
             .body(reqwest::Body::wrap_stream(body));

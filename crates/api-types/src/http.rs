@@ -87,8 +87,15 @@ pub fn client() -> ClientBuilder {
 /// # Errors
 /// [`Error`].
 pub async fn sent(peer: &str, request: RequestBuilder) -> Result<Response, Error> {
-    let answer =
-        request.send().await.map_err(|source| Error::Unreachable { peer: peer.to_owned(), source })?;
+    accepted(peer, request.send().await).await
+}
+
+/// Returns a response if it is a success.
+///
+/// # Errors
+/// [`Error`].
+pub async fn accepted(peer: &str, answer: reqwest::Result<Response>) -> Result<Response, Error> {
+    let answer = answer.map_err(|source| Error::Unreachable { peer: peer.to_owned(), source })?;
     if answer.status().is_success() {
         return Ok(answer);
     }

@@ -6,6 +6,7 @@
 //! - [`blobs`]: streams blobs between nimbuses and to supervisors.
 //! - [`http`]: the client and the bounded responses that all of them use.
 //! - [`leader_clock`]: compares the clock of this host with the leader's.
+//! - [`routes`]: prefix of all routes, and requests to nimbuses of builds before it.
 //! - [`seen`]: changes that a client has written or seen.
 //! - [`replica_client`]: fetches the metric log and checkpoints from another nimbus.
 
@@ -16,4 +17,5 @@ pub mod http;
 pub mod leader_clock;
 pub mod message;
 pub mod replica_client;
+pub mod routes;
 pub mod seen;

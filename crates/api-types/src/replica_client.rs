@@ -10,10 +10,10 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::{Buf as _, Bytes};
-use reqwest::RequestBuilder;
+use reqwest::{Method, RequestBuilder};
 use tokio::sync::mpsc;
 
-use crate::http;
+use crate::{http, routes};
 use stormkeeper_metrics::protocol::{LogPage, LogQuery};
 use stormkeeper_model::LogPosition;
 use stormkeeper_runtime::blocking;
@@ -87,16 +87,21 @@ impl ReplicaClient {
         Ok(Self { http })
     }
 
-    fn request(&self, api: &str, what: &str) -> RequestBuilder {
-        self.http.get(format!("http://{api}/api/v1/metrics/{what}"))
+    async fn ask(
+        &self,
+        api: &str,
+        route: &str,
+        with: impl Fn(RequestBuilder) -> RequestBuilder,
+    ) -> Result<reqwest::Response, http::Error> {
+        http::accepted(api, routes::send(&self.http, Method::GET, (api, route), with).await).await
     }
 }
 
 #[async_trait]
 impl ReplicaPeers for ReplicaClient {
     async fn log(&self, api: &str, query: &LogQuery) -> Result<(LogPage, LogPosition), ReplicaError> {
-        let request = self.request(api, "sync/log").query(query).timeout(ANSWER_TIMEOUT);
-        let answer = http::sent(api, request).await?;
+        let with = |request: RequestBuilder| request.query(query).timeout(ANSWER_TIMEOUT);
+        let answer = self.ask(api, "/metrics/sync/log", with).await?;
         let position = answer.headers().get(POSITION).and_then(|value| position_of(value.to_str().ok()?));
         let senseless = || http::Error::Invalid {
             peer: api.to_owned(),
@@ -107,7 +112,7 @@ impl ReplicaPeers for ReplicaClient {
     }
 
     async fn checkpoint(&self, api: &str, into: &Path) -> Result<u64, ReplicaError> {
-        let mut answer = http::sent(api, self.request(api, "sync/checkpoint")).await?;
+        let mut answer = self.ask(api, "/metrics/sync/checkpoint", |request| request).await?;
         let (chunks, received) = mpsc::channel::<io::Result<Bytes>>(CHUNKS);
         let dir = into.to_owned();
         let unpacking = blocking::run(move || unpack(Chunks { received, rest: Bytes::new() }, &dir));

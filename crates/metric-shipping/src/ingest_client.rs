@@ -15,6 +15,7 @@ use stormkeeper_api_types::{
     forward::TERM,
     http,
     message::{Code, ErrorBody},
+    routes,
 };
 use stormkeeper_coordination::cluster::{record::Leader, store::Store};
 use stormkeeper_metrics::{
@@ -156,7 +157,7 @@ impl IngestClient {
         Ok(Self { http, store })
     }
 
-    async fn post<B, A>(&self, leader: &Leader, path: &str, request: &B) -> Result<A, IngestError>
+    async fn post<B, A>(&self, leader: &Leader, route: &str, request: &B) -> Result<A, IngestError>
     where
         B: Serialize + Sync,
         A: DeserializeOwned,
@@ -169,7 +170,7 @@ impl IngestClient {
         let mut backoff = RETRY.backoff();
         let mut tries = 1;
         loop {
-            match self.ask(leader, path, body.clone()).await {
+            match self.ask(leader, route, body.clone()).await {
                 Err(IngestError::Unavailable { .. }) if tries < TRIES => {}
                 tried => return tried,
             }
@@ -186,19 +187,19 @@ impl IngestClient {
     async fn ask<A: DeserializeOwned>(
         &self,
         leader: &Leader,
-        path: &str,
+        route: &str,
         body: bytes::Bytes,
     ) -> Result<A, IngestError> {
         let api = &leader.api;
         let unavailable = |reason| Err(IngestError::Unavailable { reason: format!("{api}: {reason}") });
-        let request = self
-            .http
-            .post(format!("http://{api}{path}"))
-            .header(reqwest::header::CONTENT_TYPE, MSGPACK)
-            // A nimbus that has seen a later term than this answers with that term.
-            .header(TERM, leader.term.0)
-            .body(body);
-        let response = match request.send().await {
+        let with = |request: reqwest::RequestBuilder| {
+            request
+                .header(reqwest::header::CONTENT_TYPE, MSGPACK)
+                // A nimbus that has seen a later term than this answers with that term.
+                .header(TERM, leader.term.0)
+                .body(body.clone())
+        };
+        let response = match routes::send(&self.http, reqwest::Method::POST, (api, route), with).await {
             Ok(response) => response,
             Err(error) => return unavailable(error_chain(&error)),
         };
@@ -256,11 +257,11 @@ impl IngestTransport for IngestClient {
         leader: &Leader,
         request: &RegisterRequest,
     ) -> Result<RegisterResponse, IngestError> {
-        self.post(leader, "/api/v1/metrics/register", request).await
+        self.post(leader, "/metrics/register", request).await
     }
 
     async fn ingest(&self, leader: &Leader, request: &IngestRequest) -> Result<IngestResponse, IngestError> {
-        self.post(leader, "/api/v1/metrics/ingest", request).await
+        self.post(leader, "/metrics/ingest", request).await
     }
 }
 
@@ -309,7 +310,7 @@ mod tests {
                 rmp_serde::to_vec(&RegisterResponse { results: registrations }).expect("plain values");
             ([(TERM, "7")], answer).into_response()
         };
-        let routes = Router::new().route("/api/v1/metrics/register", post(answer));
+        let routes = Router::new().route("/api/stormkeeper/v1/metrics/register", post(answer));
         tasks.start("nimbus", OnExit::Ignore, async move {
             axum::serve(listener, routes).await.expect("served");
         });

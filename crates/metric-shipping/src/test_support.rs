@@ -146,7 +146,7 @@ impl TestLeader {
         let has = Shared::default();
         let routes = Router::new()
             .route(
-                "/api/v1/metrics/register",
+                "/api/stormkeeper/v1/metrics/register",
                 post(async |State(has): State<Shared>, body: Bytes| {
                     let request: RegisterRequest = rmp_serde::from_slice(&body).expect("a request");
                     let mut has = has.lock().expect("unpoisoned");
@@ -159,7 +159,7 @@ impl TestLeader {
                 }),
             )
             .route(
-                "/api/v1/metrics/ingest",
+                "/api/stormkeeper/v1/metrics/ingest",
                 post(async |State(has): State<Shared>, body: Bytes| {
                     let batch = rmp_serde::from_slice(&body).expect("a batch");
                     let answer = has.lock().expect("unpoisoned").ingest(batch);

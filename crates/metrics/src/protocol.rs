@@ -3,14 +3,14 @@
 //!
 //! | request | sender | body and response |
 //! | --- | --- | --- |
-//! | `POST /api/v1/metrics/register` | topology masters, supervisors | [`RegisterRequest`] → [`RegisterResponse`] |
-//! | `POST /api/v1/metrics/ingest` | the same | [`MetricBatch`] → [`IngestResponse`] |
-//! | `GET /api/v1/metrics/sync/log` | followers | [`LogQuery`] → [`LogPage`] |
-//! | `GET /api/v1/metrics/sync/checkpoint` | followers | the whole metric store as tar |
-//! | `GET /api/v1/metrics/sync/metas` | followers | [`MetaQuery`] → [`MetaPage`] |
-//! | `GET /api/v1/metrics/sync/points` | followers | [`PointsQuery`] → a list of minutes and points |
-//! | `GET /api/v1/metrics/sync/track` | followers | [`TrackQuery`] → a list of the metric store's task track entries |
-//! | `GET /api/v1/metrics/sync/history` | followers | [`HistoryQuery`] → a list of the metric store's history entries |
+//! | `POST /api/stormkeeper/v1/metrics/register` | topology masters, supervisors | [`RegisterRequest`] → [`RegisterResponse`] |
+//! | `POST /api/stormkeeper/v1/metrics/ingest` | the same | [`MetricBatch`] → [`IngestResponse`] |
+//! | `GET /api/stormkeeper/v1/metrics/sync/log` | followers | [`LogQuery`] → [`LogPage`] |
+//! | `GET /api/stormkeeper/v1/metrics/sync/checkpoint` | followers | the whole metric store as tar |
+//! | `GET /api/stormkeeper/v1/metrics/sync/metas` | followers | [`MetaQuery`] → [`MetaPage`] |
+//! | `GET /api/stormkeeper/v1/metrics/sync/points` | followers | [`PointsQuery`] → a list of minutes and points |
+//! | `GET /api/stormkeeper/v1/metrics/sync/track` | followers | [`TrackQuery`] → a list of the metric store's task track entries |
+//! | `GET /api/stormkeeper/v1/metrics/sync/history` | followers | [`HistoryQuery`] → a list of the metric store's history entries |
 //!
 //! Only the leader accepts the first two: another nimbus answers `no_leader`, and the sender should
 //! retry.

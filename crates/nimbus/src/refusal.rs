@@ -269,7 +269,7 @@ impl Refusal {
             Self::NotReplicated { .. } => {
                 "start more nimbuses, or require fewer copies (topology.min.replication.count)".to_owned()
             }
-            Self::BlobMissing { key } => format!("upload it first: PUT /api/v1/blobs/{key}"),
+            Self::BlobMissing { key } => format!("upload it first: PUT /api/stormkeeper/v1/blobs/{key}"),
             Self::Blob(blobs::Error::NoRoom { reason, .. }) => reason.hint(),
             Self::TooLarge(_) => "use fewer workers or tasks".to_owned(),
             Self::UnknownComponent { known, .. } => {

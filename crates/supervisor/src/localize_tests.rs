@@ -46,7 +46,8 @@ impl Cluster {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let api = listener.local_addr().expect("bound").to_string();
         let body = Bytes::from(body);
-        let routes = Router::new().route("/api/v1/blobs/{key}", get(async move || (status, body)));
+        let routes =
+            Router::new().route("/api/stormkeeper/v1/blobs/{key}", get(async move || (status, body)));
         self.tasks.start("nimbus", OnExit::Ignore, async move {
             axum::serve(listener, routes).await.expect("served");
         });

@@ -1,6 +1,6 @@
 //! Metric queries of a client.
 
-use super::{Client, Error, OnLostResponse, encoded, topology_path};
+use super::{Client, Error, OnLostResponse, encoded, topology_route};
 use crate::message::{
     Accepted, LatestList, MeasuredTopologyList, MetricControlRequest, MetricStoreStatus, PointList,
     TaskTrack, TopologyHistory,
@@ -70,14 +70,14 @@ impl Query {
 }
 
 fn of(topology: &str, rest: &str) -> String {
-    format!("/api/v1/metrics/topology/{}/{rest}", encoded(topology))
+    format!("/metrics/topology/{}/{rest}", encoded(topology))
 }
 
 impl Client {
     /// Returns the topologies that have metrics, including killed topologies.
     pub async fn measured_topologies(&self, page: &Page) -> Result<MeasuredTopologyList, Error> {
         let query = Query::default().page(page).0;
-        self.get(&format!("/api/v1/metrics/topologies{query}")).await
+        self.get(&format!("/metrics/topologies{query}")).await
     }
 
     /// Returns the values of a topology's metrics in the window that ends now.
@@ -108,7 +108,7 @@ impl Client {
             .with("from", span.from.as_ref())
             .with("to", span.to.as_ref())
             .page(page);
-        self.get(&format!("/api/v1/metrics/data{}", query.0)).await
+        self.get(&format!("/metrics/data{}", query.0)).await
     }
 
     /// Returns the workers in which a topology's tasks ran, by task.
@@ -129,17 +129,17 @@ impl Client {
         limit: Option<usize>,
     ) -> Result<TopologyHistory, Error> {
         let query = Query::default().with("name", name).with("limit", limit).0;
-        self.get(&format!("/api/v1/metrics/history{query}")).await
+        self.get(&format!("/metrics/history{query}")).await
     }
 
     /// Returns the status of the answering nimbus' metric store and its export queue.
     pub async fn metric_store_status(&self) -> Result<MetricStoreStatus, Error> {
-        self.get("/api/v1/metrics/status").await
+        self.get("/metrics/status").await
     }
 
     /// Returns the metric switches that were changed while the topology runs.
     pub async fn metric_control(&self, topology: &str) -> Result<MetricControlRequest, Error> {
-        self.get(&topology_path(topology, "/metrics")).await
+        self.get(&topology_route(topology, "/metrics")).await
     }
 
     /// Changes the metric switches of a running topology.
@@ -149,7 +149,7 @@ impl Client {
         request: &MetricControlRequest,
     ) -> Result<Accepted, Error> {
         // The request replaces the earlier one, so a repeat changes nothing.
-        self.post(&topology_path(topology, "/metrics"), request, OnLostResponse::SendAgain).await
+        self.post(&topology_route(topology, "/metrics"), request, OnLostResponse::SendAgain).await
     }
 }
 

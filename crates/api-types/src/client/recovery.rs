@@ -8,7 +8,7 @@ use super::{Client, Error, OnLostResponse, Outcome, Request, read};
 use crate::message::{Recovered, RecoveryRequest, RecoveryStatus};
 
 /// Path of the requests.
-const PATH: &str = "/api/v1/recovery";
+const ROUTE: &str = "/recovery";
 
 impl Client {
     /// Returns the API addresses from the configuration.
@@ -20,7 +20,7 @@ impl Client {
     pub async fn recovery_of(&self, nimbus: &str) -> Result<RecoveryStatus, Error> {
         let request = Request {
             method: Method::GET,
-            path: PATH,
+            route: ROUTE,
             body: Bytes::new(),
             content_type: "application/json",
             on_lost_response: OnLostResponse::SendAgain,
@@ -33,7 +33,7 @@ impl Client {
     pub async fn recover(&self, nimbus: &str, request: &RecoveryRequest) -> Result<Recovered, Error> {
         let request = Request {
             method: Method::POST,
-            path: PATH,
+            route: ROUTE,
             body: serde_json::to_vec(request).expect("messages are maps with text keys").into(),
             content_type: "application/json",
             // A repeated recovery is rejected, as there is nothing left to recover.

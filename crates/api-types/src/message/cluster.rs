@@ -8,7 +8,7 @@ use stormkeeper_model::{
     HostName, NimbusId, SupervisorId, Term, Timestamp, TopologyId, event::EventKind, task_set::TaskSet,
 };
 
-/// `GET /api/v1/supervisor/summary`.
+/// `GET /api/stormkeeper/v1/supervisor/summary`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SupervisorList {
@@ -67,7 +67,7 @@ pub struct SupervisorSummary {
     pub problems: Vec<String>,
 }
 
-/// `GET /api/v1/nimbus/summary`.
+/// `GET /api/stormkeeper/v1/nimbus/summary`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NimbusList {
@@ -143,7 +143,7 @@ impl fmt::Display for NimbusStatus {
     }
 }
 
-/// `GET /api/v1/cluster/summary`.
+/// `GET /api/stormkeeper/v1/cluster/summary`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterSummary {
@@ -200,7 +200,7 @@ pub struct UnreadableZnode {
     pub reason: String,
 }
 
-/// `POST /api/v1/host/{host}/drain`: move the workers of a host to other hosts.
+/// `POST /api/stormkeeper/v1/host/{host}/drain`: move the workers of a host to other hosts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DrainRequest {
@@ -240,7 +240,7 @@ pub struct DrainSummary {
     pub workers_left: usize,
 }
 
-/// `GET /api/v1/cluster/events`: recent events.
+/// `GET /api/stormkeeper/v1/cluster/events`: recent events.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EventList {

@@ -41,7 +41,7 @@ pub struct MetricStoreView {
     pub behind_ms: Option<u64>,
 }
 
-/// `GET /api/v1/metrics/topologies`: the topologies that have metrics.
+/// `GET /api/stormkeeper/v1/metrics/topologies`: the topologies that have metrics.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MeasuredTopologyList {
@@ -69,7 +69,7 @@ pub struct MeasuredTopology {
     pub metas: u64,
 }
 
-/// `GET /api/v1/metrics/topology/{id or name}/metas`: the metrics of a topology.
+/// `GET /api/stormkeeper/v1/metrics/topology/{id or name}/metas`: the metrics of a topology.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MetricMetaList {
@@ -121,7 +121,7 @@ pub struct MetricMetaView {
     pub port: Option<u16>,
 }
 
-/// `GET /api/v1/metrics/topology/{id or name}/latest`: the value of each metric in the window that
+/// `GET /api/stormkeeper/v1/metrics/topology/{id or name}/latest`: the value of each metric in the window that
 /// ends now.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -154,7 +154,7 @@ pub struct LatestValue {
     pub value: MetricValue,
 }
 
-/// `POST /api/v1/topology/{id or name}/metrics`: metric switches of a running topology that
+/// `POST /api/stormkeeper/v1/topology/{id or name}/metrics`: metric switches of a running topology that
 /// override its settings. A request replaces the one before; an empty request removes all
 /// overrides. `GET` returns the current overrides. Names are the last parts of metric names, such as
 /// `EmitTime`.
@@ -187,7 +187,7 @@ impl From<MetricControlRequest> for MetricControl {
     }
 }
 
-/// `GET /api/v1/metrics/topology/{id or name}/track`: the workers in which each task ran.
+/// `GET /api/stormkeeper/v1/metrics/topology/{id or name}/track`: the workers in which each task ran.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskTrack {
@@ -226,7 +226,7 @@ pub struct TaskPlace {
     pub ended: Option<String>,
 }
 
-/// `GET /api/v1/metrics/history`: current and past topologies.
+/// `GET /api/stormkeeper/v1/metrics/history`: current and past topologies.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TopologyHistory {

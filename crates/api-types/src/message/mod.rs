@@ -37,7 +37,7 @@ use stormkeeper_model::{
     topology::ComponentKind,
 };
 
-/// `POST /api/v1/topology/submit`: run the topology in a blob that was uploaded before.
+/// `POST /api/stormkeeper/v1/topology/submit`: run the topology in a blob that was uploaded before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SubmitRequest {
@@ -53,7 +53,7 @@ pub struct SubmitRequest {
     pub status: InitialStatus,
 }
 
-/// `POST /api/v1/blobs/{sha256}/copy`: fetch a blob from another nimbus. A leader sends this
+/// `POST /api/stormkeeper/v1/blobs/{sha256}/copy`: fetch a blob from another nimbus. A leader sends this
 /// request to the other nimbuses when a topology is submitted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -82,7 +82,7 @@ impl From<InitialStatus> for TopologyStatus {
     }
 }
 
-/// `POST /api/v1/topology/{id or name}/rebalance`: place the tasks again after a wait.
+/// `POST /api/stormkeeper/v1/topology/{id or name}/rebalance`: place the tasks again after a wait.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RebalanceRequest {
@@ -97,7 +97,7 @@ pub struct RebalanceRequest {
     pub parallelism: BTreeMap<ComponentId, u32>,
 }
 
-/// `POST /api/v1/topology/{id or name}/kill`: remove the topology after a wait.
+/// `POST /api/stormkeeper/v1/topology/{id or name}/kill`: remove the topology after a wait.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KillRequest {
@@ -135,7 +135,7 @@ pub struct Pending {
     pub remaining_ms: u64,
 }
 
-/// `GET /api/v1/topology/summary`: all topologies in short.
+/// `GET /api/stormkeeper/v1/topology/summary`: all topologies in short.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TopologyList {
@@ -195,7 +195,7 @@ pub struct TopologySummary {
     pub problem: Option<String>,
 }
 
-/// `GET /api/v1/topology/{id or name}`: a topology with all details.
+/// `GET /api/stormkeeper/v1/topology/{id or name}`: a topology with all details.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TopologyDetail {
@@ -366,7 +366,7 @@ impl From<TaskError> for ErrorSummary {
     }
 }
 
-/// `GET /api/v1/topology/{id or name}/errors`.
+/// `GET /api/stormkeeper/v1/topology/{id or name}/errors`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TopologyErrors {

@@ -6,7 +6,7 @@ use stormkeeper_model::{
     HostName, NimbusId, Term, Timestamp, TopologyId, TopologyName, status::TopologyStatus,
 };
 
-/// `GET /api/v1/recovery`: the tree that a nimbus has lost, and its copy of that tree.
+/// `GET /api/stormkeeper/v1/recovery`: the tree that a nimbus has lost, and its copy of that tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RecoveryStatus {
@@ -60,7 +60,7 @@ pub struct CopiedTopology {
     pub has_package: bool,
 }
 
-/// `POST /api/v1/recovery`: bring the copy of this nimbus back.
+/// `POST /api/stormkeeper/v1/recovery`: bring the copy of this nimbus back.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RecoveryRequest {

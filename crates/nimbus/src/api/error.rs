@@ -30,7 +30,7 @@ impl ApiError {
             Code::NoSuchRoute,
             format!("there is nothing at {path}"),
             Some(
-                "the routes begin with /api/v1/: docs/metrics.md lists those for metrics, `stormkeeper --help` the commands for all others",
+                "the routes begin with /api/stormkeeper/v1/: docs/metrics.md lists those for metrics, `stormkeeper --help` the commands for all others",
             ),
         )
     }

@@ -60,7 +60,8 @@ pub(super) async fn forward(api: &Api, parts: &Parts, body: Body) -> Result<Resp
     let address = caller::address(parts);
     let head = Head {
         method: parts.method.as_str(),
-        path: parts.uri.path(),
+        // Without its prefix, which the router has removed.
+        route: parts.uri.path(),
         by: nimbus.id(),
         term: leader.term,
         user: text(HeaderName::from_static(USER)),

@@ -3,22 +3,24 @@
 //! | method, path | response |
 //! | --- | --- |
 //! | `GET /live`, `GET /ready` | whether the process runs; whether it has read the cluster |
-//! | `GET /api/v1/cluster/summary` | the cluster in numbers, the leader, unreadable records |
-//! | `GET /api/v1/cluster/events[?limit=N][&topology=T]` | elections, changes and moves with reasons, newest first |
-//! | `GET /api/v1/nimbus/summary` | the nimbuses |
-//! | `GET /api/v1/supervisor/summary` | the supervisors |
-//! | `GET /api/v1/topology/summary` | every topology in short |
-//! | `GET /api/v1/topology/{id or name}` | one topology with its workers, components and tasks |
-//! | `GET /api/v1/topology/{id or name}/errors` | the recorded errors of its tasks |
-//! | `POST /api/v1/topology/submit` | runs the topology of a blob |
-//! | `POST /api/v1/topology/{id or name}/{activate,deactivate,rebalance,kill}` | changes a topology |
-//! | `GET`, `POST /api/v1/recovery` | the copy of a tree that ZooKeeper lost; brings the copy back |
-//! | `POST /api/v1/host/{host}/{drain,undrain}` | drains a host, or uses it again |
-//! | `GET`, `PUT /api/v1/blobs/{sha256}` | a blob |
-//! | `POST /api/v1/metrics/{register,ingest}` | ingests metrics; only on the leader |
-//! | `GET /api/v1/metrics/sync/{log,checkpoint,metas,points,track,history}` | the metric store, for other nimbuses |
-//! | `GET /api/v1/metrics/…`, `DELETE /api/v1/metrics/topology/{id or name}/metas`, `GET`, `POST /api/v1/topology/{id or name}/metrics` | recorded metrics: see `metrics` |
-//! | `POST /api/v1/blobs/{sha256}/copy` | a nimbus fetches a blob from another; only for leaders |
+//! | `GET /api/stormkeeper/v1/cluster/summary` | the cluster in numbers, the leader, unreadable records |
+//! | `GET /api/stormkeeper/v1/cluster/events[?limit=N][&topology=T]` | elections, changes and moves with reasons, newest first |
+//! | `GET /api/stormkeeper/v1/nimbus/summary` | the nimbuses |
+//! | `GET /api/stormkeeper/v1/supervisor/summary` | the supervisors |
+//! | `GET /api/stormkeeper/v1/topology/summary` | every topology in short |
+//! | `GET /api/stormkeeper/v1/topology/{id or name}` | one topology with its workers, components and tasks |
+//! | `GET /api/stormkeeper/v1/topology/{id or name}/errors` | the recorded errors of its tasks |
+//! | `POST /api/stormkeeper/v1/topology/submit` | runs the topology of a blob |
+//! | `POST /api/stormkeeper/v1/topology/{id or name}/{activate,deactivate,rebalance,kill}` | changes a topology |
+//! | `GET`, `POST /api/stormkeeper/v1/recovery` | the copy of a tree that ZooKeeper lost; brings the copy back |
+//! | `POST /api/stormkeeper/v1/host/{host}/{drain,undrain}` | drains a host, or uses it again |
+//! | `GET`, `PUT /api/stormkeeper/v1/blobs/{sha256}` | a blob |
+//! | `POST /api/stormkeeper/v1/metrics/{register,ingest}` | ingests metrics; only on the leader |
+//! | `GET /api/stormkeeper/v1/metrics/sync/{log,checkpoint,metas,points,track,history}` | the metric store, for other nimbuses |
+//! | `GET /api/stormkeeper/v1/metrics/…`, `DELETE /api/stormkeeper/v1/metrics/topology/{id or name}/metas`, `GET`, `POST /api/stormkeeper/v1/topology/{id or name}/metrics` | recorded metrics: see `metrics` |
+//! | `POST /api/stormkeeper/v1/blobs/{sha256}/copy` | a nimbus fetches a blob from another; only for leaders |
+//!
+//! The same routes are at the prefix `/api/v1` for builds before this prefix.
 //!
 //! Every nimbus answers reads from its own view, and every response says how old the view is. A write
 //! that reaches a follower is forwarded to the leader, once. A rejected request is answered with
@@ -47,7 +49,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::{OriginalUri, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
@@ -63,6 +65,7 @@ use serving::Limits;
 use stormkeeper_api_types::{
     forward::{BEHIND, BEHIND_MIN, Forwarder, TERM},
     leader_clock::{PROCESS, TIME},
+    routes::{HEADER, OLD_PREFIX, PREFIX},
     seen::{Change, Seen, ZXID},
 };
 use stormkeeper_coordination::tree::Tree;
@@ -160,46 +163,56 @@ pub fn routes(nimbus: Handle) -> Router {
     let options = nimbus.options();
     let names = OwnNames::new(options.api_names.iter().chain([&options.host]).map(String::as_str));
     let api = Api { nimbus, forwarder };
-    let blobs = get(blobs::get_blob).put(blobs::put_blob);
     Router::new()
         .route("/live", get(async || StatusCode::OK))
         .route("/ready", get(reads::ready))
-        .route("/api/v1/cluster/summary", get(reads::cluster))
-        .route("/api/v1/cluster/events", get(reads::events))
-        .route("/api/v1/nimbus/summary", get(reads::nimbuses))
-        .route("/api/v1/supervisor/summary", get(reads::supervisors))
-        .route("/api/v1/topology/summary", get(reads::topologies))
-        .route("/api/v1/topology/submit", post(writes::submit))
-        .route("/api/v1/topology/{topology}", get(reads::topology))
-        .route("/api/v1/topology/{topology}/errors", get(reads::errors))
-        .route("/api/v1/topology/{topology}/activate", post(writes::activate))
-        .route("/api/v1/topology/{topology}/deactivate", post(writes::deactivate))
-        .route("/api/v1/topology/{topology}/rebalance", post(writes::rebalance))
-        .route("/api/v1/topology/{topology}/kill", post(writes::kill))
-        .route("/api/v1/host/{host}/drain", post(writes::drain))
-        .route("/api/v1/host/{host}/undrain", post(writes::undrain))
-        .route(recovery::PATH, get(recovery::status).post(recovery::recover))
-        .route("/api/v1/metrics/register", post(ingest::register))
-        .route("/api/v1/metrics/ingest", post(ingest::ingest))
-        .route("/api/v1/metrics/sync/log", get(ingest::log))
-        .route("/api/v1/metrics/sync/checkpoint", get(ingest::checkpoint))
-        .route("/api/v1/metrics/sync/metas", get(ingest::metas))
-        .route("/api/v1/metrics/sync/points", get(ingest::points))
-        .route("/api/v1/metrics/sync/track", get(ingest::track))
-        .route("/api/v1/metrics/sync/history", get(ingest::history))
-        .route("/api/v1/blobs/{key}", blobs)
-        .route("/api/v1/blobs/{key}/copy", post(blobs::copy_blob))
-        .merge(metrics::routes())
-        .fallback(async |uri: axum::http::Uri| ApiError::no_such_route(uri.path()))
-        .method_not_allowed_fallback(async |method: axum::http::Method, uri: axum::http::Uri| {
-            ApiError::wrong_method(&method, uri.path())
-        })
+        .nest(PREFIX, own_routes())
+        .nest(OLD_PREFIX, own_routes())
+        .fallback(async |OriginalUri(uri): OriginalUri| ApiError::no_such_route(uri.path()))
+        .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(api.clone(), wait_for_zxid))
         .layer(middleware::from_fn_with_state(api.clone(), recovery::reject_on_another_tree))
         .layer(middleware::map_response_with_state(api.clone(), add_term_and_process))
         .layer(middleware::from_fn_with_state(api.clone(), time_request))
         .layer(middleware::from_fn_with_state(Arc::new(names), reject_foreign))
         .with_state(api)
+}
+
+/// Routes below the prefix of the own API.
+fn own_routes() -> Router<Api> {
+    let blobs = get(blobs::get_blob).put(blobs::put_blob);
+    Router::new()
+        .route("/cluster/summary", get(reads::cluster))
+        .route("/cluster/events", get(reads::events))
+        .route("/nimbus/summary", get(reads::nimbuses))
+        .route("/supervisor/summary", get(reads::supervisors))
+        .route("/topology/summary", get(reads::topologies))
+        .route("/topology/submit", post(writes::submit))
+        .route("/topology/{topology}", get(reads::topology))
+        .route("/topology/{topology}/errors", get(reads::errors))
+        .route("/topology/{topology}/activate", post(writes::activate))
+        .route("/topology/{topology}/deactivate", post(writes::deactivate))
+        .route("/topology/{topology}/rebalance", post(writes::rebalance))
+        .route("/topology/{topology}/kill", post(writes::kill))
+        .route("/host/{host}/drain", post(writes::drain))
+        .route("/host/{host}/undrain", post(writes::undrain))
+        .route(recovery::ROUTE, get(recovery::status).post(recovery::recover))
+        .route("/metrics/register", post(ingest::register))
+        .route("/metrics/ingest", post(ingest::ingest))
+        .route("/metrics/sync/log", get(ingest::log))
+        .route("/metrics/sync/checkpoint", get(ingest::checkpoint))
+        .route("/metrics/sync/metas", get(ingest::metas))
+        .route("/metrics/sync/points", get(ingest::points))
+        .route("/metrics/sync/track", get(ingest::track))
+        .route("/metrics/sync/history", get(ingest::history))
+        .route("/blobs/{key}", blobs)
+        .route("/blobs/{key}/copy", post(blobs::copy_blob))
+        .merge(metrics::routes())
+        .method_not_allowed_fallback(wrong_method)
+}
+
+async fn wrong_method(method: Method, OriginalUri(uri): OriginalUri) -> ApiError {
+    ApiError::wrong_method(&method, uri.path())
 }
 
 /// Answers requests that a web page of somebody else may have caused with an error.
@@ -254,11 +267,13 @@ async fn wait_for_zxid(State(api): State<Api>, request: Request, next: Next) -> 
     response
 }
 
-/// Adds the term that this nimbus knows, its time and its process to every response, as headers.
+/// Adds the term that this nimbus knows, its time, its process and its prefix to every response, as
+/// headers.
 async fn add_term_and_process(State(api): State<Api>, mut response: Response) -> Response {
     if let Some(term) = api.nimbus.term() {
         response.headers_mut().insert(HeaderName::from_static(TERM), term.0.into());
     }
+    response.headers_mut().insert(HeaderName::from_static(HEADER), HeaderValue::from_static(PREFIX));
     let now_ms = api.nimbus.clock().now().as_millis();
     response.headers_mut().insert(HeaderName::from_static(TIME), now_ms.into());
     if let Ok(process) = HeaderValue::try_from(api.nimbus.process().to_string()) {

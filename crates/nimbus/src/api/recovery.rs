@@ -10,11 +10,14 @@ use axum::{
 };
 
 use super::{Api, error::ApiError, error::parse, writes::read_body};
-use stormkeeper_api_types::message::{Recovered, RecoveryRequest, RecoveryStatus};
+use stormkeeper_api_types::{
+    message::{Recovered, RecoveryRequest, RecoveryStatus},
+    routes,
+};
 use stormkeeper_model::Term;
 
-/// Path of both routes.
-pub(super) const PATH: &str = "/api/v1/recovery";
+/// Path of both routes, below the prefix of the own API.
+pub(super) const ROUTE: &str = "/recovery";
 
 pub(super) async fn status(State(api): State<Api>) -> Json<RecoveryStatus> {
     Json(api.nimbus.recovery_status().await)
@@ -40,10 +43,10 @@ pub(super) async fn reject_on_another_tree(State(api): State<Api>, request: Requ
 fn needs_own_tree(method: &Method, path: &str) -> bool {
     match *method {
         Method::GET | Method::HEAD => {
-            let topology = path.strip_prefix("/api/v1/topology/");
+            let topology = routes::of_path(path).and_then(|route| route.strip_prefix("/topology/"));
             path == "/ready" || topology.is_some_and(|rest| rest != "summary" && !rest.ends_with("/metrics"))
         }
-        _ => path != PATH,
+        _ => routes::of_path(path) != Some(ROUTE),
     }
 }
 
@@ -65,6 +68,10 @@ mod tests {
         check(Method::GET, "/api/v1/topology/wc", true);
         check(Method::GET, "/api/v1/topology/wc/errors", true);
         check(Method::POST, "/api/v1/topology/wc/kill", true);
+        check(Method::POST, "/api/stormkeeper/v1/topology/wc/kill", true);
+        check(Method::POST, "/api/stormkeeper/v1/recovery", false);
+        check(Method::GET, "/api/stormkeeper/v1/topology/wc", true);
+        check(Method::GET, "/api/stormkeeper/v1/topology/summary", false);
         check(Method::POST, "/api/v1/metrics/ingest", true);
         check(Method::PUT, "/api/v1/blobs/00", true);
     }

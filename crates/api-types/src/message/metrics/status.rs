@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::MetricStoreView;
 use stormkeeper_model::{NimbusId, Timestamp, TopologyId};
 
-/// `GET /api/v1/metrics/status`: metric store and export queue of the answering nimbus.
+/// `GET /api/stormkeeper/v1/metrics/status`: metric store and export queue of the answering nimbus.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MetricStoreStatus {

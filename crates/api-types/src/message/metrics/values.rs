@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{MetricMetaView, MetricStoreView};
 use stormkeeper_model::{Timestamp, TopologyId};
 
-/// `GET /api/v1/metrics/data`: points of metrics over time.
+/// `GET /api/stormkeeper/v1/metrics/data`: points of metrics over time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PointList {

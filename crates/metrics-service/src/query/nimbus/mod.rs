@@ -6,7 +6,14 @@ use async_trait::async_trait;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{LeaderLocator, MetricQueryClient, QueryError};
-use stormkeeper_api_types::{client::encoded, http, message::ForgetRequest};
+use reqwest::{Method, RequestBuilder, Response};
+
+use stormkeeper_api_types::{
+    client::encoded,
+    http,
+    message::ForgetRequest,
+    routes::{self, PREFIX},
+};
 use stormkeeper_metric_store::{HistoryEntry, TrackEntry};
 use stormkeeper_metrics::{
     MetricId, Minute, Point,
@@ -41,14 +48,23 @@ impl NimbusQueryClient {
     where
         T: DeserializeOwned + Send + 'static,
     {
-        let url = format!("{}/sync/{what}", self.metrics().await?);
-        Ok(http::decoded(&url, http::sent(&url, self.http.get(&url).query(query)).await?).await?)
+        let route = format!("/metrics/sync/{what}");
+        let (url, answer) = self.send(Method::GET, &route, |request| request.query(query)).await?;
+        Ok(http::decoded(&url, answer).await?)
     }
 
-    /// Returns the URL of the leader's metrics API.
-    async fn metrics(&self) -> Result<String, QueryError> {
+    /// Sends a request to the leader. Returns its URL, for errors, with the response.
+    async fn send(
+        &self,
+        method: Method,
+        route: &str,
+        with: impl Fn(RequestBuilder) -> RequestBuilder,
+    ) -> Result<(String, Response), QueryError> {
         let api = self.leader.leader().await.ok_or(QueryError::NoLeader)?;
-        Ok(format!("http://{api}/api/v1/metrics"))
+        let url = format!("http://{api}{PREFIX}{route}");
+        let answer = routes::send(&self.http, method, (&api, route), with).await;
+        let answer = http::accepted(&url, answer).await?;
+        Ok((url, answer))
     }
 }
 
@@ -80,9 +96,9 @@ impl MetricQueryClient for NimbusQueryClient {
 
     async fn delete_metas(&self, topology: &TopologyId, ids: &[MetricId]) -> Result<(), QueryError> {
         for ids in ids.chunks(NAMES_MAX) {
-            let url = format!("{}/topology/{}/metas", self.metrics().await?, encoded(topology.as_str()));
-            let request = ForgetRequest { ids: ids.iter().map(MetricId::to_string).collect() };
-            http::sent(&url, self.http.delete(&url).json(&request)).await?;
+            let route = format!("/metrics/topology/{}/metas", encoded(topology.as_str()));
+            let body = ForgetRequest { ids: ids.iter().map(MetricId::to_string).collect() };
+            self.send(Method::DELETE, &route, |request| request.json(&body)).await?;
         }
         Ok(())
     }

@@ -90,7 +90,7 @@ fn points() -> Vec<(Minute, Point)> {
 fn leader() -> Router {
     Router::new()
         .route(
-            "/api/v1/metrics/sync/metas",
+            "/api/stormkeeper/v1/metrics/sync/metas",
             get(|Query(query): Query<MetaQuery>| async move {
                 let asked = MetaQuery {
                     topology: topology(),
@@ -103,7 +103,7 @@ fn leader() -> Router {
             }),
         )
         .route(
-            "/api/v1/metrics/sync/points",
+            "/api/stormkeeper/v1/metrics/sync/points",
             get(|Query(query): Query<PointsQuery>| async move {
                 let (from, to) = (Minute(1), Minute(2));
                 assert_eq!(query, PointsQuery { id: MetricId(9), window: Window::H2, from, to, limit: 5 });
@@ -111,14 +111,14 @@ fn leader() -> Router {
             }),
         )
         .route(
-            "/api/v1/metrics/sync/track",
+            "/api/stormkeeper/v1/metrics/sync/track",
             get(|Query(query): Query<TrackQuery>| async move {
                 assert_eq!((query.topology, query.task), (topology(), Some(TaskId(3))));
                 packed(&vec![place()])
             }),
         )
         .route(
-            "/api/v1/metrics/topology/{topology}/metas",
+            "/api/stormkeeper/v1/metrics/topology/{topology}/metas",
             delete(|Path(of): Path<TopologyId>, Json(request): Json<ForgetRequest>| async move {
                 if of != topology() {
                     return (StatusCode::CONFLICT, "it runs");
@@ -132,7 +132,7 @@ fn leader() -> Router {
             }),
         )
         .route(
-            "/api/v1/metrics/sync/history",
+            "/api/stormkeeper/v1/metrics/sync/history",
             get(|Query(query): Query<HistoryQuery>| async move {
                 assert_eq!(query, HistoryQuery { name: Some("wc".parse().expect("valid")), limit: 4 });
                 packed(&vec![history_entry()])
@@ -194,10 +194,10 @@ async fn errors_and_invalid_answers_are_reported_with_the_url() {
     let tasks = Tasks::default();
     let routes = Router::new()
         .route(
-            "/api/v1/metrics/sync/metas",
+            "/api/stormkeeper/v1/metrics/sync/metas",
             get(|| async { (StatusCode::SERVICE_UNAVAILABLE, "{\"code\":\"no_leader\"}") }),
         )
-        .route("/api/v1/metrics/sync/track", get(|| async { "what?" }))
+        .route("/api/stormkeeper/v1/metrics/sync/track", get(|| async { "what?" }))
         .fallback(|uri: Uri| async move { (StatusCode::NOT_FOUND, uri.to_string()) });
     let api = serve(&tasks, routes).await;
     let now = Arc::new(Now::default());
@@ -205,7 +205,7 @@ async fn errors_and_invalid_answers_are_reported_with_the_url() {
     let client = NimbusQueryClient::new(now).expect("made");
     let error = client.metas(&query()).await.expect_err("refused");
     assert!(error.is_retryable());
-    let url = format!("http://{api}/api/v1/metrics/sync/metas");
+    let url = format!("http://{api}/api/stormkeeper/v1/metrics/sync/metas");
     assert_eq!(error.to_string(), format!("{url} answered 503: {{\"code\":\"no_leader\"}}"));
     let error = client.task_track(&topology(), None).await.expect_err("nonsense");
     assert!(

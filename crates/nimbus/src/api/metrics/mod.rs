@@ -1,7 +1,7 @@
 //! Routes for recorded metrics. Any nimbus answers them from its own metric store, and every response
 //! says how far that store is behind the leader's.
 //!
-//! | method, path below `/api/v1/` | response |
+//! | method, path below `/api/stormkeeper/v1/` | response |
 //! | --- | --- |
 //! | `GET metrics/topologies` | the topologies with metrics, including removed ones |
 //! | `GET metrics/topology/{id or name}/metas` | the metrics of one topology |
@@ -37,12 +37,12 @@ use super::{Api, writes};
 /// Returns the routes.
 pub(super) fn routes() -> Router<Api> {
     Router::new()
-        .route("/api/v1/metrics/topologies", get(reads::topologies))
-        .route("/api/v1/metrics/topology/{topology}/metas", get(reads::metas).delete(forget::delete_metas))
-        .route("/api/v1/metrics/topology/{topology}/latest", get(reads::latest))
-        .route("/api/v1/metrics/topology/{topology}/track", get(reads::track))
-        .route("/api/v1/metrics/data", get(series::data))
-        .route("/api/v1/metrics/history", get(reads::history))
-        .route("/api/v1/metrics/status", get(reads::status))
-        .route("/api/v1/topology/{topology}/metrics", get(reads::control).post(writes::metrics))
+        .route("/metrics/topologies", get(reads::topologies))
+        .route("/metrics/topology/{topology}/metas", get(reads::metas).delete(forget::delete_metas))
+        .route("/metrics/topology/{topology}/latest", get(reads::latest))
+        .route("/metrics/topology/{topology}/track", get(reads::track))
+        .route("/metrics/data", get(series::data))
+        .route("/metrics/history", get(reads::history))
+        .route("/metrics/status", get(reads::status))
+        .route("/topology/{topology}/metrics", get(reads::control).post(writes::metrics))
 }

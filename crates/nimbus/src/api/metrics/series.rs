@@ -155,6 +155,6 @@ fn unknown(message: String) -> ApiError {
     ApiError::new(
         Code::UnknownMetric,
         message,
-        Some("GET /api/v1/metrics/topology/{id or name}/metas lists the metrics of a topology"),
+        Some("GET /api/stormkeeper/v1/metrics/topology/{id or name}/metas lists the metrics of a topology"),
     )
 }

@@ -19,8 +19,8 @@ async fn nimbus_whose_clock_differs_from_the_leaders_is_named_by_every_replica()
     let routers = [&leader, &follower].map(|nimbus| routes(nimbus.handle().clone()));
     wait_until("both replicas name the clock", LONG, async || {
         for router in &routers {
-            let (_, list) = ask(router, Method::GET, "/api/v1/topology/summary", "").await;
-            let (_, nimbuses) = ask(router, Method::GET, "/api/v1/nimbus/summary", "").await;
+            let (_, list) = ask(router, Method::GET, "/api/stormkeeper/v1/topology/summary", "").await;
+            let (_, nimbuses) = ask(router, Method::GET, "/api/stormkeeper/v1/nimbus/summary", "").await;
             let expected = format!("the clock of nimbus {named} on ");
             let differs =
                 |text: &str| text.contains(&expected) && text.contains(" s ahead of the leader's (");
@@ -37,7 +37,7 @@ async fn nimbus_whose_clock_differs_from_the_leaders_is_named_by_every_replica()
         Ok(())
     })
     .await;
-    let (_, cluster) = ask(&routers[0], Method::GET, "/api/v1/cluster/summary", "").await;
+    let (_, cluster) = ask(&routers[0], Method::GET, "/api/stormkeeper/v1/cluster/summary", "").await;
     assert_eq!(cluster["problems"].as_array().map(Vec::len), Some(1), "{cluster}");
     assert!(!cluster["problems"].to_string().contains(&not_named), "{cluster}");
 }
@@ -56,7 +56,7 @@ async fn clock_that_a_supervisor_reports_is_named_and_supervisors_beyond_ten_are
         f.tree.create(&path, &record::encode(&record), CreateMode::Ephemeral).await.expect("created");
     }
     wait_until("the list names the clocks", LONG, async || {
-        let (_, list) = ask(&router, Method::GET, "/api/v1/topology/summary", "").await;
+        let (_, list) = ask(&router, Method::GET, "/api/stormkeeper/v1/topology/summary", "").await;
         let problems = list["problems"].as_array().cloned().unwrap_or_default();
         let texts: Vec<&str> = problems.iter().filter_map(Value::as_str).collect();
         let first = "the clock of supervisor t00 on host is 65.4 s behind the leader's (";

@@ -137,7 +137,8 @@ impl HistoryFixture {
     }
 
     async fn get(&self, uri: &str) -> Value {
-        let (status, answer) = ask(&self.router, Method::GET, &format!("/api/v1/metrics/{uri}"), "").await;
+        let (status, answer) =
+            ask(&self.router, Method::GET, &format!("/api/stormkeeper/v1/metrics/{uri}"), "").await;
         assert_eq!(status, StatusCode::OK, "{uri}: {answer}");
         answer
     }
@@ -325,7 +326,7 @@ async fn invalid_query_is_answered_with_the_reason() {
     let check_one = |uri: &'static str, status, code, names| {
         let router = fixture.router.clone();
         async move {
-            let uri = format!("/api/v1/metrics/{uri}");
+            let uri = format!("/api/stormkeeper/v1/metrics/{uri}");
             check(&router, Bad { method: Method::GET, uri: &uri, body: Vec::new(), status, code, names })
                 .await;
         }
@@ -343,7 +344,7 @@ async fn invalid_query_is_answered_with_the_reason() {
 #[tokio::test]
 async fn metrics_of_a_removed_topology_can_be_deleted() {
     let fixture = HistoryFixture::new().await;
-    let uri = "/api/v1/metrics/topology/gone/metas";
+    let uri = "/api/stormkeeper/v1/metrics/topology/gone/metas";
     let ids = async || {
         let (status, answer) = ask(&fixture.router, Method::GET, uri, "").await;
         assert_eq!(status, StatusCode::OK, "{answer}");
@@ -364,13 +365,13 @@ async fn metrics_of_a_removed_topology_can_be_deleted() {
     let (status, answer) = ask(&fixture.router, Method::DELETE, uri, all.clone()).await;
     assert_eq!((status, &answer["metas"]), (StatusCode::OK, &json!(0)), "{answer}");
     // The topology itself is still in the history.
-    let by_id = "/api/v1/metrics/topology/gone-1-1/metas";
+    let by_id = "/api/stormkeeper/v1/metrics/topology/gone-1-1/metas";
     assert_eq!(ask(&fixture.router, Method::DELETE, by_id, all).await.0, StatusCode::OK);
 
     let many = json!({"ids": vec!["1"; stormkeeper_metrics::protocol::NAMES_MAX + 1]}).to_string();
     let (bad, invalid) = (StatusCode::BAD_REQUEST, Code::InvalidRequest);
-    let daemons = "/api/v1/metrics/topology/__NIMBUS__/metas";
-    let unknown = "/api/v1/metrics/topology/nothing/metas";
+    let daemons = "/api/stormkeeper/v1/metrics/topology/__NIMBUS__/metas";
+    let unknown = "/api/stormkeeper/v1/metrics/topology/nothing/metas";
     let name = "7@2@__NIMBUS__@h@1@sys@MemoryUsed".to_owned();
     let registrations = vec![Registration { id: MetricId::of(&name, 0), name }];
     let own = RegisterRequest { topology: "__NIMBUS__".parse().expect("valid"), registrations };
@@ -395,12 +396,15 @@ async fn metric_control_can_be_changed_while_the_topology_runs() {
     let router = routes(running.handle().clone());
     let TopologyPackage { key, bytes } = blob("wc");
     assert_eq!(
-        ask(&router, Method::PUT, &format!("/api/v1/blobs/{key}"), bytes).await.0,
+        ask(&router, Method::PUT, &format!("/api/stormkeeper/v1/blobs/{key}"), bytes).await.0,
         StatusCode::CREATED
     );
     let submit = json!({"blob": key, "owner": "ann"}).to_string();
-    assert_eq!(ask(&router, Method::POST, "/api/v1/topology/submit", submit).await.0, StatusCode::OK);
-    let uri = "/api/v1/topology/wc/metrics";
+    assert_eq!(
+        ask(&router, Method::POST, "/api/stormkeeper/v1/topology/submit", submit).await.0,
+        StatusCode::OK
+    );
+    let uri = "/api/stormkeeper/v1/topology/wc/metrics";
     assert_eq!(ask(&router, Method::GET, uri, "").await, (StatusCode::OK, json!({})));
     let control = json!({"enabled": ["EmitTime"], "sampleRate": 0.5});
     let (status, answer) = ask(&router, Method::POST, uri, control.to_string()).await;
@@ -421,7 +425,7 @@ async fn metric_control_can_be_changed_while_the_topology_runs() {
         check(&router, Bad { method: Method::POST, uri, body, status, code, names }).await;
     }
     // This nimbus was started without metrics.
-    let uri = "/api/v1/metrics/status";
+    let uri = "/api/stormkeeper/v1/metrics/status";
     let status = StatusCode::SERVICE_UNAVAILABLE;
     check(
         &router,

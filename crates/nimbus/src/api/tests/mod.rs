@@ -4,6 +4,7 @@ mod clocks;
 mod metrics;
 mod own_writes;
 mod peers;
+mod prefix;
 mod replicas;
 mod reported;
 mod twins;
@@ -125,34 +126,38 @@ async fn topology_is_submitted_changed_and_killed() {
     let running = fixture.leader().await;
     let router = routes(running.handle().clone());
     let TopologyPackage { key, bytes } = blob("wc");
-    let uri = format!("/api/v1/blobs/{key}");
+    let uri = format!("/api/stormkeeper/v1/blobs/{key}");
     assert_eq!(ask(&router, Method::PUT, &uri, bytes.clone()).await.0, StatusCode::CREATED);
     let submit = json!({"blob": key, "owner": "ann"}).to_string();
-    let (status, answer) = ask(&router, Method::POST, "/api/v1/topology/submit", submit.clone()).await;
+    let (status, answer) =
+        ask(&router, Method::POST, "/api/stormkeeper/v1/topology/submit", submit.clone()).await;
     assert_eq!((status, &answer["status"]), (StatusCode::OK, &json!("active")), "{answer}");
     let id = answer["topologyId"].as_str().expect("an id").to_owned();
-    let (status, again) = ask(&router, Method::POST, "/api/v1/topology/submit", submit).await;
+    let (status, again) = ask(&router, Method::POST, "/api/stormkeeper/v1/topology/submit", submit).await;
     assert_eq!((status, &again["code"]), (StatusCode::CONFLICT, &json!("name_in_use")));
     assert!(again["hint"].as_str().expect("a hint").contains("stormkeeper kill wc"), "{again}");
 
     let shown = wait_until("it is placed", LONG, || async {
-        let (_, shown) = ask(&router, Method::GET, "/api/v1/topology/wc", "").await;
+        let (_, shown) = ask(&router, Method::GET, "/api/stormkeeper/v1/topology/wc", "").await;
         if shown["tasksAssigned"] == json!(4) { Ok(shown) } else { Err(shown.to_string()) }
     })
     .await;
     assert_eq!(shown["components"][0]["kind"], json!("bolt"));
     assert_eq!(shown["tasks"][3]["liveness"], json!("silent"));
     assert_eq!(shown["workers"].as_array().expect("a list").len(), 2);
-    assert_eq!(ask(&router, Method::GET, &format!("/api/v1/topology/{id}"), "").await.1["name"], json!("wc"));
-    let (_, summary) = ask(&router, Method::GET, "/api/v1/cluster/summary", "").await;
+    assert_eq!(
+        ask(&router, Method::GET, &format!("/api/stormkeeper/v1/topology/{id}"), "").await.1["name"],
+        json!("wc")
+    );
+    let (_, summary) = ask(&router, Method::GET, "/api/stormkeeper/v1/cluster/summary", "").await;
     assert_eq!((&summary["slotsUsed"], &summary["tasksTotal"]), (&json!(2), &json!(4)), "{summary}");
-    let (_, supervisors) = ask(&router, Method::GET, "/api/v1/supervisor/summary", "").await;
+    let (_, supervisors) = ask(&router, Method::GET, "/api/stormkeeper/v1/supervisor/summary", "").await;
     assert_eq!(supervisors["supervisors"][0]["slotsUsed"], json!(2));
-    let (_, nimbuses) = ask(&router, Method::GET, "/api/v1/nimbus/summary", "").await;
+    let (_, nimbuses) = ask(&router, Method::GET, "/api/stormkeeper/v1/nimbus/summary", "").await;
     assert_eq!(nimbuses["nimbuses"][0]["status"], json!("Leader"), "{nimbuses}");
 
     let post = |verb: &'static str, body: &'static str| {
-        let (router, uri) = (router.clone(), format!("/api/v1/topology/wc/{verb}"));
+        let (router, uri) = (router.clone(), format!("/api/stormkeeper/v1/topology/wc/{verb}"));
         async move { ask(&router, Method::POST, &uri, body).await }
     };
     assert_eq!(post("deactivate", "").await.1["status"], json!("inactive"));
@@ -171,7 +176,7 @@ async fn topology_is_submitted_changed_and_killed() {
     assert_eq!((status, &refused["code"]), (StatusCode::CONFLICT, &json!("illegal_transition")));
     assert_eq!(post("kill", r#"{"waitSecs":0}"#).await.1["status"], json!("killed"));
     wait_until("it is gone", LONG, || async {
-        let (status, shown) = ask(&router, Method::GET, "/api/v1/topology/wc", "").await;
+        let (status, shown) = ask(&router, Method::GET, "/api/stormkeeper/v1/topology/wc", "").await;
         if status == StatusCode::NOT_FOUND { Ok(()) } else { Err(shown.to_string()) }
     })
     .await;
@@ -213,17 +218,29 @@ async fn bad_request_is_answered_with_the_reason() {
         code,
         names,
     };
-    let submit = "/api/v1/topology/submit";
+    let submit = "/api/stormkeeper/v1/topology/submit";
     let (bad, missing) = (StatusCode::BAD_REQUEST, StatusCode::NOT_FOUND);
     let large = vec![b' '; JSON_BYTES_MAX + 1];
     let cases = [
         get("/nowhere", missing, Code::NoSuchRoute, "/nowhere"),
-        get("/api/v1/topology/x", missing, Code::UnknownTopology, "\"x\""),
-        get("/api/v1/topology/%FF", bad, Code::InvalidRequest, "UTF-8"),
-        post("/api/v1/cluster/summary", b"", StatusCode::METHOD_NOT_ALLOWED, Code::WrongMethod, "POST"),
-        post("/api/v1/topology/x/kill", b"", missing, Code::UnknownTopology, "\"x\""),
-        post("/api/v1/topology/x/kill", b"{", bad, Code::InvalidRequest, "line 1 column 1"),
-        post("/api/v1/topology/x/kill", br#"{"wait":1}"#, bad, Code::InvalidRequest, "unknown field `wait`"),
+        get("/api/stormkeeper/v1/topology/x", missing, Code::UnknownTopology, "\"x\""),
+        get("/api/stormkeeper/v1/topology/%FF", bad, Code::InvalidRequest, "UTF-8"),
+        post(
+            "/api/stormkeeper/v1/cluster/summary",
+            b"",
+            StatusCode::METHOD_NOT_ALLOWED,
+            Code::WrongMethod,
+            "POST",
+        ),
+        post("/api/stormkeeper/v1/topology/x/kill", b"", missing, Code::UnknownTopology, "\"x\""),
+        post("/api/stormkeeper/v1/topology/x/kill", b"{", bad, Code::InvalidRequest, "line 1 column 1"),
+        post(
+            "/api/stormkeeper/v1/topology/x/kill",
+            br#"{"wait":1}"#,
+            bad,
+            Code::InvalidRequest,
+            "unknown field `wait`",
+        ),
         post(submit, b"", bad, Code::InvalidRequest, "JSON object"),
         post(submit, br#"{"blob":"x","owner":"a"}"#, bad, Code::InvalidRequest, "blob key"),
         post(submit, &large, StatusCode::PAYLOAD_TOO_LARGE, Code::TooLarge, "1048576"),
@@ -241,7 +258,7 @@ async fn bad_blob_is_answered_with_the_reason() {
     let running = fixture.leader().await;
     let router = routes(running.handle().clone());
     let key = BlobKey::of(b"x");
-    let uri = format!("/api/v1/blobs/{key}");
+    let uri = format!("/api/stormkeeper/v1/blobs/{key}");
     let get =
         |uri, status, code, names| Bad { method: Method::GET, uri, body: Vec::new(), status, code, names };
     let put = |body: &[u8], status, code, names| Bad {
@@ -253,7 +270,7 @@ async fn bad_blob_is_answered_with_the_reason() {
         names,
     };
     let bad = StatusCode::BAD_REQUEST;
-    check(&router, get("/api/v1/blobs/x", bad, Code::InvalidRequest, "blob key")).await;
+    check(&router, get("/api/stormkeeper/v1/blobs/x", bad, Code::InvalidRequest, "blob key")).await;
     check(&router, get(&uri, StatusCode::NOT_FOUND, Code::BlobMissing, key.as_str())).await;
     check(&router, put(b"y", bad, Code::BlobMismatch, key.as_str())).await;
     let large = [b'x'; 20_001];
@@ -262,7 +279,7 @@ async fn bad_blob_is_answered_with_the_reason() {
     let body = json!({"blob": key, "owner": "ann"}).to_string();
     let no_bundle = Bad {
         method: Method::POST,
-        uri: "/api/v1/topology/submit",
+        uri: "/api/stormkeeper/v1/topology/submit",
         body: body.into_bytes(),
         status: StatusCode::UNPROCESSABLE_ENTITY,
         code: Code::InvalidTopology,
@@ -280,7 +297,7 @@ async fn nimbus_without_zookeeper_is_live_and_not_ready() {
     assert_eq!(ask(&router, Method::GET, "/live", "").await.0, StatusCode::OK);
     let (status, answer) = ask(&router, Method::GET, "/ready", "").await;
     assert_eq!((status, &answer["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not_ready")));
-    let (status, answer) = ask(&router, Method::POST, "/api/v1/topology/x/kill", "").await;
+    let (status, answer) = ask(&router, Method::POST, "/api/stormkeeper/v1/topology/x/kill", "").await;
     assert_eq!((status, &answer["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("no_leader")));
     let client = Client::new(
         vec![running.address().to_string(), "127.0.0.1:1".to_owned()],
@@ -318,7 +335,8 @@ async fn nimbus_whose_view_is_older_than_its_session_is_not_ready() {
     );
     assert_eq!(ask(&router, Method::GET, "/live", "").await.0, StatusCode::OK);
     let age_of_list = async || {
-        let request = Request::builder().uri("/api/v1/topology/summary").header("host", "localhost");
+        let request =
+            Request::builder().uri("/api/stormkeeper/v1/topology/summary").header("host", "localhost");
         let request = request.body(Body::empty()).expect("a request");
         let response = router.clone().oneshot(request).await.expect("infallible");
         response
@@ -346,17 +364,18 @@ async fn follower_answers_reads_and_forwards_writes() {
     .await;
     let router = routes(follower.handle().clone());
     let TopologyPackage { key, bytes } = blob("wc");
-    let uri = format!("/api/v1/blobs/{key}");
+    let uri = format!("/api/stormkeeper/v1/blobs/{key}");
     assert_eq!(ask(&router, Method::PUT, &uri, bytes.clone()).await.0, StatusCode::CREATED);
     assert!(leader.handle().blobs().holds(&key));
     let submit = json!({"blob": key, "owner": "ann"}).to_string();
-    let (status, answer) = ask(&router, Method::POST, "/api/v1/topology/submit", submit).await;
+    let (status, answer) = ask(&router, Method::POST, "/api/stormkeeper/v1/topology/submit", submit).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
     wait_until("the follower has fetched the blob", LONG, || async {
         if follower.handle().blobs().holds(&key) { Ok(()) } else { Err("it has not".to_owned()) }
     })
     .await;
-    let (status, refused) = ask(&router, Method::POST, "/api/v1/topology/nothing/kill", "{}").await;
+    let (status, refused) =
+        ask(&router, Method::POST, "/api/stormkeeper/v1/topology/nothing/kill", "{}").await;
     assert_eq!((status, &refused["code"]), (StatusCode::NOT_FOUND, &json!("unknown_topology")));
 
     // A client that has only the address of the follower.

@@ -47,7 +47,8 @@ async fn a_read_of_what_the_nimbus_cannot_see_says_so_after_a_while() {
     let leader = fixture.leader().await;
     let router = routes(leader.handle().clone());
     let ask = async |zxid: String| {
-        let request = Request::builder().uri("/api/v1/topology/summary").header("host", "localhost");
+        let request =
+            Request::builder().uri("/api/stormkeeper/v1/topology/summary").header("host", "localhost");
         let request = request.header(ZXID, zxid).body(Body::empty()).expect("a request");
         let response = router.clone().oneshot(request).await.expect("infallible");
         assert_eq!(response.status(), StatusCode::OK, "the read is answered all the same");

@@ -30,10 +30,11 @@ async fn requests_of_web_pages_are_rejected_and_those_of_programs_are_accepted()
     handle.blobs().put(&key, body).await.expect("stored");
     let host = format!("Host: {address}");
     let submit = json!({"blob": key, "owner": "ann"}).to_string();
-    let (status, answer) = send(address, &["POST /api/v1/topology/submit HTTP/1.1", &host], &submit).await;
+    let (status, answer) =
+        send(address, &["POST /api/stormkeeper/v1/topology/submit HTTP/1.1", &host], &submit).await;
     assert_eq!(status, 200, "{answer}");
 
-    let kill = "POST /api/v1/topology/wc/kill HTTP/1.1";
+    let kill = "POST /api/stormkeeper/v1/topology/wc/kill HTTP/1.1";
     let form = "Content-Type: application/x-www-form-urlencoded";
     let cases: [(&[&str], u16, &str); 6] = [
         (&[kill, &host, "Origin: https://evil.example", form], 403, "foreign_request"),
@@ -51,7 +52,7 @@ async fn requests_of_web_pages_are_rejected_and_those_of_programs_are_accepted()
     let (status, answer) = send(address, &["GET /nowhere HTTP/1.1", "Host: evil.example"], "").await;
     assert_eq!((status, &answer["code"]), (403, &json!("foreign_request")), "{answer}");
 
-    let (status, shown) = send(address, &["GET /api/v1/topology/wc HTTP/1.1", &host], "").await;
+    let (status, shown) = send(address, &["GET /api/stormkeeper/v1/topology/wc HTTP/1.1", &host], "").await;
     assert_eq!((status, &shown["status"]), (200, &json!("active")), "{shown}");
     let (status, answer) = send(address, &[kill, &host], "").await;
     assert_eq!((status, &answer["status"]), (200, &json!("killed")), "{answer}");
@@ -70,13 +71,16 @@ async fn slow_bodies_keep_no_metrics_out() {
     let mut slow = Vec::new();
     for _ in 0..20 {
         let mut stream = TcpStream::connect(address).await.expect("connected");
-        let head = format!("POST /api/v1/metrics/ingest HTTP/1.1\r\n{host}\r\nContent-Length: 9\r\n\r\nhalf");
+        let head = format!(
+            "POST /api/stormkeeper/v1/metrics/ingest HTTP/1.1\r\n{host}\r\nContent-Length: 9\r\n\r\nhalf"
+        );
         stream.write_all(head.as_bytes()).await.expect("sent");
         slow.push(stream);
     }
     // Answered in turn: each of those before has been read as far as it has arrived.
     for _ in 0..slow.len() {
-        let (status, answer) = send(address, &["POST /api/v1/metrics/register HTTP/1.1", &host], "x").await;
+        let (status, answer) =
+            send(address, &["POST /api/stormkeeper/v1/metrics/register HTTP/1.1", &host], "x").await;
         assert_eq!((status, &answer["code"]), (400, &json!("invalid_request")), "{answer}");
         assert!(answer["message"].as_str().is_some_and(|text| text.contains("not the message")), "{answer}");
     }

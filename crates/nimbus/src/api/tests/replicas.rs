@@ -97,7 +97,7 @@ async fn request_of_a_deposed_leader_is_rejected() {
         (response.status(), term.map(Term))
     };
     let router = routes(follower.handle().clone());
-    let uri = format!("/api/v1/blobs/{key}/copy");
+    let uri = format!("/api/stormkeeper/v1/blobs/{key}/copy");
     assert_eq!(copy(term.0, router.clone(), uri.clone()).await, (StatusCode::OK, Some(term)));
     assert_eq!(copy(term.0 - 1, router.clone(), uri.clone()).await, (StatusCode::CONFLICT, Some(term)));
     let without = ask(&router, Method::POST, &uri, r#"{"from":"x:1"}"#).await;
@@ -105,8 +105,10 @@ async fn request_of_a_deposed_leader_is_rejected() {
 
     // A write for the leader of a later term.
     let router = routes(leader.handle().clone());
-    let request =
-        Request::builder().method(Method::POST).uri("/api/v1/topology/wc/kill").header("host", "localhost");
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri("/api/stormkeeper/v1/topology/wc/kill")
+        .header("host", "localhost");
     let request = request.header(TERM, term.0 + 1).body(Body::empty()).expect("a request");
     let response = router.oneshot(request).await.expect("infallible");
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -121,7 +123,7 @@ async fn drain_and_undrain_of_a_host_are_events_with_the_caller() {
     submit(&client, blob("wc")).await.expect("accepted");
     let router = routes(follower.handle().clone());
     let drain = async |host: &str, body: &'static str| {
-        ask(&router, Method::POST, &format!("/api/v1/host/{host}/drain"), body).await
+        ask(&router, Method::POST, &format!("/api/stormkeeper/v1/host/{host}/drain"), body).await
     };
     let (status, refused) = drain("hots", "").await;
     assert_eq!(
@@ -151,7 +153,7 @@ async fn drain_and_undrain_of_a_host_are_events_with_the_caller() {
         let list =
             client.nimbuses_seen_by(follower.handle().api()).await.map_err(|error| error.to_string())?;
         assert_eq!(list.nimbuses.len(), 2);
-        let (_, list) = ask(&router, Method::GET, "/api/v1/cluster/events?limit=3", "").await;
+        let (_, list) = ask(&router, Method::GET, "/api/stormkeeper/v1/cluster/events?limit=3", "").await;
         let events: Vec<Value> = list["events"].as_array().expect("a list").clone();
         let kind = |n: usize| events.get(n).map(|event| event["event"].clone());
         match (kind(0), kind(1)) {
@@ -161,12 +163,12 @@ async fn drain_and_undrain_of_a_host_are_events_with_the_caller() {
     })
     .await;
     assert_eq!(events[0]["by"], json!("ann from 127.0.0.1"));
-    let (_, list) = ask(&router, Method::GET, "/api/v1/cluster/events?topology=wc", "").await;
+    let (_, list) = ask(&router, Method::GET, "/api/stormkeeper/v1/cluster/events?topology=wc", "").await;
     let kinds: Vec<&Value> =
         list["events"].as_array().expect("a list").iter().map(|event| &event["event"]).collect();
     assert_eq!(kinds, [&json!("placed"), &json!("submitted")], "{list}");
     assert_eq!(list["events"][0]["moves"][0]["to"], json!("s0:6700"));
-    let (status, _) = ask(&router, Method::GET, "/api/v1/cluster/events?limit=x", "").await;
+    let (status, _) = ask(&router, Method::GET, "/api/stormkeeper/v1/cluster/events?limit=x", "").await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
 }
 
@@ -178,7 +180,7 @@ async fn follower_reports_the_same_problems_as_the_leader() {
     submit(&client, blob("second")).await.expect("accepted");
     let problem = async |running: &Running| {
         let router = routes(running.handle().clone());
-        let (_, shown) = ask(&router, Method::GET, "/api/v1/topology/second", "").await;
+        let (_, shown) = ask(&router, Method::GET, "/api/stormkeeper/v1/topology/second", "").await;
         shown["problem"].as_str().map(str::to_owned).ok_or_else(|| shown.to_string())
     };
     let reason = wait_until("the leader finds no slot", LONG, || problem(&leader)).await;
@@ -197,13 +199,15 @@ async fn follower_shows_a_forwarded_write_at_once() {
     let follower = fixture.deaf_follower().await;
     let router = routes(follower.handle().clone());
     let post = async |path: &str, body: &str| {
-        let (status, answer) = ask(&router, Method::POST, &format!("/api/v1/{path}"), body.to_owned()).await;
+        let (status, answer) =
+            ask(&router, Method::POST, &format!("/api/stormkeeper/v1/{path}"), body.to_owned()).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
         answer
     };
-    let get = async |path: &str| ask(&router, Method::GET, &format!("/api/v1/{path}"), "").await.1;
+    let get =
+        async |path: &str| ask(&router, Method::GET, &format!("/api/stormkeeper/v1/{path}"), "").await.1;
     let TopologyPackage { key, bytes } = blob_with_copies("wc", 1, 1);
-    let put = ask(&router, Method::PUT, &format!("/api/v1/blobs/{key}"), bytes).await;
+    let put = ask(&router, Method::PUT, &format!("/api/stormkeeper/v1/blobs/{key}"), bytes).await;
     assert_eq!(put.0, StatusCode::CREATED, "{}", put.1);
     let answer = post("topology/submit", &json!({"blob": key, "owner": "ann"}).to_string()).await;
     let id = answer["topologyId"].as_str().expect("an id").to_owned();
@@ -222,7 +226,7 @@ async fn a_blob_is_copied_only_from_a_nimbus_and_within_the_limit() {
     let router = routes(follower.handle().clone());
     let bytes = vec![b'x'; 10_000];
     let key = BlobKey::of(&bytes);
-    let uri = format!("/api/v1/blobs/{key}/copy");
+    let uri = format!("/api/stormkeeper/v1/blobs/{key}/copy");
     let copy = async |from: &str| {
         let request = Request::builder().method(Method::POST).uri(&uri).header("host", "localhost");
         let request = request.header(TERM, 999).body(Body::from(json!({"from": from}).to_string()));

@@ -16,9 +16,12 @@ async fn report(fixture: &Fixture, problems: Vec<ReportedProblem>) {
 /// Submits a topology; returns its id.
 async fn submitted(app: &Router) -> TopologyId {
     let TopologyPackage { key, bytes } = blob("wc");
-    assert_eq!(ask(app, Method::PUT, &format!("/api/v1/blobs/{key}"), bytes).await.0, StatusCode::CREATED);
+    assert_eq!(
+        ask(app, Method::PUT, &format!("/api/stormkeeper/v1/blobs/{key}"), bytes).await.0,
+        StatusCode::CREATED
+    );
     let submit = json!({"blob": key, "owner": "ann"}).to_string();
-    let (_, answer) = ask(app, Method::POST, "/api/v1/topology/submit", submit).await;
+    let (_, answer) = ask(app, Method::POST, "/api/stormkeeper/v1/topology/submit", submit).await;
     answer["topologyId"].as_str().expect("an id").parse().expect("valid")
 }
 
@@ -45,7 +48,7 @@ async fn reported_problem_is_shown_and_idle_tasks_do_not_count_as_alive() {
     let of_port = ReportedProblem::of_slot(Port(6701), None, "port 6701 is taken");
     report(&fixture, vec![ReportedProblem { idle: first, ..of_worker }, of_port]).await;
     wait_until("the list shows it", LONG, || async {
-        let (_, list) = ask(&app, Method::GET, "/api/v1/topology/summary", Body::empty()).await;
+        let (_, list) = ask(&app, Method::GET, "/api/stormkeeper/v1/topology/summary", Body::empty()).await;
         let topology = &list["topologies"][0];
         let is_shown =
             topology["problem"].as_str().is_some_and(|text| text.contains("worker at host:6700: why"))
@@ -54,7 +57,8 @@ async fn reported_problem_is_shown_and_idle_tasks_do_not_count_as_alive() {
         if is_shown { Ok(()) } else { Err(list.to_string()) }
     })
     .await;
-    let (_, supervisors) = ask(&app, Method::GET, "/api/v1/supervisor/summary", Body::empty()).await;
+    let (_, supervisors) =
+        ask(&app, Method::GET, "/api/stormkeeper/v1/supervisor/summary", Body::empty()).await;
     assert_eq!(supervisors["supervisors"][0]["problems"].as_array().map(Vec::len), Some(2), "{supervisors}");
 }
 
@@ -73,7 +77,7 @@ async fn topology_whose_record_was_deleted_is_shown_by_all_reads() {
     .await;
     fixture.tree.delete(&layout::storm(&id), None).await.expect("deleted");
     let expected = format!("{id}: /storms/{id} is missing");
-    for path in ["/api/v1/topology/summary", "/api/v1/cluster/summary"] {
+    for path in ["/api/stormkeeper/v1/topology/summary", "/api/stormkeeper/v1/cluster/summary"] {
         wait_until("the line is there", LONG, || async {
             let (_, shown) = ask(&app, Method::GET, path, Body::empty()).await;
             let problems = shown["problems"].as_array().cloned().unwrap_or_default();
@@ -87,7 +91,7 @@ async fn topology_whose_record_was_deleted_is_shown_by_all_reads() {
     }
     for text in [id.as_str(), "wc"] {
         let (status, refused) =
-            ask(&app, Method::GET, &format!("/api/v1/topology/{text}"), Body::empty()).await;
+            ask(&app, Method::GET, &format!("/api/stormkeeper/v1/topology/{text}"), Body::empty()).await;
         assert_eq!(status, StatusCode::NOT_FOUND, "{refused}");
         assert!(refused.to_string().contains(&format!("/storms/{id} is missing")), "{refused}");
     }
