@@ -64,6 +64,10 @@ pub const IDLE_CONNECTION_MAX: Duration = Duration::from_secs(300);
 /// Maximum number of senders whose frames are remembered: as many as there may be connections.
 pub const SENDERS_REMEMBERED: usize = 16 << 10;
 
+/// Maximum number of runs of frames that are remembered of one sender: a sender of an earlier release
+/// has one for each connection that lost frames.
+pub const RUNS_REMEMBERED: usize = 16;
+
 // Each limit admits what the one before admits.
 const _: () = {
     assert!(TUPLE_BYTES_MAX < FRAME_BYTES_MAX);

@@ -3,7 +3,10 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,7 +23,7 @@ use super::{
     counters::add,
     outbox::{Sent, offer},
     peer::{SOCKET_BUFFER_BYTES, tune},
-    replay::ReplayGuard,
+    replay::{ConnectionNumbers, ReplayGuard, WrongNumber},
     wire::{self, Addressed, Hello, HelloReply, MAGIC, MAX_HANDSHAKE_BYTES, Marks, ReadError, VERSION},
 };
 use crate::metrics::{
@@ -33,6 +36,7 @@ use crate::{
 };
 use stormkeeper_model::Slot;
 use stormkeeper_runtime::{
+    error_chain,
     net::{self, ListenOn},
     tasks::{OnExit, Tasks},
 };
@@ -44,6 +48,12 @@ const MAX_CONNECTIONS: usize = 16 << 10;
 
 /// Time limit for a peer's handshake; a worker sends it at once.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Time limit for telling a peer why its connection is closed, and for the peer to close it.
+const FAREWELL_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Longest reason that a peer is told, in characters.
+const REASON_CHARS: usize = 500;
 
 /// Pause after a failed accept, which usually means that the process has no free descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -83,10 +93,8 @@ enum Refusal {
     Rejected(String),
     #[error("cannot read a frame")]
     Frame(#[source] ReadError),
-    #[error("frame {0} of the peer was received before")]
-    Replayed(u64),
-    #[error("a frame has no number, and frames before it had one")]
-    Unnumbered,
+    #[error(transparent)]
+    Number(#[from] WrongNumber),
     #[error("a frame is not a batch of tuples")]
     Batch(#[source] rmp_serde::decode::Error),
 }
@@ -224,24 +232,37 @@ impl Connection {
             Ok(handshake) => handshake,
             Err(_elapsed) => Err(Refusal::HandshakeTimeout),
         };
-        let (count, refusal) = match handshake {
-            Ok(Purpose::Tuples) => (&self.counters.refused_frames, self.receive(stream).await),
-            Ok(Purpose::MetricReports(end)) => (
-                &self.counters.refused_frames,
-                Refusal::Frame(messages::run_connection(stream, end, Some(self.budget.clone())).await),
-            ),
-            Err(refusal) => (&self.counters.refused_connections, refusal),
-        };
+        match handshake {
+            Ok(Purpose::Tuples) => {
+                let mut reader = BufReader::with_capacity(READ_BUFFER_BYTES, stream);
+                let refusal = self.receive(&mut reader).await;
+                if self.record_end(&self.counters.refused_frames, &refusal) {
+                    // A peer that does not read is not waited for.
+                    let _unread = timeout(FAREWELL_DEADLINE, send_reason(reader.into_inner(), &refusal)).await;
+                }
+            }
+            Ok(Purpose::MetricReports(end)) => {
+                let error = messages::run_connection(stream, end, Some(self.budget.clone())).await;
+                self.record_end(&self.counters.refused_frames, &Refusal::Frame(error));
+            }
+            Err(refusal) => {
+                self.record_end(&self.counters.refused_connections, &refusal);
+            }
+        }
+    }
+
+    /// Counts and logs the end of a connection. Returns whether this end refused what it received.
+    fn record_end(&self, count: &AtomicU64, refusal: &Refusal) -> bool {
         let from = self.from;
-        let error = &refusal as &(dyn std::error::Error + 'static);
-        match &refusal {
+        let error = refusal as &(dyn std::error::Error + 'static);
+        match refusal {
             // The normal end of a connection: the peer stopped, or its host did.
             Refusal::Frame(ReadError::Io(_) | ReadError::Idle) => {
-                info!(%from, error, "the connection of a peer ended")
+                info!(%from, error, "the connection of a peer ended");
+                false
             }
             Refusal::Frame(ReadError::Oversized { .. } | ReadError::Slow { .. })
-            | Refusal::Replayed(_)
-            | Refusal::Unnumbered
+            | Refusal::Number(_)
             | Refusal::UnknownProtocol
             | Refusal::HandshakeTimeout
             | Refusal::Handshake(_)
@@ -250,6 +271,7 @@ impl Connection {
                 if let Some(so_far) = add(count, 1) {
                     warn!(%from, error, so_far, "refused and closed a connection of a peer");
                 }
+                true
             }
         }
     }
@@ -327,11 +349,10 @@ impl Connection {
     }
 
     /// Puts tuples in inboxes until the connection ends.
-    async fn receive(&self, stream: TcpStream) -> Refusal {
-        let mut reader = BufReader::with_capacity(READ_BUFFER_BYTES, stream);
-        let (mut content, mut batch, mut is_numbered) = (Vec::new(), Vec::new(), false);
+    async fn receive(&self, reader: &mut BufReader<TcpStream>) -> Refusal {
+        let (mut content, mut batch, mut numbers) = (Vec::new(), Vec::new(), ConnectionNumbers::default());
         loop {
-            if let Err(error) = self.budget.read_frame(&mut reader, FRAME_BYTES_MAX, &mut content).await {
+            if let Err(error) = self.budget.read_frame(reader, FRAME_BYTES_MAX, &mut content).await {
                 return Refusal::Frame(error);
             }
             let transport_metrics = self
@@ -343,14 +364,8 @@ impl Connection {
                 Ok(marks) => marks,
                 Err(error) => return Refusal::Batch(error),
             };
-            match sequence {
-                Some(sequence) if !self.replays.accept(sequence) => {
-                    return Refusal::Replayed(sequence.number);
-                }
-                Some(_) => is_numbered = true,
-                // The sender is of an older release, unless it has numbered a frame before.
-                None if is_numbered => return Refusal::Unnumbered,
-                None => {}
+            if let Err(wrong) = numbers.accept(sequence, &self.replays) {
+                return wrong.into();
             }
             let emitted = transport_metrics.and_then(|(transport_metrics, begun)| {
                 transport_metrics.received(content.len(), begun, stamp)
@@ -376,4 +391,13 @@ impl Connection {
             warn!(from = %self.from, %task, so_far, "dropped a tuple for a task that this worker does not run");
         }
     }
+}
+
+/// Tells a peer why its connection is closed. What the peer has sent meanwhile is read and discarded,
+/// since the kernel discards the reason if it is not.
+async fn send_reason(mut stream: TcpStream, refusal: &Refusal) -> io::Result<()> {
+    let reason = error_chain(refusal).chars().take(REASON_CHARS).collect();
+    stream.write_all(&wire::frame_of(&HelloReply::Refused(reason))).await?;
+    stream.shutdown().await?;
+    tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(drop)
 }

@@ -29,6 +29,9 @@
 //!   was not handed to the kernel is sent again on the next connection: the receiver uses no
 //!   part of an incomplete frame, so no tuple arrives twice; a frame that does arrive twice is
 //!   rejected by its number. All losses but those in the kernel are counted in [`Counters`].
+//! - A frame that is wrong or forged costs the connection on which it comes, and no other one. The
+//!   receiver says why it closes a connection; the sender connects again under a new number, after
+//!   pauses that grow to two seconds while connections break soon.
 //! - The port has no authentication. Connections are accepted from workers of the assignment only
 //!   (`Membership`), unfinished frames hold a bounded number of bytes for a bounded time
 //!   (`FrameBudget`), and idle connections end: by the sender first, so that no frame is lost.
@@ -44,6 +47,7 @@ mod outbox;
 mod peer;
 mod replay;
 mod size;
+mod trouble;
 pub(crate) mod wire;
 
 pub use counters::{Counters, Counts};

@@ -20,6 +20,7 @@ use super::{
     counters::add,
     metrics::ConnectionMetrics,
     outbox::OwnHost,
+    trouble::{self, Trouble},
     wire::{self, Addressed, BatchFrame, Hello, HelloReply, MAGIC, MAX_HANDSHAKE_BYTES, ReadError, VERSION},
 };
 use crate::{
@@ -41,9 +42,11 @@ const RECONNECT: Delays = Delays::between(Duration::from_millis(20), Duration::f
 /// within milliseconds.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Time without a connection after which a peer is reported as unreachable: longer than the restart
-/// of a worker takes, and short enough that operators see it within ten seconds.
-const UNREACHABLE_AFTER: Duration = Duration::from_secs(4);
+/// Age at which a connection counts as good: the next one is then opened at once if it breaks.
+const STEADY_AFTER: Duration = trouble::REPORTED_AFTER;
+
+/// Time limit for reading the reason for which the peer closes a connection.
+const REASON_DEADLINE: Duration = Duration::from_millis(500);
 
 /// Size of the kernel's buffer for one connection. By default it grows to many megabytes, which
 /// for small tuples is minutes of a slow bolt's work, waiting out of sight.
@@ -107,6 +110,17 @@ enum ConnectError {
     Refused(String),
     #[error("no connection within {CONNECT_DEADLINE:?}")]
     TimedOut,
+}
+
+/// End of a connection that was open.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("the peer refused it: {0}")]
+    Refused(String),
+    #[error("the peer sent what a receiver never sends")]
+    Unexpected,
 }
 
 /// Tuples queued for one component of a peer. Dropping the queue counts the remaining tuples.
@@ -173,6 +187,24 @@ enum Done {
     Idle,
 }
 
+/// The connections of a sender, one after the other.
+struct Link {
+    // Connections since the last good one, all of which broke soon.
+    n_broken: u64,
+    opened: Instant,
+    trouble: Trouble,
+}
+
+impl Link {
+    fn new(trouble: Trouble) -> Self {
+        Self { n_broken: 0, opened: Instant::now(), trouble }
+    }
+
+    fn is_steady(&self) -> bool {
+        self.opened.elapsed() >= STEADY_AFTER
+    }
+}
+
 /// Sends the queue of a component over a connection of its own. Connects when there is something
 /// to send, and reconnects whenever the connection breaks.
 pub(super) struct Sender {
@@ -210,33 +242,34 @@ impl Sender {
     pub(super) async fn run(mut self) {
         let mut was_connected = false;
         let mut n_failures = 0u64;
-        let mut unreachable = Unreachable::new(&self.problems, &self.address, &self.component);
+        let mut unreachable = Trouble::unreachable(&self.problems, &self.address, &self.component);
+        let mut link = Link::new(Trouble::rejecting(&self.problems, &self.address, &self.component));
         // Most components of a peer are not downstream of a task here and need no connection.
         while self.queue.wait_for_tuple().await {
             let began = Instant::now();
             match self.connect().await {
                 Ok(stream) => {
                     unreachable.end();
-                    info!(peer = %self.address, component = %self.component, "connected to a peer");
+                    if link.n_broken < 2 {
+                        info!(peer = %self.address, component = %self.component, "connected to a peer");
+                    }
                     if was_connected {
                         self.queue.counters.reconnects.fetch_add(1, Ordering::Relaxed);
                     }
                     (was_connected, n_failures) = (true, 0);
-                    self.backoff.reset();
-                    match self.send_all(stream).await {
+                    self.queue.frame.begin_connection();
+                    match self.send_all(stream, &mut link).await {
                         Ok(Done::NoMoreTuples) => return,
                         Ok(Done::Idle) => {
                             was_connected = false;
                             continue;
                         }
-                        Err(error) => {
-                            info!(peer = %self.address, component = %self.component, %error, "the connection to a peer broke; reconnecting");
-                        }
+                        Err(error) => self.record_break(began, &error, &mut link),
                     }
                 }
                 Err(error) => {
                     n_failures += 1;
-                    unreachable.failed(began, &error);
+                    unreachable.failed(began, &error_chain(&error));
                     // Logged at each doubling: a peer that is away for an hour is a few lines.
                     if n_failures.is_power_of_two() && n_failures > 1 {
                         let error = &error as &(dyn std::error::Error + 'static);
@@ -246,6 +279,35 @@ impl Sender {
             }
             tokio::time::sleep(self.backoff.next_delay()).await;
         }
+    }
+
+    /// Records that an open connection broke. A connection that was good was noted as such before.
+    fn record_break(&mut self, began: Instant, error: &Broken, link: &mut Link) {
+        let (peer, component) = (&self.address, &self.component);
+        if link.is_steady() {
+            self.hold(link);
+            self.backoff.reset();
+            info!(%peer, %component, %error, "the connection to a peer broke; reconnecting");
+            return;
+        }
+        link.n_broken += 1;
+        link.trouble.failed(began, &error.to_string());
+        // Logged at each doubling, as attempts to connect are.
+        match link.n_broken {
+            1 => info!(%peer, %component, %error, "the connection to a peer broke; reconnecting"),
+            n if n.is_power_of_two() => {
+                warn!(%peer, %component, %error, n, "connections to a peer break soon after they are opened; retrying");
+            }
+            _ => {}
+        }
+    }
+
+    /// Records that a connection is good.
+    fn hold(&self, link: &mut Link) {
+        if std::mem::take(&mut link.n_broken) > 1 {
+            info!(peer = %self.address, component = %self.component, "the connection to a peer holds again");
+        }
+        link.trouble.end();
     }
 
     async fn connect(&self) -> Result<TcpStream, ConnectError> {
@@ -302,14 +364,24 @@ impl Sender {
 
     /// Sends the queued tuples until there will be no more, there were none for a while, or the
     /// connection breaks.
-    async fn send_all(&mut self, stream: TcpStream) -> io::Result<Done> {
+    async fn send_all(&mut self, stream: TcpStream, link: &mut Link) -> Result<Done, Broken> {
         let (mut reader, mut writer) = stream.into_split();
+        link.opened = Instant::now();
+        let mut is_steady = false;
         loop {
             tokio::select! {
                 biased;
                 // First, so that no frame is written to a connection that the peer closed while
-                // nothing was sent. Cancel-safe: any byte that it may have read is an error anyway.
-                error = closed(&mut reader) => return Err(error),
+                // nothing was sent. Cancel-safe: one byte is read or none.
+                byte = reader.read_u8() => return Err(match byte {
+                    Ok(first) => reason(first, &mut reader).await,
+                    Err(error) => error.into(),
+                }),
+                // Cancel-safe: the deadline stays.
+                () = tokio::time::sleep_until(link.opened + STEADY_AFTER), if !is_steady => {
+                    is_steady = true;
+                    self.hold(link);
+                }
                 // Cancel-safe: see `fill_frame`.
                 more = self.queue.fill_frame() => {
                     if !more {
@@ -318,6 +390,9 @@ impl Sender {
                 }
                 // Cancel-safe: nothing was taken from the queue.
                 () = tokio::time::sleep(SENDER_IDLE_MAX) => return Ok(Done::Idle),
+            }
+            if self.queue.frame.n_tuples() == 0 {
+                continue;
             }
             let transport_metrics = self
                 .queue
@@ -328,7 +403,9 @@ impl Sender {
             if let Some(connection) = &self.queue.metrics {
                 connection.write_started(self.queue.frame.bytes().len());
             }
-            writer.write_all(self.queue.frame.bytes()).await?;
+            if let Err(error) = writer.write_all(self.queue.frame.bytes()).await {
+                return Err(reason_or(error, &mut reader).await);
+            }
             if let Some((transport_metrics, begun)) = transport_metrics {
                 transport_metrics.sent(self.queue.frame.bytes().len());
                 if let Some(connection) = &self.queue.metrics {
@@ -341,51 +418,22 @@ impl Sender {
     }
 }
 
-/// The problem that a peer cannot be reached, while it lasts.
-struct Unreachable {
-    problems: Problems,
-    subject: String,
-    since: Option<Instant>,
-}
-
-impl Unreachable {
-    fn new(problems: &Problems, address: &Address, component: &ComponentId) -> Self {
-        let subject = format!("the worker at {address}, for tuples to {component}");
-        Self { problems: problems.clone(), subject, since: None }
-    }
-
-    /// Records a failed attempt to connect.
-    fn failed(&mut self, began: Instant, error: &ConnectError) {
-        let since = *self.since.get_or_insert(began);
-        if since.elapsed() >= UNREACHABLE_AFTER {
-            let text = format!(
-                "cannot reach {}, which wait: {}; check that the worker runs, that its host name resolves here, and \
-                 that no firewall closes its port",
-                self.subject,
-                error_chain(error)
-            );
-            self.problems.raise(&self.subject, text);
-        }
-    }
-
-    fn end(&mut self) {
-        if self.since.take().is_some() {
-            self.problems.clear(&self.subject);
-        }
+/// Returns why a connection broke: the reason that the peer gave, or else `error`.
+async fn reason_or(error: io::Error, reader: &mut (impl AsyncRead + Unpin)) -> Broken {
+    match timeout(REASON_DEADLINE, reader.read_u8()).await {
+        Ok(Ok(first)) => reason(first, reader).await,
+        Ok(Err(_)) | Err(_) => Broken::Io(error),
     }
 }
 
-impl Drop for Unreachable {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-/// Waits for the end of a connection on which the peer sends nothing.
-async fn closed(reader: &mut (impl AsyncRead + Unpin)) -> io::Error {
-    match reader.read_u8().await {
-        Ok(_) => io::Error::new(io::ErrorKind::InvalidData, "the peer sent what a receiver never sends"),
-        Err(error) => error,
+/// Reads the frame that begins with `first`, which gives the reason for the end of the connection.
+async fn reason(first: u8, reader: &mut (impl AsyncRead + Unpin)) -> Broken {
+    let (first, mut content) = ([first], Vec::new());
+    let mut reader = (&first[..]).chain(reader);
+    let read = wire::read_frame(&mut reader, MAX_HANDSHAKE_BYTES, &mut content);
+    match timeout(REASON_DEADLINE, read).await.map(|read| read.map(|()| wire::read_message(&content))) {
+        Ok(Ok(Ok(HelloReply::Refused(reason)))) => Broken::Refused(reason),
+        _ => Broken::Unexpected,
     }
 }
 

@@ -14,8 +14,12 @@
 //! receiver that does not know stamps treats a stamp as an ordinary origin.
 //!
 //! The origin before the stamp, or the last one, may be the sequence of the frame, in the same way: its
-//! component is `__sequence`, and its stream `sender-number`. A frame that was received before is
-//! rejected.
+//! component is `__sequence`, and its stream `sender-number`. The sender draws its number at random for
+//! each connection, and numbers the frames of a connection from 1. A frame that was received before, or
+//! does not follow the one before it on its connection, is rejected.
+//!
+//! A receiver that rejects a frame sends `frame(HelloReply::Refused(reason))` and closes the connection.
+//! It sends nothing else after its reply to the handshake.
 //!
 //! Numbers are big-endian. A batch contains each name once, and the values of a tuple once for
 //! all receiving tasks of the worker.
@@ -155,6 +159,8 @@ pub(super) struct BatchFrame {
     oldest: Option<Monotonic>,
     // The sequence of the last frame, of a sender that numbers its frames.
     sequence: Option<Sequence>,
+    // Where the text of the sequence begins in `bytes`.
+    sequence_at: usize,
 }
 
 impl BatchFrame {
@@ -162,6 +168,23 @@ impl BatchFrame {
     pub(super) fn numbered() -> Self {
         let sequence = Sequence { sender: fastrand::u64(..), number: 0 };
         Self { sequence: Some(sequence), ..Self::default() }
+    }
+
+    /// Frames of the sender of `sequence` after its frame with that number.
+    #[cfg(test)]
+    pub(super) fn after(sequence: Sequence) -> Self {
+        Self { sequence: Some(sequence), ..Self::default() }
+    }
+
+    /// Takes a new sender's number for the frames of the next connection, an unsent frame included:
+    /// what a receiver holds against the old number does not concern the new connection.
+    pub(super) fn begin_connection(&mut self) {
+        let Some(sequence) = &mut self.sequence else { return };
+        *sequence = Sequence { sender: fastrand::u64(..), number: u64::from(self.n_tuples > 0) };
+        if self.n_tuples > 0 {
+            let text = sequence.to_text();
+            self.bytes[self.sequence_at..][..text.len()].copy_from_slice(text.as_bytes());
+        }
     }
 
     /// Returns the bytes to send; empty if the frame has no tuple.
@@ -226,6 +249,7 @@ impl BatchFrame {
             if let Some(sequence) = &mut self.sequence {
                 sequence.number += 1;
                 sequence.write_to(&mut origins);
+                self.sequence_at = ORIGINS_AT + origins.bytes.len() - SEQUENCE_BYTES;
             }
             if let Some(clock) = clock {
                 Stamp::of(self.oldest, clock).write_to(&mut origins);
@@ -253,6 +277,9 @@ const ARRAY_32: u8 = 0xdd;
 
 /// Bytes of a batch besides its origins and entries: the length and three array markers.
 const ENVELOPE_BYTES: usize = LENGTH_BYTES + 1 + 2 * (1 + size_of::<u32>());
+
+/// Where the origins of a batch begin: after the length and two array markers.
+const ORIGINS_AT: usize = LENGTH_BYTES + 1 + 1 + size_of::<u32>();
 
 fn open_array(bytes: &mut Vec<u8>, length: u32) {
     bytes.push(ARRAY_32);
@@ -305,6 +332,10 @@ const STAMP: &str = "__stamp";
 /// Component of a sequence's origin.
 const SEQUENCE: &str = "__sequence";
 
+/// Length of a sequence's text: two numbers of twenty digits. It is fixed, so that the sequence of an
+/// encoded frame can be replaced.
+const SEQUENCE_BYTES: usize = 2 * 20 + 1;
+
 /// Longest stamp or sequence: its component, two numbers of twenty digits, and markers.
 const MARK_BYTES_MAX: usize = 64;
 
@@ -325,8 +356,12 @@ impl Marks {
 }
 
 impl Sequence {
+    fn to_text(self) -> String {
+        format!("{:020}-{:020}", self.sender, self.number)
+    }
+
     fn write_to(self, origins: &mut Origins) {
-        write_to(&mut origins.bytes, &(TaskId(0), SEQUENCE, format!("{}-{}", self.sender, self.number)));
+        write_to(&mut origins.bytes, &(TaskId(0), SEQUENCE, self.to_text()));
         origins.n += 1;
     }
 

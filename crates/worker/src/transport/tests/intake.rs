@@ -7,6 +7,7 @@ use super::*;
 use crate::limits::{
     FRAME_BYTES_MAX, FRAME_DEADLINE, IDLE_CONNECTION_MAX, SMALL_FRAME_BYTES, UNFINISHED_BYTES,
 };
+use super::super::replay::Sequence;
 use wire::{Addressed, BatchFrame, Hello, ReadError};
 
 /// Starts a worker with task 7 whose assignment has the workers at `ports`.
@@ -74,6 +75,44 @@ async fn frame_that_is_sent_again_is_received_once() {
     stream.write_all(&[&second[..], &frame_of(&mut frame, 3)].concat()).await.expect("written");
     until_counts(&there.counters, "it is refused again", |counts| counts.refused_frames == 2).await;
     assert_eq!(there.counters.read().received, 2);
+}
+
+#[tokio::test]
+async fn forged_frame_with_a_high_number_does_not_silence_its_sender() {
+    let mut there = Worker::start();
+    let frames_after = |number| BatchFrame::after(Sequence { sender: 3, number });
+    let mut frames = frames_after(0);
+    let (mut honest, _) = greet(&there, 2).await;
+    honest.write_all(&frame_of(&mut frames, 1)).await.expect("written");
+    assert_eq!(there.next().await, 1);
+    for jump in [2_u64, 3, 100, 10_000, 1 << 60] {
+        let (mut stranger, _) = greet(&there, 2).await;
+        stranger.write_all(&frame_of(&mut frames_after(jump), 99)).await.expect("written");
+        assert_eq!(there.next().await, 99);
+    }
+    for n in 2..10 {
+        honest.write_all(&frame_of(&mut frames, n)).await.expect("written");
+        assert_eq!(there.next().await, n);
+    }
+    // Nor after a reconnect of a sender of the previous release, which keeps its number.
+    let (mut honest, _) = greet(&there, 2).await;
+    honest.write_all(&frame_of(&mut frames, 10)).await.expect("written");
+    assert_eq!(there.next().await, 10);
+}
+
+#[tokio::test]
+async fn refused_sender_is_told_the_reason() {
+    let there = Worker::start();
+    let (mut stream, _) = greet(&there, 2).await;
+    let mut frame = BatchFrame::numbered();
+    let frames = [frame_of(&mut frame, 1), frame_of(&mut BatchFrame::default(), 2)].concat();
+    stream.write_all(&frames).await.expect("written");
+    let mut content = Vec::new();
+    wire::read_frame(&mut stream, wire::MAX_HANDSHAKE_BYTES, &mut content).await.expect("a reason");
+    let told: HelloReply = wire::read_message(&content).expect("readable");
+    let reason = "a frame has no number, and frames before it had one";
+    assert_eq!(told, HelloReply::Refused(reason.to_owned()));
+    assert_eq!(stream.read(&mut [0]).await.expect("closed"), 0);
 }
 
 #[tokio::test]

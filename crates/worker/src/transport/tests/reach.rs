@@ -1,7 +1,9 @@
 //! Peers that are hard or impossible to reach.
 
+use std::{collections::BTreeSet, sync::Mutex};
+
 use super::*;
-use crate::report::Problems;
+use crate::{limits::FRAME_BYTES_MAX, report::Problems};
 use stormkeeper_model::SupervisorId;
 
 /// A name that no resolver knows.
@@ -81,4 +83,47 @@ async fn peer_that_comes_late_is_no_problem_any_more() {
     let mut late = Worker::start_at(port, at);
     assert_eq!(late.next().await, 1);
     assert_eq!(problems.texts(), Vec::<String>::new());
+}
+
+/// Welcomes each sender, refuses its first frame, and adds the number under which it came to `senders`.
+async fn refuse_all(listener: TcpListener, senders: Arc<Mutex<Vec<u64>>>) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let (mut content, mut batch) = (Vec::new(), Vec::new());
+        stream.read_exact(&mut [0; 6]).await.expect("magic and version");
+        wire::read_frame(&mut stream, wire::MAX_HANDSHAKE_BYTES, &mut content).await.expect("hello");
+        stream.write_all(&wire::frame_of(&HelloReply::Welcome)).await.expect("written");
+        wire::read_frame(&mut stream, FRAME_BYTES_MAX, &mut content).await.expect("a frame");
+        let marks = wire::read_batch(&content, &mut batch).expect("a batch");
+        senders.lock().expect("no panic").push(marks.sequence.expect("numbered").sender);
+        let reason = HelloReply::Refused("frame 1 of the peer was received before".to_owned());
+        stream.write_all(&wire::frame_of(&reason)).await.expect("written");
+    }
+}
+
+#[tokio::test]
+async fn refused_sender_pauses_takes_a_new_number_and_reports_the_reason() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let there = at(listener.local_addr().expect("bound").port());
+    let (senders, tasks) = (Arc::<Mutex<Vec<u64>>>::default(), Tasks::default());
+    tasks.start("refuses", OnExit::Ignore, refuse_all(listener, Arc::clone(&senders)));
+    let (emitter, problems) = emitter(&there, ("127.0.0.1", "sup"), "elsewhere");
+    let mut outbox = emitter.peers.outbox();
+    tasks.start("emits", OnExit::Ignore, async move {
+        loop {
+            outbox.send(TaskId(7), tuple(1)).await;
+        }
+    });
+    wait_until("the problem is reported", WAIT_MAX, || async {
+        let texts = problems.texts();
+        let is_told = texts.iter().any(|text| {
+            text.contains("breaks again and again") && text.contains("frame 1 of the peer was received before")
+        });
+        if is_told { Ok(()) } else { Err(format!("{texts:?}")) }
+    })
+    .await;
+    let senders = senders.lock().expect("no panic").clone();
+    let different: BTreeSet<&u64> = senders.iter().collect();
+    assert_eq!(different.len(), senders.len());
+    // Pauses of 20 ms that double, shortened by up to half: 4 s have room for few of them.
+    assert!(senders.len() < 20, "{}", senders.len());
 }

@@ -122,6 +122,32 @@ fn frames_of_a_sender_are_numbered_with_and_without_a_stamp() {
 }
 
 #[test]
+fn unsent_frame_gets_the_number_of_the_next_connection() {
+    let clock = Clock::manual(stormkeeper_model::Timestamp::from_millis(5_000));
+    let tuple = Tuple::new(origin(1, "default"), vec![Value::Int(7)]);
+    for clock in [None, Some(&clock)] {
+        let (mut frame, mut senders) = (BatchFrame::numbered(), std::collections::BTreeSet::new());
+        let mut check = |frame: &BatchFrame, number| {
+            let mut read = Vec::new();
+            let sequence = read_batch(content(frame), &mut read).expect("a batch").sequence.expect("numbered");
+            assert_eq!((read, sequence.number), (vec![to(4, &tuple)], number));
+            senders.insert(sequence.sender);
+        };
+        for number in 1..4 {
+            frame.fill(&mut vec![to(4, &tuple)], clock);
+            check(&frame, number);
+        }
+        frame.begin_connection();
+        check(&frame, 1);
+        frame.clear();
+        frame.begin_connection();
+        frame.fill(&mut vec![to(4, &tuple)], clock);
+        check(&frame, 1);
+        assert_eq!(senders.len(), 3);
+    }
+}
+
+#[test]
 fn long_batch_becomes_several_frames() {
     let tuple = |n: i64| Tuple::new(origin(1, "default"), vec![n.into(), "x".repeat(1000).into()]);
     let batch: Vec<Addressed> = (0..1000).map(|n| to(4, &tuple(n))).collect();
