@@ -143,6 +143,8 @@ fn read_exactly(json: &str, depth: usize) -> Result<Value, serde_json::Error> {
             let entries = entries.map(|(key, value)| Ok((key, read_exactly(value.get(), depth - 1)?)));
             entries.collect::<Result<_, _>>().map(Value::Map)
         }
+        // A whole number, for which serde reads a float.
+        b"-0" => Ok(Value::Int(0)),
         _ if is_big_int(json) => Ok(Value::BigInt(json.into())),
         _ => serde_json::from_str(json),
     }

@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
-use crate::{Options, settings::ErrorThrottle};
+use crate::{Options, log, settings::ErrorThrottle};
 use stormkeeper_coordination::cluster::store::{self, Store};
 use stormkeeper_model::{
     ComponentId, Port, TaskId, TopologyId,
@@ -30,9 +30,6 @@ const MAX_QUEUED: usize = 256;
 /// Longest time for which one error is retried: longer than an ensemble takes to restart. After
 /// that the error is dropped, and only the log has it.
 const RETRY_MAX_TIME: Duration = Duration::from_secs(300);
-
-/// Limit of an error's message in the log, in bytes: a component may send 16 MiB.
-const LOGGED_BYTES: usize = 4 << 10;
 
 const RETRY: Delays = Delays::between(Duration::from_millis(100), Duration::from_secs(5));
 
@@ -119,12 +116,7 @@ impl ErrorReporter {
         if n_suppressed > 0 {
             message.push_str(&format!(" ({n_suppressed} earlier errors of this task were suppressed)"));
         }
-        let cut = (0..=LOGGED_BYTES.min(message.len())).rev().find(|at| message.is_char_boundary(*at));
-        let logged = &message[..cut.unwrap_or(0)];
-        match message.len() - logged.len() {
-            0 => warn!(%component, %task, "task error: {message}"),
-            n_cut => warn!(%component, %task, n_bytes_more = n_cut, "task error: {logged}…"),
-        }
+        warn!(%component, %task, "task error: {}", log::shortened(&message));
         let error = TaskError {
             component: component.clone(),
             task,

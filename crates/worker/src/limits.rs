@@ -38,6 +38,9 @@ pub const FRAME_DEPTH_MAX: usize = VALUE_DEPTH_MAX + 35;
 /// bytes for a control character, which takes one.
 pub const JSON_GROWTH_MAX: usize = 6;
 
+/// Longest text of one line in the log that comes from a component, in bytes. What is longer is cut.
+pub const LOGGED_BYTES_MAX: usize = 16 << 10;
+
 /// Limit of bytes queued for a component that does not read its stdin, which is ended then. The
 /// largest tuple fits behind what is written ahead.
 pub const UNREAD_BYTES_MAX: usize = JSON_GROWTH_MAX * TUPLE_BYTES_MAX + (4 << 20);
@@ -89,6 +92,7 @@ mod tests {
             ("a message of a component", mebibytes(MESSAGE_BYTES_MAX)),
             ("the values of a tuple", format!("{} less 8 KiB", mebibytes(FRAME_BYTES_MAX))),
             ("lists and maps within a tuple", format!("nested at most {VALUE_DEPTH_MAX} deep")),
+            ("text of `log` and `error` in a line of the log", format!("{} KiB", LOGGED_BYTES_MAX >> 10)),
             ("unread stdin of a component", mebibytes(UNREAD_BYTES_MAX)),
         ] {
             let row = format!("| {what} | {limit}");

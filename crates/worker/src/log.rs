@@ -1,6 +1,7 @@
 //! Log file of a worker process, rotated by size.
 
 use std::{
+    borrow::Cow,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::MetadataExt as _,
@@ -10,6 +11,7 @@ use std::{
 
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::limits::LOGGED_BYTES_MAX;
 use stormkeeper_runtime::fs::rotating_file;
 
 /// Name of the newest log file; older files have the suffix `.1`, `.2` and so on.
@@ -20,6 +22,15 @@ pub const MAX_BYTES: u64 = 10 << 20;
 
 /// Number of log files that are kept, so that a worker's log takes 50 MiB at most.
 pub const N_FILES: usize = 5;
+
+/// Cuts a text of a component for a line of the log, at the end of a character, and says how much was cut.
+pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
+    let shown = &text[..text.floor_char_boundary(LOGGED_BYTES_MAX)];
+    match text.len() - shown.len() {
+        0 => text.into(),
+        n_cut => format!("{shown}… ({n_cut} bytes more)").into(),
+    }
+}
 
 /// Log file that is rotated when it is full, with a limited number of old files.
 ///
@@ -143,6 +154,16 @@ mod tests {
         assert_eq!(lines(dir.path(), "worker.log.1"), Some(vec!["line 3".to_owned(), "a".to_owned()]));
         assert_eq!(lines(dir.path(), "worker.log.2"), Some(vec!["line 2".to_owned()]));
         assert_eq!(lines(dir.path(), "worker.log.3"), None);
+    }
+
+    #[test]
+    fn long_text_is_cut_at_the_end_of_a_character() {
+        let fits = "x".repeat(LOGGED_BYTES_MAX);
+        assert_eq!(shortened(&fits), fits);
+        let long = format!("{}ä{}", &fits[1..], "y".repeat(100));
+        let cut = shortened(&long);
+        assert_eq!(cut, format!("{}… (102 bytes more)", &fits[1..]));
+        assert_eq!(shortened(""), "");
     }
 
     #[test]

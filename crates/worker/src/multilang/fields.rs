@@ -218,7 +218,7 @@ fn as_pid(pid: &Value) -> Option<u32> {
     }
 }
 
-fn tuple_id(id: Option<Value>) -> Result<ReturnedId, String> {
+pub(super) fn tuple_id(id: Option<Value>) -> Result<ReturnedId, String> {
     let id = id.ok_or("field id is missing")?;
     returned_id(id).ok_or_else(|| "field id must be text or a whole number".to_owned())
 }

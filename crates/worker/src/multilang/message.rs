@@ -142,9 +142,10 @@ pub struct Parsed {
     pub has_changed_text: bool,
 }
 
-/// Message that is not valid in the protocol. It is refused, and the child goes on.
+/// Message that is not valid in the protocol. It is refused, or taken as what it seems to be, and the
+/// child goes on.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("refused a message ({reason}): {shown}")]
+#[error("{} ({reason}): {shown}", self.verdict())]
 pub struct Refused {
     /// Description of the error.
     pub reason: String,
@@ -152,6 +153,17 @@ pub struct Refused {
     pub shown: String,
     /// The emit that was refused, if the message is an emit.
     pub emit: Option<RefusedEmit>,
+    /// The `sync`, `ack` or `fail` that the message seems to be, which is carried out.
+    pub meant: Option<Box<FromChild>>,
+}
+
+impl Refused {
+    fn verdict(&self) -> String {
+        match &self.meant {
+            None => "refused a message".to_owned(),
+            Some(meant) => format!("took a message that is not valid as {:?}", meant.name()),
+        }
+    }
 }
 
 /// Emit that was refused.
@@ -193,18 +205,24 @@ impl FromChild {
     /// tuple cannot carry.
     pub fn parse(bytes: &[u8]) -> Result<Parsed, Refused> {
         let bytes = bytes.strip_prefix(frame::BYTE_ORDER_MARK).unwrap_or(bytes);
-        let refused = |reason, emit| Refused { reason, shown: frame::shorten(bytes), emit };
+        let refused = |reason, emit| Refused { reason, shown: frame::shorten(bytes), emit, meant: None };
         // serde would accept a list as the fields in order, which no child intends.
         if bytes.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
             return Err(refused("not a JSON object".to_owned(), None));
         }
-        let (fields, repaired) =
-            read(bytes).map_err(|error| refused(in_plain_words(&error), salvage::refused_emit(bytes)))?;
+        let (fields, repaired) = read(bytes).map_err(|error| Refused {
+            meant: salvage::meant(bytes).map(Box::new),
+            ..refused(in_plain_words(&error), salvage::refused_emit(bytes))
+        })?;
         let emit = fields.refused_emit();
         if repaired.as_ref().is_some_and(|repaired| repaired.has_not_finite) {
             let about = fields.metric_name().map(|name| format!("metric {name:?}: ")).unwrap_or_default();
             let reason = format!("{about}NaN and infinity are not JSON: emit null or text instead");
-            return Err(refused(reason, emit));
+            let is_meant = |message: &FromChild| {
+                matches!(message, FromChild::Sync | FromChild::Ack(_) | FromChild::Fail(_))
+            };
+            let meant = fields.into_message().ok().filter(is_meant).map(Box::new);
+            return Err(Refused { meant, ..refused(reason, emit) });
         }
         let message = fields.into_message().map_err(|reason| refused(reason, emit))?;
         Ok(Parsed { message, has_changed_text: repaired.is_some_and(|repaired| repaired.has_changed_text) })
@@ -228,13 +246,13 @@ fn in_plain_words(error: &serde_json::Error) -> String {
 
 /// Reads the fields of a message, as JSON or after a repair.
 fn read(bytes: &[u8]) -> Result<(Fields, Option<Repaired>), serde_json::Error> {
-    let has_big_integer = repair::may_have_big_integer(bytes);
-    let read = |text: &str| match has_big_integer {
+    let has_odd_integer = repair::may_have_odd_integer(bytes);
+    let read = |text: &str| match has_odd_integer {
         true => Value::from_json(text).map(Fields::of),
         false => serde_json::from_str(text),
     };
     let fields = match std::str::from_utf8(bytes) {
-        Ok(text) if has_big_integer => read(text),
+        Ok(text) if has_odd_integer => read(text),
         _ => serde_json::from_slice(bytes),
     };
     fields.map(|fields| (fields, None)).or_else(|error| {
@@ -367,7 +385,36 @@ mod tests {
     }
 
     #[test]
+    fn broken_sync_ack_and_fail_are_taken_as_what_they_seem_to_be() {
+        let check = |text: &str, meant: Option<FromChild>| {
+            let refused = FromChild::parse(text.as_bytes()).expect_err(text);
+            assert_eq!(refused.meant.as_deref(), meant.as_ref(), "{text}");
+            let is_taken = refused.to_string().starts_with("took a message that is not valid as ");
+            assert_eq!(is_taken, meant.is_some(), "{refused}");
+        };
+        check(r#"{"command":"sync",}"#, Some(FromChild::Sync));
+        check(r#"{"command":"sync""#, Some(FromChild::Sync));
+        check("{'command': 'sync', 'id': None}", Some(FromChild::Sync));
+        check(r#"{"command":"sync","took":NaN}"#, Some(FromChild::Sync));
+        check(r#"{"command":"ack","id":"7","took":01}"#, Some(FromChild::Ack(id("7"))));
+        check(r#"{"id":7,"command":"fail","msg":"\x"}"#, Some(FromChild::Fail(id("7"))));
+        check(r#"{"command":"fail","id":"7","took":NaN}"#, Some(FromChild::Fail(id("7"))));
+        // No id, or none that can be read.
+        check(r#"{"command":"ack","took":01}"#, None);
+        check(r#"{"command":"ack","id":07}"#, None);
+        check(r#"{"command":"ack","id":NaN}"#, None);
+        check(r#"{"command":"log","msg":01}"#, None);
+        check(r#"{"command":"sync"}{"command":"sync"}"#, Some(FromChild::Sync));
+        check("sync", None);
+        check(r#"{"msg":"\x","command":"dance"}"#, None);
+    }
+
+    #[test]
     fn integers_of_any_size_are_kept() {
+        let text = r#"{"command":"emit","id":-0,"tuple":[-0,[-0 ],-0.0]}"#;
+        let values = vec![Value::Int(0), Value::List(vec![Value::Int(0)]), Value::Float(-0.0)];
+        let expected = Emit { id: Some(Value::Int(0)), ..emit(values) };
+        assert_eq!(FromChild::parse(text.as_bytes()).expect("taken").message, FromChild::Emit(expected));
         let text = r#"{"command":"emit","id":-9223372036854775809,"tuple":[18446744073709551617,"18446744073709551617"]}"#;
         let big = |digits: &str| Value::BigInt(digits.into());
         let values = vec![big("18446744073709551617"), Value::from("18446744073709551617")];

@@ -91,10 +91,15 @@ fn code_unit(text: &str) -> Option<u16> {
         .flatten()
 }
 
-/// Returns whether JSON may have an integer that does not fit into 64 bits, which serde would round.
-/// Almost no message has so many digits in a row, and looking for them costs little.
-pub(super) fn may_have_big_integer(json: &[u8]) -> bool {
+/// Returns whether JSON may have an integer that serde would read as a float: one that does not fit into
+/// 64 bits, or `-0`. Almost no message has so many digits in a row or `-0`, and looking for them costs
+/// little.
+pub(super) fn may_have_odd_integer(json: &[u8]) -> bool {
     json.split(|byte| !byte.is_ascii_digit()).any(|digits| digits.len() >= LONG_DIGITS)
+        || json.split(|byte| *byte == b'-').skip(1).any(|after| match after {
+            [b'0', next, ..] => !matches!(next, b'0'..=b'9' | b'.' | b'e' | b'E'),
+            _ => after == b"0",
+        })
 }
 
 #[cfg(test)]
@@ -121,9 +126,12 @@ mod tests {
     }
 
     #[test]
-    fn long_integers_are_found() {
+    fn integers_that_serde_reads_as_floats_are_found() {
         let check =
-            |json: &str, expected| assert_eq!(may_have_big_integer(json.as_bytes()), expected, "{json}");
+            |json: &str, expected| assert_eq!(may_have_odd_integer(json.as_bytes()), expected, "{json}");
+        check(r#"[-0.5,-0e3,-1,0,"2026-01-05","-00"]"#, false);
+        check("[-0]", true);
+        check("-0", true);
         check("[1,999999999999999999,1234567890.1234567890]", false);
         check("[9223372036854775808]", true);
         check("[-9223372036854775809]", true);

@@ -1,11 +1,13 @@
-//! Parts of a message that is not JSON: enough to answer an emit.
+//! Parts of a message that is not JSON: enough to answer an emit, and to go on after a `sync`, `ack` or
+//! `fail`.
 //!
 //! A component that waits for the reply to an emit would wait for ever if the emit is refused without
 //! one. So the top level of a refused message is read with tolerance: names and where their values
 //! begin and end, whatever is within the values.
 
 use super::{
-    message::{EmitReply, RefusedEmit},
+    fields,
+    message::{EmitReply, FromChild, RefusedEmit},
     repair,
 };
 use stormkeeper_stream::Value;
@@ -39,6 +41,19 @@ pub(super) fn refused_emit(message: &[u8]) -> Option<RefusedEmit> {
     };
     let reply = if is_direct || needs_none { EmitReply::None } else { EmitReply::TaskIds };
     is_emit.then(|| RefusedEmit { id: found.id.and_then(id), reply })
+}
+
+/// Returns the `sync`, `ack` or `fail` that the message seems to be: for the latter two its id must be
+/// readable.
+pub(super) fn meant(message: &[u8]) -> Option<FromChild> {
+    let found = find(message);
+    let returned = || fields::tuple_id(found.id.and_then(id)).ok();
+    match unquoted(found.command?)? {
+        b"sync" => Some(FromChild::Sync),
+        b"ack" => returned().map(FromChild::Ack),
+        b"fail" => returned().map(FromChild::Fail),
+        _ => None,
+    }
 }
 
 fn id(text: &[u8]) -> Option<Value> {

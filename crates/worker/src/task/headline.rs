@@ -14,7 +14,8 @@ pub(super) fn split(text: &str) -> (&str, &str) {
 /// Returns the line that describes the end of a process: the exception in its last words, or its very
 /// last line.
 pub(super) fn of_last_words(stderr: &str) -> Option<&str> {
-    exception(stderr).or_else(|| stderr.lines().rev().map(str::trim).find(|line| !line.is_empty()))
+    let is_said = |line: &&str| !line.is_empty() && !is_version(line);
+    exception(stderr).or_else(|| stderr.lines().rev().map(str::trim).find(is_said))
 }
 
 /// Finds the exception in a text of Python, Node, Java, Go or Rust.
@@ -63,17 +64,26 @@ fn go_or_rust(text: &str) -> Option<&str> {
     None
 }
 
-/// Node and Java print the exception before indented lines `at …`. A value that is no error, as of
-/// `throw 'late'`, has no such lines: Node prints it before a remark.
+/// Node and Java print the exception before indented lines `at …`.
 fn node_or_java(text: &str) -> Option<&str> {
     let lines: Vec<&str> = text.lines().collect();
     let is_frame = |line: &str| line.starts_with([' ', '\t']) && line.trim_start().starts_with("at ");
-    let is_remark = |line: &str| line.starts_with("(Use `node --trace-uncaught ");
-    let pair = lines
-        .windows(2)
-        .find(|pair| !is_frame(pair[0]) && is_frame(pair[1]))
-        .or_else(|| lines.windows(2).find(|pair| is_remark(pair[1])))?;
-    Some(pair[0].trim()).filter(|message| !message.is_empty())
+    let pair = lines.windows(2).find(|pair| !is_frame(pair[0]) && is_frame(pair[1]));
+    thrown(&lines).or_else(|| pair.map(|pair| pair[0].trim())).filter(|message| !message.is_empty())
+}
+
+/// Node ends with its version, and prints what was thrown after a line that points at the place: an
+/// error whose text may have several lines, or any value, as of `throw 'late'`.
+fn thrown<'a>(lines: &[&'a str]) -> Option<&'a str> {
+    lines.iter().rev().find(|line| is_version(line))?;
+    let is_pointer = |line: &str| !line.trim().is_empty() && line.trim().bytes().all(|byte| byte == b'^');
+    let pointer = lines.iter().rposition(|line| is_pointer(line))?;
+    lines[pointer + 1..].iter().map(|line| line.trim()).find(|line| !line.is_empty() && !is_version(line))
+}
+
+/// Returns whether a line is the version that Node prints last.
+fn is_version(line: &str) -> bool {
+    line.starts_with("Node.js v")
 }
 
 #[cfg(test)]
@@ -108,6 +118,9 @@ mod tests {
         let thrown = "/app/x.js:3\n  throw 'late';\n  ^\nlate\n(Use `node --trace-uncaught ...` to show where the \
                       exception was thrown)\n\nNode.js v20.20.2";
         check(thrown, "late");
+        let thrown = |it: &str| format!("/app/x.js:1\nthrow it\n^\n\n{it}\n\nNode.js v20.20.2");
+        check(&thrown("{ a: 1 }"), "{ a: 1 }");
+        check(&thrown("TypeError: two\nlines\n    at f (/app/x.js:3:9)"), "TypeError: two");
         check(&format!("{python}\nand more of its text"), "ValueError: bad");
         check(
             "java.io.IOException: late\n\tat a.B.c(B.java:7)\n\tat a.B.main(B.java:1)",
@@ -123,6 +136,7 @@ mod tests {
     fn last_words_without_an_exception_are_the_last_line() {
         assert_eq!(of_last_words("one\ntwo\n\n"), Some("two"));
         assert_eq!(of_last_words(" \n"), None);
+        assert_eq!(of_last_words("late\n\nNode.js v20.20.2\n"), Some("late"));
         assert_eq!(of_last_words("x\n\nError: late\n    at f (x.js:1)\n\nNode.js v18"), Some("Error: late"));
     }
 }

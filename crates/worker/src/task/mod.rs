@@ -13,7 +13,7 @@
 //!   other tasks of the worker continue; Storm ends the whole worker in this case.
 //! - One bad message costs one message: a message that is invalid, or that makes no sense in the
 //!   state of the protocol, is refused with a task error, and the child goes on. A refused emit with
-//!   an id fails.
+//!   an id fails. A `sync`, `ack` or `fail` that is not JSON is reported and carried out.
 //! - A tuple that was sent to a child and not acked when the child died counts as failed. A tuple
 //!   that was not sent yet waits for the next child.
 //! - A loop that waits for room in its outbox does not read its child's output; that time does
@@ -41,6 +41,7 @@ use crate::{
     counters::TaskCounters,
     errors::ErrorReporter,
     heartbeat::StatusBoard,
+    log,
     metrics::TaskMetrics,
     multilang::{
         child::{self, Child, ChildExit, ChildSpec, Received},
@@ -191,21 +192,19 @@ impl TaskContext {
         child: &mut Child,
         on_message: impl FnOnce(FromChild) -> Result<E, Violation>,
     ) -> Result<E, Option<RefusedEmit>> {
-        let (problem, reply, emit) = match self.take(received) {
-            Ok(message) => {
-                let reply = message.awaited_reply();
-                match on_message(message) {
-                    Ok(effect) => return Ok(effect),
-                    Err(violation) => (violation.to_string(), reply, None),
-                }
-            }
+        let message = match self.take(received) {
+            Ok(message) => message,
             Err(refused) => {
                 let reply = refused.emit.as_ref().map_or(EmitReply::None, |emit| emit.reply);
-                (refused.to_string(), reply, refused.emit)
+                self.refuse(child, &refused.to_string(), reply);
+                *refused.meant.ok_or(refused.emit)?
             }
         };
-        self.refuse(child, &problem, reply);
-        Err(emit)
+        let reply = message.awaited_reply();
+        on_message(message).map_err(|violation| {
+            self.refuse(child, &violation.to_string(), reply);
+            None
+        })
     }
 
     /// Reports a message of the child that is refused, and gives the child the reply that it waits
@@ -244,14 +243,20 @@ impl TaskContext {
     fn handle_notice(&mut self, notice: ComponentNotice) {
         let (component, task) = (&self.launch.component, self.task);
         match notice {
+            ComponentNotice::Error(text) if text.trim().is_empty() => {
+                self.report("the component sent an error without a text");
+            }
             ComponentNotice::Error(text) => self.report(&text),
-            ComponentNotice::Log { level, text } => match level {
-                LogLevel::Trace => trace!(%component, %task, "{text}"),
-                LogLevel::Debug => debug!(%component, %task, "{text}"),
-                LogLevel::Info => info!(%component, %task, "{text}"),
-                LogLevel::Warn => warn!(%component, %task, "{text}"),
-                LogLevel::Error => error!(%component, %task, "{text}"),
-            },
+            ComponentNotice::Log { level, text } => {
+                let text = log::shortened(&text);
+                match level {
+                    LogLevel::Trace => trace!(%component, %task, "{text}"),
+                    LogLevel::Debug => debug!(%component, %task, "{text}"),
+                    LogLevel::Info => info!(%component, %task, "{text}"),
+                    LogLevel::Warn => warn!(%component, %task, "{text}"),
+                    LogLevel::Error => error!(%component, %task, "{text}"),
+                }
+            }
             ComponentNotice::Metrics { name, value } => {
                 if let Err(wrong) = self.metrics.update_user_metric(&name, &value) {
                     self.report(&wrong);

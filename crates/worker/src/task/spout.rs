@@ -244,8 +244,12 @@ impl Spout {
                 child.exchange().await?;
                 while let Some(received) = child.next_message()? {
                     // Refused messages and late tuples are discarded.
-                    let effect = received.map(|parsed| self.protocol.on_message(parsed.message));
-                    if let Ok(Ok(Effect::Notice(notice))) = effect {
+                    let message = match received {
+                        Ok(parsed) => Some(parsed.message),
+                        Err(refused) => refused.meant.map(|meant| *meant),
+                    };
+                    let effect = message.map(|message| self.protocol.on_message(message));
+                    if let Some(Ok(Effect::Notice(notice))) = effect {
                         notices.push(notice);
                     }
                 }

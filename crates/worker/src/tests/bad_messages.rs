@@ -32,7 +32,8 @@ while True:
     elif command["command"] == "next" and outcomes:
         say(json.dumps({"command": "error", "msg": "outcomes " + json.dumps(outcomes)}))
         outcomes = []
-    say('{"command":"sync"}')
+    # One that is not JSON counts as well.
+    say('{"command":"sync",}' if command["command"] == "ack" else '{"command":"sync"}')
 "#;
 
 const SINK: &str = r#"

@@ -238,7 +238,8 @@ impl Connection {
                 let refusal = self.receive(&mut reader).await;
                 if self.record_end(&self.counters.refused_frames, &refusal) {
                     // A peer that does not read is not waited for.
-                    let _unread = timeout(FAREWELL_DEADLINE, send_reason(reader.into_inner(), &refusal)).await;
+                    let _unread =
+                        timeout(FAREWELL_DEADLINE, send_reason(reader.into_inner(), &refusal)).await;
                 }
             }
             Ok(Purpose::MetricReports(end)) => {

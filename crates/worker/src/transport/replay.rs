@@ -204,10 +204,7 @@ mod tests {
         let other = Some(Sequence { sender: 8, number: 6 });
         assert_eq!(numbers.accept(other, &guard), Err(WrongNumber::OtherSender));
         assert_eq!(numbers.accept(sequence(6), &guard), Ok(()));
-        assert_eq!(
-            ConnectionNumbers::default().accept(sequence(0), &guard),
-            Err(WrongNumber::Replayed(0))
-        );
+        assert_eq!(ConnectionNumbers::default().accept(sequence(0), &guard), Err(WrongNumber::Replayed(0)));
     }
 
     #[test]

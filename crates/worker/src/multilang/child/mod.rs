@@ -343,7 +343,7 @@ impl Child {
             Some(Part::Message(bytes)) => FromChild::parse(&bytes),
             Some(Part::Stray(line)) => {
                 let reason = "a line on stdout that is not a multilang message".to_owned();
-                Err(Refused { reason, shown: frame::shorten(&line), emit: None })
+                Err(Refused { reason, shown: frame::shorten(&line), emit: None, meant: None })
             }
             None if self.at_end => return Err(Error::Ended { rest: self.decoder.rest() }),
             None => return Ok(None),

@@ -3,11 +3,11 @@
 use proptest::prelude::*;
 use tokio::io::duplex;
 
+use super::super::replay::Sequence;
 use super::*;
 use crate::limits::{
     FRAME_BYTES_MAX, FRAME_DEADLINE, IDLE_CONNECTION_MAX, SMALL_FRAME_BYTES, UNFINISHED_BYTES,
 };
-use super::super::replay::Sequence;
 use wire::{Addressed, BatchFrame, Hello, ReadError};
 
 /// Starts a worker with task 7 whose assignment has the workers at `ports`.
