@@ -1,6 +1,6 @@
 //! `stormkeeper local FILE`
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use crate::{
         topology_file::TopologyFile,
         user,
     },
-    local::{self, End, Outcome, Until},
+    local::{self, End, Leftover, Outcome, OwnDir, Until},
 };
 use stormkeeper_api_types::message::{TopologyDetail, TopologyErrors};
 use stormkeeper_model::clock::Clock;
@@ -57,10 +57,17 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     telemetry::log_to_stderr(Some(log_filter().as_deref().unwrap_or(DEFAULT_LOG_FILTER)));
     let config = global.load()?;
     let bundle = args.topology.load(&config)?;
-    let dir = std::env::temp_dir().join(format!("stormkeeper-local-{:08x}", fastrand::u32(..)));
-    fs::create_dir_all(&dir)
-        .with_context(|| format!("creating {}", dir.display()))
+    let parent = std::env::temp_dir();
+    for Leftover { dir, n_processes } in local::end_leftovers(&parent) {
+        output::note(&format!(
+            "a local run was killed before: removed {} and ended {n_processes} of its processes",
+            dir.display()
+        ));
+    }
+    let own_dir = OwnDir::create(&parent)
+        .with_context(|| format!("creating a directory in {}", parent.display()))
         .map_err(Failure::internal)?;
+    let dir = own_dir.path().to_owned();
     let loopback = ([127, 0, 0, 1], 0).into();
     let options = local::Options {
         bundle: Bytes::from(bundle.bytes),
@@ -87,7 +94,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         end_descendants().await;
         outcome
     });
-    if let Err(error) = fs::remove_dir_all(&dir) {
+    if let Err(error) = own_dir.remove() {
         output::note(&format!("warning: cannot remove {}: {error}", dir.display()));
     }
     let outcome = outcome.map_err(|error| Failure::new(ErrorKind::Refused, error.into()))?;
@@ -104,10 +111,8 @@ fn report(global: &Global, Outcome { detail, errors, end, unfinished }: &Outcome
         End::Interrupted => "it was interrupted",
     };
     let summary = &detail.summary;
-    let mut text = format!(
-        "{} ran {} tasks in {} workers and stopped because {reason}.\n\n",
-        summary.name, summary.tasks_total, summary.workers_total
-    );
+    let mut text =
+        format!("{} ran {} and stopped because {reason}.\n\n", summary.name, local::extent(summary));
     text.push_str(&show::components(&detail.components).text(2));
     for line in unfinished {
         text.push_str(&format!("! {line}\n"));

@@ -6,6 +6,7 @@
 //! Differences from a real cluster: the tree is in memory, heartbeats come every 250 ms, and a
 //! worker cannot be killed with a signal.
 
+mod own_dir;
 mod ports;
 mod processes;
 mod unfinished;
@@ -17,12 +18,13 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+pub use own_dir::{Leftover, OwnDir, end_leftovers};
 pub use watch::{End, Until};
 
 use processes::InProcess;
 use stormkeeper_api_types::{
     client::{self, Client, Timeouts},
-    message::{InitialStatus, KillRequest, SubmitRequest, TopologyDetail, TopologyErrors},
+    message::{InitialStatus, KillRequest, SubmitRequest, TopologyDetail, TopologyErrors, TopologySummary},
 };
 use stormkeeper_coordination::{
     cluster::{layout_version, store::Store},
@@ -116,6 +118,12 @@ pub enum Error {
         /// Reason for which the others do not run.
         problem: String,
     },
+}
+
+/// Returns the number of tasks and of workers of a topology, for users.
+pub fn extent(summary: &TopologySummary) -> String {
+    let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    format!("{} in {}", counted(summary.tasks_total, "task"), counted(summary.workers_total, "worker"))
 }
 
 /// Runs a topology in a cluster of its own until a condition of `options` ends it, passes messages

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::local::{Error, HEARTBEAT_PERIOD, unfinished};
+use crate::local::{Error, HEARTBEAT_PERIOD, extent, unfinished};
 use stormkeeper_api_types::{client::Client, message::TopologyDetail};
 use stormkeeper_model::{
     TopologyId,
@@ -80,8 +80,7 @@ pub(super) async fn watch(
     let start = clock.monotonic();
     let running = wait_until_running(client, id, clock, &stop).await?;
     if let Some(detail) = &running {
-        let summary = &detail.summary;
-        progress(&format!("{} tasks run in {} workers", summary.tasks_total, summary.workers_total));
+        progress(&format!("running {}", extent(&detail.summary)));
     }
     let mut activity = Activity::new(clock.monotonic());
     let mut is_waiting = false;

@@ -38,7 +38,7 @@ use stormkeeper_runtime::{
     tasks::{OnExit, Tasks},
 };
 use stormkeeper_stream::Tuple;
-use stormkeeper_topology_package::{launch::COMPONENT_VARIABLE, worker_report::REPORT_FILE};
+use stormkeeper_topology_package::{launch::{COMPONENT_VARIABLE, SUPERVISOR_DIR_VARIABLE}, worker_report::REPORT_FILE};
 
 /// Time for which the port may be in use at the start: the slot's previous worker may be
 /// shutting down.
@@ -351,6 +351,11 @@ impl Worker {
         environment.insert("PYTHONPATH".to_owned(), with_adapter);
         // The adapter takes stdin and stdout when it is imported by a component.
         environment.insert(COMPONENT_VARIABLE.to_owned(), component.as_str().into());
+        // In local mode, where the worker has no environment of its own: it proves whose process it is.
+        if std::env::var_os(SUPERVISOR_DIR_VARIABLE).is_none() {
+            let dir = self.options.spec.dir.clone().into();
+            environment.insert(SUPERVISOR_DIR_VARIABLE.to_owned(), dir);
+        }
         ChildSpec {
             component,
             task,
