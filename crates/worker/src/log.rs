@@ -25,7 +25,8 @@ pub const N_FILES: usize = 5;
 
 /// Cuts a text of a component for a line of the log, at the end of a character, and says how much was cut.
 pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
-    let shown = &text[..text.floor_char_boundary(LOGGED_BYTES_MAX)];
+    let end = (0..=text.len().min(LOGGED_BYTES_MAX)).rev().find(|at| text.is_char_boundary(*at));
+    let shown = &text[..end.unwrap_or(0)];
     match text.len() - shown.len() {
         0 => text.into(),
         n_cut => format!("{shown}… ({n_cut} bytes more)").into(),
