@@ -57,8 +57,8 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     telemetry::log_to_stderr(Some(log_filter().as_deref().unwrap_or(DEFAULT_LOG_FILTER)));
     let config = global.load()?;
     let bundle = args.topology.load(&config)?;
-    let parent = std::env::temp_dir();
-    for Leftover { dir, n_processes } in local::end_leftovers(&parent) {
+    let (runtime, parent) = (daemon_runtime()?, std::env::temp_dir());
+    for Leftover { dir, n_processes } in runtime.block_on(local::end_leftovers(&parent)) {
         output::note(&format!(
             "a local run was killed before: removed {} and ended {n_processes} of its processes",
             dir.display()
@@ -79,7 +79,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         until: Until { time: args.time, idle: args.until_idle },
         dir: dir.clone(),
     };
-    let outcome = daemon_runtime()?.block_on(async {
+    let outcome = runtime.block_on(async {
         let stop = CancellationToken::new();
         let tasks = Tasks::default();
         let stop_requested = stop.clone();

@@ -80,26 +80,30 @@ impl OwnDir {
 
 /// Ends what is left in `parent` of runs of this user that were killed, and removes their directories.
 /// A directory whose owner lives stays, as does one without [`OWNER_FILE`].
-pub fn end_leftovers(parent: &Path) -> Vec<Leftover> {
+pub async fn end_leftovers(parent: &Path) -> Vec<Leftover> {
     let entries = fs::read_dir(parent).into_iter().flatten().flatten();
     let dirs = entries.filter(|entry| entry.file_name().as_bytes().starts_with(PREFIX.as_bytes()));
-    dirs.filter_map(|entry| end_leftover(&entry.path())).collect()
+    let mut ended = Vec::new();
+    for dir in dirs {
+        ended.extend(end_leftover(&dir.path()).await);
+    }
+    ended
 }
 
-fn end_leftover(dir: &Path) -> Option<Leftover> {
+async fn end_leftover(dir: &Path) -> Option<Leftover> {
     let me = rustix::process::geteuid().as_raw();
     // Neither a symbolic link nor the directory of another user.
     fs::symlink_metadata(dir).ok().filter(|found| found.is_dir() && found.uid() == me)?;
     let owner = File::open(dir.join(OWNER_FILE)).ok()?;
     owner.try_lock().ok()?;
     let _lock = FileLock::held(owner);
-    let n_processes = kill_components(dir);
+    let n_processes = kill_components(dir).await;
     fs::remove_dir_all(dir).ok()?;
     Some(Leftover { dir: dir.to_owned(), n_processes })
 }
 
 /// Kills the components of runs in `dir`, and everything below them. Returns their number.
-fn kill_components(dir: &Path) -> usize {
+async fn kill_components(dir: &Path) -> usize {
     let mut n_first = None;
     for _ in 0..MAX_KILLS {
         let all = descendants::stats();
@@ -112,7 +116,7 @@ fn kill_components(dir: &Path) -> usize {
             return n_first;
         }
         pids.into_iter().for_each(descendants::kill);
-        std::thread::sleep(KILL_PERIOD);
+        tokio::time::sleep(KILL_PERIOD).await;
     }
     n_first.unwrap_or(0)
 }
@@ -142,8 +146,8 @@ mod tests {
             .expect("sh starts")
     }
 
-    #[test]
-    fn leftovers_of_a_killed_run_are_ended_and_those_of_a_living_one_stay() {
+    #[tokio::test]
+    async fn leftovers_of_a_killed_run_are_ended_and_those_of_a_living_one_stay() {
         let parent = tempfile::tempdir().expect("a temporary directory");
         let (killed, living) = (OwnDir::create(parent.path()), OwnDir::create(parent.path()));
         let (killed, living) = (killed.expect("created"), living.expect("created"));
@@ -153,12 +157,12 @@ mod tests {
         let OwnDir { path, _lock: lock } = killed;
         // As the end of the process does.
         drop(lock);
-        let ended = end_leftovers(parent.path());
+        let ended = end_leftovers(parent.path()).await;
         assert!(matches!(&ended[..], [one] if one.dir == path && one.n_processes >= 1), "{ended:?}");
         assert!(!path.exists() && living.path().exists() && unknown.exists());
         left.wait().expect("killed");
         assert_eq!(mine.try_wait().expect("a child"), None, "it runs");
-        assert_eq!(end_leftovers(parent.path()), []);
+        assert_eq!(end_leftovers(parent.path()).await, []);
         let own = living.path().to_owned();
         living.remove().expect("removed");
         assert!(!own.exists());
