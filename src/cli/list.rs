@@ -68,7 +68,9 @@ pub(super) fn tree_problem_line(problem: &str) -> String {
 
 /// Line about a znode that holds no valid record.
 pub(super) fn unreadable_line(znode: &UnreadableZnode) -> String {
-    format!("! {} cannot be read: {}\n", znode.path, output::one_line(&znode.reason))
+    let remedy = if znode.remedy.is_empty() { String::new() } else { format!("; {}", znode.remedy) };
+    let text = format!("{} cannot be read: {}{remedy}", znode.path, znode.reason);
+    problem_line(&text)
 }
 
 /// Status, with the time that is left of a pending change.

@@ -86,7 +86,8 @@ pub fn find(view: &ClusterView, text: &str) -> Result<TopologyId, Refusal> {
     });
     match unreadable {
         Some((path, defect)) => {
-            Err(Refusal::Unreadable { path: path.clone(), reason: defect.reason.clone() })
+            let (path, reason, remedy) = (path.clone(), defect.reason.clone(), defect.remedy(path));
+            Err(Refusal::Unreadable { path, reason, remedy })
         }
         None => Err(unknown()),
     }

@@ -195,6 +195,8 @@ pub enum Refusal {
         path: TreePath,
         /// Parse error.
         reason: String,
+        /// What an operator can do.
+        remedy: &'static str,
     },
     /// ZooKeeper rejected or did not answer a request.
     #[error("the cluster state in ZooKeeper cannot be read or written")]
@@ -254,7 +256,7 @@ impl Refusal {
             Self::NameInUse { name, .. } => {
                 format!("kill it first (`stormkeeper kill {name}`), or submit under another name")
             }
-            Self::NameUnclear { path, .. } | Self::Unreadable { path, .. }
+            Self::NameUnclear { path, .. }
                 if path.parent() == Some(layout::storms()) =>
             {
                 format!(
@@ -262,9 +264,10 @@ impl Refusal {
                      all other records of that topology are then removed after a minute"
                 )
             }
-            Self::NameUnclear { path, .. } | Self::Unreadable { path, .. } => {
+            Self::NameUnclear { path, .. } => {
                 format!("read {path} with zkCli; write a valid record or delete it")
             }
+            Self::Unreadable { remedy, .. } => (*remedy).to_owned(),
             Self::UnknownNimbus { .. } => "`stormkeeper nimbuses` lists the nimbuses".to_owned(),
             Self::NotReplicated { .. } => {
                 "start more nimbuses, or require fewer copies (topology.min.replication.count)".to_owned()
@@ -327,7 +330,8 @@ impl From<store::Error> for Refusal {
         match error {
             store::Error::Tree(error) => Self::Tree(error),
             store::Error::Unreadable(unreadable) => {
-                Self::Unreadable { path: unreadable.path, reason: unreadable.defect.reason }
+                let remedy = unreadable.defect.remedy(&unreadable.path);
+                Self::Unreadable { path: unreadable.path, reason: unreadable.defect.reason, remedy }
             }
         }
     }

@@ -198,6 +198,9 @@ pub struct UnreadableZnode {
     pub path: String,
     /// Defect of the record.
     pub reason: String,
+    /// What an operator can do; empty in the answers of older builds.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub remedy: String,
 }
 
 /// `POST /api/stormkeeper/v1/host/{host}/drain`: move the workers of a host to other hosts.

@@ -7,13 +7,16 @@
 //! - A change that an older build would misunderstand increments `v`. An older build then reports
 //!   the record as unreadable, and leaves it unchanged.
 
+mod defect;
 mod format;
+mod plain_errors;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use format::{Defect, FORMAT, Stored, Unreadable, decode, encode};
+pub use defect::{Defect, DefectKind};
+pub use format::{FORMAT, Stored, Unreadable, decode, encode};
 
 use super::{failure::ReportedFailure, reported_problem::ReportedProblem};
 use crate::tree::{TreePath, Version};

@@ -18,14 +18,7 @@ use crate::replication::{
     commit::{self, REPLICA_LAG_MAX},
 };
 use stormkeeper_coordination::{
-    cluster::{
-        event::EventDraft,
-        layout,
-        metric_log::MetricLogState,
-        record::{self, Defect, Unreadable},
-        store,
-        view::ClusterView,
-    },
+    cluster::{event::EventDraft, layout, metric_log::MetricLogState, record, store, view::ClusterView},
     election::{FencedWriter, WriteError},
     tree::{self, CreateMode, Op},
 };
@@ -53,11 +46,7 @@ impl Replication {
             let error = match self.cluster.store.metric_log_state().await {
                 Ok(record) => return record,
                 // Its content is valid in the newer build, and must not be overwritten.
-                Err(
-                    error @ store::Error::Unreadable(Unreadable {
-                        defect: Defect { is_newer: true, .. }, ..
-                    }),
-                ) => error,
+                Err(store::Error::Unreadable(error)) if error.defect.must_stay() => error.into(),
                 Err(store::Error::Unreadable(error)) => {
                     warn!(
                         %error,

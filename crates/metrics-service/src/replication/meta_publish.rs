@@ -123,7 +123,7 @@ fn has_same_records(seen: &Arc<ClusterView>, now: &Arc<ClusterView>) -> bool {
 /// newer format, which must not be overwritten, and those of topologies that do not exist.
 fn damaged(view: &ClusterView) -> BTreeMap<TopologyId, String> {
     let of_damage = |(path, defect): (&TreePath, &Defect)| {
-        let is_ours = !defect.is_newer && path.parent() == Some(layout::metrics_parent());
+        let is_ours = !defect.must_stay() && path.parent() == Some(layout::metrics_parent());
         let id: TopologyId = path.name().parse().ok().filter(|_| is_ours)?;
         let exists = is_system_topology(&id) || view.topologies.contains_key(&id);
         exists.then(|| (id, defect.reason.clone()))
@@ -142,7 +142,7 @@ fn changes(own: &BTreeMap<TopologyId, MetaFingerprint>, view: &ClusterView) -> V
                 let data = record::encode(&MetaFingerprint { unknown_fields, ..metas.clone() });
                 Op::Set { path, data, version: None }
             }
-            None if view.unreadable.get(&path).is_some_and(|defect| defect.is_newer) => return None,
+            None if view.unreadable.get(&path).is_some_and(Defect::must_stay) => return None,
             None if view.is_unreadable(&path) => Op::Set { path, data, version: None },
             None => Op::Create { path, data, mode: CreateMode::Persistent },
         };
@@ -173,7 +173,7 @@ mod tests {
         view.metric_fingerprints.insert(id("new-1-1"), stored(MetaFingerprint::default()));
         view.unreadable.insert(layout::metrics(&id("__CLUSTER__")), Defect::damage("garbage"));
         view.unreadable.insert(layout::metrics(&id("garbled-1-1")), Defect::damage("garbage"));
-        let newer = Defect { reason: "it has format 9".to_owned(), is_newer: true };
+        let newer = Defect::newer("it has format 9");
         view.unreadable.insert(layout::metrics(&id("newer-1-1")), newer);
         let own = BTreeMap::from([
             (id("same-1-1"), metas(2, 7)),
@@ -216,7 +216,7 @@ mod tests {
         for topology in ["runs-1-1", "gone-1-1", "__NIMBUS__"] {
             view.unreadable.insert(layout::metrics(&id(topology)), Defect::damage("garbage"));
         }
-        let newer = Defect { reason: "it has format 9".to_owned(), is_newer: true };
+        let newer = Defect::newer("it has format 9");
         view.unreadable.insert(layout::metrics(&id("newer-1-1")), newer);
         view.unreadable.insert(layout::tasks(&id("runs-1-1")), Defect::damage("garbage"));
         let found: Vec<TopologyId> = damaged(&view).into_keys().collect();

@@ -105,7 +105,11 @@ fn tree_problem(nimbus: &Handle, observation: &Observation) -> Option<String> {
 fn unreadable(view: &ClusterView) -> Vec<UnreadableZnode> {
     let znodes = view.unreadable.iter();
     znodes
-        .map(|(path, defect)| UnreadableZnode { path: path.to_string(), reason: defect.reason.clone() })
+        .map(|(path, defect)| UnreadableZnode {
+            path: path.to_string(),
+            reason: defect.reason.clone(),
+            remedy: defect.remedy(path).to_owned(),
+        })
         .collect()
 }
 
@@ -238,7 +242,10 @@ pub(super) fn topologies(nimbus: &Handle, observation: &Observation) -> Topology
     let mut topologies: Vec<TopologySummary> = view
         .topologies
         .iter()
-        .map(|(id, topology_record)| topology_summary(nimbus, view, id, topology_record))
+        .map(|(id, topology_record)| {
+            let summary = topology_summary(nimbus, view, id, topology_record);
+            TopologySummary { problem: problem(nimbus, view, id, is_listed_once), ..summary }
+        })
         .collect();
     topologies.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
     TopologyList {
@@ -284,14 +291,26 @@ fn topology_summary(
         workers_wanted: record.workers,
         executors_total: tasks_total,
         replication_count: view.blobs.get(&record.blob).map_or(0, |holders| holders.len()),
-        problem: problem(nimbus, view, id),
+        problem: problem(nimbus, view, id, |_| true),
     }
 }
 
-/// Returns the problems of a topology, as this nimbus sees them.
-fn problem(nimbus: &Handle, view: &ClusterView, id: &TopologyId) -> Option<String> {
+/// True if a list of topologies has a problem in its topology's line only: a record that cannot be read
+/// has a line of its own, also if no topology is known for it.
+fn is_listed_once(problem: &ClusterProblem) -> bool {
+    !matches!(problem, ClusterProblem::Unreadable { .. } | ClusterProblem::Rebuilt { .. })
+}
+
+/// Returns the problems of a topology that `concerns` selects, as this nimbus sees them.
+fn problem(
+    nimbus: &Handle,
+    view: &ClusterView,
+    id: &TopologyId,
+    concerns: impl Fn(&ClusterProblem) -> bool,
+) -> Option<String> {
     let status = nimbus.status();
     let found = status.findings.iter().filter(|finding| finding.topology.as_ref() == Some(id));
+    let found = found.filter(|finding| concerns(&finding.problem));
     let found = found.map(|finding| finding.problem.to_string());
     let texts: Vec<String> = found.chain(reported::of_topology(view, id)).collect();
     (!texts.is_empty()).then(|| texts.join("; "))

@@ -33,7 +33,7 @@ use crate::{
 };
 use draft::Draft;
 use stormkeeper_coordination::{
-    cluster::{event::EVENTS_KEPT, layout, record::Defect, view::ClusterView},
+    cluster::{event::EVENTS_KEPT, layout, view::ClusterView},
     tree::TreePath,
 };
 use stormkeeper_model::{Timestamp, TopologyId, clock::Monotonic, status::TopologyStatus};
@@ -98,15 +98,15 @@ fn report_lost_packages(draft: &mut Draft<'_>) {
 fn report_unreadable(draft: &mut Draft<'_>) {
     let rewritten: BTreeSet<TreePath> =
         draft.supervisor_assignments.rebuilt().map(layout::supervisor_assignments).collect();
-    for (path, Defect { reason, is_newer }) in &draft.view.unreadable {
+    for (path, defect) in &draft.view.unreadable {
         let topology = topology_at(path);
-        let (path, reason) = (path.clone(), reason.clone());
+        let (path, reason, remedy) = (path.clone(), defect.reason.clone(), defect.remedy(path));
         // The metrics service of the leader writes damaged fingerprints again.
-        let is_fingerprint = !is_newer && path.parent() == Some(layout::metrics_parent());
+        let is_fingerprint = !defect.must_stay() && path.parent() == Some(layout::metrics_parent());
         let problem = match rewritten.contains(&path) {
             true => ClusterProblem::Rebuilt { path, reason, origin: "the assignments" },
             false if is_fingerprint => ClusterProblem::Rebuilt { path, reason, origin: "its metric store" },
-            false => ClusterProblem::Unreadable { path, reason },
+            false => ClusterProblem::Unreadable { path, reason, remedy },
         };
         draft.plan.findings.push(Finding { topology, problem });
     }

@@ -38,9 +38,9 @@ impl SupervisorAssignmentsTable {
         let is_all_known = unreadable_assignments(view).is_empty();
         let unreadable = (view.unreadable.iter())
             .filter(|(path, _)| path.parent() == Some(layout::supervisor_assignments_parent()))
-            .filter_map(|(path, defect)| Some((path.name().parse().ok()?, defect.is_newer)));
+            .filter_map(|(path, defect)| Some((path.name().parse().ok()?, defect.must_stay())));
         let (blocked, rebuilt): (Vec<(SupervisorId, bool)>, Vec<_>) =
-            unreadable.partition(|(_, is_newer)| *is_newer || !is_all_known);
+            unreadable.partition(|(_, must_stay)| *must_stay || !is_all_known);
         let blocked = blocked.into_iter().map(|(id, _)| id).collect();
         let mut expected = expected(assigned);
         for (id, _) in rebuilt {

@@ -18,12 +18,14 @@ pub struct Finding {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClusterProblem {
     /// A znode holds no valid record; nimbus does not act on anything that it concerns.
-    #[error("{path} cannot be read, so nimbus leaves it unchanged: {reason}")]
+    #[error("{path} cannot be read, so nimbus leaves it unchanged: {reason}; {remedy}")]
     Unreadable {
         /// Path of the znode.
         path: TreePath,
         /// Parse error.
         reason: String,
+        /// What an operator can do.
+        remedy: &'static str,
     },
     /// A znode holds no valid record, and its content follows from other records.
     #[error("{path} cannot be read; nimbus writes it again from {origin}: {reason}")]

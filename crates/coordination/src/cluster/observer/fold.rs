@@ -40,10 +40,6 @@ pub(super) struct Folded {
     pub(super) newly_unreadable: Option<String>,
 }
 
-/// Reason for which a record is unreadable if its access control list excludes this process.
-const NOT_AUTHORIZED: &str = "ZooKeeper does not authorize this process; restore the access control list with zkCli, as \
-                              `setAcl PATH world:anyone:cdrwa`";
-
 /// Returns the top-level znodes.
 pub(super) fn top_level() -> Vec<TreePath> {
     let mut top_level = layout::top_level();
@@ -86,7 +82,7 @@ pub(super) fn deny(view: &mut ClusterView, path: &TreePath) -> Option<Folded> {
         return None;
     }
     // Like a record of a newer build: it must not be overwritten.
-    let defect = Defect { reason: NOT_AUTHORIZED.to_owned(), is_newer: true };
+    let defect = Defect::denied();
     if view.unreadable.get(path) == Some(&defect) {
         return Some(Folded::default());
     }
@@ -314,7 +310,7 @@ fn note_unreadable(view: &mut ClusterView, path: &TreePath, defect: Option<Defec
         None => view.unreadable.remove(path),
     };
     let changed = before != defect;
-    let reason = defect.map(|defect| defect.reason);
+    let reason = defect.map(|defect| format!("{}; {}", defect.reason, defect.remedy(path)));
     Folded { changed, newly_unreadable: reason.filter(|_| changed), ..Folded::default() }
 }
 

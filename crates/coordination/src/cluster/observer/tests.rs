@@ -229,7 +229,7 @@ fn denied_record_is_unreadable_and_denied_lists_and_heartbeats_are_errors() {
     let path = layout::supervisor(&supervisor_id());
     let folded = fold::deny(&mut view, &path).expect("a record");
     assert!(folded.changed && folded.newly_unreadable.is_some_and(|reason| reason.contains("setAcl")));
-    assert!(view.supervisors.is_empty() && view.unreadable[&path].is_newer, "it is not overwritten");
+    assert!(view.supervisors.is_empty() && view.unreadable[&path].must_stay(), "it is not overwritten");
     assert_eq!(fold::deny(&mut view, &path), Some(fold::Folded::default()), "it is reported once");
     let vital = [
         layout::leader(),

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::{defect::Defect, plain_errors};
 use crate::tree::{TreePath, Version};
 
 /// Format version that this program writes, and the newest that it reads.
@@ -24,28 +25,6 @@ pub struct Unreadable {
     pub path: TreePath,
     /// Defect of its data.
     pub defect: Defect,
-}
-
-/// Defect of the data of a znode.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Defect {
-    /// Description for people.
-    pub reason: String,
-    /// True if a newer build wrote the data: it is valid there, and must never be overwritten.
-    pub is_newer: bool,
-}
-
-impl Defect {
-    /// Data that is no valid record in any build.
-    pub fn damage(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), is_newer: false }
-    }
-}
-
-impl std::fmt::Display for Defect {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.reason)
-    }
 }
 
 #[derive(Serialize)]
@@ -80,27 +59,20 @@ pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
 /// [`FORMAT`].
 pub fn decode<T: DeserializeOwned>(path: &TreePath, bytes: &[u8]) -> Result<T, Unreadable> {
     let unreadable = |defect| Unreadable { path: path.clone(), defect };
-    let damaged = |error: serde_json::Error| unreadable(Defect::damage(invalid_json(&error)));
+    let of_format = |error| unreadable(Defect::damage(plain_errors::of_format(bytes, &error)));
     if bytes.is_empty() {
         return Err(unreadable(Defect::damage("it is empty")));
     }
     // Read alone, because the rest of a newer format may have another shape.
-    let FormatOnly { v } = serde_json::from_slice(bytes).map_err(damaged)?;
+    let FormatOnly { v } = serde_json::from_slice(bytes).map_err(of_format)?;
     if v > FORMAT {
         let reason =
             format!("it has format {v}, and this build reads up to format {FORMAT}: a newer build wrote it");
-        return Err(unreadable(Defect { reason, is_newer: true }));
+        return Err(unreadable(Defect::newer(reason)));
     }
     if v == 0 {
         return Err(unreadable(Defect::damage("it has format 0, which no build wrote")));
     }
-    serde_json::from_slice::<Decoded<T>>(bytes).map(|read| read.record).map_err(damaged)
-}
-
-/// Returns the text for data that is not JSON, or not the record.
-fn invalid_json(error: &serde_json::Error) -> String {
-    match error.classify() {
-        serde_json::error::Category::Data => error.to_string(),
-        _ => format!("it is not JSON ({error})"),
-    }
+    let of_record = |error| unreadable(Defect::damage(plain_errors::of_record::<T>(bytes, &error)));
+    serde_json::from_slice::<Decoded<T>>(bytes).map(|read| read.record).map_err(of_record)
 }

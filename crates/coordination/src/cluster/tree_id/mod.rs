@@ -106,7 +106,7 @@ impl FoundTree {
         };
         Ok(Self {
             is_empty: root.is_none_or(|root| root.children.is_empty()),
-            is_newer: matches!(&decoded, Some(Err(unreadable)) if unreadable.defect.is_newer),
+            is_newer: matches!(&decoded, Some(Err(unreadable)) if unreadable.defect.must_stay()),
             identity: decoded.and_then(Result::ok).filter(is_possible),
             zxid: at_id.as_ref().map_or(0, |znode| znode.node.stat.modified),
             version: at_id.as_ref().map(version),

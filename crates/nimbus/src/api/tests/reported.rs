@@ -96,3 +96,40 @@ async fn topology_whose_record_was_deleted_is_shown_by_all_reads() {
         assert!(refused.to_string().contains(&format!("/storms/{id} is missing")), "{refused}");
     }
 }
+
+/// One line, which names the remedy, in each answer.
+#[tokio::test]
+async fn record_that_cannot_be_read_is_shown_once_with_its_remedy() {
+    let fixture = Fixture::new().await;
+    let leader = fixture.leader().await;
+    let app = routes(leader.handle().clone());
+    let id = submitted(&app).await;
+    fixture.tree.set(&layout::tasks(&id), b"garbage", None).await.expect("written");
+    wait_until("show names it", LONG, || async {
+        let (_, shown) = ask(&app, Method::GET, &format!("/api/v1/topology/{id}"), Body::empty()).await;
+        let text = shown["problem"].as_str().unwrap_or_default().to_owned();
+        let is_shown = text.contains(&format!("/tasks/{id} cannot be read, so nimbus leaves it unchanged: "))
+            && text.contains("; correct it with zkCli or restore it");
+        if is_shown { Ok(()) } else { Err(shown.to_string()) }
+    })
+    .await;
+    let (_, list) = ask(&app, Method::GET, "/api/v1/topology/summary", Body::empty()).await;
+    let (path, unreadable) = (format!("/tasks/{id}"), &list["unreadable"]);
+    assert_eq!(list.to_string().matches("cannot be read").count(), 0, "only `unreadable` has it: {list}");
+    assert_eq!(unreadable[0]["path"], path.as_str(), "{list}");
+    assert!(unreadable[0]["remedy"].as_str().is_some_and(|text| text.starts_with("correct it")), "{list}");
+
+    fixture.tree.set(&layout::storm(&id), b"garbage", None).await.expect("written");
+    for path in ["topology/wc", &format!("topology/{id}"), "topology/wc/errors"] {
+        wait_until("it is refused with the record's path", LONG, || async {
+            let (_, refused) = ask(&app, Method::GET, &format!("/api/v1/{path}"), Body::empty()).await;
+            let is_it = refused["code"] == "unreadable_record"
+                && refused["message"]
+                    .as_str()
+                    .is_some_and(|text| text.starts_with(&format!("/storms/{id} ")))
+                && refused["hint"].as_str().is_some_and(|text| text.starts_with("correct it"));
+            if is_it { Ok(()) } else { Err(refused.to_string()) }
+        })
+        .await;
+    }
+}
