@@ -17,7 +17,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     cluster::{
@@ -32,6 +32,7 @@ use crate::{
 };
 use stormkeeper_model::backoff::{Backoff, Delays};
 use stormkeeper_runtime::{
+    outage::Outage,
     tasks::{OnExit, Tasks},
     watch,
 };
@@ -128,6 +129,7 @@ impl CheckedTree {
             refusal,
             owner: tasks.cancelled(),
             was_ready: false,
+            outage: Outage::default(),
         };
         tasks.start("layout", OnExit::Ignore, checker.run());
         (Arc::new(Self { inner, memory, shared }), TreeRefusal(seen))
@@ -157,6 +159,8 @@ struct Checker {
     /// Cancels the tasks of the daemon.
     owner: CancellationToken,
     was_ready: bool,
+    /// Failed reads of the layout.
+    outage: Outage,
 }
 
 /// Result of one check.
@@ -249,7 +253,7 @@ impl Checker {
         self.shared.session.send_if_modified(|session| std::mem::replace(session, shown) != shown);
     }
 
-    async fn check(&self, session: SessionId, backoff: &mut Backoff) -> Outcome {
+    async fn check(&mut self, session: SessionId, backoff: &mut Backoff) -> Outcome {
         let is_named = self.memory.mark().is_some();
         let checked = match self.on_empty {
             // The layout does not change within a session.
@@ -264,19 +268,22 @@ impl Checker {
                 match tree_id::identify(&*self.tree, &self.memory).await {
                     Ok(Some(_)) if state == TreeState::Ready => {
                         backoff.reset();
+                        if let Some(after) = self.outage.ends() {
+                            info!(?after, "the layout of the ZooKeeper tree can be read again");
+                        }
                         Outcome::Ready
                     }
                     // The server was behind: it has the tree now.
                     Ok(Some(_)) => Outcome::Wait(Duration::ZERO),
                     Ok(None) => Outcome::Foreign,
-                    Err(error) => Self::retry(&error, backoff),
+                    Err(error) => self.retry(&error, backoff),
                 }
             }
             Ok(TreeState::Ready | TreeState::Empty) => {
                 info!(root = %self.tree.root(), "the ZooKeeper tree is empty: waiting for the first nimbus");
                 Outcome::Wait(RECHECK_PERIOD)
             }
-            Err(layout_version::Error::Tree(error)) => Self::retry(&error, backoff),
+            Err(layout_version::Error::Tree(error)) => self.retry(&error, backoff),
             Err(layout_version::Error::Refused(refused)) if self.was_ready => {
                 error!(
                     error = %refused,
@@ -293,9 +300,13 @@ impl Checker {
         }
     }
 
-    fn retry(error: &Error, backoff: &mut Backoff) -> Outcome {
+    /// Logs the first failure of an outage. The connection logs why there is none.
+    fn retry(&mut self, error: &Error, backoff: &mut Backoff) -> Outcome {
         let retry_in = backoff.next_delay();
-        info!(%error, ?retry_in, "cannot read the layout of the ZooKeeper tree; retrying");
+        match *error != Error::Disconnected && self.outage.begins() {
+            true => warn!(%error, "cannot read the layout of the ZooKeeper tree; retrying"),
+            false => debug!(%error, ?retry_in, "cannot read the layout of the ZooKeeper tree yet"),
+        }
         Outcome::Wait(retry_in)
     }
 }
