@@ -120,6 +120,18 @@ impl Topology {
             .or_else(|| self.settings.get(key))
     }
 
+    /// Returns how `table` contradicts the topology, if it does: each component has tasks, and nothing
+    /// else does.
+    pub fn contradiction(&self, table: &TaskTable) -> Option<String> {
+        let unknown = table.0.keys().find(|id| !self.components.contains_key(*id));
+        let idle = self.components.keys().find(|id| table.0.get(*id).is_none_or(TaskSet::is_empty));
+        match (unknown, idle) {
+            (Some(unknown), _) => Some(format!("the topology has no component {unknown}")),
+            (None, Some(idle)) => Some(format!("the component {idle} of the topology has no tasks")),
+            (None, None) => None,
+        }
+    }
+
     /// Returns a setting of the topology, if it is a non-negative integer.
     pub fn whole_number(&self, key: &str) -> Option<u64> {
         self.settings.get(key).and_then(serde_json::Value::as_u64)

@@ -262,7 +262,8 @@ fn assemble(
         commands,
         status,
         announcers: watch::Sender::new(BTreeSet::new()),
-        metrics: metrics.clone().map(|metrics| (metrics, blobs.clone())),
+        blobs: blobs.clone(),
+        metrics: metrics.clone(),
     };
     tasks.start("dry run", OnExit::StopOwner, diagnose(context.clone()));
     let candidate = Candidate::new(tree, me.clone(), api.clone(), memory.clone(), clock.clone());

@@ -11,6 +11,7 @@ use crate::{
     leader::LeaderContext,
     liveness::Liveness,
     policy::Policy,
+    table_check::TableChecker,
 };
 use stormkeeper_coordination::cluster::observer::Observation;
 
@@ -23,10 +24,12 @@ pub(super) async fn diagnose(context: LeaderContext) {
     let mut observations = context.observer.observe();
     let mut liveness = Liveness::new(context.clock.monotonic());
     let mut known_interruptions = 0;
+    let mut tables = TableChecker::new(context.blobs.clone());
     loop {
         let Observation { view, fresh, n_interruptions, .. } = observations.borrow_and_update().clone();
         let mut wait = context.options.monitor_period;
         if fresh {
+            let view = tables.check(view).await;
             let monotonic = context.clock.monotonic();
             if std::mem::replace(&mut known_interruptions, n_interruptions) != n_interruptions {
                 liveness.interrupt();

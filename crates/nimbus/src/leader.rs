@@ -29,6 +29,7 @@ use crate::{
     policy::Policy,
     refusal::Refusal,
     submit::{self, PreparedTopology, TopologyIds},
+    table_check::TableChecker,
 };
 use stormkeeper_coordination::{
     cluster::{
@@ -116,8 +117,10 @@ pub(super) struct LeaderContext {
     pub(super) status: watch::Sender<LeaderStatus>,
     /// The supervisors that announce their stops, as the dry run last saw.
     pub(super) announcers: watch::Sender<BTreeSet<SupervisorId>>,
-    /// The metrics service, if metrics are enabled, and the blob store that it reads.
-    pub(super) metrics: Option<(MetricsService, BlobStore)>,
+    /// The topology packages of this nimbus.
+    pub(super) blobs: BlobStore,
+    /// The metrics service, if metrics are enabled.
+    pub(super) metrics: Option<MetricsService>,
 }
 
 /// A nimbus that leads: its leadership and the leader task.
@@ -148,6 +151,7 @@ impl Leader {
             writer: leadership.writer(),
             ids: TopologyIds::new(leadership.term()),
             liveness: Liveness::new(context.clock.monotonic()).with_announcers(&context.announcers.borrow()),
+            tables: TableChecker::new(context.blobs.clone()),
             policy: Policy::from(&*context.options),
             move_budget: MoveBudget::default(),
             observations: context.observer.observe(),
@@ -161,9 +165,8 @@ impl Leader {
         tasks.start("tree id", OnExit::Ignore, identity);
         context.commands.send_replace(Some(sender));
         context.status.send_replace(LeaderStatus { term: Some(leadership.term()), findings: Vec::new() });
-        let lead = |(metrics, blobs): &(MetricsService, BlobStore)| {
-            metrics.lead(leadership.writer(), Arc::new(blobs.clone()))
-        };
+        let lead =
+            |metrics: &MetricsService| metrics.lead(leadership.writer(), Arc::new(context.blobs.clone()));
         let metrics_leadership = context.metrics.as_ref().map(lead);
         Self { leadership, tasks, context, _metrics_leadership: metrics_leadership }
     }
@@ -219,6 +222,7 @@ struct LeaderLoop {
     writer: FencedWriter,
     ids: TopologyIds,
     liveness: Liveness,
+    tables: TableChecker,
     policy: Policy,
     move_budget: MoveBudget,
     observations: watch::Receiver<Observation>,
@@ -278,6 +282,7 @@ impl LeaderLoop {
         if std::mem::replace(&mut self.n_interruptions, n_interruptions) != n_interruptions {
             self.liveness.interrupt();
         }
+        let view = self.tables.check(view).await;
         let monotonic = self.context.clock.monotonic();
         self.liveness.observe(&view, monotonic);
         let most = self.policy.max_moves_per_round;
@@ -290,6 +295,7 @@ impl LeaderLoop {
             if self.observations.borrow().n_interruptions != n_interruptions {
                 return Next::Wait(RETRY_PAUSE);
             }
+            let view = self.tables.check(view).await;
             self.liveness.observe(&view, monotonic);
             plan = decide(&view, &self.liveness, moment, &self.policy);
         }

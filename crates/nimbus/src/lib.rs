@@ -38,6 +38,7 @@ pub mod policy;
 pub mod refusal;
 mod role;
 mod submit;
+mod table_check;
 #[cfg(test)]
 mod tests;
 mod tree_copy;

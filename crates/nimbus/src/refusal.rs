@@ -65,6 +65,12 @@ pub enum Refusal {
         /// The requested id or name.
         topology: String,
     },
+    /// There is neither such a topology nor an event of one.
+    #[error("there is no topology {topology:?}, and no event of one is kept")]
+    NoEvents {
+        /// The requested id or name.
+        topology: String,
+    },
     /// The topology record was deleted by hand.
     #[error(
         "{path} is missing: the topology {id} runs, and is removed within a minute unless the znode is restored"
@@ -214,7 +220,9 @@ impl Refusal {
             Self::NotReady | Self::Outdated { .. } | Self::NoMetrics { .. } => Code::NotReady,
             Self::AnotherTree(_) => Code::AnotherTree,
             Self::NotRecoverable { .. } => Code::NotRecoverable,
-            Self::UnknownTopology { .. } | Self::RecordMissing { .. } => Code::UnknownTopology,
+            Self::UnknownTopology { .. } | Self::NoEvents { .. } | Self::RecordMissing { .. } => {
+                Code::UnknownTopology
+            }
             Self::UnknownHost { .. } | Self::NotDrained { .. } => Code::UnknownHost,
             Self::NameInUse { .. } | Self::NameUnclear { .. } => Code::NameInUse,
             Self::InvalidTopology { .. } | Self::InvalidPackage { .. } => Code::InvalidTopology,
@@ -248,6 +256,9 @@ impl Refusal {
             Self::Outdated { .. } => "check that ZooKeeper is up and that this host reaches it".to_owned(),
             Self::AnotherTree(foreign) => foreign.advice().to_owned(),
             Self::UnknownTopology { .. } => "`stormkeeper list` shows all topologies".to_owned(),
+            Self::NoEvents { .. } => "`stormkeeper list` shows all topologies; events of a removed topology are found \
+                                      by its id, as in `stormkeeper events`"
+                .to_owned(),
             Self::RecordMissing { .. } => "restore it from a backup, or submit the topology again later".to_owned(),
             Self::StillMeasured { .. } => "only metrics of removed topologies can be deleted; to reduce those of a \
                                            running one, use `stormkeeper metrics-control`"

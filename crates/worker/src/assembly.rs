@@ -35,6 +35,7 @@ use stormkeeper_model::{
 use stormkeeper_runtime::{
     blocking,
     oom::{self, OomWatch},
+    outage::Outage,
     tasks::{OnExit, Tasks},
 };
 use stormkeeper_stream::Tuple;
@@ -181,6 +182,8 @@ pub(super) struct Worker {
     peers: Peers,
     members: Membership,
     wiring: watch::Sender<Arc<Wiring>>,
+    // Task tables that contradict the topology, since the last one that does not.
+    wrong_table: Outage,
     worker_metrics: Option<WorkerMetrics>,
     activity: watch::Sender<Activity>,
     // The task loops and their children; they stop first.
@@ -253,6 +256,7 @@ impl Worker {
             peers,
             members,
             wiring: watch::Sender::new(Arc::new(wiring)),
+            wrong_table: Outage::default(),
             activity: watch::Sender::new(Activity::Inactive),
             runners: tasks.child(),
             heartbeats: tasks.child(),
@@ -392,15 +396,32 @@ impl Worker {
         }
     }
 
+    /// Returns the task table to use: the last one if a person has written one that contradicts the
+    /// topology.
+    fn table(&mut self, table: &TaskTable) -> TaskTable {
+        if let Some(reason) = self.topology.contradiction(table) {
+            if self.wrong_table.begins() {
+                let topology = &self.options.spec.topology;
+                warn!(reason, %topology, "the task table contradicts the topology; continuing with the last one");
+            }
+            return self.wiring.borrow().table.clone();
+        }
+        if self.wrong_table.ends().is_some() {
+            info!(topology = %self.options.spec.topology, "the task table agrees with the topology again");
+        }
+        table.clone()
+    }
+
     fn apply(&mut self, records: &Records, readiness: Readiness) {
+        let table = self.table(&records.table);
         self.update_metrics(&records.assignment, records.metrics.as_ref());
-        self.peers.update(&records.assignment, &records.table);
+        self.peers.update(&records.assignment, &table);
         self.members.update(&records.assignment);
         self.wiring.send_if_modified(|wiring| {
-            let changed = wiring.table != records.table;
+            let changed = wiring.table != table;
             if changed {
                 let (topology, local) = (Arc::clone(&self.topology), self.local.clone());
-                *wiring = Arc::new(Wiring { topology, table: records.table.clone(), local });
+                *wiring = Arc::new(Wiring { topology, table, local });
             }
             changed
         });

@@ -58,7 +58,7 @@ pub(super) async fn events(
     let Query(EventQuery { limit, topology }) =
         query.map_err(|rejection| ApiError::new(Code::InvalidRequest, rejection.body_text(), None))?;
     let observation = api.nimbus.observation()?;
-    Ok(Json(summary::events(&api.nimbus, &observation, topology.as_deref(), limit)))
+    Ok(Json(summary::events(&api.nimbus, &observation, topology.as_deref(), limit)?))
 }
 
 pub(super) async fn supervisors(State(api): State<Api>) -> Result<Json<SupervisorList>, ApiError> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{clocks, reported, requested};
-use crate::{Handle, change::find, plan::ClusterProblem};
+use crate::{Handle, change::find, plan::ClusterProblem, refusal::Refusal};
 use stormkeeper_api_types::message::{
     ClusterSummary, ComponentSummary, DrainSummary, EventList, EventSummary, LeaderSummary, MoveSummary,
     NimbusList, NimbusStatus, NimbusSummary, Pending, SupervisorList, SupervisorSummary, TaskLiveness,
@@ -161,20 +161,30 @@ pub(super) fn workers_on(view: &ClusterView, host: &HostName) -> usize {
 }
 
 /// Returns the newest `limit` events of `topology`, an id or a name, or of all topologies.
+///
+/// # Errors
+/// [`Refusal::NoEvents`] if there is no such topology, and no event of it is kept.
 pub(super) fn events(
     nimbus: &Handle,
     observation: &Observation,
     topology: Option<&str>,
     limit: Option<usize>,
-) -> EventList {
+) -> Result<EventList, Refusal> {
     let id = topology.map(|text| find(&observation.view, text).ok().or_else(|| text.parse().ok()));
     // A removed topology is found by its id only.
     let is_asked_for = |event: &Event| id.as_ref().is_none_or(|id| event.topology == *id);
     let all = observation.view.events.iter().rev().filter(|(_, event)| is_asked_for(event));
     let mut events: Vec<EventSummary> = all.map(|(number, event)| event_summary(*number, event)).collect();
+    if let Some(topology) = topology.filter(|text| events.is_empty() && is_unknown(&observation.view, text)) {
+        return Err(Refusal::NoEvents { topology: topology.to_owned() });
+    }
     let truncated = limit.is_some_and(|limit| events.len() > limit);
     events.truncate(limit.unwrap_or(usize::MAX));
-    EventList { events, truncated, view_age_ms: view_age_ms(nimbus, observation) }
+    Ok(EventList { events, truncated, view_age_ms: view_age_ms(nimbus, observation) })
+}
+
+fn is_unknown(view: &ClusterView, topology: &str) -> bool {
+    matches!(find(view, topology), Err(Refusal::UnknownTopology { .. }))
 }
 
 fn event_summary(EventNumber(number): EventNumber, event: &Event) -> EventSummary {
@@ -244,7 +254,8 @@ pub(super) fn topologies(nimbus: &Handle, observation: &Observation) -> Topology
         .iter()
         .map(|(id, topology_record)| {
             let summary = topology_summary(nimbus, view, id, topology_record);
-            TopologySummary { problem: problem(nimbus, view, id, is_listed_once), ..summary }
+            let is_not_listed = |problem: &ClusterProblem| !is_listed_apart(view, problem);
+            TopologySummary { problem: problem(nimbus, view, id, is_not_listed), ..summary }
         })
         .collect();
     topologies.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
@@ -295,10 +306,15 @@ fn topology_summary(
     }
 }
 
-/// True if a list of topologies has a problem in its topology's line only: a record that cannot be read
-/// has a line of its own, also if no topology is known for it.
-fn is_listed_once(problem: &ClusterProblem) -> bool {
-    !matches!(problem, ClusterProblem::Unreadable { .. } | ClusterProblem::Rebuilt { .. })
+/// True if a list of topologies has a line for the problem apart from its topology: each record that
+/// cannot be read has one, also if no topology is known for it.
+fn is_listed_apart(view: &ClusterView, problem: &ClusterProblem) -> bool {
+    match problem {
+        ClusterProblem::Unreadable { path, .. } | ClusterProblem::Rebuilt { path, .. } => {
+            view.is_unreadable(path)
+        }
+        _ => false,
+    }
 }
 
 /// Returns the problems of a topology that `concerns` selects, as this nimbus sees them.

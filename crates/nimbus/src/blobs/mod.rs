@@ -190,6 +190,11 @@ impl BlobStore {
         self.known_after_read(key, topology).await
     }
 
+    /// True if [`BlobStore::topology`] reads nothing for this blob.
+    pub(super) fn has_read_topology(&self, key: &BlobKey) -> bool {
+        self.known_topology(key).is_some()
+    }
+
     /// As [`BlobStore::topology`], and returns the turn that reading a topology takes.
     pub(super) async fn topology_in_turn(
         &self,

@@ -24,7 +24,7 @@ mod supervisor_assignments;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     liveness::Liveness,
@@ -36,7 +36,7 @@ use stormkeeper_coordination::{
     cluster::{event::EVENTS_KEPT, layout, view::ClusterView},
     tree::TreePath,
 };
-use stormkeeper_model::{Timestamp, TopologyId, clock::Monotonic, status::TopologyStatus};
+use stormkeeper_model::{Timestamp, TopologyId, TopologyName, clock::Monotonic, status::TopologyStatus};
 
 /// Time of a decision, and the moves that it may still make.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +57,7 @@ const BLOB_NODE_KEPT: std::time::Duration = std::time::Duration::from_secs(60);
 pub fn decide(view: &ClusterView, liveness: &Liveness, now: Moment, policy: &Policy) -> Plan {
     let mut draft = Draft::new(view, liveness, now, policy);
     report_unreadable(&mut draft);
+    report_shared_names(&mut draft);
     removal::remove_killed(&mut draft);
     removal::remove_orphans(&mut draft);
     restore_parents(&mut draft);
@@ -109,6 +110,24 @@ fn report_unreadable(draft: &mut Draft<'_>) {
             false => ClusterProblem::Unreadable { path, reason, remedy },
         };
         draft.plan.findings.push(Finding { topology, problem });
+    }
+}
+
+/// Reports topologies of one name, of which a submit makes only one: their records were written by hand.
+fn report_shared_names(draft: &mut Draft<'_>) {
+    let mut by_name: BTreeMap<&TopologyName, Vec<&TopologyId>> = BTreeMap::new();
+    for (id, topology_record) in &draft.view.topologies {
+        by_name.entry(&topology_record.value.name).or_default().push(id);
+    }
+    by_name.retain(|_, ids| ids.len() > 1);
+    for (name, ids) in by_name {
+        // The id of a topology begins with the name that it was submitted with.
+        let is_renamed = |id: &&TopologyId| TopologyId::name_in(id.as_str()) != name.as_str();
+        let kept = ids.iter().copied().find(|id| !is_renamed(id)).unwrap_or(ids[0]);
+        for id in ids.into_iter().filter(|id| *id != kept) {
+            let (path, by) = (layout::storm(id), kept.clone());
+            draft.add_finding(Some(id), ClusterProblem::SharedName { path, name: name.clone(), by });
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{failing_problem::FailingProblem, host_problem::HostProblem};
 use stormkeeper_coordination::tree::TreePath;
-use stormkeeper_model::{BlobKey, SupervisorId, TopologyId};
+use stormkeeper_model::{BlobKey, SupervisorId, TopologyId, TopologyName};
 use stormkeeper_scheduler as scheduler;
 
 /// A problem of a topology, or of the cluster, that needs an operator.
@@ -26,6 +26,18 @@ pub enum ClusterProblem {
         reason: String,
         /// What an operator can do.
         remedy: &'static str,
+    },
+    /// Two topologies have one name.
+    #[error(
+        "{path} has the name {name}, which is the name of {by} too, so commands by that name mean either: correct the          name in the znode with zkCli, or kill one of them by its id"
+    )]
+    SharedName {
+        /// Record of this topology.
+        path: TreePath,
+        /// The name.
+        name: TopologyName,
+        /// The other topology.
+        by: TopologyId,
     },
     /// A znode holds no valid record, and its content follows from other records.
     #[error("{path} cannot be read; nimbus writes it again from {origin}: {reason}")]

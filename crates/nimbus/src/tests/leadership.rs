@@ -261,3 +261,43 @@ async fn leadership_that_is_taken_away_again_and_again_causes_few_elections() {
     let n_elections = handle.leader().expect("it leads").term.0 - before.0;
     assert!((10..=70).contains(&n_elections), "{n_elections} elections in a minute");
 }
+
+#[tokio::test(start_paused = true)]
+async fn task_table_that_contradicts_the_topology_is_reported_and_changes_nothing() {
+    let cluster = Cluster::new();
+    cluster.supervisor("s0", 4).await;
+    let running = cluster.nimbus("a").await;
+    let handle = cluster.leading(&running).await;
+    let id = submit(&handle, "wc").await.expect("accepted");
+    let placed = cluster.placed(&id).await;
+    let good = cluster.tree.get(&layout::tasks(&id)).await.expect("read").expect("there").data;
+    let all = placed.value.tasks();
+    let wrong = [
+        (format!(r#"{{"v":1,"components":{{"nope":"{all}"}}}}"#), "the topology has no component nope"),
+        (
+            r#"{"v":1,"components":{"lines":"1"}}"#.to_owned(),
+            "the component count of the topology has no tasks",
+        ),
+    ];
+    for (data, reason) in wrong {
+        cluster.tree.set(&layout::tasks(&id), data.as_bytes(), None).await.expect("written");
+        wait_until("it is reported", LONG, || async {
+            let found = handle.status().findings.iter().map(|it| it.problem.to_string()).collect::<Vec<_>>();
+            let is_it = |text: &String| text.contains(reason) && text.contains("; correct it with zkCli");
+            if found.iter().any(is_it) { Ok(()) } else { Err(format!("{found:?}")) }
+        })
+        .await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(cluster.placed(&id).await, placed, "no worker is ended");
+        cluster.tree.set(&layout::tasks(&id), &good, None).await.expect("written");
+        wait_until("it is over", LONG, || async {
+            let found = handle.status().findings;
+            if found.iter().any(|it| it.problem.to_string().contains(reason)) {
+                Err(format!("{found:?}"))
+            } else {
+                Ok(())
+            }
+        })
+        .await;
+    }
+}

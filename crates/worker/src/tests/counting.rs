@@ -3,9 +3,13 @@
 use std::{collections::BTreeMap, fs};
 
 use serde_json::json;
-use stormkeeper_model::heartbeat::TaskCounts;
+use stormkeeper_coordination::cluster::layout;
+use stormkeeper_model::{
+    heartbeat::{TaskCounts, TaskStatus},
+    status::TopologyStatus,
+};
 
-use super::{Stage, bolt, spout};
+use super::{Stage, bolt, id, spout};
 
 /// Sends the sentences through `n_workers` and checks all counts.
 async fn words_are_counted_exactly(n_workers: usize) {
@@ -102,5 +106,26 @@ Receiver().run()
     stage.counts_become("receiver", counts).await;
     for worker in workers {
         worker.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn task_table_that_contradicts_the_topology_loses_no_tuples() {
+    for wrong in [r#"{"nope":"1-5"}"#, r#"{"sentences":"1"}"#] {
+        let stage = Stage::of_words(2).await;
+        stage.set_status(TopologyStatus::Inactive).await;
+        let workers = stage.start();
+        for task in stage.table.tasks().iter() {
+            let is_spout = stage.table.component_of(task) == Some(&id("sentences"));
+            let status = if is_spout { TaskStatus::Inactive } else { TaskStatus::Running };
+            stage.status_becomes(task, status).await;
+        }
+        let data = format!(r#"{{"v":1,"components":{wrong}}}"#);
+        stage.set(&layout::tasks(&stage.options.spec.topology), data.into_bytes()).await;
+        stage.set_status(TopologyStatus::Active).await;
+        stage.lines("words", 600).await;
+        for worker in workers {
+            worker.stop().await;
+        }
     }
 }

@@ -130,3 +130,19 @@ fn an_oversized_assignment_is_reported_and_does_not_block_others() {
     world.execute(&plan);
     assert!(world.assignment(&big).is_none() && world.assignment(&small).is_some());
 }
+
+#[test]
+fn topology_with_the_name_of_another_is_reported() {
+    let mut world = World::with_supervisors(2, 2);
+    let (first, second) = (world.running("al", 2, 1), world.running("wc", 2, 1));
+    world.edit(&second, |record| record.name = "al".parse().expect("valid"));
+    let plan = world.decide();
+    assert_eq!(plan.actions, [], "both run on");
+    let [finding] = &plan.findings[..] else { panic!("{:?}", plan.findings) };
+    assert_eq!(finding.topology.as_ref(), Some(&second));
+    let text = finding.problem.to_string();
+    assert!(
+        text.starts_with(&format!("/storms/{second} has the name al, which is the name of {first} too")),
+        "{text}"
+    );
+}
