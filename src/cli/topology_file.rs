@@ -11,6 +11,7 @@ use crate::{
     },
     config::Config,
 };
+use stormkeeper_model::validate::{TopologyDefect, validate};
 use stormkeeper_runtime::fs::regular_file;
 use stormkeeper_topology_package::{
     flux::{self, Replacements, properties},
@@ -42,12 +43,21 @@ impl TopologyFile {
         let properties = properties.map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
         let replacements = Replacements { properties, environment: self.env_filter.then(environment) };
         let wrong = |error: flux::Error| Failure::new(ErrorKind::Config, error.into());
-        let source = flux::load_with(&self.file, &replacements).map_err(wrong)?;
+        let mut source = flux::load_with(&self.file, &replacements).map_err(wrong)?;
+        source.topology.settings.extend(config.topology_overrides());
+        validate(&source.topology).map_err(|defects| invalid(&defects))?;
         for warning in &source.warnings {
             output::note(&format!("warning: {warning}"));
         }
         flux::bundle(&source, config.max_blob_bytes()).map_err(wrong)
     }
+}
+
+/// Failure of a topology that is valid without the settings of the command line.
+fn invalid(defects: &[TopologyDefect]) -> Failure {
+    let texts: Vec<String> = defects.iter().map(TopologyDefect::to_string).collect();
+    let error = anyhow::anyhow!("the topology cannot run with the settings of -c: {}", texts.join("; "));
+    Failure::new(ErrorKind::Config, error)
 }
 
 /// Environment variables whose names and values are UTF-8.
@@ -81,10 +91,15 @@ spouts:
 ";
 
     fn load(dir: &std::path::Path, args: &[&str]) -> Result<TopologyPackage, String> {
+        load_with(dir, args, &[])
+    }
+
+    fn load_with(dir: &std::path::Path, args: &[&str], given: &[&str]) -> Result<TopologyPackage, String> {
         let file = dir.join("topology.yaml").display().to_string();
         fs::write(&file, TOPOLOGY).expect("written");
         let line = ["test", &file].into_iter().chain(args.iter().copied());
-        let (config, _) = Config::load(None, &[], &Environment::default()).expect("valid");
+        let given: Vec<String> = given.iter().map(|text| (*text).to_owned()).collect();
+        let (config, _) = Config::load(None, &given, &Environment::default()).expect("valid");
         let failure = |failure: Failure| format!("{failure:?}");
         Line::try_parse_from(line).expect("valid").topology.load(&config).map_err(failure)
     }
@@ -100,6 +115,19 @@ spouts:
         assert_eq!(topology.name.as_str(), "filled");
         let path = environment()["PATH"].clone();
         assert_eq!(topology.settings["path"], path);
+    }
+
+    #[test]
+    fn settings_of_the_command_line_override_those_of_the_file() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let filter = dir.path().join("dev.properties").display().to_string();
+        fs::write(&filter, "name=filled\n").expect("written");
+        let args = ["--filter", &filter, "--env-filter"];
+        let packed = load_with(dir.path(), &args, &["topology.workers=7", "ui.port=1234"]).expect("loads");
+        let topology = stormkeeper_topology_package::package::read_topology(&packed.bytes[..]);
+        let settings = topology.expect("reads").settings;
+        assert_eq!(settings.get("topology.workers"), Some(&serde_json::json!(7)));
+        assert!(!settings.contains_key("ui.port"), "a key of the daemons");
     }
 
     #[test]

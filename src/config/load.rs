@@ -289,6 +289,13 @@ impl Config {
         self.topology.iter().map(|(key, (value, _))| (key.clone(), value.clone())).collect()
     }
 
+    /// Settings `topology.*` of the command line: they override those of a topology that the command
+    /// submits.
+    pub fn topology_overrides(&self) -> Settings {
+        let given = self.topology.iter().filter(|(_, (_, from))| *from == Provenance::CommandLine);
+        given.map(|(key, (value, _))| (key.clone(), value.clone())).collect()
+    }
+
     /// Every key with its value and source.
     pub fn show(&self) -> Vec<EffectiveValue> {
         let entries =

@@ -45,8 +45,9 @@ const TOPOLOGY_HEAD: &str = "
 These are set under `config:` in a topology file, for the topology or for one component.
 A component's own setting wins for its ticks, environment, pauses, timeout and pending tuples; settings of
 metrics and of the limit of errors are read from the topology only.
-In the `storm.yaml` of the supervisors they are defaults for topologies that do not set them; `-c` at
-`stormkeeper submit` does not change them.
+In the `storm.yaml` of the supervisors they are defaults for topologies that do not set them. `-c` at
+`stormkeeper submit` and `stormkeeper local` overrides those of the topology file, as with `storm jar`; a
+component's own settings stay.
 A component receives all of them in its handshake, with any other settings that the author adds.
 Times are plain numbers here.
 
