@@ -483,8 +483,9 @@ impl Agent {
         });
         let failed_writes = self.sources.failed_writes.borrow();
         let at_start = (&self.start_problems, self.clock.monotonic());
-        let problems =
-            problems::of(&failed_writes, at_start, &self.taken_ports, &self.slots, &self.options.host);
+        let host = &self.options.host;
+        let twin = problems::twin(&self.presence, &self.identity.id, host);
+        let problems = problems::of((&failed_writes, twin), at_start, &self.taken_ports, &self.slots, host);
         self.registration.set_problems(problems);
         self.status.send_if_modified(|published| {
             for problem in status.problems.iter().filter(|problem| !published.problems.contains(problem)) {

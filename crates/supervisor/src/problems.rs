@@ -1,10 +1,15 @@
 //! Problems of this host's slots, as the supervisor reports them in its record.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::{ports::TakenPorts, slot_runtime::SlotRuntime};
-use stormkeeper_coordination::cluster::reported_problem::{PROBLEMS_MAX, ReportedProblem};
-use stormkeeper_model::{Port, clock::Monotonic};
+use stormkeeper_coordination::cluster::{
+    layout::Ephemeral,
+    presence::Presence,
+    record::{self, SupervisorRecord},
+    reported_problem::{PROBLEMS_MAX, ReportedProblem},
+};
+use stormkeeper_model::{Port, SupervisorId, clock::Monotonic};
 
 /// Problems of the start of a supervisor, which it reports for a while.
 #[derive(Debug)]
@@ -19,10 +24,27 @@ impl StartProblems {
     }
 }
 
+/// Time for which another process with the id of this supervisor is reported after it has last replaced
+/// the registration: several reviews of the registration.
+const TWIN_REPORTED: Duration = Duration::from_secs(60);
+
+/// Returns the text about another process that has replaced the registration of this supervisor.
+pub(super) fn twin(presence: &Presence, me: &SupervisorId, host: &str) -> Option<String> {
+    let ephemeral = Ephemeral::Supervisor(me.clone());
+    let data = presence.replaced_within(&ephemeral, TWIN_REPORTED)?;
+    let other = record::decode::<SupervisorRecord>(&ephemeral.path(), &data).ok();
+    let other = other.map_or_else(|| "another host".to_owned(), |record| record.host);
+    Some(format!(
+        "two supervisors run with the id {me}, at {host} and at {other}: the data directory of one is a copy, and \
+         each ends or launches workers of the other; stop one of them, end the workers on its host, move its data \
+         directory away, and start it again"
+    ))
+}
+
 /// The problems, at most [`PROBLEMS_MAX`]: first those of the whole host, `failed_writes`,
 /// and of its start.
 pub(super) fn of(
-    failed_writes: &[String],
+    (failed_writes, twin): (&[String], Option<String>),
     (at_start, now): (&StartProblems, Monotonic),
     taken: &TakenPorts,
     slots: &BTreeMap<Port, SlotRuntime>,
@@ -58,5 +80,12 @@ pub(super) fn of(
         });
         texts.collect::<Vec<_>>()
     });
-    of_host.chain(at_start.at(now).iter().cloned()).chain(taken).chain(workers).take(PROBLEMS_MAX).collect()
+    let twin = twin.map(|text| ReportedProblem::of_supervisor(&text));
+    twin.into_iter()
+        .chain(of_host)
+        .chain(at_start.at(now).iter().cloned())
+        .chain(taken)
+        .chain(workers)
+        .take(PROBLEMS_MAX)
+        .collect()
 }

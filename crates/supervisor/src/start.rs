@@ -133,7 +133,8 @@ impl Agent {
         let (taken_ports, to_check) = start_ports(&launcher, &slots, &tasks).await;
         let (starts, failures, recent) = open_failures(&options, &identity, &clock, &writes).await;
         let now = clock.monotonic();
-        let problems = problems::of(&writes.texts(), (&at_start, now), &taken_ports, &slots, &options.host);
+        let problems =
+            problems::of((&writes.texts(), None), (&at_start, now), &taken_ports, &slots, &options.host);
         let known = Reported::at_start(problems, recent);
         let registration =
             Registration::start(&options, store.clone(), &me, &presence, known, (&clock, &tasks));

@@ -69,3 +69,22 @@ async fn failed_write_is_in_the_record_until_it_succeeds_and_costs_no_running_wo
     reports(&world, &supervisor, &[]).await;
     supervisor.stop().await;
 }
+
+/// As after a copy of the data directory to another host.
+#[tokio::test(start_paused = true)]
+async fn supervisor_whose_registration_is_replaced_reports_the_other_host_for_a_while() {
+    let world = World::new().await;
+    let supervisor = world.supervisor().await;
+    reports(&world, &supervisor, &[]).await;
+    let path = layout::supervisor(&supervisor.me);
+    let data = world.tree.get(&path).await.expect("read").expect("there").data;
+    let mut other: record::SupervisorRecord = record::decode(&path, &data).expect("readable");
+    other.host = "elsewhere".to_owned();
+    let twin = world.server.connect();
+    twin.delete(&path, None).await.expect("deleted");
+    twin.create(&path, &record::encode(&other), CreateMode::Ephemeral).await.expect("created");
+    reports(&world, &supervisor, &[&format!("two supervisors run with the id {}, at ", supervisor.me)]).await;
+    world.pass(120).await;
+    reports(&world, &supervisor, &[]).await;
+    supervisor.stop().await;
+}

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tracing::{debug, error, info, warn};
 
 use crate::{
@@ -65,6 +65,8 @@ struct Desired {
     owned: BTreeSet<TreePath>,
     /// Number of times that another process has replaced one of them.
     n_replaced: u64,
+    /// The ephemeral that was last replaced, with the time and the data of the other process.
+    replaced: Option<(TreePath, Instant, Arc<[u8]>)>,
     /// Incremented with every change, so that `settled` knows which change to wait for.
     revision: u64,
 }
@@ -112,6 +114,13 @@ impl Presence {
                 desired.dirty.insert(path);
             }
         });
+    }
+
+    /// Returns the data with which another process has replaced an ephemeral within `age`, if one has.
+    pub fn replaced_within(&self, ephemeral: &Ephemeral, age: Duration) -> Option<Arc<[u8]>> {
+        let desired = self.lock();
+        let (path, at, data) = desired.replaced.as_ref()?;
+        (*path == ephemeral.path() && at.elapsed() < age).then(|| Arc::clone(data))
     }
 
     /// Deletes an ephemeral and stops keeping it.
@@ -316,6 +325,8 @@ impl Keeper {
         let mut desired = self.lock();
         if let Some(owner) = owner.filter(|_| desired.owned.contains(path)) {
             desired.n_replaced += 1;
+            let data = znode.map_or_else(|| Arc::from([]), |znode| Arc::clone(&znode.node.data));
+            desired.replaced = Some((path.clone(), Instant::now(), data));
             error!(
                 %path, session = %owner, n = desired.n_replaced,
                 "another process has replaced this process' registration: two processes use one id; give each \
