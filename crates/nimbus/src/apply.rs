@@ -60,7 +60,13 @@ pub(super) async fn apply(plan: &Plan, writer: &FencedWriter, tree: &Arc<dyn Rea
 
 fn log(action: &Action, writer: &FencedWriter) {
     let topology = action.effect.topology().map(tracing::field::display);
-    info!(term = %writer.term(), topology, reason = %action.reason, "{}", action.effect);
+    // A leader writes these records with the assignments, so a person has written or deleted this one.
+    let is_repair =
+        matches!(&action.effect, Effect::CorrectSupervisorAssignments(change) if change.after.is_some());
+    match is_repair {
+        true => warn!(term = %writer.term(), reason = %action.reason, "{}", action.effect),
+        false => info!(term = %writer.term(), topology, reason = %action.reason, "{}", action.effect),
+    }
 }
 
 async fn execute(action: &Action, writer: &FencedWriter, tree: &Arc<dyn ReadTree>) -> Result<(), WriteError> {

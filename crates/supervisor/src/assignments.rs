@@ -8,7 +8,9 @@
 //! A record that does not exist may have been deleted by hand, and ends no worker until a leader has
 //! looked. Without `/supervisor-assignments/{id}`, the assignments of the topologies that run here
 //! decide, which only a leader writes. Without the assignment of a topology that was not killed, its
-//! workers run on until a leader has placed it again.
+//! workers run on until a leader has placed it again. If `/supervisor-assignments/{id}` does not name
+//! a topology whose assignment has workers here, which no leader writes, they run on for a minute: the
+//! leader writes it again within seconds.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +18,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::MissedTickBehavior};
+use tokio::{
+    sync::Notify,
+    time::{Instant, MissedTickBehavior},
+};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -36,6 +41,10 @@ use stormkeeper_runtime::{outage::Outage, watch};
 /// Bounds of the pause between two attempts to read while the tree does not respond or a record
 /// is unreadable. The watch also wakes the reader when the connection is back.
 const RETRY: Delays = Delays::between(Duration::from_millis(200), Duration::from_secs(10));
+
+/// Time for which the workers of a topology run on that the supervisor assignments do not name although
+/// its own assignment does: longer than an election takes.
+const UNNAMED_MAX: Duration = Duration::from_secs(60);
 
 /// The supervisor assignments as last read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +116,8 @@ pub(super) struct AssignmentsReader {
     /// The status of the supervisor, which names the topologies that run here.
     status: watch::Receiver<Status>,
     cached: BTreeMap<TopologyId, CachedAssignment>,
+    /// Topologies that run here and are not named, with the time of the first read that showed it.
+    unnamed: BTreeMap<TopologyId, Instant>,
 }
 
 /// The workers of one topology on this host, as last read.
@@ -142,7 +153,7 @@ impl AssignmentsReader {
         recheck: Arc<Notify>,
         status: watch::Receiver<Status>,
     ) -> Self {
-        Self { store, me, period, recheck, status, cached: BTreeMap::new() }
+        Self { store, me, period, recheck, status, cached: BTreeMap::new(), unnamed: BTreeMap::new() }
     }
 
     /// Publishes the assignments whenever they changed. Ends only by being dropped.
@@ -231,7 +242,35 @@ impl AssignmentsReader {
                 known.workers.entry(*port).or_default().push(desired.clone());
             }
         }
+        self.read_unnamed(&mut known).await?;
         Ok(known)
+    }
+
+    /// Marks the topologies that run here, are not named by the supervisor assignments, and have workers
+    /// here by their own assignment.
+    async fn read_unnamed(&mut self, known: &mut AssignedSlots) -> Result<(), store::Error> {
+        let is_named = |id: &TopologyId| self.cached.contains_key(id) || known.unreadable.contains_key(id);
+        let held: BTreeSet<TopologyId> = self.held().into_keys().filter(|id| !is_named(id)).collect();
+        self.unnamed.retain(|id, _| held.contains(id));
+        for topology in held {
+            let since = self.unnamed.get(&topology).copied();
+            if since.is_some_and(|since| since.elapsed() >= UNNAMED_MAX) {
+                continue;
+            }
+            let ReadOutcome::Read(read) = self.read_topology(&topology).await? else { continue };
+            if read.workers.is_empty() {
+                continue;
+            }
+            let reason = format!(
+                "{} does not name the topology, although {} has workers here: they run on for a minute, until a \
+                 leader has written it again",
+                layout::supervisor_assignments(&self.me),
+                layout::assignment(&topology)
+            );
+            self.unnamed.entry(topology.clone()).or_insert_with(Instant::now);
+            known.unreadable.insert(topology, reason);
+        }
+        Ok(())
     }
 
     /// The topologies that run here or should run here, without versions of their assignments.
@@ -297,7 +336,7 @@ fn publish(assignments: &watch::Sender<AssignmentsState>, known: AssignedSlots) 
     }
     if let AssignmentsState::Known(AssignedSlots { unreadable, .. }) = &known {
         for reason in unreadable.values() {
-            warn!(reason, "an assigned topology cannot be read; its running workers stay");
+            warn!(reason, "the assignment of a topology is not clear; its running workers stay");
         }
     }
     assignments.send_replace(known);

@@ -101,3 +101,24 @@ async fn worker_of_a_killed_or_removed_topology_ends_although_records_are_absent
         supervisor.stop().await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn worker_runs_on_for_a_minute_while_only_its_own_assignment_names_the_supervisor() {
+    let (world, supervisor) = running().await;
+    let path = layout::supervisor_assignments(&supervisor.me);
+    let good = world.tree.get(&path).await.expect("read").expect("there").data;
+    for _ in 0..2 {
+        world.put(&path, record::encode(&SupervisorAssignments::default())).await;
+        world.pass(40).await;
+        world.running_is(&[(6700, 1)]).await;
+        let problems = supervisor.status.borrow().problems.clone();
+        assert!(problems[0].contains("does not name the topology, although /assignments/"), "{problems:?}");
+        // The leader writes it again.
+        world.put(&path, good.to_vec()).await;
+        world.runs_on("anything wrong").await;
+    }
+    world.put(&path, record::encode(&SupervisorAssignments::default())).await;
+    world.pass(100).await;
+    world.running_is(&[]).await;
+    supervisor.stop().await;
+}

@@ -150,7 +150,8 @@ impl World {
         }
     }
 
-    /// Writes assignments and, last, the supervisor assignments that name all of them.
+    /// Writes assignments and, last, the supervisor assignments that name all of them. Assignments that
+    /// were named before and are not any more are deleted, as the leader does.
     pub(super) async fn assign(&self, me: &SupervisorId, placements: &[Placement<'_>]) {
         let mut assignments = SupervisorAssignments::default();
         for (n, workers) in placements {
@@ -183,7 +184,16 @@ impl World {
             let version = self.put(&layout::assignment(&id), data).await;
             assignments.topologies.insert(id, version);
         }
-        self.put(&layout::supervisor_assignments(me), record::encode(&assignments)).await;
+        let path = layout::supervisor_assignments(me);
+        let before = self.tree.get(&path).await.expect("read").map(|node| node.data);
+        let before = before.and_then(|data| record::decode::<SupervisorAssignments>(&path, &data).ok());
+        for id in before.unwrap_or_default().topologies.keys() {
+            if !assignments.topologies.contains_key(id) {
+                // Fails if a test has deleted it.
+                let _gone = self.tree.delete(&layout::assignment(id), None).await;
+            }
+        }
+        self.put(&path, record::encode(&assignments)).await;
     }
 
     pub(super) async fn running_is(&self, expected: &[(u16, u8)]) {
