@@ -1,8 +1,11 @@
 //! `stormkeeper list`
 
+use std::collections::BTreeSet;
+
 use crate::cli::{
     Global, client_runtime,
     error::Failure,
+    other_trees,
     output::{self, Table},
 };
 use stormkeeper_api_types::message::{TopologyList, TopologySummary, UnreadableZnode};
@@ -18,16 +21,24 @@ pub(super) struct Args {}
 
 pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
     let client = global.client()?;
-    let list = client_runtime()?.block_on(client.list())?;
+    let (list, elsewhere) = client_runtime()?.block_on(async {
+        let list = client.list().await?;
+        // A table with topologies is not that of a tree that was begun anew.
+        let elsewhere = match list.topologies.is_empty() && !global.json {
+            true => other_trees::lines(&client, &BTreeSet::new()).await,
+            false => String::new(),
+        };
+        Ok::<_, Failure>((list, elsewhere))
+    })?;
     if global.json {
         return output::print_json(&list);
     }
     let has_problems = !list.problems.is_empty() || list.tree_problem.is_some();
     if list.topologies.is_empty() && list.unreadable.is_empty() && !has_problems {
         output::note("No topologies running.");
-        return Ok(());
+        return if elsewhere.is_empty() { Ok(()) } else { output::print(&elsewhere) };
     }
-    output::print(&text(&list))
+    output::print(&(text(&list) + &elsewhere))
 }
 
 /// Table of the topologies, then a line for each problem.

@@ -20,6 +20,7 @@ mod metrics;
 mod metrics_control;
 mod nimbus;
 mod nimbuses;
+mod other_trees;
 mod output;
 mod rebalance;
 mod recover;

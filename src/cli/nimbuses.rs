@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::cli::{
     Global, client_runtime,
     error::Failure,
+    other_trees,
     output::{self, Table},
 };
 use stormkeeper_api_types::{
@@ -51,19 +52,22 @@ struct Replicas {
 
 pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
     let client = global.client()?;
-    let replicas = client_runtime()?.block_on(async {
+    let (replicas, elsewhere) = client_runtime()?.block_on(async {
         let list = client.nimbuses().await?;
         let requests = list.nimbuses.into_iter().map(async |summary| {
             let response = tokio::time::timeout(REPLICA_TIMEOUT, client.nimbuses_seen_by(&summary.api)).await;
             let response = response.map_err(|_elapsed| format!("no response within {REPLICA_TIMEOUT:?}"));
             replica(summary, response.and_then(|response| response.map_err(|error| error.to_string())))
         });
-        Ok::<_, Failure>(Replicas { nimbuses: join_all(requests).await, term: list.term })
+        let nimbuses = join_all(requests).await;
+        let asked = nimbuses.iter().map(|replica| replica.summary.api.clone()).collect();
+        let elsewhere = if global.json { String::new() } else { other_trees::lines(&client, &asked).await };
+        Ok::<_, Failure>((Replicas { nimbuses, term: list.term }, elsewhere))
     })?;
     if global.json {
         return output::print_json(&replicas);
     }
-    output::print(&text(&replicas))
+    output::print(&(text(&replicas) + &elsewhere))
 }
 
 fn replica(mut summary: NimbusSummary, response: Result<NimbusList, String>) -> Replica {

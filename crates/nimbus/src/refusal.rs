@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use crate::{blobs, plan::ClusterProblem};
 use stormkeeper_api_types::message::Code;
 use stormkeeper_coordination::{
-    cluster::{layout, record::Leader, store, tree_id::ForeignTree},
+    cluster::{record::Leader, store, tree_id::ForeignTree},
     election::WriteError,
     tree::{self, TreePath},
 };
@@ -267,17 +267,10 @@ impl Refusal {
             Self::NameInUse { name, .. } => {
                 format!("kill it first (`stormkeeper kill {name}`), or submit under another name")
             }
-            Self::NameUnclear { path, .. }
-                if path.parent() == Some(layout::storms()) =>
-            {
-                format!(
-                    "read {path} with zkCli; write a valid record, or delete it: \
-                     all other records of that topology are then removed after a minute"
-                )
-            }
-            Self::NameUnclear { path, .. } => {
-                format!("read {path} with zkCli; write a valid record or delete it")
-            }
+            Self::NameUnclear { path, .. } => format!(
+                "read {path} with zkCli; write a valid record, or delete it: all other records of that topology are \
+                 then removed after a minute"
+            ),
             Self::Unreadable { remedy, .. } => (*remedy).to_owned(),
             Self::UnknownNimbus { .. } => "`stormkeeper nimbuses` lists the nimbuses".to_owned(),
             Self::NotReplicated { .. } => {
@@ -373,6 +366,7 @@ impl From<RequestError> for Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stormkeeper_coordination::cluster::layout;
 
     #[test]
     fn denied_access_is_no_error_to_retry_and_says_what_to_do() {

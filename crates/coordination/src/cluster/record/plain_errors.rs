@@ -46,17 +46,17 @@ fn sentence(path: &str, message: &str) -> String {
     let subject = if path.is_empty() { "it" } else { path };
     let quoted = |text: &str| text.replace('`', "\"");
     let typed = ["invalid type: ", "invalid value: "];
-    if let Some(rest) = typed.iter().find_map(|begin| message.strip_prefix(begin)) {
-        // The value may contain anything, the expectation is one of ours.
-        if let Some((found, expected)) = rest.rsplit_once(", expected ") {
-            return format!("{subject} must be {}, and is {}", kind(expected), value(found));
-        }
+    // The value may contain anything, the expectation is one of ours.
+    if let Some(rest) = typed.iter().find_map(|begin| message.strip_prefix(begin))
+        && let Some((found, expected)) = rest.rsplit_once(", expected ")
+    {
+        return format!("{subject} must be {}, and is {}", kind(expected), value(found));
     }
-    if let Some(rest) = message.strip_prefix("unknown variant ") {
-        if let Some((found, expected)) = rest.rsplit_once(", expected ") {
-            let expected = expected.strip_prefix("one of ").unwrap_or(expected);
-            return format!("{subject} must be {}, and is {}", quoted(expected), quoted(found));
-        }
+    if let Some(rest) = message.strip_prefix("unknown variant ")
+        && let Some((found, expected)) = rest.rsplit_once(", expected ")
+    {
+        let expected = expected.strip_prefix("one of ").unwrap_or(expected);
+        return format!("{subject} must be {}, and is {}", quoted(expected), quoted(found));
     }
     if let Some(field) = message.strip_prefix("missing field ") {
         let of = if path.is_empty() { String::new() } else { format!(" of {path}") };
