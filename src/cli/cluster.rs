@@ -11,7 +11,7 @@ use crate::cli::{
     output::{self, Table},
 };
 use stormkeeper_api_types::message::{ClusterSummary, NimbusList, SupervisorList};
-use stormkeeper_model::time::format_duration;
+use stormkeeper_model::{text::counted, time::format_duration};
 
 /// Show the nimbuses and supervisors of the cluster.
 #[derive(Debug, clap::Args)]
@@ -57,8 +57,11 @@ fn text(ClusterReport { cluster, nimbuses, supervisors }: &ClusterReport) -> Str
         |leader| format!("led by {} ({}) in term {}", leader.nimbus, leader.api, leader.term),
     );
     let mut text = format!(
-        "{leader}\n{} topologies, {} tasks, {} of {} slots used\n\nNimbuses\n",
-        cluster.topologies, cluster.tasks_total, cluster.slots_used, cluster.slots_total
+        "{leader}\n{}, {}, {} of {} slots used\n\nNimbuses\n",
+        counted(cluster.topologies, "topology"),
+        counted(cluster.tasks_total, "task"),
+        cluster.slots_used,
+        cluster.slots_total
     );
     let mut table = Table::new(&["ID", "API", "ROLE", "UPTIME", "BLOBS MISSING", "VERSION"]);
     for nimbus in &nimbuses.nimbuses {

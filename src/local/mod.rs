@@ -30,7 +30,7 @@ use stormkeeper_coordination::{
     cluster::{layout_version, store::Store},
     tree::memory::MemoryTree,
 };
-use stormkeeper_model::{BlobKey, TopologyId, clock::Clock};
+use stormkeeper_model::{BlobKey, TopologyId, clock::Clock, text::counted};
 use stormkeeper_nimbus as nimbus;
 use stormkeeper_nimbus::api;
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
@@ -122,7 +122,6 @@ pub enum Error {
 
 /// Returns the number of tasks and of workers of a topology, for users.
 pub fn extent(summary: &TopologySummary) -> String {
-    let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     format!("{} in {}", counted(summary.tasks_total, "task"), counted(summary.workers_total, "worker"))
 }
 

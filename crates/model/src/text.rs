@@ -1,4 +1,4 @@
-//! Texts of limited length.
+//! Texts for people: of limited length, with numbers.
 
 use std::borrow::Cow;
 
@@ -18,9 +18,25 @@ pub fn shortened(text: &str, max: usize) -> Cow<'_, str> {
     [&text[..head], MORE, &text[tail..]].concat().into()
 }
 
+/// Returns a number with its noun: `1 task`, `2 tasks`. The plural of `noun` ends in `s`, or in `ies`
+/// for a `y`.
+pub fn counted(n: usize, noun: &str) -> String {
+    match (n, noun.strip_suffix('y')) {
+        (1, _) => format!("1 {noun}"),
+        (_, Some(stem)) => format!("{n} {stem}ies"),
+        (_, None) => format!("{n} {noun}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_have_the_form_of_the_noun_that_fits() {
+        assert_eq!([0, 1, 2].map(|n| counted(n, "task")), ["0 tasks", "1 task", "2 tasks"]);
+        assert_eq!([1, 2].map(|n| counted(n, "topology")), ["1 topology", "2 topologies"]);
+    }
 
     #[test]
     fn beginning_and_end_are_kept_within_the_limit() {

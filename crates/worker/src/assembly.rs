@@ -39,7 +39,10 @@ use stormkeeper_runtime::{
     tasks::{OnExit, Tasks},
 };
 use stormkeeper_stream::Tuple;
-use stormkeeper_topology_package::{launch::{COMPONENT_VARIABLE, SUPERVISOR_DIR_VARIABLE}, worker_report::REPORT_FILE};
+use stormkeeper_topology_package::{
+    launch::{COMPONENT_VARIABLE, SUPERVISOR_DIR_VARIABLE},
+    worker_report::REPORT_FILE,
+};
 
 /// Time for which the port may be in use at the start: the slot's previous worker may be
 /// shutting down.

@@ -20,10 +20,8 @@ impl Replication {
         let (state, term) = *self.role.borrow();
         match query.leader_term {
             Some(leads) if (state, term) != (ReplicaState::Leading, Some(leads)) => {
-                let reason = format!(
-                    "this nimbus does not ingest metrics as the leader of term {leads}: it is {}",
-                    state.word()
-                );
+                let reason =
+                    format!("its metric store does not serve term {leads} yet: it is {}", state.word());
                 return Err(RequestError::Unavailable { reason });
             }
             None if state == ReplicaState::TakingOver => {

@@ -168,7 +168,8 @@ async fn drain_and_undrain_of_a_host_are_events_with_the_caller() {
         list["events"].as_array().expect("a list").iter().map(|event| &event["event"]).collect();
     assert_eq!(kinds, [&json!("placed"), &json!("submitted")], "{list}");
     assert_eq!(list["events"][0]["moves"][0]["to"], json!("s0:6700"));
-    let (status, refused) = ask(&router, Method::GET, "/api/stormkeeper/v1/cluster/events?topology=nosuch", "").await;
+    let (status, refused) =
+        ask(&router, Method::GET, "/api/stormkeeper/v1/cluster/events?topology=nosuch", "").await;
     assert_eq!((status, &refused["code"]), (StatusCode::NOT_FOUND, &json!("unknown_topology")), "{refused}");
     let (status, _) = ask(&router, Method::GET, "/api/stormkeeper/v1/cluster/events?limit=x", "").await;
     assert_eq!(status, StatusCode::BAD_REQUEST);

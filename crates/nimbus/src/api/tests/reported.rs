@@ -106,14 +106,15 @@ async fn record_that_cannot_be_read_is_shown_once_with_its_remedy() {
     let id = submitted(&app).await;
     fixture.tree.set(&layout::tasks(&id), b"garbage", None).await.expect("written");
     wait_until("show names it", LONG, || async {
-        let (_, shown) = ask(&app, Method::GET, &format!("/api/v1/topology/{id}"), Body::empty()).await;
+        let (_, shown) =
+            ask(&app, Method::GET, &format!("/api/stormkeeper/v1/topology/{id}"), Body::empty()).await;
         let text = shown["problem"].as_str().unwrap_or_default().to_owned();
         let is_shown = text.contains(&format!("/tasks/{id} cannot be read, so nimbus leaves it unchanged: "))
             && text.contains("; correct it with zkCli or restore it");
         if is_shown { Ok(()) } else { Err(shown.to_string()) }
     })
     .await;
-    let (_, list) = ask(&app, Method::GET, "/api/v1/topology/summary", Body::empty()).await;
+    let (_, list) = ask(&app, Method::GET, "/api/stormkeeper/v1/topology/summary", Body::empty()).await;
     let (path, unreadable) = (format!("/tasks/{id}"), &list["unreadable"]);
     assert_eq!(list.to_string().matches("cannot be read").count(), 0, "only `unreadable` has it: {list}");
     assert_eq!(unreadable[0]["path"], path.as_str(), "{list}");
@@ -122,7 +123,8 @@ async fn record_that_cannot_be_read_is_shown_once_with_its_remedy() {
     fixture.tree.set(&layout::storm(&id), b"garbage", None).await.expect("written");
     for path in ["topology/wc", &format!("topology/{id}"), "topology/wc/errors"] {
         wait_until("it is refused with the record's path", LONG, || async {
-            let (_, refused) = ask(&app, Method::GET, &format!("/api/v1/{path}"), Body::empty()).await;
+            let (_, refused) =
+                ask(&app, Method::GET, &format!("/api/stormkeeper/v1/{path}"), Body::empty()).await;
             let is_it = refused["code"] == "unreadable_record"
                 && refused["message"]
                     .as_str()

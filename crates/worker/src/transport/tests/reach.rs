@@ -116,7 +116,8 @@ async fn refused_sender_pauses_takes_a_new_number_and_reports_the_reason() {
     wait_until("the problem is reported", WAIT_MAX, || async {
         let texts = problems.texts();
         let is_told = texts.iter().any(|text| {
-            text.contains("breaks again and again") && text.contains("frame 1 of the peer was received before")
+            text.contains("breaks again and again")
+                && text.contains("frame 1 of the peer was received before")
         });
         if is_told { Ok(()) } else { Err(format!("{texts:?}")) }
     })

@@ -129,7 +129,8 @@ fn unsent_frame_gets_the_number_of_the_next_connection() {
         let (mut frame, mut senders) = (BatchFrame::numbered(), std::collections::BTreeSet::new());
         let mut check = |frame: &BatchFrame, number| {
             let mut read = Vec::new();
-            let sequence = read_batch(content(frame), &mut read).expect("a batch").sequence.expect("numbered");
+            let sequence =
+                read_batch(content(frame), &mut read).expect("a batch").sequence.expect("numbered");
             assert_eq!((read, sequence.number), (vec![to(4, &tuple)], number));
             senders.insert(sequence.sender);
         };
