@@ -79,7 +79,7 @@ impl OwnDir {
 }
 
 /// Ends what is left in `parent` of runs of this user that were killed, and removes their directories.
-/// A directory whose owner lives stays, as does one without [`OWNER_FILE`].
+/// A directory whose owner lives stays, as does one without its file `owner`.
 pub async fn end_leftovers(parent: &Path) -> Vec<Leftover> {
     let entries = fs::read_dir(parent).into_iter().flatten().flatten();
     let dirs = entries.filter(|entry| entry.file_name().as_bytes().starts_with(PREFIX.as_bytes()));
