@@ -121,8 +121,8 @@ pub struct MetricMetaView {
     pub port: Option<u16>,
 }
 
-/// `GET /api/stormkeeper/v1/metrics/topology/{id or name}/latest`: the value of each metric in the window that
-/// ends now.
+/// `GET /api/stormkeeper/v1/metrics/topology/{id or name}/latest`: the value of each metric in the window
+/// that ends now.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LatestList {
