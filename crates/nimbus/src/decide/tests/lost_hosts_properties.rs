@@ -149,11 +149,20 @@ fn step(world: &mut World, witness: &mut Witness, event: &Event) {
             witness.connected_since = world.clock.monotonic();
         }
         Event::FailOver => {
-            // The nimbus that takes over has followed until now.
-            let announcers = world.liveness.announcers(world.clock.monotonic());
+            // The nimbus that takes over has followed until now: it has seen the last assignments.
+            let (view, now) = (world.view(), world.clock.monotonic());
+            world.liveness.observe(&view, now);
+            let announcers = world.liveness.announcers(now);
             world.fail_over();
             world.liveness = world.liveness.clone().with_announcers(&announcers);
-            witness.connected_since = world.clock.monotonic();
+            witness.connected_since = now;
+            // It does not know since when a supervisor with assigned workers is absent, also if these
+            // move away later.
+            for (id, (since, _)) in &mut witness.absent {
+                if witness.needed.contains(id) {
+                    *since = now;
+                }
+            }
         }
         Event::Wait { millis } => world.wait(Duration::from_millis(*millis)),
     }
