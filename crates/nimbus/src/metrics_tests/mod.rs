@@ -117,6 +117,18 @@ impl TestNimbus {
         .await;
     }
 
+    /// Waits until the views of `others` contain this nimbus: a new leader asks those that it sees.
+    async fn until_seen_by(&self, others: &[&Self]) {
+        let id = self.handle().id();
+        wait_until("the others see this nimbus", LONG, || async {
+            let sees = |one: &&Self| {
+                one.handle().observation().is_ok_and(|seen| seen.view.nimbuses.contains_key(id))
+            };
+            if others.iter().all(sees) { Ok(()) } else { Err("not yet".to_owned()) }
+        })
+        .await;
+    }
+
     async fn until_ingesting(&self) {
         wait_until("the leader ingests metrics", LONG, || async {
             let status = self.handle().metrics_status().await;
@@ -216,14 +228,7 @@ impl Cluster {
         leader.until_ingesting().await;
         let follower = self.start_with(self.options("b", follower)).await;
         follower.until_open().await;
-        let id = follower.handle().id().clone();
-        wait_until("both nimbuses see both nimbuses", LONG, || async {
-            let sees = |one: &TestNimbus| {
-                one.handle().observation().is_ok_and(|seen| seen.view.nimbuses.contains_key(&id))
-            };
-            if sees(&leader) && sees(&follower) { Ok(()) } else { Err("not yet".to_owned()) }
-        })
-        .await;
+        follower.until_seen_by(&[&leader, &follower]).await;
         // A slow follower fetches once at its start: its log must not depend on when that happens.
         wait_until("the follower has fetched every entry", LONG, || async {
             // The leader records the log end that the follower had before it applied the page.

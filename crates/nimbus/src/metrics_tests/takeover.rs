@@ -88,6 +88,7 @@ async fn new_leader_first_fetches_the_entries_of_another_follower() {
     let (leader, behind) = cluster.start_leader_and_follower(slow).await;
     let ahead = cluster.start("c").await;
     ahead.until_open().await;
+    ahead.until_seen_by(&[&leader, &behind]).await;
     let (topology, minute) = (submit(&leader, "wc").await, cluster.minute());
     register(&leader, &topology).await.expect("accepted");
     let first = batch(&topology, minute, 1, 5);
