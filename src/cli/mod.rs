@@ -183,7 +183,11 @@ impl Global {
 
     /// Client of the cluster's nimbuses.
     fn client(&self) -> Result<Client, Failure> {
-        let config = self.load()?;
+        self.client_with(&self.load()?)
+    }
+
+    /// As [`client`](Self::client), with a configuration that was loaded before.
+    fn client_with(&self, config: &Config) -> Result<Client, Failure> {
         let named = self.nimbus.iter().map(|nimbus| config.nimbus_at(nimbus));
         let seeds = if self.nimbus.is_empty() { config.nimbus_seeds() } else { named.collect() };
         let writes = LastWrites::of_user();

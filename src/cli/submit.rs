@@ -49,7 +49,7 @@ pub(super) struct Args {
 pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let config = global.load()?;
     let bundle = args.topology.load(&config)?;
-    let client = global.client()?;
+    let client = global.client_with(&config)?;
     let request = SubmitRequest {
         name: args.name.clone(),
         blob: bundle.key.clone(),

@@ -335,10 +335,11 @@ async fn find(launcher: &Launcher, port: Port, entry: &Entry) -> Option<ProcessI
 async fn kill_unknown_workers(launcher: &Launcher, slots: &BTreeMap<Port, SlotRuntime>) {
     let local_dir = launcher.local_dir.clone();
     let listed = blocking::run(move || worker_dir::all(&local_dir)).await;
-    let workers = listed.unwrap_or_else(|error| {
+    let mut workers: BTreeSet<_> = launcher.processes.remains().await.into_iter().collect();
+    workers.extend(listed.unwrap_or_else(|error| {
         warn!(%error, "cannot list the directories of workers; unknown workers are not killed");
         Vec::new()
-    });
+    }));
     let known: BTreeSet<_> = slots.values().filter_map(|slot| slot.state.worker()).map(|(w, _)| w).collect();
     for worker in workers.iter().filter(|worker| !known.contains(worker)) {
         let n_processes = launcher.processes.sweep(worker).await;

@@ -17,6 +17,7 @@ use super::{
     restarts::RestartBoard,
     settings::{ErrorThrottle, MetricSettings, TaskSettings},
     task::{self, Activity, Bolt, Emitter, Spout, TaskContext, TaskKind, Wiring},
+    task_table::TaskTableWatch,
     transport::{
         Counters, FrameBudget, Identity, Inboxes, Listener, Membership, OwnHost, Peers, TransportMetrics,
     },
@@ -35,7 +36,6 @@ use stormkeeper_model::{
 use stormkeeper_runtime::{
     blocking,
     oom::{self, OomWatch},
-    outage::Outage,
     tasks::{OnExit, Tasks},
 };
 use stormkeeper_stream::Tuple;
@@ -184,9 +184,8 @@ pub(super) struct Worker {
     oom: Arc<OomWatch>,
     peers: Peers,
     members: Membership,
-    wiring: watch::Sender<Arc<Wiring>>,
-    // Task tables that contradict the topology, since the last one that does not.
-    wrong_table: Outage,
+    wiring: Arc<Wiring>,
+    table: TaskTableWatch,
     worker_metrics: Option<WorkerMetrics>,
     activity: watch::Sender<Activity>,
     // The task loops and their children; they stop first.
@@ -245,10 +244,10 @@ impl Worker {
             Some(worker_metrics) => listener.with_master(worker_metrics.master()),
             None => listener,
         };
-        let listening = listener.run(me, inboxes, transport_counters);
+        let listening = listener.run(me.clone(), inboxes, transport_counters);
         tasks.start("tuples from peers", OnExit::StopOwner, listening);
 
-        let wiring = Wiring { topology: Arc::clone(&topology), table, local: local.clone() };
+        let wiring = Arc::new(Wiring { topology: Arc::clone(&topology), table, local: local.clone() });
         let mut worker = Self {
             worker_metrics,
             board,
@@ -258,8 +257,8 @@ impl Worker {
             oom: watch_memory(&tasks),
             peers,
             members,
-            wiring: watch::Sender::new(Arc::new(wiring)),
-            wrong_table: Outage::default(),
+            table: TaskTableWatch::new(me.topology, Arc::clone(&wiring)),
+            wiring,
             activity: watch::Sender::new(Activity::Inactive),
             runners: tasks.child(),
             heartbeats: tasks.child(),
@@ -296,15 +295,14 @@ impl Worker {
         counters: &CounterRegistry,
         clock: &Clock,
     ) -> Result<(), Error> {
-        let wiring = self.wiring.subscribe();
-        let id = wiring.borrow().table.component_of(task).cloned();
+        let wiring = Arc::clone(&self.wiring);
+        let id = wiring.table.component_of(task).cloned();
         let found = id.and_then(|id| Some((self.topology.components.get(&id)?, id)));
         let (component, id) = found.ok_or(Error::UnknownTask { task })?;
         let counters = counters.of(task);
         let outbox = self.peers.outbox();
-        let emitter =
-            Emitter::new(id.clone(), task, wiring.clone(), outbox, Arc::clone(&counters), clock.clone())
-                .map_err(Error::Wiring)?;
+        let emitter = Emitter::new(id.clone(), task, &wiring, outbox, Arc::clone(&counters), clock.clone())
+            .map_err(Error::Wiring)?;
         let metrics = match &self.worker_metrics {
             Some(worker_metrics) => TaskMetrics::new(worker_metrics.metrics(), id.clone(), task),
             None => TaskMetrics::default(),
@@ -399,35 +397,11 @@ impl Worker {
         }
     }
 
-    /// Returns the task table to use: the last one if a person has written one that contradicts the
-    /// topology.
-    fn table(&mut self, table: &TaskTable) -> TaskTable {
-        if let Some(reason) = self.topology.contradiction(table) {
-            if self.wrong_table.begins() {
-                let topology = &self.options.spec.topology;
-                warn!(reason, %topology, "the task table contradicts the topology; continuing with the last one");
-            }
-            return self.wiring.borrow().table.clone();
-        }
-        if self.wrong_table.ends().is_some() {
-            info!(topology = %self.options.spec.topology, "the task table agrees with the topology again");
-        }
-        table.clone()
-    }
-
     fn apply(&mut self, records: &Records, readiness: Readiness) {
-        let table = self.table(&records.table);
+        self.table.observe(&records.table);
         self.update_metrics(&records.assignment, records.metrics.as_ref());
-        self.peers.update(&records.assignment, &table);
+        self.peers.update(&records.assignment, self.table.own());
         self.members.update(&records.assignment);
-        self.wiring.send_if_modified(|wiring| {
-            let changed = wiring.table != table;
-            if changed {
-                let (topology, local) = (Arc::clone(&self.topology), self.local.clone());
-                *wiring = Arc::new(Wiring { topology, table, local });
-            }
-            changed
-        });
         let activity = match (records.status, readiness) {
             (TopologyStatus::Active, Readiness::Ready) => Activity::Active,
             (TopologyStatus::Active, Readiness::NotYet)
@@ -443,6 +417,11 @@ impl Worker {
             }
             changed
         });
+    }
+
+    /// Resolves when the task table was changed while the worker runs.
+    pub(super) fn table_changed(&self) -> impl Future<Output = ()> + use<> {
+        self.table.changed()
     }
 
     /// Resolves when a vital background task has ended.

@@ -34,6 +34,7 @@ mod report;
 mod restarts;
 mod settings;
 mod task;
+mod task_table;
 pub mod transport;
 
 use std::{io, path::PathBuf, sync::Arc};
@@ -112,6 +113,9 @@ pub enum Error {
     /// The tree has another layout.
     #[error("the tree in ZooKeeper cannot be used")]
     Layout(#[from] Refused),
+    /// The task table was changed by hand.
+    #[error("the task table in ZooKeeper was changed while the worker ran; it starts again with the new one")]
+    TaskTable,
     /// A background task that the worker needs has ended.
     #[error("a vital background task of the worker has ended; see the worker's log for its name")]
     Broken,
@@ -193,11 +197,13 @@ async fn run_to_end(
         return Ok(Ended::Unassigned);
     };
     let mut worker = assembly::Worker::start(prepared, options, (store, presence), ingest, clock, tasks)?;
-    let broken = worker.broken();
+    let (broken, table_changed) = (worker.broken(), worker.table_changed());
     let ended = tokio::select! {
         // Cancel-safe: `follow` only reads and applies records; the worker stops either way.
         () = stop.cancelled() => Ok(Ended::Stopped),
         () = broken => Err(Error::Broken),
+        // Cancel-safe: it only waits.
+        () = table_changed => Err(Error::TaskTable),
         () = worker.follow() => Ok(Ended::Unassigned),
         // Cancel-safe: as above.
         () = abandoned => Ok(Ended::Abandoned),

@@ -29,7 +29,8 @@ pub enum ClusterProblem {
     },
     /// Two topologies have one name.
     #[error(
-        "{path} has the name {name}, which is the name of {by} too, so commands by that name mean either: correct the          name in the znode with zkCli, or kill one of them by its id"
+        "{path} has the name {name}, which is the name of {by} too, so commands by that name mean either: correct the name in the \
+         znode with zkCli, or kill one of them by its id"
     )]
     SharedName {
         /// Record of this topology.

@@ -81,6 +81,14 @@ impl ScopeCgroup {
         own.parents().find_map(|parent| Self::below(parent, name))
     }
 
+    /// Returns the names that end with `suffix`, of the scopes where this process would create them.
+    pub fn names_with(suffix: &str) -> Vec<String> {
+        let Ok(own) = Own::find() else { return Vec::new() };
+        let entries = own.parents().flat_map(|parent| fs::read_dir(parent).into_iter().flatten().flatten());
+        let names = entries.filter_map(|entry| Some(name_of(&entry.path())?.to_owned()));
+        names.filter(|name| name.ends_with(suffix)).collect()
+    }
+
     fn below(parent: &Path, name: &str) -> Option<Self> {
         let entries = fs::read_dir(parent).ok()?.flatten();
         entries.map(|entry| entry.path()).find(|dir| is_named(dir, name)).map(|dir| Self { dir })
@@ -114,8 +122,13 @@ impl ScopeCgroup {
 
 /// Returns whether the directory is the scope `name`, of whichever creator.
 fn is_named(dir: &Path, name: &str) -> bool {
-    let of_creator = dir.file_name().and_then(|file| file.to_str()?.strip_prefix(PREFIX));
-    of_creator.and_then(|rest| rest.split_once('-')).is_some_and(|(_pid, rest)| rest == name)
+    name_of(dir) == Some(name)
+}
+
+/// Returns the name of the scope with this directory.
+fn name_of(dir: &Path) -> Option<&str> {
+    let of_creator = dir.file_name()?.to_str()?.strip_prefix(PREFIX)?;
+    of_creator.split_once('-').map(|(_pid, name)| name)
 }
 
 /// Returns the processes of a cgroup and of those below it. Zombies are not among them.

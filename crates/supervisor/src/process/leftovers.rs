@@ -9,6 +9,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     sync::{Arc, Mutex, Once},
     time::Duration,
 };
@@ -16,7 +17,7 @@ use std::{
 use tracing::info;
 
 use crate::process::ProcessId;
-use stormkeeper_model::WorkerId;
+use stormkeeper_model::{BlobKey, WorkerId};
 use stormkeeper_runtime::{
     blocking,
     cgroup::scope::ScopeCgroup,
@@ -28,9 +29,17 @@ use stormkeeper_runtime::{
 /// killed is not found without a scope, unless it kept the environment.
 const PERIOD: Duration = Duration::from_secs(1);
 
+/// Number of characters that tell the scopes of one supervisor from those of others on its host.
+const OWNER_CHARS: usize = 8;
+
 /// The processes of each worker.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Leftovers(Arc<Mutex<BTreeMap<WorkerId, Tracked>>>);
+#[derive(Debug, Clone)]
+pub(super) struct Leftovers {
+    // End of the names of its scopes.
+    suffix: String,
+    // Guards what is known; held for a few instructions.
+    tracked: Arc<Mutex<BTreeMap<WorkerId, Tracked>>>,
+}
 
 #[derive(Debug)]
 enum Tracked {
@@ -74,14 +83,30 @@ impl Below {
 }
 
 impl Leftovers {
+    /// The processes of the workers of the supervisor with this data directory.
+    pub(super) fn new(supervisor_dir: &Path) -> Self {
+        let owner = BlobKey::of(supervisor_dir.as_os_str().as_encoded_bytes());
+        Self { suffix: format!(".{}", &owner.as_str()[..OWNER_CHARS]), tracked: Arc::default() }
+    }
+
+    fn scope_of(&self, worker: &WorkerId) -> String {
+        format!("{worker}{}", self.suffix)
+    }
+
+    /// Returns the workers that have a scope of this supervisor, whether they run or have ended. Blocks.
+    pub(super) fn with_scope(&self) -> Vec<WorkerId> {
+        let names = ScopeCgroup::names_with(&self.suffix).into_iter();
+        names.filter_map(|name| name.strip_suffix(&self.suffix)?.parse().ok()).collect()
+    }
+
     fn workers(&self) -> std::sync::MutexGuard<'_, BTreeMap<WorkerId, Tracked>> {
-        self.0.lock().expect("no one panics while holding the workers")
+        self.tracked.lock().expect("no one panics while holding the workers")
     }
 
     /// Watches the process of `worker`, which was just started: it starts components only after it
     /// has read its assignment, so they are in its scope.
     pub(super) fn watch_new(&self, worker: WorkerId, process: ProcessId) {
-        let tracked = match ScopeCgroup::create(worker.as_str(), process.pid) {
+        let tracked = match ScopeCgroup::create(&self.scope_of(&worker), process.pid) {
             Ok(scope) => Tracked::Scope(scope),
             Err(reason) => {
                 static SEARCHED: Once = Once::new();
@@ -99,7 +124,7 @@ impl Leftovers {
 
     /// Watches the process of `worker`, which an earlier supervisor started.
     pub(super) fn watch(&self, worker: WorkerId, process: ProcessId) {
-        let scope = ScopeCgroup::of_process(worker.as_str(), process.pid);
+        let scope = ScopeCgroup::of_process(&self.scope_of(&worker), process.pid);
         let tracked = scope.map_or_else(|| Tracked::Searched(Below::of(process)), Tracked::Scope);
         self.workers().insert(worker, tracked);
     }
@@ -134,14 +159,14 @@ impl Leftovers {
     /// Not safe: what was seen of the worker may be forgotten.
     pub(super) async fn kill(&self, worker: &WorkerId) -> usize {
         let tracked = self.workers().remove(worker);
-        let name = worker.clone();
+        let name = self.scope_of(worker);
         let (n_found, scope) = match tracked {
             Some(Tracked::Searched(below)) => {
                 return below.kill(&blocking::run(descendants::stats).await);
             }
             Some(Tracked::Scope(scope)) => blocking::run(move || end(scope)).await,
             // Launched by an earlier supervisor, and ended before this one could adopt it.
-            None => blocking::run(move || ScopeCgroup::find(name.as_str()).map_or((0, None), end)).await,
+            None => blocking::run(move || ScopeCgroup::find(&name).map_or((0, None), end)).await,
         };
         self.workers().extend(scope.map(|scope| (worker.clone(), Tracked::Scope(scope))));
         n_found
@@ -207,7 +232,7 @@ mod tests {
     #[test]
     fn processes_below_a_worker_are_remembered_until_they_end() {
         let worker: WorkerId = "w1".parse().expect("valid id");
-        let leftovers = Leftovers::default();
+        let leftovers = Leftovers::new(Path::new("/s"));
         let seen = || match &leftovers.workers()[&worker] {
             Tracked::Searched(below) => below.seen.iter().map(|process| process.pid).collect::<Vec<_>>(),
             Tracked::Scope(scope) => panic!("{scope:?}"),

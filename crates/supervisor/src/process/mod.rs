@@ -149,6 +149,12 @@ pub trait Processes: Send + Sync + fmt::Debug + 'static {
     /// Notes that `process` is the process of `worker`, which another supervisor has launched.
     fn adopt(&self, _worker: &WorkerId, _process: ProcessId) {}
 
+    /// Returns the launches of which processes may remain, as far as the host knows without the data
+    /// directory.
+    async fn remains(&self) -> Vec<WorkerId> {
+        Vec::new()
+    }
+
     /// Kills the remaining processes of a launch that has ended, such as components that left the
     /// process group. Returns the number of these processes.
     async fn sweep(&self, _worker: &WorkerId) -> usize {

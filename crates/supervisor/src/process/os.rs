@@ -69,7 +69,7 @@ impl OsProcesses {
     pub fn new(program: PathBuf, supervisor_dir: PathBuf, environment: WorkerEnvironment) -> Self {
         // Fails only without a working directory; the path is kept as given then.
         let supervisor_dir = std::path::absolute(&supervisor_dir).unwrap_or(supervisor_dir);
-        let (environment, leftovers) = (environment.into(), Leftovers::default());
+        let (environment, leftovers) = (environment.into(), Leftovers::new(&supervisor_dir));
         let (children, listen_on) = (Arc::default(), ListenOn::default());
         Self { program, supervisor_dir, environment, listen_on, children, leftovers }
     }
@@ -245,6 +245,11 @@ impl Processes for OsProcesses {
 
     fn adopt(&self, worker: &WorkerId, process: ProcessId) {
         self.leftovers.watch(worker.clone(), process);
+    }
+
+    async fn remains(&self) -> Vec<WorkerId> {
+        let leftovers = self.leftovers.clone();
+        blocking::run(move || leftovers.with_scope()).await
     }
 
     async fn sweep(&self, worker: &WorkerId) -> usize {

@@ -264,6 +264,11 @@ async fn process_that_left_everything_is_found_in_the_scope_at_once_and_by_the_n
         fs::write(spec.dir.join("scoped"), "").expect("written");
         until("the hidden process runs", || hidden(&spec).is_some()).await;
         let next = host.processes(&script);
+        assert_eq!(
+            next.remains().await,
+            std::slice::from_ref(&spec.worker),
+            "also known without its directory"
+        );
         if is_adopted {
             next.adopt(&spec.worker, id);
             assert!(next.leftovers.has_scope(&spec.worker), "found by the cgroup of the worker");
@@ -274,7 +279,7 @@ async fn process_that_left_everything_is_found_in_the_scope_at_once_and_by_the_n
         // The rest of its group may not have ended yet, and count as well.
         assert!(sweeper.sweep(&spec.worker).await >= 1, "{name}");
         until_ended(hidden(&spec).expect("it wrote its pid")).await;
-        assert!(ScopeCgroup::find(spec.worker.as_str()).is_none(), "the scope was removed");
+        assert_eq!(next.remains().await, [], "the scope was removed");
         assert_eq!(sweeper.sweep(&spec.worker).await, 0);
     }
 }

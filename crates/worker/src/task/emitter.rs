@@ -2,9 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
-use tracing::warn;
-
 use crate::{
     counters::TaskCounters,
     limits::TUPLE_BYTES_MAX,
@@ -23,7 +20,7 @@ use stormkeeper_stream::{
     grouping::{self, Router},
 };
 
-/// Inputs of routing, replaced as a whole when the task table changes.
+/// Inputs of routing, the same for as long as the worker runs.
 #[derive(Debug)]
 pub(crate) struct Wiring {
     pub(crate) topology: Arc<Topology>,
@@ -53,9 +50,6 @@ pub(crate) enum EmitError {
 /// Routes, sends and counts the emits of one task.
 #[derive(Debug)]
 pub(crate) struct Emitter {
-    component: ComponentId,
-    task: TaskId,
-    wiring: watch::Receiver<Arc<Wiring>>,
     router: Router,
     outbox: Outbox,
     counters: Arc<TaskCounters>,
@@ -72,15 +66,15 @@ impl Emitter {
     pub(crate) fn new(
         component: ComponentId,
         task: TaskId,
-        mut wiring: watch::Receiver<Arc<Wiring>>,
+        wiring: &Wiring,
         outbox: Outbox,
         counters: Arc<TaskCounters>,
         clock: Clock,
     ) -> Result<Self, grouping::Error> {
-        let router = wiring.borrow_and_update().router(&component, task)?;
+        let router = wiring.router(&component, task)?;
         let default_stream = StreamId::default_stream();
         let receivers = Vec::new();
-        Ok(Self { component, task, wiring, router, outbox, counters, clock, default_stream, receivers })
+        Ok(Self { router, outbox, counters, clock, default_stream, receivers })
     }
 
     /// Sends a tuple to its receivers, waiting for each receiver that has no room, and returns
@@ -97,7 +91,6 @@ impl Emitter {
         emit: Emit,
         metrics: &mut TaskMetrics,
     ) -> Result<&[TaskId], EmitError> {
-        self.refresh_router();
         let stream = emit.stream.as_ref().unwrap_or(&self.default_stream);
         self.router.route(stream, &emit.values, emit.direct, &mut self.receivers)?;
         if let Some(bytes) = excess(&emit.values, TUPLE_BYTES_MAX) {
@@ -123,18 +116,5 @@ impl Emitter {
             metrics.record_emit_time(self.clock.monotonic().since(begun));
         }
         Ok(&self.receivers)
-    }
-
-    fn refresh_router(&mut self) {
-        // An error means that the worker is stopping.
-        if !self.wiring.has_changed().unwrap_or(false) {
-            return;
-        }
-        match self.wiring.borrow_and_update().router(&self.component, self.task) {
-            Ok(router) => self.router = router,
-            Err(error) => {
-                warn!(component = %self.component, task = %self.task, %error, "cannot route with the new task table; keeping the previous routing");
-            }
-        }
     }
 }

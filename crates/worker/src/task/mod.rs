@@ -30,7 +30,7 @@ mod write_window;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time::Interval};
+use tokio::time::Interval;
 use tracing::{debug, error, info, trace, warn};
 
 pub(super) use bolt::Bolt;
@@ -90,7 +90,7 @@ pub(super) struct TaskContext {
     pub(super) launch: ChildSpec,
     pub(super) topology: TopologyId,
     pub(super) defaults: Settings,
-    pub(super) wiring: watch::Receiver<Arc<Wiring>>,
+    pub(super) wiring: Arc<Wiring>,
     pub(super) settings: TaskSettings,
     pub(super) emitter: Emitter,
     pub(super) counters: Arc<TaskCounters>,
@@ -139,7 +139,7 @@ impl TaskContext {
     /// Starts a child. The handshake is built for each child and then dropped: it names every
     /// task of the topology, which is too much to keep for every task.
     fn start_child(&self) -> Result<Child, child::Error> {
-        let Wiring { topology, table, .. } = &**self.wiring.borrow();
+        let Wiring { topology, table, .. } = &*self.wiring;
         let ChildSpec { component, pid_dir, .. } = &self.launch;
         let (id, defaults) = (&self.topology, &self.defaults);
         let hello = handshake::message(id, topology, defaults, table, component, self.task, pid_dir);
