@@ -60,7 +60,7 @@ async fn recover(cluster: &Cluster, processes: &BTreeSet<Process>) {
     let shown = cluster.ok(&["recover"]);
     assert!(shown.contains("exact") && shown.contains("Nothing was changed"), "{shown}");
     let done = cluster.ok(&["recover", "--yes"]);
-    assert!(done.contains("Brought back 1 topologies"), "{done}");
+    assert!(done.contains("Brought back 1 topology "), "{done}");
     cluster.wait_until_ready().await;
     cluster.wait_until_whole("exact").await;
     assert_eq!(&cluster.worker_processes(), processes, "{}", cluster.logs());

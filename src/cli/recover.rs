@@ -12,7 +12,7 @@ use stormkeeper_api_types::{
     client::Client,
     message::{Recovered, RecoveryRequest, RecoveryStatus, TreeCopySummary},
 };
-use stormkeeper_model::{Term, Timestamp, clock::Clock, time::format_duration};
+use stormkeeper_model::{Term, Timestamp, clock::Clock, text::counted, time::format_duration};
 
 /// Bring back the tree that ZooKeeper lost, from the copy of a nimbus.
 #[derive(Debug, clap::Args)]
@@ -167,8 +167,8 @@ fn text(
     match recovered {
         None => text.push_str("\nNothing was changed. To bring this back: stormkeeper recover --yes\n"),
         Some(Recovered { tree, term, topologies }) => text.push_str(&format!(
-            "\nBrought back {} topologies as tree {tree}; terms go on after {term}. Running workers are adopted.\n",
-            topologies.len()
+            "\nBrought back {} as tree {tree}; terms go on after {term}. Running workers are adopted.\n",
+            counted(topologies.len(), "topology")
         )),
     }
     text

@@ -228,6 +228,7 @@ impl Cluster {
         leader.until_ingesting().await;
         let follower = self.start_with(self.options("b", follower)).await;
         follower.until_open().await;
+        leader.until_seen_by(&[&leader, &follower]).await;
         follower.until_seen_by(&[&leader, &follower]).await;
         // A slow follower fetches once at its start: its log must not depend on when that happens.
         wait_until("the follower has fetched every entry", LONG, || async {

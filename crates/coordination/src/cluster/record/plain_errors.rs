@@ -55,7 +55,6 @@ fn sentence(path: &str, message: &str) -> String {
     if let Some(rest) = message.strip_prefix("unknown variant ")
         && let Some((found, expected)) = rest.rsplit_once(", expected ")
     {
-        let expected = expected.strip_prefix("one of ").unwrap_or(expected);
         return format!("{subject} must be {}, and is {}", quoted(expected), quoted(found));
     }
     if let Some(field) = message.strip_prefix("missing field ") {
@@ -148,7 +147,8 @@ mod tests {
         }
         let status = reason::<TopologyRecord>(&good.replace(r#""status":"active""#, r#""status":"asleep""#));
         assert!(
-            status.starts_with("status must be \"active\", ") && status.ends_with(", and is \"asleep\""),
+            status.starts_with("status must be one of \"active\", ")
+                && status.ends_with(", and is \"asleep\""),
             "{status}"
         );
         let supervisor = r#"{"v":1,"host":"h","ports":[70000],"resources":{"cpu_percent":1,"memory_mb":1},"version":"","start_ms":1}"#;

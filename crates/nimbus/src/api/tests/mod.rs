@@ -95,7 +95,8 @@ impl Fixture {
     async fn leading(&self, running: Running) -> Running {
         let handle = running.handle();
         wait_until("it leads", LONG, || async {
-            let sees = handle.leader().is_some();
+            let seen = handle.observation().is_ok_and(|seen| seen.view.nimbuses.contains_key(handle.id()));
+            let sees = handle.leader().is_some() && seen;
             if handle.takes_writes() && sees { Ok(()) } else { Err("it follows".to_owned()) }
         })
         .await;
@@ -358,8 +359,10 @@ async fn follower_answers_reads_and_forwards_writes() {
     let fixture = Fixture::new().await;
     let leader = fixture.leader().await;
     let follower = fixture.start("follower").await;
-    wait_until("the follower sees the leader", LONG, || async {
-        if follower.handle().leader().is_some() { Ok(()) } else { Err("it does not".to_owned()) }
+    wait_until("the follower sees the leader and itself", LONG, || async {
+        let n_seen = follower.handle().observation().map_or(0, |seen| seen.view.nimbuses.len());
+        let sees = follower.handle().leader().is_some() && n_seen == 2;
+        if sees { Ok(()) } else { Err(format!("{n_seen} nimbuses")) }
     })
     .await;
     let router = routes(follower.handle().clone());
