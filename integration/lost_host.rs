@@ -205,7 +205,7 @@ async fn outages_of_about_a_session_move_nothing() {
     let before = cluster.assignments().await;
     for sessions in [0.9, 1.2, 1.6] {
         let ended = cluster.count_in_logs("session ended");
-        cluster.zookeeper.servers[0].pause();
+        cluster.zookeeper.servers[0].pause().await;
         // An outage of this length: nothing is waited for.
         tokio::time::sleep(SESSION_TIMEOUT.mul_f64(sessions)).await;
         cluster.zookeeper.servers[0].resume();

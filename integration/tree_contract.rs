@@ -217,7 +217,7 @@ async fn unresponsive_server_leaves_outcomes_unknown() {
     let hasty = Options { request_timeout: Duration::from_millis(300), ..server.options(path("/r")) };
     let one = connect(hasty).await;
     one.tree.create(&path("/a"), b"", CreateMode::Persistent).await.expect("created");
-    server.pause();
+    server.pause().await;
     let written = one.tree.set(&path("/a"), b"x", Some(Version::FIRST)).await;
     let error = written.expect_err("no response");
     assert!(matches!(&error, Error::ConnectionLost(why) if why.contains("no response within")), "{error:?}");

@@ -159,7 +159,7 @@ async fn apply_event(cluster: &mut Cluster, event: Event) {
         Event::ThawSupervisor(i) => supervisors[i].thaw(),
         Event::KillServer(i) => zookeeper.servers[i].kill9(),
         Event::StartServer(i) => zookeeper.servers[i].restart().await.expect("the server starts again"),
-        Event::FreezeServer(i) => zookeeper.servers[i].pause(),
+        Event::FreezeServer(i) => zookeeper.servers[i].pause().await,
         Event::ThawServer(i) => zookeeper.servers[i].resume(),
         Event::KillServers => zookeeper.kill9(),
         Event::StartServers => zookeeper.restart().await.expect("the servers start again"),

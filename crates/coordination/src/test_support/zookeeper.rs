@@ -215,9 +215,20 @@ impl ZooKeeperServer {
         let _reaped = process.shell.wait();
     }
 
-    /// Stops the process with SIGSTOP, like a long pause.
-    pub fn pause(&self) {
+    /// Stops the process with SIGSTOP, like a long pause, and returns when all of its threads stand
+    /// still: on a busy machine one of them may still answer a request after the signal.
+    pub async fn pause(&self) {
         self.signal(Signal::STOP);
+        let pid = self.process.as_ref().expect("only a running server is paused").server;
+        let threads = PathBuf::from(format!("/proc/{}/task", pid.as_raw_nonzero()));
+        wait_until("the server stands still", START_TIMEOUT, async || {
+            let all = fs::read_dir(&threads).map_err(|error| error.to_string())?.flatten();
+            match all.filter(|thread| !is_stopped(&thread.path())).count() {
+                0 => Ok(()),
+                n => Err(format!("{n} threads run")),
+            }
+        })
+        .await;
     }
 
     /// Continues a paused process.
@@ -433,6 +444,13 @@ fn free_ports(n: usize) -> Result<Vec<u16>, Error> {
         }
     }
     Err(Error::Io { what: format!("no free port in {PORTS:?}"), source: last })
+}
+
+/// Returns whether a thread stands still after SIGSTOP, or has ended.
+fn is_stopped(thread: &Path) -> bool {
+    let Ok(stat) = fs::read_to_string(thread.join("stat")) else { return true };
+    // The state follows the name, which may contain anything.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't', 'Z', 'X']))
 }
 
 /// The last lines of a log.
