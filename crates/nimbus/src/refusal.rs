@@ -201,7 +201,7 @@ pub enum Refusal {
         path: TreePath,
         /// Parse error.
         reason: String,
-        /// What an operator can do.
+        /// Remedy for an operator.
         remedy: &'static str,
     },
     /// ZooKeeper rejected or did not answer a request.

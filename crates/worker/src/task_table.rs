@@ -24,7 +24,7 @@ pub(super) struct TaskTableWatch {
     id: TopologyId,
     wiring: Arc<Wiring>,
     is_changed: watch::Sender<bool>,
-    // Whether the log says that the table in the tree is not used.
+    // True if the log says that the table in the tree is not used.
     is_logged: bool,
 }
 

@@ -66,7 +66,7 @@ impl Client {
             }
         }
         let behind = headers.get(BEHIND).and_then(|value| value.to_str().ok()?.parse().ok());
-        // Who asks one nimbus for its own view shows the age of that view.
+        // The caller shows the age itself if it asked one nimbus for its own view.
         let listener = self.listener.as_ref().filter(|_| request.sees_writes);
         if let (Some(listener), Some(age_ms)) = (listener, behind) {
             listener.behind(nimbus, Duration::from_millis(age_ms));

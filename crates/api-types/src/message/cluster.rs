@@ -198,7 +198,7 @@ pub struct UnreadableZnode {
     pub path: String,
     /// Defect of the record.
     pub reason: String,
-    /// What an operator can do; empty in the answers of older builds.
+    /// Remedy for an operator; empty in the answers of older builds.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub remedy: String,
 }

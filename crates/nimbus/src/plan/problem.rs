@@ -24,7 +24,7 @@ pub enum ClusterProblem {
         path: TreePath,
         /// Parse error.
         reason: String,
-        /// What an operator can do.
+        /// Remedy for an operator.
         remedy: &'static str,
     },
     /// Two topologies have one name.

@@ -115,7 +115,7 @@ impl ScopeCgroup {
 
     /// Removes the scope if it is empty.
     pub fn remove(&self) {
-        // What has entered it since is left, and the scope is removed before the next one is created.
+        // A process that has entered it since stays; the scope is removed before the next one is created.
         let _busy = remove(&self.dir);
     }
 }

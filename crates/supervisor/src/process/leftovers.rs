@@ -1,7 +1,7 @@
 //! Processes that a worker and its components leave behind.
 //!
-//! Where the host lets the supervisor create cgroups (version 2), each worker runs in a scope of its
-//! own, from which nothing that it starts can get out: what is left of it is found there, also by a
+//! Each worker runs in a scope of its own if the host lets the supervisor create cgroups (version 2).
+//! Only root can move a process out of it: what is left of a worker is found there, also by a
 //! supervisor that started after its end. Elsewhere the supervisor searches once a second: a worker adopts
 //! the orphans of its components, so everything that they start stays below the worker while it
 //! lives, whatever session, group or environment it has. When the worker is killed, the kernel gives

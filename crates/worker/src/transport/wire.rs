@@ -159,7 +159,7 @@ pub(super) struct BatchFrame {
     oldest: Option<Monotonic>,
     // The sequence of the last frame, of a sender that numbers its frames.
     sequence: Option<Sequence>,
-    // Where the text of the sequence begins in `bytes`.
+    // Position of the text of the sequence in `bytes`.
     sequence_at: usize,
 }
 
@@ -278,7 +278,7 @@ const ARRAY_32: u8 = 0xdd;
 /// Bytes of a batch besides its origins and entries: the length and three array markers.
 const ENVELOPE_BYTES: usize = LENGTH_BYTES + 1 + 2 * (1 + size_of::<u32>());
 
-/// Where the origins of a batch begin: after the length and two array markers.
+/// Position of the origins of a batch: after the length and two array markers.
 const ORIGINS_AT: usize = LENGTH_BYTES + 1 + 1 + size_of::<u32>();
 
 fn open_array(bytes: &mut Vec<u8>, length: u32) {

@@ -20,7 +20,7 @@ async fn routes_are_at_their_prefix_and_for_earlier_builds_at_the_old_one() {
         assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
         assert_eq!(text, format!("{prefix}/cluster/summary does not take DELETE"));
     }
-    // What a client compares to tell this build from earlier ones is in every 404.
+    // Every 404 has the header by which a client tells this build from earlier ones.
     let request = Request::builder().uri("/nothing").header("host", "localhost").body(Body::empty());
     let response = router.oneshot(request.expect("a request")).await.expect("answered");
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
