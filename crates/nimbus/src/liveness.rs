@@ -366,14 +366,15 @@ fn orphaned_topologies(view: &ClusterView) -> BTreeSet<TopologyId> {
         .chain(view.heartbeats.keys())
         .chain(&view.errors)
         .chain(view.metric_fingerprints.keys());
+    let is_orphaned = |id: &TopologyId| {
+        !view.topologies.contains_key(id)
+            && !is_system_topology(id)
+            && !view.is_unreadable(&layout::storm(id))
+    };
     readable
+        .filter(|id| is_orphaned(id))
         .cloned()
-        .chain(unreadable)
-        .filter(|id| {
-            !is_system_topology(id)
-                && !view.topologies.contains_key(id)
-                && !view.is_unreadable(&layout::storm(id))
-        })
+        .chain(unreadable.filter(|id: &TopologyId| is_orphaned(id)))
         .collect()
 }
 

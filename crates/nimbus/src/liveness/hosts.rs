@@ -98,10 +98,10 @@ impl Hosts {
     pub(super) fn observe(&mut self, view: &ClusterView, now: Monotonic) {
         let is_silent = silent_by_supervisor(view);
         for (id, record) in &view.supervisors {
-            self.known.entry(id.clone()).or_default().announces_stop = record.announces_stop;
+            self.host(id).announces_stop = record.announces_stop;
         }
         for id in is_silent.keys() {
-            self.known.entry(id.clone()).or_default();
+            self.host(id);
         }
         for (id, host) in &mut self.known {
             // A registration that cannot be read may belong to a supervisor that runs.
@@ -117,6 +117,15 @@ impl Hosts {
         self.known.retain(|_, host| {
             host.is_needed || host.absent_since.is_none_or(|since| now.since(since) < KEPT)
         });
+    }
+
+    /// Returns the state of a host, which is new if the supervisor is not known yet.
+    fn host(&mut self, id: &SupervisorId) -> &mut Host {
+        // Without this look, an id would be copied for each supervisor and round.
+        if !self.known.contains_key(id) {
+            self.known.insert(id.clone(), Host::default());
+        }
+        self.known.get_mut(id).expect("it is known")
     }
 
     /// Time at which the workers of `id` are lost with their host. `None` if the loss of its host
@@ -190,7 +199,7 @@ impl Host {
 }
 
 /// Returns, for each supervisor with assigned workers, whether all of them are without heartbeats.
-fn silent_by_supervisor(view: &ClusterView) -> BTreeMap<SupervisorId, bool> {
+fn silent_by_supervisor(view: &ClusterView) -> BTreeMap<&SupervisorId, bool> {
     let mut is_silent = BTreeMap::new();
     for (id, assignment) in &view.assignments {
         let heartbeats = view.heartbeats.get(id);
@@ -198,17 +207,17 @@ fn silent_by_supervisor(view: &ClusterView) -> BTreeMap<SupervisorId, bool> {
             // Without the parent of the heartbeats, no worker can have one.
             let is_worker_silent = heartbeats
                 .is_some_and(|heartbeats| !worker.tasks.iter().any(|task| heartbeats.contains(task)));
-            let all = is_silent.entry(slot.supervisor.clone()).or_insert(true);
+            let all = is_silent.entry(&slot.supervisor).or_insert(true);
             *all &= is_worker_silent;
         }
     }
     // An assignment that cannot be read may contain a worker that is alive.
     let is_hidden = |id: &TopologyId| view.is_unreadable(&layout::assignment(id));
-    for (supervisor, all) in &mut is_silent {
-        let named = view.supervisor_assignments.get(supervisor);
+    for (supervisor, all) in is_silent.iter_mut().filter(|(_, all)| **all) {
+        let named = view.supervisor_assignments.get(*supervisor);
         let is_any_hidden = named.is_some_and(|named| named.value.topologies.keys().any(is_hidden))
             || view.is_unreadable(&layout::supervisor_assignments(supervisor));
-        *all &= !is_any_hidden;
+        *all = !is_any_hidden;
     }
     is_silent
 }

@@ -49,10 +49,10 @@ impl Placements {
         for (id, assignment) in &view.assignments {
             let heartbeats = view.heartbeats.get(id).unwrap_or(&no_heartbeats);
             for (slot, worker) in &assignment.value.workers {
-                let Some(supervisor) = view.supervisors.get(&slot.supervisor) else { continue };
                 if worker.tasks.iter().any(|task| heartbeats.contains(task)) {
                     continue;
                 }
+                let Some(supervisor) = view.supervisors.get(&slot.supervisor) else { continue };
                 let key = (id.clone(), slot.clone());
                 let before = self.silent.get(&key).filter(|before| before.start == worker.start);
                 let since = before.map_or(now, |before| before.since).max(connected_since);
