@@ -105,6 +105,7 @@ impl Bolt {
                 _ = checks.tick() => {
                     watchdog.check(context.clock.monotonic(), self.protocol.awaited())?;
                     self.send_heartbeat(context, child);
+                    context.report_killed_for_memory(child);
                 }
             }
         }

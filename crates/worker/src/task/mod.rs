@@ -228,12 +228,20 @@ impl TaskContext {
             cause.push_str("; its process was ended");
             return cause;
         }
-        let memory = if exit.was_killed && self.oom.has_killed() { ", out of memory" } else { "" };
+        let is_for_memory = exit.was_killed && !exit.names_memory && self.oom.has_killed();
+        let memory = if is_for_memory { ", out of memory" } else { "" };
         cause.push_str(&format!(" ({}{memory})", exit.status));
         if let Some(line) = headline::of_last_words(&exit.stderr_tail) {
             cause.push_str(&format!("; stderr: {line}"));
         }
         cause
+    }
+
+    /// Reports processes of a running component that the kernel has killed for its memory limit.
+    fn report_killed_for_memory(&self, child: &mut Child) {
+        if let Some(report) = child.killed_for_memory() {
+            self.report(&format!("task {} of {}: {report}", self.task, self.launch.component));
+        }
     }
 
     fn show(&self, status: TaskStatus) {

@@ -131,9 +131,12 @@ impl Spout {
                     self.show_activity(context);
                 }
                 () = &mut pause, if paused => paused = false,
-                _ = checks.tick() => if self.protocol.awaits_answer() {
-                    watchdog.check(context.clock.monotonic(), self.protocol.awaited())?;
-                },
+                _ = checks.tick() => {
+                    if self.protocol.awaits_answer() {
+                        watchdog.check(context.clock.monotonic(), self.protocol.awaited())?;
+                    }
+                    context.report_killed_for_memory(child);
+                }
                 _ = owed_looks.tick() => context.counters.set_pending(u64::from(self.owes_an_answer())),
             }
         }

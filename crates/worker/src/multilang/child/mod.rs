@@ -156,6 +156,8 @@ pub struct ChildExit {
     pub status: String,
     /// True if signal 9 of somebody else ended the process: of a person, or of the kernel.
     pub was_killed: bool,
+    /// True if `status` says that the process exceeded its memory limit.
+    pub names_memory: bool,
     /// Last lines of the child's stderr.
     pub stderr_tail: String,
     /// Errors, log lines and metrics that the child sent after its stdin was closed.
@@ -354,6 +356,12 @@ impl Child {
         Ok(Some(received))
     }
 
+    /// Returns a report of processes that the child started and that exceeded its memory limit since
+    /// the last call.
+    pub fn killed_for_memory(&mut self) -> Option<String> {
+        self.memory.as_mut().and_then(MemoryLimit::new_kills)
+    }
+
     /// Ends the process: closes its stdin, kills the process if it still runs after `grace`,
     /// and reaps it. Bounded by `grace` and little more than a second.
     pub async fn end(mut self, grace: Duration) -> ChildExit {
@@ -392,14 +400,16 @@ impl Child {
             Ok(Err(error)) => format!("exit status unknown: {error}"),
             Err(_still_there) => "killed by its worker".to_owned(),
         };
-        let explanation = self.memory.as_ref().and_then(MemoryLimit::explain).unwrap_or_default();
-        let status = format!("{status}{explanation}");
+        let explanation = self.memory.as_ref().and_then(MemoryLimit::explain);
+        let names_memory = explanation.is_some();
+        let status = format!("{status}{}", explanation.unwrap_or_default());
         let _lines_left = tokio::time::timeout(STDERR_TIMEOUT, self.stderr_ended).await;
         if let Some(pid) = self.reported_pid {
             // The file is absent if the child created none.
             let _absent = tokio::fs::remove_file(self.pid_dir.join(pid.to_string())).await;
         }
-        ChildExit { status, was_killed, stderr_tail: self.stderr_tail.take(), last_notices }
+        let stderr_tail = self.stderr_tail.take();
+        ChildExit { status, was_killed, names_memory, stderr_tail, last_notices }
     }
 }
 
