@@ -26,6 +26,7 @@ mod own_writes;
 mod quiet_failover;
 mod recovery;
 mod relaunched_readings;
+mod tree_access;
 mod tree_contract;
 mod unhealthy_workers;
 mod victoria_metrics;

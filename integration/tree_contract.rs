@@ -22,12 +22,12 @@ fn path(text: &str) -> TreePath {
 }
 
 /// A connection and its background tasks.
-struct Connected {
-    tree: Arc<ZooKeeperTree>,
+pub(crate) struct Connected {
+    pub(crate) tree: Arc<ZooKeeperTree>,
     _tasks: Arc<Tasks>,
 }
 
-async fn connect(options: Options) -> Connected {
+pub(crate) async fn connect(options: Options) -> Connected {
     let tasks = Arc::new(Tasks::default());
     let tree = ZooKeeperTree::connect(options, fastrand::Rng::new(), &tasks);
     let connected = Connected { tree, _tasks: tasks };

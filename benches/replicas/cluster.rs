@@ -188,6 +188,7 @@ pub(crate) fn options(servers: Vec<String>) -> Options {
         root: ROOT.parse().expect("a valid path"),
         on_missing_root: OnMissingRoot::Wait,
         cluster_znodes: &[],
+        access: None,
         session_timeout: Duration::from_secs(30),
         request_timeout: Duration::from_secs(30),
     }

@@ -40,6 +40,7 @@ impl Config {
             root: root.clone(),
             on_missing_root,
             cluster_znodes: layout::CLUSTER_ZNODES,
+            access: None,
             session_timeout: self.duration("storm.zookeeper.session.timeout"),
             request_timeout: self.duration("storm.zookeeper.connection.timeout"),
         }

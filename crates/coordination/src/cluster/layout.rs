@@ -376,6 +376,37 @@ pub fn metrics(id: &TopologyId) -> TreePath {
     below(metrics_parent(), id.as_str())
 }
 
+/// Writers of a znode besides the nimbuses, which may write every znode. Topologies are named by the
+/// part of the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtherWriters<'a> {
+    /// Nobody else.
+    None,
+    /// Supervisors create and delete its children.
+    SupervisorsBelow,
+    /// Supervisors.
+    Supervisors,
+    /// Workers of a topology create and delete its children.
+    WorkersBelow(&'a str),
+    /// Workers of a topology.
+    Workers(&'a str),
+    /// Workers of a topology, and supervisors in their name.
+    WorkersAndSupervisors(&'a str),
+}
+
+/// Returns who may write the znode at `path` besides the nimbuses.
+pub fn other_writers(path: &TreePath) -> OtherWriters<'_> {
+    let parts: Vec<&str> = path.parts().collect();
+    match parts[..] {
+        ["supervisors" | "stopped-supervisors"] => OtherWriters::SupervisorsBelow,
+        ["supervisors" | "stopped-supervisors", _] => OtherWriters::Supervisors,
+        ["taskbeats", topology] => OtherWriters::WorkersBelow(topology),
+        ["taskbeats", topology, _] => OtherWriters::Workers(topology),
+        ["taskerrors", topology, ..] => OtherWriters::WorkersAndSupervisors(topology),
+        _ => OtherWriters::None,
+    }
+}
+
 /// A znode that a process keeps about itself while it lives. There are no further kinds, so a
 /// process that is not the leader cannot write znodes owned by the leader.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,6 +10,7 @@
 //! - [`failure`]: recent failures that a supervisor reports in its record.
 //! - [`metric_log`]: the replication state of the metric log.
 //! - [`view::ClusterView`]: one consistent copy of the state, kept fresh by [`observer::Observer`].
+//! - [`users`]: the users of the tree, and which znodes each of them may write.
 //! - [`store`]: typed reads, and the writes that a daemon makes about itself.
 //! - [`presence::Presence`]: a process's ephemerals, kept in the tree across sessions.
 //!
@@ -30,4 +31,5 @@ mod record_contract_tests;
 pub mod reported_problem;
 pub mod store;
 pub mod tree_id;
+pub mod users;
 pub mod view;

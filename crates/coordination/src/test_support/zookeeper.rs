@@ -409,6 +409,7 @@ fn options(servers: Vec<String>, root: TreePath) -> Options {
         root,
         on_missing_root,
         cluster_znodes: layout::CLUSTER_ZNODES,
+        access: None,
         session_timeout,
         request_timeout,
     }

@@ -21,6 +21,7 @@
 //! - **Sizes are checked before sending.** The server closes the connection on an oversized
 //!   request, and all requests queued behind it are lost.
 
+pub mod access;
 #[cfg(any(test, feature = "test-support"))]
 pub mod contract;
 pub mod error;
@@ -359,11 +360,14 @@ pub trait Tree: ReadTree {
         Ok(n_deleted)
     }
 
-    /// Creates `path` and its parents as empty persistent znodes where they are missing.
+    /// Creates `path` and its parents as empty persistent znodes where they are missing. The right to
+    /// create is needed for these only.
     async fn ensure(&self, path: &TreePath) -> Result<(), Error> {
         for path in path.ancestors_and_self() {
             match self.create(&path, b"", CreateMode::Persistent).await {
                 Ok(_) | Err(Error::NodeExists { .. }) => {}
+                // The server looks at the rights before it looks whether the znode is there.
+                Err(Error::NotAuthorized { .. }) if self.get(&path).await?.is_some() => {}
                 Err(error) => return Err(error),
             }
         }

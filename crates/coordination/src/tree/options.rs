@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::tree::TreePath;
+use crate::tree::{TreePath, access::Access};
 
 /// Treatment of a root that does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,9 @@ pub struct Options {
     /// Names of znodes in the root of every cluster: a root below a znode that has all of them lies
     /// inside the tree of another cluster, and is refused. Empty: not checked.
     pub cluster_znodes: &'static [&'static str],
+    /// Users of the sessions, and access control lists of what they create; `None` leaves everything
+    /// open to whoever reaches the servers.
+    pub access: Option<Access>,
     /// Requested session timeout. The server may grant another value.
     pub session_timeout: Duration,
     /// Maximum duration of one request, after which its outcome is reported as unknown.

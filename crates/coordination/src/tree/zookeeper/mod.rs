@@ -11,6 +11,7 @@
 //!
 //! The servers must be 3.6 or newer: older versions have no persistent watches.
 
+mod access;
 mod errors;
 mod session;
 mod watches;
@@ -21,6 +22,7 @@ use async_trait::async_trait;
 use zookeeper_client as zk;
 
 use self::{
+    access::Creation,
     errors::{error_at, general_error},
     session::Link,
     watches::Watches,
@@ -47,6 +49,7 @@ pub struct ZooKeeperTree {
     watches: Arc<Watches>,
     tasks: Tasks,
     root: TreePath,
+    creation: Creation,
 }
 
 impl ZooKeeperTree {
@@ -56,13 +59,13 @@ impl ZooKeeperTree {
         let link = Arc::new(Link::new(options.request_timeout));
         let watches = Watches::new();
         let tasks = tasks.child();
-        let root = options.root.clone();
+        let (root, creation) = (options.root.clone(), Creation::new(options.access.as_ref()));
         let changed = Arc::clone(&watches.wake);
         let sessions = session::keep(Arc::clone(&link), options, session::retries(random), changed);
         tasks.start("tree-session", OnExit::StopOwner, sessions);
         let placing = watches::keep(Arc::clone(&watches), Arc::clone(&link));
         tasks.start("tree-watches", OnExit::StopOwner, placing);
-        Arc::new(Self { link, watches, tasks, root })
+        Arc::new(Self { link, watches, tasks, root, creation })
     }
 
     fn node(&self, path: &TreePath, data: Vec<u8>, stat: &zk::Stat) -> Node {
@@ -181,7 +184,8 @@ impl Tree for ZooKeeperTree {
     async fn create(&self, path: &TreePath, data: &[u8], mode: CreateMode) -> Result<TreePath, Error> {
         request::check_payload(path, data.len())?;
         request::check_root_creation(path, mode)?;
-        let options = creation(mode);
+        let acls = self.creation.acls(path);
+        let options = access::options(mode, &acls);
         let answer =
             self.link.request(async |client: zk::Client| client.create(path.as_str(), data, &options).await);
         let (_stat, sequence) = answer.await?.map_err(|error| error_at(path, error))?;
@@ -216,7 +220,7 @@ impl Tree for ZooKeeperTree {
         let answer = self.link.request(async |client: zk::Client| {
             let mut writer = client.new_multi_writer();
             for op in &ops {
-                add(&mut writer, op)?;
+                add(&mut writer, op, &self.creation)?;
             }
             // The error of one operation is a response too, so it is in the inner result.
             match writer.commit().await {
@@ -258,24 +262,17 @@ impl Tree for ZooKeeperTree {
     }
 }
 
-fn creation(mode: CreateMode) -> zk::CreateOptions<'static> {
-    let mode = match mode {
-        CreateMode::Persistent => zk::CreateMode::Persistent,
-        CreateMode::PersistentSequential => zk::CreateMode::PersistentSequential,
-        CreateMode::Ephemeral => zk::CreateMode::Ephemeral,
-        CreateMode::EphemeralSequential => zk::CreateMode::EphemeralSequential,
-    };
-    mode.with_acls(zk::Acls::anyone_all())
-}
-
-fn add(writer: &mut zk::MultiWriter<'_>, op: &Op) -> Result<(), zk::Error> {
+fn add(writer: &mut zk::MultiWriter<'_>, op: &Op, creation: &Creation) -> Result<(), zk::Error> {
     // On the wire "any version" is -1; the crate has an API for it except in checks.
     const ANY: i32 = -1;
     match op {
         Op::Check { path, version } => {
             writer.add_check_version(path.as_str(), version.map_or(ANY, |version| version.0))
         }
-        Op::Create { path, data, mode } => writer.add_create(path.as_str(), data, &creation(*mode)),
+        Op::Create { path, data, mode } => {
+            let acls = creation.acls(path);
+            writer.add_create(path.as_str(), data, &access::options(*mode, &acls))
+        }
         Op::Set { path, data, version } => {
             writer.add_set_data(path.as_str(), data, version.map(|version| version.0))
         }

@@ -12,9 +12,12 @@ use tracing::{info, warn};
 use zookeeper_client as zk;
 
 use crate::tree::{
-    Error, SessionId, SessionState, TreePath,
+    CreateMode, Error, SessionId, SessionState, TreePath,
     options::{OnMissingRoot, Options},
-    zookeeper::errors::general_error,
+    zookeeper::{
+        access::{Creation, SCHEME},
+        errors::general_error,
+    },
 };
 use stormkeeper_model::{
     backoff::{Backoff, Delays},
@@ -240,7 +243,11 @@ enum OpenError {
 
 /// Makes one attempt to open a session and to find our root, or to create it.
 async fn open(options: &Options) -> Result<zk::Client, OpenError> {
-    let connector = zk::Client::connector().with_session_timeout(options.session_timeout).with_fail_eagerly();
+    let mut connector =
+        zk::Client::connector().with_session_timeout(options.session_timeout).with_fail_eagerly();
+    for credential in options.access.iter().flat_map(|access| &access.credentials) {
+        connector = connector.with_auth(SCHEME, &credential.payload());
+    }
     let client = connector.connect(&options.servers.join(",")).await.map_err(|error| match error {
         zk::Error::NoHosts => OpenError::NoServer,
         other => OpenError::Connect(other),
@@ -276,8 +283,17 @@ async fn find_root(client: &zk::Client, options: &Options) -> Result<(), OpenErr
     }
     match options.on_missing_root {
         OnMissingRoot::Create => {
-            let persistent = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
-            client.mkdir(options.root.as_str(), &persistent).await.map_err(failed)
+            // Znodes above the root belong to others too, and are left open.
+            if let Some(parent) = options.root.parent().filter(|parent| !parent.is_root()) {
+                let open = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
+                client.mkdir(parent.as_str(), &open).await.map_err(failed)?;
+            }
+            let acls = Creation::new(options.access.as_ref()).acls(&TreePath::root());
+            let persistent = super::access::options(CreateMode::Persistent, &acls);
+            match client.create(options.root.as_str(), b"", &persistent).await {
+                Ok(_) | Err(zk::Error::NodeExists) => Ok(()),
+                Err(error) => Err(failed(error)),
+            }
         }
         OnMissingRoot::Wait => match client.check_stat(options.root.as_str()).await.map_err(failed)? {
             Some(_) => Ok(()),

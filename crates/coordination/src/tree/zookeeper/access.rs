@@ -1,0 +1,111 @@
+//! Access control lists in the types of the client crate.
+
+use std::sync::Arc;
+
+use zookeeper_client as zk;
+
+use super::{ZooKeeperTree, errors::error_at};
+use crate::tree::{
+    CreateMode, Error, ReadTree as _, TreePath,
+    access::{Access, AccessRules, Acl, Rights, Who},
+};
+
+/// Scheme of the users.
+pub(super) const SCHEME: &str = "digest";
+
+/// Access control lists of what this process creates.
+#[derive(Debug)]
+pub(super) struct Creation(Option<Arc<dyn AccessRules>>);
+
+impl Creation {
+    pub(super) fn new(access: Option<&Access>) -> Self {
+        Self(access.and_then(|access| access.rules.clone()))
+    }
+
+    pub(super) fn acls(&self, path: &TreePath) -> Vec<zk::Acl> {
+        match &self.0 {
+            Some(rules) => rules.acl_of(path).iter().map(of_client).collect(),
+            None => open(),
+        }
+    }
+}
+
+/// Returns the options of a creation.
+pub(super) fn options(mode: CreateMode, acls: &[zk::Acl]) -> zk::CreateOptions<'_> {
+    let mode = match mode {
+        CreateMode::Persistent => zk::CreateMode::Persistent,
+        CreateMode::PersistentSequential => zk::CreateMode::PersistentSequential,
+        CreateMode::Ephemeral => zk::CreateMode::Ephemeral,
+        CreateMode::EphemeralSequential => zk::CreateMode::EphemeralSequential,
+    };
+    mode.with_acls(zk::Acls::new(acls))
+}
+
+fn open() -> Vec<zk::Acl> {
+    vec![zk::Acl::new(zk::Permission::ALL, zk::AuthId::anyone())]
+}
+
+fn of_client((who, rights): &Acl) -> zk::Acl {
+    use zk::Permission as P;
+    let permission = match rights {
+        Rights::Read => P::READ,
+        Rights::ReadAndChildren => P::READ | P::CREATE | P::DELETE,
+        Rights::ReadAndWrite => P::READ | P::WRITE | P::CREATE | P::DELETE,
+        Rights::All => P::ALL,
+    };
+    let id = match who {
+        Who::Anyone => zk::AuthId::anyone(),
+        Who::User(id) => zk::AuthId::new(SCHEME, id.as_str()),
+    };
+    zk::Acl::new(permission, id)
+}
+
+impl ZooKeeperTree {
+    /// Sets the access control list of every znode of this tree by `rules`, or opens all of them to
+    /// anyone without; each znode after its children. Returns the number of znodes whose list was
+    /// another one. An interrupted call is completed by the next one.
+    ///
+    /// # Errors
+    /// Errors of the tree; [`Error::NotAuthorized`] names the znode whose list this user may not
+    /// change.
+    pub async fn protect(&self, rules: Option<&Arc<dyn AccessRules>>) -> Result<usize, Error> {
+        let creation = Creation(rules.cloned());
+        let mut found = vec![TreePath::root()];
+        let mut next = 0;
+        while let Some(path) = found.get(next).cloned() {
+            next += 1;
+            for child in self.children(&path).await?.unwrap_or_default() {
+                found.push(path.child(&child).map_err(Error::InvalidPath)?);
+            }
+        }
+        let mut n_changed = 0;
+        for path in found.iter().rev() {
+            n_changed += usize::from(self.set_acl(path, &creation.acls(path)).await?);
+        }
+        Ok(n_changed)
+    }
+
+    /// Sets the access control list of a znode, and returns whether it was another one. A znode that
+    /// is gone needs none.
+    async fn set_acl(&self, path: &TreePath, wanted: &[zk::Acl]) -> Result<bool, Error> {
+        let current = self.link.request(async |client: zk::Client| client.get_acl(path.as_str()).await);
+        match current.await? {
+            Ok((current, _)) if is_same(&current, wanted) => return Ok(false),
+            Ok(_) => {}
+            Err(zk::Error::NoNode) => return Ok(false),
+            Err(error) => return Err(error_at(path, error)),
+        }
+        let answer =
+            self.link.request(async |client: zk::Client| client.set_acl(path.as_str(), wanted, None).await);
+        match answer.await? {
+            Ok(_) => Ok(true),
+            Err(zk::Error::NoNode) => Ok(false),
+            Err(error) => Err(error_at(path, error)),
+        }
+    }
+}
+
+/// The server keeps an access control list as it was set, but an operator may have sorted it.
+fn is_same(one: &[zk::Acl], other: &[zk::Acl]) -> bool {
+    one.len() == other.len() && one.iter().all(|entry| other.contains(entry))
+}
