@@ -12,6 +12,7 @@ pub mod net;
 pub mod oom;
 pub mod outage;
 pub mod proc;
+pub mod refreshed;
 pub mod shutdown;
 pub mod tasks;
 pub mod telemetry;
