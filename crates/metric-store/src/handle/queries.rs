@@ -62,6 +62,15 @@ impl MetricStore {
         self.read(move |_, view| history::window(&mut view.cursor(Table::Points), id, window, end)).await
     }
 
+    /// Returns how much each of the counters has counted since the submit of its topology, as far back
+    /// as one-day buckets are kept; 0 for an unknown id. Reads at most 20,000 counters, the first ones.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub async fn counts(&self, ids: Vec<MetricId>) -> Result<Vec<u64>, Error> {
+        self.read(move |_, view| history::counts(view, &ids)).await
+    }
+
     /// Returns a page of a topology's metrics in their last minute.
     ///
     /// # Errors
