@@ -20,7 +20,8 @@
 //! | `GET /api/stormkeeper/v1/metrics/…`, `DELETE /api/stormkeeper/v1/metrics/topology/{id or name}/metas`, `GET`, `POST /api/stormkeeper/v1/topology/{id or name}/metrics` | recorded metrics: see `metrics` |
 //! | `POST /api/stormkeeper/v1/blobs/{sha256}/copy` | a nimbus fetches a blob from another; only for leaders |
 //!
-//! The same routes are at the prefix `/api/v1` for builds before this prefix.
+//! The same routes are at the prefix `/api/v1` for builds before this prefix. Flink's API is at
+//! `/jobs`, `/taskmanagers` and others, bare and below `/v1`: see `flink`.
 //!
 //! Every nimbus answers reads from its own view, and every response says how old the view is. A write
 //! that reaches a follower is forwarded to the leader, once. A rejected request is answered with
@@ -31,6 +32,7 @@ mod blobs;
 mod caller;
 mod clocks;
 mod error;
+mod flink;
 mod forward;
 mod ingest;
 mod metrics;
@@ -80,6 +82,7 @@ const JSON_BYTES_MAX: usize = 1 << 20;
 pub(crate) struct Api {
     nimbus: Handle,
     forwarder: Forwarder,
+    flink: flink::Snapshots,
 }
 
 /// Running nimbus with its API.
@@ -162,12 +165,14 @@ pub fn routes(nimbus: Handle) -> Router {
     let forwarder = Forwarder::new().expect("a client without TLS needs nothing that can be missing");
     let options = nimbus.options();
     let names = OwnNames::new(options.api_names.iter().chain([&options.host]).map(String::as_str));
-    let api = Api { nimbus, forwarder };
+    let flink = flink::Snapshots::new(nimbus.clock().clone());
+    let api = Api { nimbus, forwarder, flink };
     Router::new()
         .route("/live", get(async || StatusCode::OK))
         .route("/ready", get(reads::ready))
         .nest(PREFIX, own_routes())
         .nest(OLD_PREFIX, own_routes())
+        .merge(flink::routes())
         .fallback(async |OriginalUri(uri): OriginalUri| ApiError::no_such_route(uri.path()))
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(api.clone(), wait_for_zxid))

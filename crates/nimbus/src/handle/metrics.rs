@@ -24,6 +24,14 @@ impl Handle {
         Ok(self.metrics_service()?.metric_store()?)
     }
 
+    /// Returns the tasks of the metrics of this nimbus, which end with it.
+    ///
+    /// # Errors
+    /// [`Refusal::NoMetrics`] if this nimbus keeps no metrics.
+    pub(crate) fn metrics_tasks(&self) -> Result<&Tasks, Refusal> {
+        Ok(self.metrics_service()?.tasks())
+    }
+
     /// Returns how far this nimbus' log is behind the leader's. Cheap enough for every response.
     pub fn metrics_lag(&self) -> Lag {
         self.metrics_service().map(MetricsService::lag).unwrap_or_default()

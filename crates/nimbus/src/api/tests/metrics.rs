@@ -20,10 +20,10 @@ const TASKS: u32 = 12;
 const MINUTES: u32 = 15;
 
 /// A leader whose metric store has the metrics of a removed topology.
-struct HistoryFixture {
+pub(super) struct HistoryFixture {
     _fixture: Fixture,
     running: Running,
-    router: Router,
+    pub(super) router: Router,
     store: MetricStore,
     /// First minute of the topology.
     first: Minute,
@@ -60,7 +60,7 @@ fn names() -> Vec<(String, Measure)> {
 }
 
 impl HistoryFixture {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let fixture = Fixture::new().await;
         let running = fixture.leader_with_metrics().await;
         let store = wait_until("its metric store is open", LONG, || async {

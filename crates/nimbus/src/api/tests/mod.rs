@@ -1,6 +1,7 @@
 //! Routes: called directly if one nimbus is enough, over HTTP if a test needs two.
 
 mod clocks;
+mod flink;
 mod metrics;
 mod own_writes;
 mod peers;

@@ -1,0 +1,180 @@
+//! Flink's API: the shapes of answers, from a metric store that the test filled and from a view.
+
+use super::{metrics::HistoryFixture, *};
+use stormkeeper_flink_api::FlinkId;
+use stormkeeper_model::TopologyId;
+
+/// Id of the removed topology of the fixture as a job, and of its component as a vertex.
+fn gone() -> (String, String) {
+    let topology: TopologyId = "gone-1-1".parse().expect("valid");
+    let vertex = FlinkId::of_vertex(&topology, &"split".parse().expect("valid"));
+    (FlinkId::of_job(&topology).to_string(), vertex.to_string())
+}
+
+async fn get(router: &Router, uri: &str) -> Value {
+    let (status, answer) = ask(router, Method::GET, uri, "").await;
+    assert_eq!(status, StatusCode::OK, "{uri}: {answer}");
+    answer
+}
+
+#[tokio::test]
+async fn killed_topology_is_a_canceled_job_that_keeps_its_metrics() {
+    let fixture = HistoryFixture::new().await;
+    let router = &fixture.router;
+    let (job, vertex) = gone();
+    assert_eq!(get(router, "/jobs").await, json!({"jobs": [{"id": job, "status": "CANCELED"}]}));
+    let details = get(router, &format!("/v1/jobs/{job}")).await;
+    let n_tasks = &details["vertices"][0]["tasks"]["CANCELED"];
+    assert_eq!((&details["vertices"][0]["id"], n_tasks), (&json!(vertex), &json!(12)), "{details}");
+    let minutes = details["duration"].as_u64().expect("a number") / 60_000;
+    assert_eq!((&details["name"], minutes), (&json!("gone"), 15), "{details}");
+    // Totals, not the counts of the last minute: the points of the topology are 0 to 14.
+    let values = get(router, &format!("/jobs/{job}/metrics?get=sys.Emitted,numRecordsOut,nothing")).await;
+    let expected = json!([{"id": "sys.Emitted", "value": "105"}, {"id": "numRecordsOut", "value": "105"}]);
+    assert_eq!(values, expected);
+    let overview = get(router, "/overview").await;
+    assert_eq!(
+        (&overview["jobs-cancelled"], &overview["jobs-running"]),
+        (&json!(1), &json!(0)),
+        "{overview}"
+    );
+}
+
+#[tokio::test]
+async fn metrics_of_a_vertex_have_all_forms_of_flink() {
+    let fixture = HistoryFixture::new().await;
+    let (job, vertex) = gone();
+    let at = |path: &str| format!("/jobs/{job}/vertices/{vertex}/{path}");
+    let get = async |path: &str| get(&fixture.router, &at(path)).await;
+    let names = get("metrics").await;
+    assert_eq!(names[0], json!({"id": "0.numRecordsOut"}), "{names}");
+    assert_eq!(names.as_array().map(Vec::len), Some(24), "two names of twelve subtasks: {names}");
+    let first = json!([{"id": "0.sys.Emitted", "value": "7605"}]);
+    assert_eq!(get("metrics?get=0.sys.Emitted%2C12.sys.Emitted").await, first);
+    assert_eq!(
+        get("subtasks/0/metrics?get=sys.Emitted").await,
+        json!([{"id": "sys.Emitted", "value": "7605"}])
+    );
+    assert_eq!(get("subtasks/12/metrics").await, json!([]), "an unknown subtask");
+    let sum = get("subtasks/metrics?get=sys.Emitted&agg=sum,max&subtasks=0-1").await;
+    assert_eq!(sum, json!([{"id": "sys.Emitted", "max": 9105.0, "sum": 16710.0}]));
+    let all = get("subtasks/metrics?get=sys.Emitted").await;
+    let keys: Vec<&String> = all[0].as_object().expect("an element").keys().collect();
+    assert_eq!(keys, ["id", "min", "max", "avg", "sum", "skew"]);
+    let merged = get("jm-operator-metrics?get=sys.Capacity,sys.ProcessLatency_max").await;
+    let expected =
+        json!([{"id": "sys.Capacity", "value": "0.25"}, {"id": "sys.ProcessLatency_max", "value": "100"}]);
+    assert_eq!(merged, expected);
+}
+
+#[tokio::test]
+async fn unknown_id_is_an_empty_list_on_metric_paths_and_404_elsewhere() {
+    let fixture = HistoryFixture::new().await;
+    let router = &fixture.router;
+    let ((job, vertex), unknown) = (gone(), "0".repeat(32));
+    for path in [
+        format!("/jobs/{unknown}/metrics"),
+        format!("/jobs/{unknown}/vertices/{vertex}/metrics"),
+        format!("/jobs/{job}/vertices/{unknown}/metrics"),
+        format!("/jobs/{job}/vertices/{unknown}/subtasks/metrics?get=x&agg=sum"),
+        format!("/jobs/{job}/vertices/{vertex}/subtasks/99/metrics"),
+        "/taskmanagers/nobody:1/metrics".to_owned(),
+        "/taskmanagers/metrics".to_owned(),
+        format!("/jobs/metrics?get=sys.Emitted&jobs={unknown}"),
+        format!("/jobs/{job}/metrics?get="),
+    ] {
+        assert_eq!(get(router, &path).await, json!([]), "{path}");
+    }
+    let (ok, bad, missing) = (StatusCode::OK, StatusCode::BAD_REQUEST, StatusCode::NOT_FOUND);
+    for (path, expected, text) in [
+        (format!("/jobs/{unknown}"), missing, format!("Job {unknown} not found")),
+        (format!("/jobs/{job}/vertices/{unknown}"), missing, format!("JobVertex {unknown} not found")),
+        (
+            "/jobs/zz/metrics".to_owned(),
+            bad,
+            "Cannot resolve path parameter (jobid) from value \"zz\"".to_owned(),
+        ),
+        (format!("/jobs/{job}/vertices/zz"), bad, "(vertexid) from value \"zz\"".to_owned()),
+        (format!("/jobs/{job}/vertices/{vertex}/subtasks/x"), bad, "(subtaskindex)".to_owned()),
+        (format!("/jobs/{job}/vertices/{vertex}/subtasks/12"), missing, "Subtask 12".to_owned()),
+        (format!("/jobs/{job}/checkpoints/details/1"), missing, "Checkpoint 1".to_owned()),
+        ("/jobs/metrics?get=a&agg=median".to_owned(), bad, "(agg) from value \"median\"".to_owned()),
+        ("/jobs/%FF".to_owned(), bad, "Cannot resolve path parameter".to_owned()),
+        ("/taskmanagers/nobody:1".to_owned(), missing, "TaskManager nobody:1".to_owned()),
+        ("/v1/nosuch".to_owned(), missing, "/v1/nosuch".to_owned()),
+        (format!("/jobs/{job}/checkpoints"), ok, String::new()),
+    ] {
+        let (status, answer) = ask(router, Method::GET, &path, "").await;
+        let error = answer["errors"][0].as_str().unwrap_or_default();
+        assert_eq!(status, expected, "{path}: {answer}");
+        assert!(error.contains(&text), "{path}: {answer}");
+        assert_eq!(answer["message"].as_str().unwrap_or_default(), error, "{path}");
+    }
+    for path in ["/jobs/overview", "/v1/jobs/overview", &format!("/jobs/{job}/vertices/{vertex}/metrics")] {
+        let (status, answer) = ask(router, Method::POST, path, "").await;
+        assert_eq!((status, &answer["errors"][0]), (missing, &json!(format!("Not found: {path}"))));
+    }
+}
+
+#[tokio::test]
+async fn answer_has_the_content_type_of_flink_and_no_header_for_other_sites() {
+    let fixture = HistoryFixture::new().await;
+    let request = Request::builder().uri("/overview").header("host", "localhost");
+    let response = fixture
+        .router
+        .clone()
+        .oneshot(request.body(Body::empty()).expect("a request"))
+        .await
+        .expect("infallible");
+    let headers = response.headers();
+    assert_eq!(headers["content-type"], "application/json; charset=UTF-8");
+    assert!(!headers.contains_key("access-control-allow-origin"), "{headers:?}");
+}
+
+#[tokio::test]
+async fn live_topology_is_a_job_in_the_state_of_its_lifecycle() {
+    let fixture = Fixture::new().await;
+    let running = fixture.leader_with_metrics().await;
+    let router = routes(running.handle().clone());
+    let TopologyPackage { key, bytes } = blob("wc");
+    let uri = format!("/api/stormkeeper/v1/blobs/{key}");
+    assert_eq!(ask(&router, Method::PUT, &uri, bytes.clone()).await.0, StatusCode::CREATED);
+    let post = async |verb: &str, body: String| {
+        let uri = format!("/api/stormkeeper/v1/topology/{verb}");
+        let (status, answer) = ask(&router, Method::POST, &uri, body).await;
+        assert_eq!(status, StatusCode::OK, "{verb}: {answer}");
+        answer
+    };
+    let id = post("submit", json!({"blob": key, "owner": "ann"}).to_string()).await["topologyId"].clone();
+    let topology: TopologyId = id.as_str().expect("an id").parse().expect("valid");
+    let job = FlinkId::of_job(&topology);
+    let details = wait_until("it is placed", LONG, || async {
+        let details = get(&router, &format!("/jobs/{job}")).await;
+        if details["state"] == json!("RUNNING") { Ok(details) } else { Err(details.to_string()) }
+    })
+    .await;
+    let lines = FlinkId::of_vertex(&topology, &"lines".parse().expect("valid")).to_string();
+    let nodes = details["plan"]["nodes"].as_array().expect("a list");
+    let inputs: Vec<&Value> =
+        nodes.iter().flat_map(|node| node["inputs"].as_array().into_iter().flatten()).collect();
+    assert_eq!(inputs.iter().map(|input| &input["id"]).collect::<Vec<_>>(), [&json!(lines)], "{details}");
+    let overview = get(&router, "/jobs/overview").await["jobs"][0].clone();
+    assert_eq!(
+        (&overview["tasks"]["deploying"], &overview["tasks"]["total"]),
+        (&json!(4), &json!(4)),
+        "{overview}"
+    );
+    assert_eq!(get(&router, "/taskmanagers").await["taskmanagers"], json!([]), "no worker has a heartbeat");
+    post("wc/deactivate", String::new()).await;
+    assert_eq!(get(&router, &format!("/jobs/{job}/status")).await, json!({"status": "SUSPENDED"}));
+    post("wc/rebalance", r#"{"waitSecs":60}"#.to_owned()).await;
+    assert_eq!(get(&router, &format!("/jobs/{job}/status")).await, json!({"status": "RESTARTING"}));
+    post("wc/kill", r#"{"waitSecs":60}"#.to_owned()).await;
+    assert_eq!(get(&router, &format!("/jobs/{job}/status")).await, json!({"status": "CANCELLING"}));
+    assert_eq!(
+        get(&router, &format!("/jobs/{job}/execution-result")).await["status"]["id"],
+        json!("IN_PROGRESS")
+    );
+    let exceptions = get(&router, &format!("/jobs/{job}/exceptions?maxExceptions=1")).await;
+    assert_eq!(exceptions["exceptionHistory"], json!({"entries": [], "truncated": false}));
+}
