@@ -41,6 +41,7 @@ mod record;
 mod register;
 mod relaunch;
 mod retention_clock;
+mod span;
 mod store;
 mod writer;
 
@@ -55,4 +56,5 @@ pub use options::{Options, Retention};
 pub use query::{
     DropCause, Drops, Fingerprint, IngestOutcome, LatestPage, LatestQuery, LatestRow, StoreStatus,
 };
+pub use span::{SUMS_MAX, SumQuery};
 pub use store::{CheckpointSource, DirectoryChange, Medium, MemoryDisk};

@@ -2,14 +2,14 @@
 
 use super::MetricStore;
 use crate::{
-    Error, Fingerprint, HistoryEntry, LatestPage, LatestQuery, Options, StoreStatus, TrackEntry, history,
-    history_record, key::Table, leader_ops,
+    Error, Fingerprint, HistoryEntry, LatestPage, LatestQuery, Options, SUMS_MAX, StoreStatus, SumQuery,
+    TrackEntry, history, history_record, key::Table, leader_ops, span,
 };
 use stormkeeper_metrics::{
-    MetricId, Minute, Point, Window,
+    MetricId, MetricName, Minute, Point, Window,
     protocol::{MetaPage, MetaQuery, MetricMeta, PointsQuery},
 };
-use stormkeeper_model::{TaskId, TopologyId, TopologyName};
+use stormkeeper_model::{TaskId, Timestamp, TopologyId, TopologyName};
 
 impl MetricStore {
     /// Returns a page of the metas of a topology.
@@ -69,6 +69,39 @@ impl MetricStore {
     /// [`Error::Read`].
     pub async fn counts(&self, ids: Vec<MetricId>) -> Result<Vec<u64>, Error> {
         self.read(move |_, view| history::counts(view, &ids)).await
+    }
+
+    /// Returns the sums of metrics over spans of time that end now: for each query, one point for each
+    /// of its spans. A metric without points in a span, and one that is not registered, has none.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for more than [`SUMS_MAX`] metrics, [`Error::Read`].
+    pub async fn sums(&self, queries: Vec<SumQuery>) -> Result<Vec<Vec<Option<Point>>>, Error> {
+        if queries.len() > SUMS_MAX {
+            return Err(Error::Invalid(format!("{} metrics, and the limit is {SUMS_MAX}", queries.len())));
+        }
+        self.read(move |shared, view| {
+            let (now, mut cursor) = (shared.options.clock.now(), view.cursor(Table::Points));
+            queries.iter().map(|query| span::sums(shared, view, &mut cursor, query, now)).collect()
+        })
+        .await
+    }
+
+    /// Returns the times between `from` and `to` in which a metric has no point; `None` if it is not
+    /// registered. Long times are looked at by points of ten minutes or more.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub async fn holes(
+        &self,
+        name: MetricName,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Option<Vec<(Timestamp, Timestamp)>>, Error> {
+        self.read(move |shared, view| {
+            span::holes(shared, view, (&name, from, to), shared.options.clock.now())
+        })
+        .await
     }
 
     /// Returns a page of a topology's metrics in their last minute.

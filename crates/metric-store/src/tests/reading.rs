@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::{DropCause, ExportKey, ExportKind, HistoryEvent, LatestQuery, PayloadPage};
+use crate::{DropCause, ExportKey, ExportKind, HistoryEvent, LatestQuery, PayloadPage, SumQuery};
 use stormkeeper_metrics::{
     MetaType, Window,
     protocol::{MetaQuery, PointsQuery},
@@ -13,6 +13,7 @@ use stormkeeper_model::TaskId;
 on_each_medium!(
     all_windows_agree_and_each_report_counts_once,
     count_of_a_counter_is_the_sum_of_all_of_its_points,
+    sums_over_spans_are_those_of_the_counted_points,
     latest_points_are_found_by_level_component_task_and_name,
     topologies_whose_ids_share_a_prefix_are_kept_apart,
     minute_is_exported_with_all_levels_and_again_after_more_data,
@@ -380,4 +381,36 @@ async fn topology_without_points_is_removed_after_the_longest_retention(site: &S
 
 fn store_time(minute: u32) -> Timestamp {
     Timestamp::from_millis(u64::from(minute) * 60_000)
+}
+
+async fn sums_over_spans_are_those_of_the_counted_points(site: &Site) {
+    let home = Home::open(site.path(), site.options());
+    let (store, topology) = (&home.store, topology("t"));
+    let ids = register_some(store, &topology, 2).await;
+    let mut counted = BTreeMap::new();
+    // The clock is one second after the begin of NOW.
+    for n in (0..1500_u32).rev() {
+        if !(100..130).contains(&n) {
+            let (minute, count) = (NOW - n, u64::from(n % 7) + 1);
+            ingest(store, &topology, minute, u64::from(1500 - n), &[(ids[0], count)]).await;
+            counted.insert(minute, count);
+        }
+    }
+    let now = clock().now().as_millis();
+    let name = |n| -> stormkeeper_metrics::MetricName { name(&topology, n).parse().expect("a name") };
+    let ago = |minutes: u64| Timestamp::from_millis(now - 1000 - minutes * 60_000);
+    let minutes = [0, 1, 10, 90, 180, 1440, 5000];
+    let query = |n| SumQuery { name: name(n), from: minutes.into_iter().map(ago).collect() };
+    let sums = store.sums(vec![query(0), query(1), query(9)]).await.expect("read");
+    for (minutes, sum) in minutes.into_iter().zip(&sums[0]) {
+        let first = NOW - u32::try_from(minutes).expect("small");
+        let exact: u64 = counted.range(first..).map(|(_, count)| count).sum();
+        assert_eq!(sum.as_ref().map(count), Some(exact), "{minutes} minutes");
+    }
+    assert_eq!((&sums[1], &sums[2]), (&vec![None; 7], &vec![None; 7]), "no points, and no such metric");
+    let holes = |from: u64, to: u64| store.holes(name(0), ago(from), ago(to));
+    assert_eq!(holes(200, 10).await.expect("read"), Some(vec![(ago(129), ago(99))]));
+    assert_eq!(holes(90, 10).await.expect("read"), Some(Vec::new()));
+    assert_eq!(store.holes(name(9), ago(9), ago(1)).await.expect("read"), None);
+    home.close().await;
 }
