@@ -374,12 +374,30 @@ pub const KEYS: &[Key] = &[
         "The shortest time between two updates of the data of a task's heartbeat; the start and the loss of a task are visible at once.",
     ),
     key(
+        "ui.actions.enabled",
+        Kind::Flag,
+        "true",
+        "Whether Storm's API takes writes: activate, deactivate, rebalance, kill and submit; commands are not affected.",
+    ),
+    key(
         "ui.allowed.hosts",
         Kind::Hosts,
         "null",
         "Further names under which the API of a nimbus may be addressed, as by a proxy, and hosts whose web pages may use it; addresses, `localhost`, the host's own name and `nimbus.seeds` are always allowed, and ports are not compared.",
     ),
+    key(
+        "ui.header.access.control.allow.origin",
+        Kind::Text,
+        "null",
+        "Origins whose web pages may read Storm's API, separated by commas (`https://ui.example.com`), or `*` for all; unset, none.",
+    ),
     key("ui.host", Kind::Address, "\"0.0.0.0\"", "The address on which the API of a nimbus listens."),
+    key(
+        "ui.jsonp.enabled",
+        Kind::Flag,
+        "false",
+        "Whether Storm's API answers `callback=` with a script (JSONP), which lets every web page read the cluster.",
+    ),
     key("ui.port", Kind::Port, "8080", "The port of the API of a nimbus; 0 selects any free port."),
     key(
         "worker.abandoned.secs",

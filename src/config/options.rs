@@ -88,6 +88,22 @@ impl Config {
             message_timeout: default("topology.message.timeout.secs")
                 .map_or(MESSAGE_TIMEOUT, Duration::from_secs),
             metrics: Some(self.metric_options()),
+            storm_api: self.storm_api_options(),
+        }
+    }
+
+    fn storm_api_options(&self) -> nimbus::options::StormApiOptions {
+        let origins = match self.value("ui.header.access.control.allow.origin") {
+            Value::Text(origins) => origins.as_str(),
+            _ => "",
+        };
+        let origins = origins.split(',').map(str::trim).filter(|origin| !origin.is_empty());
+        let shown = self.show().into_iter().map(|shown| (shown.key, shown.value));
+        nimbus::options::StormApiOptions {
+            actions: self.flag("ui.actions.enabled"),
+            jsonp: self.flag("ui.jsonp.enabled"),
+            origins: origins.map(str::to_owned).collect(),
+            configuration: shown.collect(),
         }
     }
 
@@ -285,6 +301,11 @@ impl Config {
     fn text(&self, key: &str) -> &str {
         let Value::Text(text) = self.value(key) else { unfit("a text") };
         text
+    }
+
+    fn flag(&self, key: &str) -> bool {
+        let Value::Flag(flag) = self.value(key) else { unfit("true or false") };
+        *flag
     }
 
     fn whole(&self, key: &str) -> u64 {

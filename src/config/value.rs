@@ -14,6 +14,8 @@ use stormkeeper_topology_package::yaml;
 pub enum Kind {
     /// A string that is not empty.
     Text,
+    /// `true` or `false`.
+    Flag,
     /// The name or the address of one host, without a port.
     Host,
     /// A list of hosts, each with or without a port.
@@ -48,6 +50,8 @@ pub enum Value {
     Unset,
     /// For [`Kind::Text`] and [`Kind::Host`].
     Text(String),
+    /// For [`Kind::Flag`].
+    Flag(bool),
     /// For [`Kind::Hosts`].
     Hosts(Vec<String>),
     /// For [`Kind::Variables`].
@@ -83,6 +87,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text => f.write_str("a string"),
+            Self::Flag => f.write_str("true or false"),
             Self::Host => f.write_str("the name or the address of this host, without a port"),
             Self::Hosts => write!(
                 f,
@@ -149,6 +154,10 @@ impl Kind {
         let within = |n: u64, min, max| (min..=max).contains(&n).then_some(n);
         match self {
             Self::Text => text_of(given).map(Value::Text),
+            Self::Flag => match given {
+                yaml::Value::Flag(flag) => Some(Value::Flag(*flag)),
+                _ => None,
+            },
             Self::Host => host_of(&text_of(given)?).ok().map(Value::Text),
             Self::Hosts => hosts(given).map(Value::Hosts),
             Self::Variables => variables(given).map(Value::Variables),

@@ -153,7 +153,7 @@ const UNSUPPORTED: &[(&[&str], &str)] = &[
         "queues have fixed bounds, and a full queue blocks its sender",
     ),
     (
-        &["ui.actions.enabled", "ui.filter", "ui.header.buffer.bytes", "ui.http.", "ui.https.", "ui.users"],
+        &["ui.filter", "ui.header.buffer.bytes", "ui.http.", "ui.https.", "ui.users"],
         "there is one API for all clients, without these settings",
     ),
     (

@@ -1,6 +1,6 @@
 //! Settings of a nimbus, as given by its configuration.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use crate::{
     blobs::{copies::ReplicationSettings, room::UploadLimits},
@@ -52,6 +52,28 @@ pub struct Options {
     pub message_timeout: Duration,
     /// Metric settings; without them this nimbus keeps no metrics.
     pub metrics: Option<MetricOptions>,
+    /// Settings of Storm's API.
+    pub storm_api: StormApiOptions,
+}
+
+/// Settings of Storm's API.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StormApiOptions {
+    /// True if it takes writes.
+    pub actions: bool,
+    /// True if it answers with a script that calls a function of the asking page.
+    pub jsonp: bool,
+    /// Origins whose pages may read it; `*` is every one.
+    pub origins: Vec<String>,
+    /// Configuration of the nimbus, as it is shown.
+    pub configuration: BTreeMap<String, serde_json::Value>,
+}
+
+impl Default for StormApiOptions {
+    /// Writes, and neither scripts nor other origins.
+    fn default() -> Self {
+        Self { actions: true, jsonp: false, origins: Vec::new(), configuration: BTreeMap::new() }
+    }
 }
 
 #[cfg(any(test, feature = "test-support"))]
@@ -78,6 +100,7 @@ impl Options {
             replication: ReplicationSettings::default(),
             message_timeout: Duration::from_secs(30),
             metrics: None,
+            storm_api: StormApiOptions::default(),
         }
     }
 }

@@ -182,6 +182,7 @@ impl Replica {
                 takeover_grace: TAKEOVER_GRACE,
                 ..MetricOptions::of_test()
             }),
+            storm_api: Default::default(),
         }
     }
 }

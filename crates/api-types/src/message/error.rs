@@ -66,6 +66,8 @@ pub enum Code {
     ForeignRequest,
     /// A write has the content type of a form or of plain text.
     WrongContentType,
+    /// The configuration of the nimbus switches this off.
+    SwitchedOff,
     /// The API has no such path.
     NoSuchRoute,
     /// The API has the path, with another method.
@@ -104,6 +106,7 @@ impl Code {
             Self::NotRecoverable => "not_recoverable",
             Self::ForeignRequest => "foreign_request",
             Self::WrongContentType => "wrong_content_type",
+            Self::SwitchedOff => "switched_off",
             Self::NoSuchRoute => "no_such_route",
             Self::WrongMethod => "wrong_method",
             Self::Internal => "internal",

@@ -39,7 +39,13 @@ impl ApiError {
         Self::new(Code::WrongMethod, format!("{path} does not take {method}"), None)
     }
 
-    fn status(&self) -> StatusCode {
+    /// Returns the body, for an answer in another form.
+    pub(super) fn into_body(self) -> ErrorBody {
+        self.0
+    }
+
+    /// Returns the HTTP status.
+    pub(super) fn status(&self) -> StatusCode {
         match self.0.code {
             Code::InvalidRequest | Code::BlobMismatch => StatusCode::BAD_REQUEST,
             Code::InvalidTopology => StatusCode::UNPROCESSABLE_ENTITY,
@@ -51,7 +57,7 @@ impl ApiError {
             Code::NameInUse | Code::IllegalTransition | Code::Conflict | Code::NotRecoverable => {
                 StatusCode::CONFLICT
             }
-            Code::ForeignRequest => StatusCode::FORBIDDEN,
+            Code::ForeignRequest | Code::SwitchedOff => StatusCode::FORBIDDEN,
             Code::WrongContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Code::InsufficientStorage => StatusCode::INSUFFICIENT_STORAGE,

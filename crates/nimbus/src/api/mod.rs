@@ -20,8 +20,9 @@
 //! | `GET /api/stormkeeper/v1/metrics/…`, `DELETE /api/stormkeeper/v1/metrics/topology/{id or name}/metas`, `GET`, `POST /api/stormkeeper/v1/topology/{id or name}/metrics` | recorded metrics: see `metrics` |
 //! | `POST /api/stormkeeper/v1/blobs/{sha256}/copy` | a nimbus fetches a blob from another; only for leaders |
 //!
-//! The same routes are at the prefix `/api/v1` for builds before this prefix. Flink's API is at
-//! `/jobs`, `/taskmanagers` and others, bare and below `/v1`: see `flink`.
+//! The same routes are at the prefix `/api/v1` for builds before this prefix. There is Storm's API as
+//! well (`storm`); where both have a path, a header tells which one is asked. Flink's API is at
+//! `/jobs`, `/taskmanagers` and others, bare and below `/v1` (`flink`).
 //!
 //! Every nimbus answers reads from its own view, and every response says how old the view is. A write
 //! that reaches a follower is forwarded to the leader, once. A rejected request is answered with
@@ -42,6 +43,7 @@ mod recovery;
 mod reported;
 mod requested;
 mod serving;
+mod storm;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -83,6 +85,7 @@ pub(crate) struct Api {
     nimbus: Handle,
     forwarder: Forwarder,
     flink: flink::Snapshots,
+    totals: Arc<storm::TotalsOfView>,
 }
 
 /// Running nimbus with its API.
@@ -166,37 +169,57 @@ pub fn routes(nimbus: Handle) -> Router {
     let options = nimbus.options();
     let names = OwnNames::new(options.api_names.iter().chain([&options.host]).map(String::as_str));
     let flink = flink::Snapshots::new(nimbus.clock().clone());
-    let api = Api { nimbus, forwarder, flink };
+    let api = Api { nimbus, forwarder, flink, totals: Arc::default() };
     Router::new()
         .route("/live", get(async || StatusCode::OK))
         .route("/ready", get(reads::ready))
         .nest(PREFIX, own_routes())
-        .nest(OLD_PREFIX, own_routes())
+        .nest(OLD_PREFIX, storm_routes())
         .merge(flink::routes())
-        .fallback(async |OriginalUri(uri): OriginalUri| ApiError::no_such_route(uri.path()))
+        .fallback(async |OriginalUri(uri): OriginalUri, headers: HeaderMap| {
+            refuse(&headers, uri.path(), ApiError::no_such_route(uri.path()))
+        })
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(api.clone(), wait_for_zxid))
         .layer(middleware::from_fn_with_state(api.clone(), recovery::reject_on_another_tree))
         .layer(middleware::map_response_with_state(api.clone(), add_term_and_process))
         .layer(middleware::from_fn_with_state(api.clone(), time_request))
-        .layer(middleware::from_fn_with_state(Arc::new(names), reject_foreign))
+        .layer(middleware::from_fn_with_state(api.clone(), storm::allow_origin))
+        .layer(middleware::from_fn_with_state((Arc::new(names), api.clone()), reject_foreign))
         .with_state(api)
 }
 
 /// Routes below the prefix of the own API.
 fn own_routes() -> Router<Api> {
-    let blobs = get(blobs::get_blob).put(blobs::put_blob);
     Router::new()
         .route("/cluster/summary", get(reads::cluster))
-        .route("/cluster/events", get(reads::events))
         .route("/nimbus/summary", get(reads::nimbuses))
         .route("/supervisor/summary", get(reads::supervisors))
         .route("/topology/summary", get(reads::topologies))
-        .route("/topology/submit", post(writes::submit))
         .route("/topology/{topology}", get(reads::topology))
-        .route("/topology/{topology}/errors", get(reads::errors))
         .route("/topology/{topology}/activate", post(writes::activate))
         .route("/topology/{topology}/deactivate", post(writes::deactivate))
+        .route("/topology/{topology}/metrics", get(metrics::control).post(writes::metrics))
+        .merge(own_routes_apart_from_storm())
+        .method_not_allowed_fallback(wrong_method)
+}
+
+/// Routes below Storm's prefix, which was that of the own API before: those of Storm, and those of the
+/// own API for builds before its prefix.
+fn storm_routes() -> Router<Api> {
+    storm::either::routes()
+        .merge(storm::routes())
+        .merge(own_routes_apart_from_storm())
+        .method_not_allowed_fallback(wrong_method)
+}
+
+/// Routes of the own API at paths that Storm's API does not have.
+fn own_routes_apart_from_storm() -> Router<Api> {
+    let blobs = get(blobs::get_blob).put(blobs::put_blob);
+    Router::new()
+        .route("/cluster/events", get(reads::events))
+        .route("/topology/submit", post(writes::submit))
+        .route("/topology/{topology}/errors", get(reads::errors))
         .route("/topology/{topology}/rebalance", post(writes::rebalance))
         .route("/topology/{topology}/kill", post(writes::kill))
         .route("/host/{host}/drain", post(writes::drain))
@@ -213,20 +236,36 @@ fn own_routes() -> Router<Api> {
         .route("/blobs/{key}", blobs)
         .route("/blobs/{key}/copy", post(blobs::copy_blob))
         .merge(metrics::routes())
-        .method_not_allowed_fallback(wrong_method)
 }
 
-async fn wrong_method(method: Method, OriginalUri(uri): OriginalUri) -> ApiError {
-    ApiError::wrong_method(&method, uri.path())
+async fn wrong_method(method: Method, OriginalUri(uri): OriginalUri, headers: HeaderMap) -> Response {
+    refuse(&headers, uri.path(), ApiError::wrong_method(&method, uri.path()))
+}
+
+/// Returns an error in the form of the API to which the request was sent.
+fn refuse(headers: &HeaderMap, path: &str, error: ApiError) -> Response {
+    match storm::is_storm_path(path) && !storm::is_for_own_api(headers) {
+        true => storm::StormError::from(error).into_response(),
+        false => error.into_response(),
+    }
 }
 
 /// Answers requests that a web page of somebody else may have caused with an error.
-async fn reject_foreign(State(names): State<Arc<OwnNames>>, request: Request, next: Next) -> Response {
-    match origin::check(&names, request.method(), request.uri(), request.headers()) {
+async fn reject_foreign(
+    State((names, api)): State<(Arc<OwnNames>, Api)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let (method, uri, headers) = (request.method(), request.uri(), request.headers());
+    let checked = match storm::is_open(&api.nimbus.options().storm_api, method, uri, headers) {
+        true => origin::check_host(&names, uri, headers),
+        false => origin::check(&names, method, uri, headers),
+    };
+    match checked {
         Ok(()) => next.run(request).await,
         Err(error) => {
-            tracing::debug!(?error, method = %request.method(), path = request.uri().path(), "rejected a request");
-            error.into_response()
+            tracing::debug!(?error, %method, path = uri.path(), "rejected a request");
+            refuse(headers, uri.path(), error)
         }
     }
 }

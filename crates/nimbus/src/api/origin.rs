@@ -19,7 +19,10 @@ use axum::http::{
     uri::Authority,
 };
 
-use super::error::ApiError;
+use super::{
+    error::ApiError,
+    storm::{ON_PURPOSE, SUBMIT},
+};
 use stormkeeper_api_types::message::Code;
 use stormkeeper_model::id::quoted;
 
@@ -97,7 +100,32 @@ pub(super) fn check(
             }
         }
     }
-    check_content_type(method, headers)
+    match is_submit_of_parts(uri, headers) {
+        true => Ok(()),
+        false => check_content_type(method, headers),
+    }
+}
+
+/// Checks only that a request names a host of this nimbus.
+///
+/// # Errors
+/// The response to the request otherwise.
+pub(super) fn check_host(names: &OwnNames, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
+    requested_host(names, uri, headers).map(drop)
+}
+
+/// True for a topology that is submitted in parts by a program, or by a page that says so in a header
+/// which no form can send. Old browsers send forms to other sites without a header of their own; their
+/// cross-site forms have an origin all the same.
+fn is_submit_of_parts(uri: &Uri, headers: &HeaderMap) -> bool {
+    let is_parts = |value: &axum::http::HeaderValue| {
+        let plain = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+        plain.trim().eq_ignore_ascii_case("multipart/form-data")
+    };
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let is_only_parts = types.next().is_some_and(is_parts) && types.next().is_none();
+    let is_of_page = headers.contains_key(ORIGIN) || headers.contains_key(SEC_FETCH_SITE);
+    uri.path() == SUBMIT && is_only_parts && (!is_of_page || headers.contains_key(ON_PURPOSE))
 }
 
 /// Returns the host that a request names, if it is one of this nimbus.
@@ -282,5 +310,25 @@ mod tests {
             assert_eq!(get(&[("host", "n2"), ("content-type", kind)]), None, "{kind}");
         }
         assert_eq!(post(&[("host", "n2")]), None, "a program without a body");
+    }
+
+    #[test]
+    fn topology_in_parts_is_taken_from_programs_and_pages_that_mean_it() {
+        let submit = |headers: &[(&'static str, &str)]| {
+            let parts = [("host", "n2"), ("content-type", "multipart/form-data; boundary=x")];
+            rejection(&Method::POST, SUBMIT, &[&parts, headers].concat())
+        };
+        assert_eq!(submit(&[]), None);
+        let unsupported = Some(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        assert_eq!(submit(&[("origin", "http://n2")]), unsupported);
+        assert_eq!(submit(&[("sec-fetch-site", "same-origin")]), unsupported);
+        assert_eq!(submit(&[("origin", "http://n2"), (ON_PURPOSE, "1")]), None);
+        assert_eq!(
+            submit(&[("origin", "http://evil.example"), (ON_PURPOSE, "1")]),
+            Some(StatusCode::FORBIDDEN)
+        );
+        assert_eq!(submit(&[("content-type", "text/plain")]), unsupported);
+        let other = [("host", "n2"), ("content-type", "multipart/form-data; boundary=x")];
+        assert_eq!(rejection(&Method::POST, "/api/v1/topology/x/kill/0", &other), unsupported);
     }
 }

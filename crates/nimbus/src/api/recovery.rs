@@ -6,7 +6,7 @@ use axum::{
     extract::{Request, State},
     http::Method,
     middleware::Next,
-    response::{IntoResponse as _, Response},
+    response::Response,
 };
 
 use super::{Api, error::ApiError, error::parse, writes::read_body};
@@ -34,7 +34,7 @@ pub(super) async fn recover(State(api): State<Api>, request: Request) -> Result<
 pub(super) async fn reject_on_another_tree(State(api): State<Api>, request: Request, next: Next) -> Response {
     match api.nimbus.own_tree() {
         Err(refusal) if needs_own_tree(request.method(), request.uri().path()) => {
-            ApiError::from(refusal).into_response()
+            super::refuse(request.headers(), request.uri().path(), refusal.into())
         }
         Ok(()) | Err(_) => next.run(request).await,
     }

@@ -130,7 +130,17 @@ async fn change<T: DeserializeOwned + Default>(
     let (parts, body) = read_body(request).await?;
     check_term(api, &parts)?;
     let options = if body.is_empty() { T::default() } else { parse(&body)? };
-    let change = make(options);
+    change_or_forward(api, topology, make(options), parts, body).await
+}
+
+/// Executes a change, or forwards the request in `parts` and `body` to the leader.
+pub(super) async fn change_or_forward(
+    api: &Api,
+    topology: &str,
+    change: Change,
+    parts: Parts,
+    body: axum::body::Bytes,
+) -> Result<Response, ApiError> {
     let verb = change.verb();
     let result = api.nimbus.change(topology, change, caller::of(&parts)).await;
     answer(api, verb, result, parts, body).await

@@ -341,6 +341,21 @@ impl Store {
             .collect())
     }
 
+    /// Returns the heartbeats of these tasks of a topology, as far as they are alive.
+    ///
+    /// # Errors
+    /// Errors of the tree.
+    pub async fn heartbeats_of(
+        &self,
+        id: &TopologyId,
+        tasks: &[TaskId],
+    ) -> Result<BTreeMap<TaskId, TaskHeartbeat>, Error> {
+        let names: Vec<String> = tasks.iter().map(TaskId::to_string).collect();
+        let heartbeats = self.read_children::<TaskHeartbeat>(&layout::taskbeats(id), &names).await?;
+        let named = |(name, heartbeat): (String, _)| Some((name.parse().ok()?, heartbeat));
+        Ok(heartbeats.into_iter().filter_map(named).collect())
+    }
+
     async fn read<T: DeserializeOwned>(&self, path: &TreePath) -> Result<Option<Stored<T>>, Error> {
         let Some(Node { data, stat }) = self.tree.get(path).await? else { return Ok(None) };
         Ok(Some(Stored { value: record::decode(path, &data)?, version: stat.version }))

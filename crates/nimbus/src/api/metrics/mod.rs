@@ -32,7 +32,9 @@ mod status;
 
 use axum::{Router, routing::get};
 
-use super::{Api, writes};
+use super::Api;
+pub(super) use reads::control;
+pub(super) use source::store_error;
 
 /// Returns the routes.
 pub(super) fn routes() -> Router<Api> {
@@ -44,5 +46,4 @@ pub(super) fn routes() -> Router<Api> {
         .route("/metrics/data", get(series::data))
         .route("/metrics/history", get(reads::history))
         .route("/metrics/status", get(reads::status))
-        .route("/topology/{topology}/metrics", get(reads::control).post(writes::metrics))
 }

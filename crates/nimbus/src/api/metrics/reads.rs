@@ -173,7 +173,7 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Json<MetricStoreSta
     Ok(Json(status::of(&api).await?))
 }
 
-pub(super) async fn control(
+pub(in crate::api) async fn control(
     State(api): State<Api>,
     PathPart(topology): PathPart,
 ) -> Result<Json<MetricControlRequest>, ApiError> {

@@ -101,7 +101,7 @@ impl Source {
 }
 
 /// Converts an error of the metric store into a response.
-pub(super) fn store_error(error: metric_store::Error) -> ApiError {
+pub(in crate::api) fn store_error(error: metric_store::Error) -> ApiError {
     match error {
         metric_store::Error::Invalid(reason) => ApiError::new(Code::InvalidRequest, reason, None),
         metric_store::Error::Busy | metric_store::Error::Stopped => {

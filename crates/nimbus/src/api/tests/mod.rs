@@ -8,6 +8,7 @@ mod peers;
 mod prefix;
 mod replicas;
 mod reported;
+mod storm;
 mod twins;
 
 use std::{sync::Arc, time::Duration};

@@ -28,7 +28,7 @@ pub(super) async fn submit(
 
 impl Fixture {
     /// Starts a leader and a follower that see each other, and a client of both.
-    async fn two(&self) -> (Running, Running, Client) {
+    pub(super) async fn two(&self) -> (Running, Running, Client) {
         let (leader, follower) = (self.leader().await, self.start("follower").await);
         wait_until("both nimbuses see both nimbuses", LONG, || async {
             let known = |running: &Running| {
