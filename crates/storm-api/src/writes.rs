@@ -6,19 +6,31 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 use stormkeeper_model::{ComponentId, TopologyId};
 
-/// Answer to activate, deactivate, rebalance and kill.
+/// Answer to activate, deactivate, rebalance, kill and submit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Operation {
     topology_operation: String,
     topology_id: TopologyId,
     status: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 impl Operation {
     /// Returns the answer to an operation that was accepted.
     pub fn accepted(operation: impl Into<String>, id: TopologyId) -> Self {
-        Self { topology_operation: operation.into(), topology_id: id, status: "success" }
+        Self {
+            topology_operation: operation.into(),
+            topology_id: id,
+            status: "success",
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Adds warnings, which Storm does not have.
+    pub fn with_warnings(self, warnings: Vec<String>) -> Self {
+        Self { warnings, ..self }
     }
 }
 
@@ -114,7 +126,9 @@ mod tests {
     #[test]
     fn operation_is_answered_as_storm_does() {
         let answer = Operation::accepted("kill", "wc-1-2".parse().expect("valid"));
-        let expected = json!({"topologyOperation": "kill", "topologyId": "wc-1-2", "status": "success"});
-        assert_eq!(serde_json::to_value(answer).expect("JSON"), expected);
+        let mut expected = json!({"topologyOperation": "kill", "topologyId": "wc-1-2", "status": "success"});
+        assert_eq!(serde_json::to_value(&answer).expect("JSON"), expected);
+        expected["warnings"] = json!(["a"]);
+        assert_eq!(serde_json::to_value(answer.with_warnings(vec!["a".to_owned()])).expect("JSON"), expected);
     }
 }

@@ -59,6 +59,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate as nimbus;
@@ -86,6 +87,8 @@ pub(crate) struct Api {
     forwarder: Forwarder,
     flink: flink::Snapshots,
     totals: Arc<storm::TotalsOfView>,
+    /// Submits in parts that may run at the same time; further ones are refused.
+    submits: Arc<Semaphore>,
 }
 
 /// Running nimbus with its API.
@@ -169,7 +172,8 @@ pub fn routes(nimbus: Handle) -> Router {
     let options = nimbus.options();
     let names = OwnNames::new(options.api_names.iter().chain([&options.host]).map(String::as_str));
     let flink = flink::Snapshots::new(nimbus.clock().clone());
-    let api = Api { nimbus, forwarder, flink, totals: Arc::default() };
+    let submits = Arc::new(Semaphore::new(storm::SUBMITS_MAX));
+    let api = Api { nimbus, forwarder, flink, totals: Arc::default(), submits };
     Router::new()
         .route("/live", get(async || StatusCode::OK))
         .route("/ready", get(reads::ready))

@@ -10,12 +10,14 @@ mod cors;
 pub(super) mod either;
 mod loaded;
 mod params;
+mod submit;
 mod topology;
 mod totals;
 mod writes;
 
 use axum::{
     Router,
+    extract::DefaultBodyLimit,
     routing::{get, post},
 };
 
@@ -23,6 +25,7 @@ use super::Api;
 pub(super) use answer::StormError;
 pub(super) use cors::{allow_origin, is_open, is_storm_path};
 pub(super) use params::{ON_PURPOSE, is_for_own_api};
+pub(super) use submit::SUBMITS_MAX;
 pub(super) use totals::TotalsOfView;
 
 /// Path at which a topology is submitted in parts.
@@ -36,6 +39,7 @@ pub(super) fn routes() -> Router<Api> {
         .route("/owner-resources", get(cluster::owners))
         .route("/owner-resources/{owner}", get(cluster::owner))
         .route("/history/summary", get(cluster::history))
+        .route("/topology", post(submit::submit).layer(DefaultBodyLimit::disable()))
         .route("/topology-workers/{topology}", get(topology::workers))
         .route("/topology/{topology}/component/{component}", get(topology::component))
         .route("/topology/{topology}/lag", get(topology::lag))

@@ -105,11 +105,10 @@ pub(super) fn check_switched_on(api: &Api) -> Result<(), ApiError> {
 /// Executes a change here or by the leader, and answers as Storm does. `own` is the body of the same
 /// request to the own API.
 async fn change(api: &Api, topology: &str, (change, own): (Change, &impl Serialize), parts: Parts) -> Answer {
-    let params = Params::default();
     let route = format!("/topology/{}/{}", utf8_percent_encode(topology, NON_ALPHANUMERIC), change.verb());
     let (parts, body) = own_request(&parts, Method::POST, &route, own)?;
     let answer = change_or_forward(api, topology, change, parts, body).await?;
-    operation(api, &params, answer).await
+    operation(api, answer, Vec::new()).await
 }
 
 /// Returns the request of the own API that is sent to the leader for another one.
@@ -128,8 +127,8 @@ pub(super) fn own_request(
     Ok((parts, body.into()))
 }
 
-/// Returns Storm's answer for an answer of the own API.
-pub(super) async fn operation(api: &Api, params: &Params, own: Response<Body>) -> Answer {
+/// Returns Storm's answer for an answer of the own API, with warnings.
+pub(super) async fn operation(api: &Api, own: Response<Body>, warnings: Vec<String>) -> Answer {
     let status = own.status();
     let written = own.headers().get(stormkeeper_api_types::seen::ZXID).cloned();
     let bytes = axum::body::to_bytes(own.into_body(), ANSWER_BYTES_MAX).await;
@@ -147,7 +146,7 @@ pub(super) async fn operation(api: &Api, params: &Params, own: Response<Body>) -
     let accepted: Accepted = serde_json::from_slice(&bytes)
         .map_err(|error| unknown(format!("the answer of the leader is unclear: {error}")))?;
     let operation = Operation::accepted(accepted.topology_operation, accepted.topology_id);
-    let mut answer = reply(api, params, &operation)?;
+    let mut answer = reply(api, &Params::default(), &operation.with_warnings(warnings))?;
     if let Some(written) = written {
         answer.headers_mut().insert(stormkeeper_api_types::seen::ZXID, written);
     }

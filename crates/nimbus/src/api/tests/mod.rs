@@ -9,6 +9,7 @@ mod prefix;
 mod replicas;
 mod reported;
 mod storm;
+mod storm_submit;
 mod twins;
 
 use std::{sync::Arc, time::Duration};
