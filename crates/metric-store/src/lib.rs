@@ -43,6 +43,7 @@ mod relaunch;
 mod retention_clock;
 mod span;
 mod store;
+mod totals;
 mod writer;
 
 #[cfg(test)]
@@ -58,3 +59,4 @@ pub use query::{
 };
 pub use span::{SUMS_MAX, SumQuery};
 pub use store::{CheckpointSource, DirectoryChange, Medium, MemoryDisk};
+pub use totals::{TOTALS_MAX, Total};

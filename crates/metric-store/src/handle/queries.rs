@@ -2,8 +2,8 @@
 
 use super::MetricStore;
 use crate::{
-    Error, Fingerprint, HistoryEntry, LatestPage, LatestQuery, Options, SUMS_MAX, StoreStatus, SumQuery,
-    TrackEntry, history, history_record, key::Table, leader_ops, span,
+    Error, Fingerprint, HistoryEntry, LatestPage, LatestQuery, Options, SUMS_MAX, StoreStatus, SumQuery, Total,
+    TrackEntry, history, history_record, key::Table, leader_ops, span, totals,
 };
 use stormkeeper_metrics::{
     MetricId, MetricName, Minute, Point, Window,
@@ -110,6 +110,34 @@ impl MetricStore {
     /// [`Error::Read`].
     pub async fn latest(&self, query: LatestQuery) -> Result<LatestPage, Error> {
         self.read(move |_, view| history::latest(view, &query)).await
+    }
+
+    /// Returns the totals of metrics, in the order of `metrics`, at most the first
+    /// [`TOTALS_MAX`](crate::TOTALS_MAX): each is the sum of all points of the day at its minute and of
+    /// later days, divided before the day that begins at `open_from`.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub async fn totals(
+        &self,
+        metrics: Vec<(MetricId, Minute)>,
+        open_from: Minute,
+    ) -> Result<Vec<Total>, Error> {
+        self.read(move |_, view| totals::totals(view, &metrics, open_from)).await
+    }
+
+    /// Returns the point of the last minute of each metric, in the order of `ids`, at most the first
+    /// [`TOTALS_MAX`](crate::TOTALS_MAX); none for metrics without a point since `since`.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub async fn readings(
+        &self,
+        topology: TopologyId,
+        ids: Vec<MetricId>,
+        since: Minute,
+    ) -> Result<Vec<Option<Point>>, Error> {
+        self.read(move |_, view| totals::readings(view, &topology, &ids, since)).await
     }
 
     /// Returns the placements of a topology's tasks or of one task, by task, the earliest first. If

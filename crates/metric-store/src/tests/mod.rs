@@ -9,6 +9,7 @@ mod reading;
 mod relaunch;
 pub(crate) mod site;
 mod swap;
+mod totals;
 mod track;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
