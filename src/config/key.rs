@@ -234,6 +234,12 @@ pub const KEYS: &[Key] = &[
         "How often nimbus decides if no event triggers a decision.",
     ),
     key(
+        "nimbus.prometheus.series.max",
+        Kind::Whole(0, 1_000_000),
+        "20000",
+        "The maximum number of series of topologies and components on the page for Prometheus; beyond it the lowest levels are left out as a whole.",
+    ),
+    key(
         "nimbus.seeds",
         Kind::Hosts,
         "[\"localhost:8080\"]",

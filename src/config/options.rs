@@ -89,6 +89,7 @@ impl Config {
                 .map_or(MESSAGE_TIMEOUT, Duration::from_secs),
             metrics: Some(self.metric_options()),
             storm_api: self.storm_api_options(),
+            prometheus_series_max: self.narrow("nimbus.prometheus.series.max"),
         }
     }
 

@@ -51,7 +51,7 @@ pub fn bucket(value: f64) -> i16 {
 
 /// Representative value of a bucket: its relative distance to the lower and to the upper bound is
 /// the same.
-fn middle(bucket: i16) -> f64 {
+pub fn middle(bucket: i16) -> f64 {
     // 2 l u / (l + u) with u = l * 2^(1/32), without overflow.
     let step = (1.0 / PER_DOUBLING).exp2();
     (f64::from(bucket) / PER_DOUBLING).exp2() * (2.0 * step / (1.0 + step))

@@ -54,6 +54,9 @@ pub struct Options {
     pub metrics: Option<MetricOptions>,
     /// Settings of Storm's API.
     pub storm_api: StormApiOptions,
+    /// Maximum number of series of topologies on the page for Prometheus; beyond it the lowest levels
+    /// are left out.
+    pub prometheus_series_max: usize,
 }
 
 /// Settings of Storm's API.
@@ -101,6 +104,7 @@ impl Options {
             message_timeout: Duration::from_secs(30),
             metrics: None,
             storm_api: StormApiOptions::default(),
+            prometheus_series_max: 20_000,
         }
     }
 }

@@ -176,6 +176,7 @@ impl Replica {
             blob_retention: Duration::from_secs(120),
             replication: Default::default(),
             message_timeout: Duration::from_secs(10),
+            prometheus_series_max: 20_000,
             metrics: Some(MetricOptions {
                 medium: Medium::Memory(self.disk.disk.clone()),
                 usage,

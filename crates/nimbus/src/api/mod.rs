@@ -3,6 +3,7 @@
 //! | method, path | response |
 //! | --- | --- |
 //! | `GET /live`, `GET /ready` | whether the process runs; whether it has read the cluster |
+//! | `GET /metrics` | numbers for Prometheus: see `prometheus` |
 //! | `GET /api/stormkeeper/v1/cluster/summary` | the cluster in numbers, the leader, unreadable records |
 //! | `GET /api/stormkeeper/v1/cluster/events[?limit=N][&topology=T]` | elections, changes and moves with reasons, newest first |
 //! | `GET /api/stormkeeper/v1/nimbus/summary` | the nimbuses |
@@ -38,6 +39,7 @@ mod forward;
 mod ingest;
 mod metrics;
 mod origin;
+mod prometheus;
 mod reads;
 mod recovery;
 mod reported;
@@ -86,6 +88,7 @@ pub(crate) struct Api {
     nimbus: Handle,
     forwarder: Forwarder,
     flink: flink::Snapshots,
+    prometheus: Arc<prometheus::Snapshots>,
     totals: Arc<storm::TotalsOfView>,
     /// Submits in parts that may run at the same time; further ones are refused.
     submits: Arc<Semaphore>,
@@ -172,11 +175,13 @@ pub fn routes(nimbus: Handle) -> Router {
     let options = nimbus.options();
     let names = OwnNames::new(options.api_names.iter().chain([&options.host]).map(String::as_str));
     let flink = flink::Snapshots::new(nimbus.clock().clone());
+    let prometheus = Arc::new(prometheus::Snapshots::new(nimbus.clock().clone()));
     let submits = Arc::new(Semaphore::new(storm::SUBMITS_MAX));
-    let api = Api { nimbus, forwarder, flink, totals: Arc::default(), submits };
+    let api = Api { nimbus, forwarder, flink, prometheus, totals: Arc::default(), submits };
     Router::new()
         .route("/live", get(async || StatusCode::OK))
         .route("/ready", get(reads::ready))
+        .route("/metrics", get(prometheus::metrics))
         .nest(PREFIX, own_routes())
         .nest(OLD_PREFIX, storm_routes())
         .merge(flink::routes())

@@ -6,6 +6,7 @@ mod metrics;
 mod own_writes;
 mod peers;
 mod prefix;
+mod prometheus;
 mod replicas;
 mod reported;
 mod storm;
