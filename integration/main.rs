@@ -23,6 +23,8 @@ mod lost_host;
 mod old_layout;
 mod opentsdb;
 mod own_writes;
+mod prometheus;
+mod prometheus_server;
 mod quiet_failover;
 mod recovery;
 mod relaunched_readings;

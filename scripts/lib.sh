@@ -80,13 +80,21 @@ ensure_packages() {
   in_step "$STORMKEEPER_CACHE/logs/apt.log" apt_install "${missing[@]}"
 }
 
-apt_install() {
+# Installs without starting the services of the packages: the tests and scripts start their own. The file
+# is Debian's way to say so; one that is there already is left alone.
+apt_install() (
+  policy=/usr/sbin/policy-rc.d
+  if [[ ! -e $policy ]]; then
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod +x "$policy"
+  fi
   export DEBIAN_FRONTEND=noninteractive
   apt-get update
   # dpkg sometimes fails on a temporary file; a second attempt succeeds.
   apt-get install -y --no-install-recommends "$@" ||
     apt-get install -y --no-install-recommends "$@"
-}
+)
 
 # Packages that the build links and the examples need.
 ensure_build_packages() {
