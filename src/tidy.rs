@@ -10,7 +10,7 @@ use std::{
 const CRATES: &[(&str, &[&str])] = &[
     ("zookeeper_client", &["crates/coordination/src/tree/zookeeper/"]),
     ("rocksdb", &["crates/metric-store/src/store/"]),
-    ("axum", &["crates/nimbus/src/api/"]),
+    ("axum", &["crates/nimbus/src/api/", "crates/serving/src/", "crates/supervisor/src/agent_api/"]),
     (
         "reqwest",
         &[

@@ -28,6 +28,10 @@ pub enum Code {
     UnknownTopology,
     /// The host does not exist, or is not drained.
     UnknownHost,
+    /// The host has no such log, or no such worker.
+    UnknownLog,
+    /// The agent of the supervisor does not answer, or the supervisor has none; the message says which.
+    AgentUnavailable,
     /// The metric does not exist.
     UnknownMetric,
     /// This nimbus has no open metric store; the message says why.
@@ -87,6 +91,8 @@ impl Code {
             Self::InvalidTopology => "invalid_topology",
             Self::UnknownTopology => "unknown_topology",
             Self::UnknownHost => "unknown_host",
+            Self::UnknownLog => "unknown_log",
+            Self::AgentUnavailable => "agent_unavailable",
             Self::UnknownMetric => "unknown_metric",
             Self::NoMetricStore => "no_metric_store",
             Self::NotReplicated => "not_replicated",

@@ -15,6 +15,7 @@ use crate::{blobs, refusal::Refusal};
 use stormkeeper_api_types::message::{Code, ErrorBody};
 use stormkeeper_coordination::cluster::store;
 use stormkeeper_runtime::error_chain;
+use stormkeeper_serving::error::Rejection;
 
 /// Error response to a request.
 #[derive(Debug)]
@@ -46,37 +47,19 @@ impl ApiError {
 
     /// Returns the HTTP status.
     pub(super) fn status(&self) -> StatusCode {
-        match self.0.code {
-            Code::InvalidRequest | Code::BlobMismatch => StatusCode::BAD_REQUEST,
-            Code::InvalidTopology => StatusCode::UNPROCESSABLE_ENTITY,
-            Code::UnknownTopology
-            | Code::UnknownHost
-            | Code::UnknownMetric
-            | Code::BlobMissing
-            | Code::NoSuchRoute => StatusCode::NOT_FOUND,
-            Code::NameInUse | Code::IllegalTransition | Code::Conflict | Code::NotRecoverable => {
-                StatusCode::CONFLICT
-            }
-            Code::ForeignRequest | Code::SwitchedOff => StatusCode::FORBIDDEN,
-            Code::WrongContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Code::InsufficientStorage => StatusCode::INSUFFICIENT_STORAGE,
-            Code::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
-            Code::NoLeader
-            | Code::TreeUnavailable
-            | Code::NotReady
-            | Code::AnotherTree
-            | Code::NotReplicated
-            | Code::NoMetricStore => StatusCode::SERVICE_UNAVAILABLE,
-            Code::OutcomeUnknown => StatusCode::GATEWAY_TIMEOUT,
-            Code::UnreadableRecord | Code::Internal | Code::Other => StatusCode::INTERNAL_SERVER_ERROR,
-        }
+        stormkeeper_serving::error::status(self.0.code)
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.status(), Json(self.0)).into_response()
+        Rejection(self.0).into_response()
+    }
+}
+
+impl From<Rejection> for ApiError {
+    fn from(Rejection(body): Rejection) -> Self {
+        Self(body)
     }
 }
 

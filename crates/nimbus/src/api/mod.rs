@@ -28,7 +28,7 @@
 //! Every nimbus answers reads from its own view, and every response says how old the view is. A write
 //! that reaches a follower is forwarded to the leader, once. A rejected request is answered with
 //! [`stormkeeper_api_types::message::ErrorBody`]: `code`, `message` and `hint`. Requests that a web
-//! page of somebody else may have caused are rejected (`origin.rs`).
+//! page of somebody else may have caused are rejected ([`stormkeeper_serving::origin`]).
 
 mod blobs;
 mod caller;
@@ -38,13 +38,11 @@ mod flink;
 mod forward;
 mod ingest;
 mod metrics;
-mod origin;
 mod prometheus;
 mod reads;
 mod recovery;
 mod reported;
 mod requested;
-mod serving;
 mod storm;
 mod summary;
 #[cfg(test)]
@@ -67,8 +65,6 @@ use tokio_util::sync::CancellationToken;
 use crate as nimbus;
 use crate::{Handle, Nimbus, daemon::NimbusClients};
 use error::ApiError;
-use origin::OwnNames;
-use serving::Limits;
 use stormkeeper_api_types::{
     forward::{BEHIND, BEHIND_MIN, Forwarder, TERM},
     leader_clock::{PROCESS, TIME},
@@ -78,6 +74,10 @@ use stormkeeper_api_types::{
 use stormkeeper_coordination::tree::Tree;
 use stormkeeper_model::clock::Clock;
 use stormkeeper_runtime::tasks::OnExit;
+use stormkeeper_serving::{
+    self as serving, Limits,
+    origin::{self, DaemonKind, OwnNames},
+};
 
 /// Maximum bytes of a JSON body; the longest rebalance names every component.
 const JSON_BYTES_MAX: usize = 1 << 20;
@@ -173,7 +173,8 @@ impl Running {
 pub fn routes(nimbus: Handle) -> Router {
     let forwarder = Forwarder::new().expect("a client without TLS needs nothing that can be missing");
     let options = nimbus.options();
-    let names = OwnNames::new(options.api_names.iter().chain([&options.host]).map(String::as_str));
+    let names = options.api_names.iter().chain([&options.host]).map(String::as_str);
+    let names = OwnNames::new(DaemonKind::Nimbus, names).accepting_parts_at(storm::SUBMIT);
     let flink = flink::Snapshots::new(nimbus.clock().clone());
     let prometheus = Arc::new(prometheus::Snapshots::new(nimbus.clock().clone()));
     let submits = Arc::new(Semaphore::new(storm::SUBMITS_MAX));
@@ -274,7 +275,7 @@ async fn reject_foreign(
         Ok(()) => next.run(request).await,
         Err(error) => {
             tracing::debug!(?error, %method, path = uri.path(), "rejected a request");
-            refuse(headers, uri.path(), error)
+            refuse(headers, uri.path(), error.into())
         }
     }
 }

@@ -24,7 +24,7 @@ use axum::{
 use super::Api;
 pub(super) use answer::StormError;
 pub(super) use cors::{allow_origin, is_open, is_storm_path};
-pub(super) use params::{ON_PURPOSE, is_for_own_api};
+pub(super) use params::is_for_own_api;
 pub(super) use submit::SUBMITS_MAX;
 pub(super) use totals::TotalsOfView;
 

@@ -11,13 +11,11 @@ use serde::de::DeserializeOwned;
 use super::answer::StormError;
 use crate::api::error::ApiError;
 use stormkeeper_api_types::message::Code;
+use stormkeeper_serving::origin::ON_PURPOSE;
 use stormkeeper_storm_api::Window;
 
 /// Begin of the names of headers that only clients of the own API send.
 const OWN_HEADERS: &str = "x-stormkeeper-";
-
-/// Header by which a page says that it sends a write on purpose: a form cannot send it.
-pub(crate) const ON_PURPOSE: &str = "x-stormkeeper-request";
 
 /// Returns whether a request comes from a command or a daemon of this project. Every command names its
 /// user and every nimbus that forwards names itself, also those of earlier builds.

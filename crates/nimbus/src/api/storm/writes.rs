@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{
     answer::{Answer, StormError, failure, reply},
-    params::{ON_PURPOSE, Params, PathOf},
+    params::{Params, PathOf},
 };
 use crate::{
     api::{
@@ -23,6 +23,7 @@ use crate::{
     change::Change,
 };
 use stormkeeper_api_types::message::{Accepted, Code, ErrorBody, KillRequest, RebalanceRequest};
+use stormkeeper_serving::origin::ON_PURPOSE;
 use stormkeeper_storm_api::{Operation, Rebalance};
 
 /// Maximum bytes of the answer of a leader to a write.

@@ -27,13 +27,13 @@ enum Wait {
     Head(Instant),
     /// The first byte of the next request, since then.
     Request(Instant),
-    /// This nimbus, or the body of the request or answer; bodies have their own pace.
+    /// This daemon, or the body of the request or answer; bodies have their own pace.
     Answer,
 }
 
 /// Phase of a connection, shared with the request that it serves.
 #[derive(Debug, Clone)]
-pub(super) struct Phase(Arc<Mutex<Wait>>);
+pub(crate) struct Phase(Arc<Mutex<Wait>>);
 
 impl Phase {
     fn new() -> Self {
@@ -45,7 +45,7 @@ impl Phase {
     }
 
     /// Marks the connection as busy until the result is dropped.
-    pub(super) fn begin_request(&self) -> Busy {
+    pub(crate) fn begin_request(&self) -> Busy {
         *self.lock() = Wait::Answer;
         Busy(self.clone())
     }
@@ -68,7 +68,7 @@ impl Phase {
 
 /// A request in service.
 #[derive(Debug)]
-pub(super) struct Busy(Phase);
+pub(crate) struct Busy(Phase);
 
 impl Drop for Busy {
     fn drop(&mut self) {
@@ -78,9 +78,9 @@ impl Drop for Busy {
 
 /// Peer of a connection, for the requests on it.
 #[derive(Debug, Clone)]
-pub(super) struct Peer {
-    pub(super) address: SocketAddr,
-    pub(super) phase: Phase,
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    pub(crate) phase: Phase,
 }
 
 impl Connected<IncomingStream<'_, ApiListener>> for Peer {
@@ -91,7 +91,7 @@ impl Connected<IncomingStream<'_, ApiListener>> for Peer {
 
 /// A connection. Reads and writes fail once the peer has kept them waiting for too long.
 #[derive(Debug)]
-pub(super) struct Connection<S> {
+pub(crate) struct Connection<S> {
     stream: S,
     limits: Limits,
     phase: Phase,
@@ -101,7 +101,7 @@ pub(super) struct Connection<S> {
 }
 
 impl<S> Connection<S> {
-    pub(super) fn new(stream: S, limits: Limits, place: Option<Place>) -> Self {
+    pub(crate) fn new(stream: S, limits: Limits, place: Option<Place>) -> Self {
         let answers = Pace::new(limits);
         Self { stream, limits, phase: Phase::new(), timer: None, answers, _place: place }
     }

@@ -12,7 +12,7 @@ use axum::{
 };
 use http_body::{Frame, SizeHint};
 
-use super::{Limits, connection::Busy, pace::Pace};
+use crate::{Limits, connection::Busy, pace::Pace};
 
 /// Error of a body that arrives too slowly.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +20,7 @@ use super::{Limits, connection::Busy, pace::Pace};
 struct BodyTimeout;
 
 /// Returns whether an error is or was caused by a body that arrives too slowly.
-pub(crate) fn is_body_timeout(error: &(dyn Error + 'static)) -> bool {
+pub fn is_body_timeout(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if error.is::<BodyTimeout>() {
@@ -32,13 +32,13 @@ pub(crate) fn is_body_timeout(error: &(dyn Error + 'static)) -> bool {
 }
 
 /// Body of a request, which must arrive at a least pace.
-pub(super) struct RequestBody {
+pub(crate) struct RequestBody {
     body: Body,
     pace: Pace,
 }
 
 impl RequestBody {
-    pub(super) fn new(body: Body, limits: Limits) -> Self {
+    pub(crate) fn new(body: Body, limits: Limits) -> Self {
         Self { body, pace: Pace::new(limits) }
     }
 }
@@ -72,13 +72,13 @@ impl HttpBody for RequestBody {
 }
 
 /// Body of a response; its connection is busy until it is sent.
-pub(super) struct AnswerBody {
+pub(crate) struct AnswerBody {
     body: Body,
     _busy: Busy,
 }
 
 impl AnswerBody {
-    pub(super) fn new(body: Body, busy: Busy) -> Self {
+    pub(crate) fn new(body: Body, busy: Busy) -> Self {
         Self { body, _busy: busy }
     }
 }

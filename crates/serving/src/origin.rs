@@ -1,7 +1,7 @@
 //! Rejects requests that a web page of somebody else may have caused.
 //!
 //! The browser of an operator is inside the trusted network, and any page can make it send requests
-//! here: a form needs no script, and a host name that the page controls may resolve to a nimbus (DNS
+//! here: a form needs no script, and a host name that the page controls may resolve to a daemon (DNS
 //! rebinding). A browser reveals such a request by its headers:
 //!
 //! - `Host`: a name that is not ours. Addresses are accepted: a page cannot make a browser name one
@@ -19,10 +19,7 @@ use axum::http::{
     uri::Authority,
 };
 
-use super::{
-    error::ApiError,
-    storm::{ON_PURPOSE, SUBMIT},
-};
+use crate::error::Rejection;
 use stormkeeper_api_types::message::Code;
 use stormkeeper_model::id::quoted;
 
@@ -30,6 +27,9 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Content types that a page may send to another site without the consent of that site.
 const TYPES_OF_FORMS: [&str; 3] = ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain"];
+
+/// Header by which a page says that it sends a write on purpose: a form cannot send it.
+pub const ON_PURPOSE: &str = "x-stormkeeper-request";
 
 /// Host of a request or of a page, without its port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,19 +55,60 @@ impl Host {
     }
 }
 
-/// Names under which a nimbus may be addressed, besides addresses.
+/// Kind of daemon that is addressed, for the texts of errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DaemonKind {
+    /// A nimbus, with its API.
+    Nimbus,
+    /// A supervisor, with its agent.
+    Supervisor,
+}
+
+impl DaemonKind {
+    fn unknown_name(self, name: &str) -> Rejection {
+        let (owner, hint) = match self {
+            Self::Nimbus => (
+                "nimbus",
+                "use its address; or add the name to `ui.allowed.hosts` or `nimbus.seeds` in the storm.yaml of \
+                 each nimbus, and restart them one after the other",
+            ),
+            Self::Supervisor => (
+                "supervisor",
+                "use its address; or add the name to `ui.allowed.hosts` in the storm.yaml of the supervisor, and \
+                 restart it",
+            ),
+        };
+        let message = format!("{} is not a name of this {owner}", quoted(name));
+        Rejection::new(Code::ForeignRequest, message, Some(hint))
+    }
+}
+
+/// Names under which a daemon may be addressed, besides addresses.
 #[derive(Debug, Clone)]
-pub(super) struct OwnNames(BTreeSet<Host>);
+pub struct OwnNames {
+    hosts: BTreeSet<Host>,
+    daemon: DaemonKind,
+    /// Path of the one route that takes a body in parts.
+    parts_at: Option<&'static str>,
+}
 
 impl OwnNames {
     /// Names with or without ports, as in the configuration; `localhost` is always one of them.
-    pub(super) fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+    pub fn new<'a>(daemon: DaemonKind, names: impl IntoIterator<Item = &'a str>) -> Self {
         let host = |name: &str| Host::of_authority(name).unwrap_or_else(|| Host::of(name));
-        Self(names.into_iter().chain(["localhost"]).map(host).collect())
+        Self { hosts: names.into_iter().chain(["localhost"]).map(host).collect(), daemon, parts_at: None }
+    }
+
+    /// Accepts bodies in parts (`multipart/form-data`) at this path, of programs and of pages that send
+    /// [`ON_PURPOSE`].
+    #[must_use]
+    pub fn accepting_parts_at(mut self, path: &'static str) -> Self {
+        self.parts_at = Some(path);
+        self
     }
 
     fn accepts(&self, host: &Host) -> bool {
-        matches!(host, Host::Address(_)) || self.0.contains(host)
+        matches!(host, Host::Address(_)) || self.hosts.contains(host)
     }
 }
 
@@ -75,12 +116,7 @@ impl OwnNames {
 ///
 /// # Errors
 /// The response to the request otherwise.
-pub(super) fn check(
-    names: &OwnNames,
-    method: &Method,
-    uri: &Uri,
-    headers: &HeaderMap,
-) -> Result<(), ApiError> {
+pub fn check(names: &OwnNames, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Rejection> {
     let host = requested_host(names, uri, headers)?;
     let is_own = |origin: &str| is_own_page(names, &host, origin);
     let mut origins = headers.get_all(ORIGIN).iter();
@@ -100,24 +136,24 @@ pub(super) fn check(
             }
         }
     }
-    match is_submit_of_parts(uri, headers) {
+    match names.parts_at == Some(uri.path()) && are_parts_on_purpose(headers) {
         true => Ok(()),
         false => check_content_type(method, headers),
     }
 }
 
-/// Checks only that a request names a host of this nimbus.
+/// Checks only that a request names a host of this daemon.
 ///
 /// # Errors
 /// The response to the request otherwise.
-pub(super) fn check_host(names: &OwnNames, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
+pub fn check_host(names: &OwnNames, uri: &Uri, headers: &HeaderMap) -> Result<(), Rejection> {
     requested_host(names, uri, headers).map(drop)
 }
 
-/// True for a topology that is submitted in parts by a program, or by a page that says so in a header
-/// which no form can send. Old browsers send forms to other sites without a header of their own; their
+/// True for a body in parts of a program, or of a page that says so in a header which no form can send. Old
+/// browsers send forms to other sites without a header of their own; their
 /// cross-site forms have an origin all the same.
-fn is_submit_of_parts(uri: &Uri, headers: &HeaderMap) -> bool {
+fn are_parts_on_purpose(headers: &HeaderMap) -> bool {
     let is_parts = |value: &axum::http::HeaderValue| {
         let plain = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
         plain.trim().eq_ignore_ascii_case("multipart/form-data")
@@ -125,12 +161,12 @@ fn is_submit_of_parts(uri: &Uri, headers: &HeaderMap) -> bool {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let is_only_parts = types.next().is_some_and(is_parts) && types.next().is_none();
     let is_of_page = headers.contains_key(ORIGIN) || headers.contains_key(SEC_FETCH_SITE);
-    uri.path() == SUBMIT && is_only_parts && (!is_of_page || headers.contains_key(ON_PURPOSE))
+    is_only_parts && (!is_of_page || headers.contains_key(ON_PURPOSE))
 }
 
-/// Returns the host that a request names, if it is one of this nimbus.
-fn requested_host(names: &OwnNames, uri: &Uri, headers: &HeaderMap) -> Result<Host, ApiError> {
-    let malformed = |what: &str| ApiError::new(Code::InvalidRequest, what, Some("send one header Host"));
+/// Returns the host that a request names, if it is one of this daemon.
+fn requested_host(names: &OwnNames, uri: &Uri, headers: &HeaderMap) -> Result<Host, Rejection> {
+    let malformed = |what: &str| Rejection::new(Code::InvalidRequest, what, Some("send one header Host"));
     let mut hosts = headers.get_all(HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
         let what = match headers.contains_key(HOST) {
@@ -145,14 +181,7 @@ fn requested_host(names: &OwnNames, uri: &Uri, headers: &HeaderMap) -> Result<Ho
     let target = uri.authority().map(|authority| Host::of(authority.host()));
     for host in [&named].into_iter().chain(&target) {
         if let (false, Host::Name(name)) = (names.accepts(host), host) {
-            return Err(ApiError::new(
-                Code::ForeignRequest,
-                format!("{} is not a name of this nimbus", quoted(name)),
-                Some(
-                    "use its address; or add the name to `ui.allowed.hosts` or `nimbus.seeds` in the storm.yaml of \
-                     each nimbus, and restart them one after the other",
-                ),
-            ));
+            return Err(names.daemon.unknown_name(name));
         }
     }
     Ok(target.unwrap_or(named))
@@ -163,11 +192,11 @@ fn requested_host(names: &OwnNames, uri: &Uri, headers: &HeaderMap) -> Result<Ho
 fn is_own_page(names: &OwnNames, host: &Host, origin: &str) -> bool {
     let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
     let Some(page) = authority.and_then(Host::of_authority) else { return false };
-    page == *host || page != Host::of("localhost") && names.0.contains(&page)
+    page == *host || page != Host::of("localhost") && names.hosts.contains(&page)
 }
 
-fn foreign_page(what: &str) -> ApiError {
-    ApiError::new(
+fn foreign_page(what: &str) -> Rejection {
+    Rejection::new(
         Code::ForeignRequest,
         format!("a web page of another site seems to have sent this request: {what}"),
         Some(
@@ -177,7 +206,7 @@ fn foreign_page(what: &str) -> ApiError {
 }
 
 /// Checks that a write has no type that a page may send to another site.
-fn check_content_type(method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
+fn check_content_type(method: &Method, headers: &HeaderMap) -> Result<(), Rejection> {
     if method.is_safe() {
         return Ok(());
     }
@@ -185,7 +214,7 @@ fn check_content_type(method: &Method, headers: &HeaderMap) -> Result<(), ApiErr
         let text = String::from_utf8_lossy(value.as_bytes());
         let plain = text.split([';', ',']).next().unwrap_or_default().trim().to_ascii_lowercase();
         if TYPES_OF_FORMS.contains(&plain.as_str()) {
-            return Err(ApiError::new(
+            return Err(Rejection::new(
                 Code::WrongContentType,
                 format!("a write does not take a body of the type {}", quoted(&plain)),
                 Some(
@@ -207,9 +236,16 @@ mod tests {
 
     use super::*;
 
+    /// Path that takes a body in parts.
+    const SUBMIT: &str = "/api/v1/topology";
+
     /// Checks a request with these headers, and returns the status of the rejection.
     fn rejection(method: &Method, target: &str, headers: &[(&'static str, &str)]) -> Option<StatusCode> {
-        let names = OwnNames::new(["n1.example.com", "N2:8080", "[fd00::5]:8080", "ui.example.com."]);
+        let names = OwnNames::new(
+            DaemonKind::Nimbus,
+            ["n1.example.com", "N2:8080", "[fd00::5]:8080", "ui.example.com."],
+        )
+        .accepting_parts_at(SUBMIT);
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_str(value).expect("a value"));

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::{Limits, connection::Connection};
+use crate::{Limits, connection::Connection};
 use stormkeeper_runtime::watch;
 
 /// Pause after a failed accept: the cause, mostly too few descriptors, does not pass at once.
@@ -31,13 +31,13 @@ const LOG_PERIOD: Duration = Duration::from_secs(30);
 const FULL: &str = concat!(
     "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 95\r\n",
     "connection: close\r\n\r\n",
-    r#"{"code":"not_ready","message":"this nimbus has too many connections","hint":"try again later"}"#,
+    r#"{"code":"not_ready","message":"this daemon has too many connections","hint":"try again later"}"#,
     "\n"
 );
 
 /// Listener of the API.
 #[derive(Debug)]
-pub(super) struct ApiListener {
+pub(crate) struct ApiListener {
     listener: TcpListener,
     limits: Limits,
     places: Places,
@@ -47,7 +47,7 @@ pub(super) struct ApiListener {
 }
 
 impl ApiListener {
-    pub(super) fn new(listener: TcpListener, accepts: watch::Sender<bool>, limits: Limits) -> Self {
+    pub(crate) fn new(listener: TcpListener, accepts: watch::Sender<bool>, limits: Limits) -> Self {
         let (rejected, failed) = (LogLimiter::default(), LogLimiter::default());
         let outage = Outage { since: None, accepts };
         Self { listener, limits, places: Places::default(), rejected, failed, outage }
@@ -138,7 +138,7 @@ struct Counts {
 
 /// Place of a connection, free again when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     places: Places,
     peer: IpAddr,
 }

@@ -8,12 +8,12 @@ use std::{
 
 use tokio::time::{Instant, Sleep};
 
-use super::Limits;
+use crate::Limits;
 
-/// Time that a peer may still keep this nimbus waiting. Waiting uses it up, and bytes restore it, so
+/// Time that a peer may still keep this daemon waiting. Waiting uses it up, and bytes restore it, so
 /// that neither a peer that stops nor one that sends a byte now and then holds anything for long.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     stall: Duration,
     bytes_per_sec: u32,
     left: Duration,
@@ -22,27 +22,27 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         let Limits { stall, bytes_per_sec, .. } = limits;
         Self { stall, bytes_per_sec, left: stall, waiting_since: None, timer: None }
     }
 
     /// Records that `n` bytes were received or sent.
-    pub(super) fn record(&mut self, n: usize) {
+    pub(crate) fn record(&mut self, n: usize) {
         let waited = self.waiting_since.take().map(|since| since.elapsed()).unwrap_or_default();
         let restored = Duration::from_secs_f64(n as f64 / f64::from(self.bytes_per_sec));
         self.left = self.left.saturating_sub(waited).saturating_add(restored).min(self.stall);
     }
 
-    /// Waits on the peer. Ready when the peer has kept this nimbus waiting for too long.
-    pub(super) fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Waits on the peer. Ready when the peer has kept this daemon waiting for too long.
+    pub(crate) fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         poll_at(&mut self.timer, since + self.left, cx)
     }
 }
 
 /// Polls a timer that is set to `deadline`.
-pub(super) fn poll_at(
+pub(crate) fn poll_at(
     timer: &mut Option<Pin<Box<Sleep>>>,
     deadline: Instant,
     cx: &mut Context<'_>,

@@ -1,5 +1,8 @@
-//! Serves the API over TCP, with a limit on everything that a peer can make a nimbus hold: a
-//! connection, a head, a body, a response.
+//! HTTP server of a daemon over TCP, with a limit on everything that a peer can make the daemon hold:
+//! a connection, a head, a body, a response.
+//!
+//! [`origin`] rejects requests that a web page of somebody else may have caused, and [`error`] is the
+//! error response of every API.
 //!
 //! | a peer that | is cut off |
 //! | --- | --- |
@@ -10,11 +13,13 @@
 //! | connects when all connections are in use | at once, with 503 |
 //!
 //! There are half as many connections as the process may have descriptors, at most 4,096: the other
-//! descriptors are for ZooKeeper, files and connections to other nimbuses.
+//! descriptors are for ZooKeeper, files and connections to other daemons.
 
 mod body;
 mod connection;
+pub mod error;
 mod listener;
+pub mod origin;
 mod pace;
 #[cfg(test)]
 mod tests;
@@ -31,7 +36,7 @@ use axum::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub(super) use body::is_body_timeout;
+pub use body::is_body_timeout;
 use body::{AnswerBody, RequestBody};
 use connection::Peer;
 use listener::ApiListener;
@@ -39,7 +44,7 @@ use stormkeeper_runtime::{proc, watch};
 
 /// Limits on what peers can hold.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub struct Limits {
     /// Time for the head of a request.
     head: Duration,
     /// Time between a response and the next request.
@@ -59,8 +64,14 @@ const USUAL_DESCRIPTORS: u64 = 1024;
 
 impl Limits {
     /// Limits for the descriptors that this process may have.
-    pub(super) fn of_process() -> Self {
+    pub fn of_process() -> Self {
         Self::of_descriptors(proc::descriptors_max().unwrap_or(USUAL_DESCRIPTORS))
+    }
+
+    /// Returns these limits with at most `connections` connections, half of them for one peer.
+    pub fn with_connections(self, connections: usize) -> Self {
+        let connections = self.connections.min(connections);
+        Self { connections, connections_per_peer: connections.div_ceil(2), ..self }
     }
 
     fn of_descriptors(descriptors: u64) -> Self {
@@ -81,7 +92,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Serves `routes` until `closing`, then finishes the requests in flight. `accepts` receives whether
 /// the listener can accept connections.
-pub(super) async fn serve(
+pub async fn serve(
     (listener, accepts): (TcpListener, watch::Sender<bool>),
     routes: Router,
     limits: Limits,

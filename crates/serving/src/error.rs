@@ -1,0 +1,62 @@
+//! Error responses: `{ code, message, hint }` with the HTTP status of the code.
+
+use axum::{
+    Json,
+    http::{Method, StatusCode},
+    response::{IntoResponse, Response},
+};
+
+use stormkeeper_api_types::message::{Code, ErrorBody};
+
+/// Response to a request that is rejected or fails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection(pub ErrorBody);
+
+impl Rejection {
+    /// Creates the response with a code, a message and advice for the user.
+    pub fn new(code: Code, message: impl Into<String>, hint: Option<&str>) -> Self {
+        Self(ErrorBody { code, message: message.into(), hint: hint.map(str::to_owned) })
+    }
+
+    /// Response to a method that a path does not take.
+    pub fn wrong_method(method: &Method, path: &str) -> Self {
+        Self::new(Code::WrongMethod, format!("{path} does not take {method}"), None)
+    }
+}
+
+impl IntoResponse for Rejection {
+    fn into_response(self) -> Response {
+        (status(self.0.code), Json(self.0)).into_response()
+    }
+}
+
+/// Returns the HTTP status of a code.
+pub fn status(code: Code) -> StatusCode {
+    match code {
+        Code::InvalidRequest | Code::BlobMismatch => StatusCode::BAD_REQUEST,
+        Code::InvalidTopology => StatusCode::UNPROCESSABLE_ENTITY,
+        Code::UnknownTopology
+        | Code::UnknownHost
+        | Code::UnknownLog
+        | Code::UnknownMetric
+        | Code::BlobMissing
+        | Code::NoSuchRoute => StatusCode::NOT_FOUND,
+        Code::NameInUse | Code::IllegalTransition | Code::Conflict | Code::NotRecoverable => {
+            StatusCode::CONFLICT
+        }
+        Code::ForeignRequest | Code::SwitchedOff => StatusCode::FORBIDDEN,
+        Code::WrongContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::InsufficientStorage => StatusCode::INSUFFICIENT_STORAGE,
+        Code::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
+        Code::AgentUnavailable => StatusCode::BAD_GATEWAY,
+        Code::NoLeader
+        | Code::TreeUnavailable
+        | Code::NotReady
+        | Code::AnotherTree
+        | Code::NotReplicated
+        | Code::NoMetricStore => StatusCode::SERVICE_UNAVAILABLE,
+        Code::OutcomeUnknown => StatusCode::GATEWAY_TIMEOUT,
+        Code::UnreadableRecord | Code::Internal | Code::Other => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
