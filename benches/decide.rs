@@ -128,6 +128,7 @@ fn supervisor(n: usize, n_slots: u16) -> SupervisorRecord {
         announces_stop: false,
         problems: Vec::new(),
         clock_ahead_ms: None,
+        agent: None,
         failures: Vec::new(),
         unknown_fields: Default::default(),
     }

@@ -18,6 +18,7 @@ mod life;
 mod live_control;
 mod local_dir;
 mod log_pairs;
+mod logs;
 mod lost_disk;
 mod lost_host;
 mod old_layout;

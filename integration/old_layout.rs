@@ -20,7 +20,8 @@ async fn refusal_of(kind: &str, zookeeper: &Ensemble, local_dir: &Path, status: 
     let home = tempfile::tempdir().expect("a temporary directory");
     let config = format!(
         "storm.zookeeper.servers: {servers:?}\nstorm.zookeeper.root: {ROOT}\nstorm.local.hostname: 127.0.0.1\n\
-         storm.local.dir: {}\nui.host: 127.0.0.1\nui.port: {}\nsupervisor.slots.ports: [{}]\n",
+         storm.local.dir: {}\nui.host: 127.0.0.1\nui.port: {}\nsupervisor.slots.ports: [{}]\n\
+         supervisor.agent.port: 0\n",
         local_dir.display(),
         ports[0],
         ports[1]

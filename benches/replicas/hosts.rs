@@ -127,6 +127,7 @@ impl Host {
             announces_stop: false,
             problems: Vec::new(),
             clock_ahead_ms: None,
+            agent: None,
             failures: Vec::new(),
             unknown_fields: Default::default(),
         };

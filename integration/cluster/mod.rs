@@ -163,7 +163,11 @@ impl Cluster {
             cluster.nimbuses.push(daemon);
         }
         for (i, ports) in slots.chunks(N_SLOTS).enumerate() {
-            let extra = format!("supervisor.slots.ports: {ports:?}\n{settings}");
+            let agent = match settings.contains("supervisor.agent.port:") {
+                true => "",
+                false => "supervisor.agent.port: 0\n",
+            };
+            let extra = format!("supervisor.slots.ports: {ports:?}\n{agent}{settings}");
             let daemon = cluster.daemon("supervisor", i + 1, &extra, shape.network).await;
             cluster.supervisors.push(daemon);
         }

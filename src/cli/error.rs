@@ -83,6 +83,7 @@ impl From<stormkeeper_api_types::client::Error> for Failure {
             E::Unreachable { .. } | E::Unanswered { .. } | E::Foreign { .. } => ErrorKind::Unavailable,
             E::Refused { body, .. } => match body.code {
                 Code::NoLeader
+                | Code::AgentUnavailable
                 | Code::TreeUnavailable
                 | Code::NotReady
                 | Code::AnotherTree

@@ -74,7 +74,12 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         key: bundle.key,
         owner: user(),
         nimbus: nimbus::Options { host: "127.0.0.1".to_owned(), api: loopback, ..config.nimbus_options() },
-        supervisor: supervisor::Options { host: "127.0.0.1".to_owned(), ..config.supervisor_options() },
+        supervisor: supervisor::Options {
+            host: "127.0.0.1".to_owned(),
+            // The log of a local run is on the terminal; its workers are in this process.
+            agent: None,
+            ..config.supervisor_options()
+        },
         launch: LaunchDefaults { task_heartbeat_period: local::HEARTBEAT_PERIOD, ..launch_defaults(&config) },
         until: Until { time: args.time, idle: args.until_idle },
         dir: dir.clone(),

@@ -16,6 +16,7 @@ mod kill;
 mod last_writes;
 mod list;
 mod local;
+mod logs;
 mod metrics;
 mod metrics_control;
 mod nimbus;
@@ -112,6 +113,8 @@ enum Command {
     MetricsControl(metrics_control::Args),
     /// Print the errors of a topology's tasks
     GetErrors(get_errors::Args),
+    /// Print the logs of a topology's workers, and follow them
+    Logs(logs::Args),
     /// Show the nimbuses and supervisors of the cluster
     Cluster(cluster::Args),
     /// Show the nimbus replicas: the leader, and the lag of each replica
@@ -160,6 +163,7 @@ fn dispatch(Args { global, command }: Args) -> Result<(), Failure> {
         Command::Metrics(args) => metrics::run(&global, &args),
         Command::MetricsControl(args) => metrics_control::run(&global, &args),
         Command::GetErrors(args) => get_errors::run(&global, &args),
+        Command::Logs(args) => logs::run(&global, &args),
         Command::Cluster(args) => cluster::run(&global, &args),
         Command::Nimbuses(args) => nimbuses::run(&global, &args),
         Command::Events(args) => events::run(&global, &args),

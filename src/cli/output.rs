@@ -12,12 +12,17 @@ use crate::cli::error::Failure;
 /// Prints data, with control characters escaped that a terminal would interpret. A closed pipe
 /// (`| head`) is not an error.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
+    print_while_read(text).map(drop)
+}
+
+/// Prints data as [`print`] does. Returns whether the output is still read: a command that goes on
+/// printing ends with its reader.
+pub(super) fn print_while_read(text: &str) -> Result<bool, Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(escaped(text, &['\n', '\t']).as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::internal(anyhow::Error::new(error).context("writing to standard output")))
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::internal(anyhow::Error::new(error).context("writing to standard output"))),
     }
 }
 
@@ -29,6 +34,13 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
 /// Formats a value as JSON that ends with a newline.
 pub(super) fn json(value: &impl Serialize) -> Result<String, Failure> {
     let json = serde_json::to_string_pretty(value)
+        .map_err(|error| Failure::internal(anyhow::Error::new(error).context("writing JSON")))?;
+    Ok(format!("{json}\n"))
+}
+
+/// Formats a value as one line of JSON.
+pub(super) fn json_line(value: &impl Serialize) -> Result<String, Failure> {
+    let json = serde_json::to_string(value)
         .map_err(|error| Failure::internal(anyhow::Error::new(error).context("writing JSON")))?;
     Ok(format!("{json}\n"))
 }

@@ -314,6 +314,18 @@ pub const KEYS: &[Key] = &[
         "The requested session timeout; a killed leader is replaced after it.",
     ),
     key(
+        "supervisor.agent.host",
+        Kind::Address,
+        "\"127.0.0.1\"",
+        "The address on which the agent of a supervisor listens, from which nimbuses read the logs of workers; for nimbuses on other hosts, an address of this host, or 0.0.0.0 or [::] for all.",
+    ),
+    key(
+        "supervisor.agent.port",
+        Kind::Port,
+        "8000",
+        "The port of the agent of a supervisor; 0 selects any free port, as several supervisors on one host need.",
+    ),
+    key(
         "supervisor.cpu.capacity",
         Kind::Whole(1, 1_000_000),
         "null",

@@ -110,12 +110,16 @@ impl Config {
 
     /// Names of the nimbuses: of this host, of the replicas, and of proxies in front of them.
     fn api_names(&self) -> Vec<String> {
-        let allowed = match self.value("ui.allowed.hosts") {
+        let seeds = self.hosts("nimbus.seeds").map(str::to_owned);
+        seeds.chain(self.allowed_hosts().iter().cloned()).chain([self.hostname.clone()]).collect()
+    }
+
+    /// Names of proxies in front of daemons.
+    fn allowed_hosts(&self) -> &[String] {
+        match self.value("ui.allowed.hosts") {
             Value::Hosts(hosts) => hosts.as_slice(),
             _ => &[],
-        };
-        let seeds = self.hosts("nimbus.seeds").map(str::to_owned);
-        seeds.chain(allowed.iter().cloned()).chain([self.hostname.clone()]).collect()
+        }
     }
 
     fn metric_options(&self) -> nimbus::options::MetricOptions {
@@ -169,10 +173,15 @@ impl Config {
     /// Options of a supervisor.
     pub fn supervisor_options(&self) -> supervisor::Options {
         let Value::Ports(ports) = self.value("supervisor.slots.ports") else { unfit("a list of ports") };
+        let Value::Address(agent_host) = self.value("supervisor.agent.host") else { unfit("an address") };
         supervisor::Options {
             local_dir: self.local_dir(),
             host: self.hostname(),
             ports: ports.clone(),
+            agent: Some(supervisor::AgentOptions {
+                address: SocketAddr::new(*agent_host, self.narrow("supervisor.agent.port")),
+                names: self.allowed_hosts().to_vec(),
+            }),
             capacity: Capacity {
                 cpu_percent: self.whole_if_set("supervisor.cpu.capacity"),
                 memory_mb: self.whole_if_set("supervisor.memory.capacity.mb"),

@@ -37,7 +37,11 @@ async fn run_file(file: &Path, dir: &Path, idle: Duration) -> Result<Outcome, Er
         owner: "test".to_owned(),
         dir: dir.join("cluster"),
         nimbus: nimbus::Options { host: "127.0.0.1".to_owned(), api: loopback, ..config.nimbus_options() },
-        supervisor: supervisor::Options { host: "127.0.0.1".to_owned(), ..config.supervisor_options() },
+        supervisor: supervisor::Options {
+            host: "127.0.0.1".to_owned(),
+            agent: None,
+            ..config.supervisor_options()
+        },
         launch: LaunchDefaults {
             config_file: None,
             overrides: Vec::new(),

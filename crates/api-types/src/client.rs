@@ -5,6 +5,7 @@
 
 mod error;
 mod known;
+mod logs;
 mod metrics;
 mod recovery;
 mod response;
@@ -18,6 +19,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use error::{Attempt, Error};
 use known::Known;
+pub use logs::{LogAt, LogSearch};
 pub use metrics::{MetricFilter, Page, Span};
 use response::{read, refusal};
 

@@ -18,6 +18,7 @@
 //! Start with [`slot::SlotState::step`], which decides, and [`agent::Agent`], which acts.
 
 mod agent;
+mod agent_api;
 mod agent_failures;
 mod assignments;
 mod clock;
@@ -45,6 +46,7 @@ mod status;
 mod unpack;
 mod worker_dir;
 mod worker_files;
+mod worker_logs;
 
 #[cfg(test)]
 mod tests;
@@ -54,6 +56,7 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 pub use agent::Agent;
+pub use agent_api::AgentOptions;
 pub use options::Options;
 pub use start::data_dir;
 pub use status::Status;
@@ -183,5 +186,6 @@ pub async fn run(
     let ingest = OwnLeaderOnly::new(ingest, agent.store.clone());
     metrics::start(&agent, ingest, &clock, &tasks);
     agent.compare_clocks(time);
+    agent.start_api();
     agent.run(stop).await
 }

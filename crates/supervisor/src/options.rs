@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use crate::AgentOptions;
 use stormkeeper_model::{Port, resources::Capacity};
 
 /// Settings of a supervisor.
@@ -13,6 +14,8 @@ pub struct Options {
     pub host: String,
     /// The ports of its slots.
     pub ports: Vec<Port>,
+    /// The listener of the agent; without one, other hosts cannot read the logs of workers.
+    pub agent: Option<AgentOptions>,
     /// Declared resources for tasks; what is not declared is unlimited.
     pub capacity: Capacity,
     /// Limit from the launch of a worker to its first heartbeat.

@@ -14,7 +14,7 @@ use stormkeeper_coordination::{
         layout_version,
         presence::Presence,
         record::{self, SupervisorRecord},
-        reported_problem::ReportedProblem,
+        reported_problem::{PROBLEMS_MAX, ReportedProblem},
         store::Store,
     },
     tree,
@@ -44,12 +44,16 @@ pub(super) struct Reported {
     pub(super) failures: Vec<ReportedFailure>,
     /// Milliseconds by which the clock is ahead of the leader's, if that is a problem.
     pub(super) clock_ahead_ms: Option<i64>,
+    /// Address of the agent, while it listens.
+    pub(super) agent: Option<String>,
+    /// Reason why the agent does not listen, if it should.
+    pub(super) agent_problem: Option<String>,
 }
 
 impl Reported {
     /// The report before anything runs.
     pub(super) fn at_start(problems: Vec<ReportedProblem>, failures: Vec<ReportedFailure>) -> Self {
-        Self { problems, failures, clock_ahead_ms: None }
+        Self { problems, failures, clock_ahead_ms: None, agent: None, agent_problem: None }
     }
 }
 
@@ -80,6 +84,7 @@ impl Registration {
             announces_stop: true,
             problems: Vec::new(),
             clock_ahead_ms: None,
+            agent: None,
             failures: Vec::new(),
             unknown_fields: record::UnknownFields::new(),
         };
@@ -122,6 +127,20 @@ impl Registration {
         self.set(|reported| std::mem::replace(&mut reported.clock_ahead_ms, ahead_ms) != ahead_ms);
     }
 
+    /// Sets the address of the agent that the record announces, or the reason why there is none.
+    pub(super) fn set_agent(&self, agent: Result<String, String>) {
+        let (agent, problem) = match agent {
+            Ok(address) => (Some(address), None),
+            Err(problem) => (None, Some(problem)),
+        };
+        self.set(|reported| {
+            let before = (reported.agent.take(), reported.agent_problem.take());
+            let has_changed = before != (agent.clone(), problem.clone());
+            (reported.agent, reported.agent_problem) = (agent, problem);
+            has_changed
+        });
+    }
+
     fn set(&self, change: impl FnOnce(&mut Reported) -> bool) {
         self.reported.send_if_modified(change);
     }
@@ -148,8 +167,10 @@ fn memory_limits_unenforced() -> Option<String> {
 
 /// The record with what it reports, and without the slots that cannot be used.
 fn with_reported(supervisor: &SupervisorRecord, reported: Reported) -> SupervisorRecord {
-    let Reported { problems, failures, clock_ahead_ms } = reported;
-    let mut record = SupervisorRecord { problems, failures, clock_ahead_ms, ..supervisor.clone() };
+    let Reported { problems, failures, clock_ahead_ms, agent, agent_problem } = reported;
+    let of_agent = agent_problem.iter().map(|text| ReportedProblem::of_supervisor(text));
+    let problems = of_agent.chain(problems).take(PROBLEMS_MAX).collect();
+    let mut record = SupervisorRecord { problems, failures, clock_ahead_ms, agent, ..supervisor.clone() };
     let problems = &record.problems;
     record.ports.retain(|port| !problems.iter().any(|it| it.unusable && it.port == Some(*port)));
     record

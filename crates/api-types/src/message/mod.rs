@@ -6,6 +6,7 @@
 
 mod cluster;
 mod error;
+pub mod logs;
 mod metrics;
 mod recovery;
 

@@ -184,6 +184,9 @@ pub struct SupervisorRecord {
     /// builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_ahead_ms: Option<i64>,
+    /// Address of its agent, `host:port`; absent while it does not listen, and in older builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
     /// Recent failures on this supervisor; none in older builds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<ReportedFailure>,

@@ -165,6 +165,7 @@ mod tests {
             announces_stop: false,
             problems: Vec::new(),
             clock_ahead_ms: None,
+            agent: None,
             failures: Vec::new(),
             unknown_fields: Default::default(),
         };

@@ -63,6 +63,12 @@ impl From<Rejection> for ApiError {
     }
 }
 
+impl From<ErrorBody> for ApiError {
+    fn from(body: ErrorBody) -> Self {
+        Self(body)
+    }
+}
+
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         let (code, hint) = (refusal.code(), refusal.hint());

@@ -11,6 +11,7 @@
 //! | `GET /api/stormkeeper/v1/topology/summary` | every topology in short |
 //! | `GET /api/stormkeeper/v1/topology/{id or name}` | one topology with its workers, components and tasks |
 //! | `GET /api/stormkeeper/v1/topology/{id or name}/errors` | the recorded errors of its tasks |
+//! | `GET /api/stormkeeper/v1/topology/{id or name}/logs[/search]`, `…/logs/{supervisor}/{port}/{file}` | the logs of its workers: see `logs` |
 //! | `POST /api/stormkeeper/v1/topology/submit` | runs the topology of a blob |
 //! | `POST /api/stormkeeper/v1/topology/{id or name}/{activate,deactivate,rebalance,kill}` | changes a topology |
 //! | `GET`, `POST /api/stormkeeper/v1/recovery` | the copy of a tree that ZooKeeper lost; brings the copy back |
@@ -37,6 +38,7 @@ mod error;
 mod flink;
 mod forward;
 mod ingest;
+mod logs;
 mod metrics;
 mod prometheus;
 mod reads;
@@ -66,6 +68,7 @@ use crate as nimbus;
 use crate::{Handle, Nimbus, daemon::NimbusClients};
 use error::ApiError;
 use stormkeeper_api_types::{
+    agent_client::AgentClient,
     forward::{BEHIND, BEHIND_MIN, Forwarder, TERM},
     leader_clock::{PROCESS, TIME},
     routes::{HEADER, OLD_PREFIX, PREFIX},
@@ -87,6 +90,7 @@ const JSON_BYTES_MAX: usize = 1 << 20;
 pub(crate) struct Api {
     nimbus: Handle,
     forwarder: Forwarder,
+    agents: AgentClient,
     flink: flink::Snapshots,
     prometheus: Arc<prometheus::Snapshots>,
     totals: Arc<storm::TotalsOfView>,
@@ -175,10 +179,11 @@ pub fn routes(nimbus: Handle) -> Router {
     let options = nimbus.options();
     let names = options.api_names.iter().chain([&options.host]).map(String::as_str);
     let names = OwnNames::new(DaemonKind::Nimbus, names).accepting_parts_at(storm::SUBMIT);
+    let agents = AgentClient::new().expect("a client without TLS needs nothing that can be missing");
     let flink = flink::Snapshots::new(nimbus.clock().clone());
     let prometheus = Arc::new(prometheus::Snapshots::new(nimbus.clock().clone()));
     let submits = Arc::new(Semaphore::new(storm::SUBMITS_MAX));
-    let api = Api { nimbus, forwarder, flink, prometheus, totals: Arc::default(), submits };
+    let api = Api { nimbus, forwarder, agents, flink, prometheus, totals: Arc::default(), submits };
     Router::new()
         .route("/live", get(async || StatusCode::OK))
         .route("/ready", get(reads::ready))
@@ -207,6 +212,9 @@ fn own_routes() -> Router<Api> {
         .route("/supervisor/summary", get(reads::supervisors))
         .route("/topology/summary", get(reads::topologies))
         .route("/topology/{topology}", get(reads::topology))
+        .route("/topology/{topology}/logs", get(logs::list))
+        .route("/topology/{topology}/logs/search", get(logs::search))
+        .route("/topology/{topology}/logs/{supervisor}/{port}/{file}", get(logs::chunk))
         .route("/topology/{topology}/activate", post(writes::activate))
         .route("/topology/{topology}/deactivate", post(writes::deactivate))
         .route("/topology/{topology}/metrics", get(metrics::control).post(writes::metrics))

@@ -178,6 +178,7 @@ impl Cluster {
             announces_stop: false,
             problems: Vec::new(),
             clock_ahead_ms: None,
+            agent: None,
             failures: Vec::new(),
             unknown_fields: Default::default(),
         };

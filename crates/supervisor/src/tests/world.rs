@@ -101,6 +101,7 @@ impl World {
             local_dir: self.dir.path().to_owned(),
             host: "h".to_owned(),
             ports: self.ports.clone(),
+            agent: None,
             capacity: Default::default(),
             worker_start_timeout: Duration::from_secs(120),
             worker_timeout: Duration::from_secs(30),

@@ -58,6 +58,7 @@ fn supervisor() -> SupervisorRecord {
         announces_stop: false,
         problems: Vec::new(),
         clock_ahead_ms: None,
+        agent: None,
         failures: Vec::new(),
         unknown_fields: Default::default(),
     }

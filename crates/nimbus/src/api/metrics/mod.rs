@@ -23,7 +23,7 @@
 mod cursor;
 mod filter;
 mod forget;
-mod params;
+pub(super) mod params;
 mod reads;
 mod series;
 mod shape;

@@ -24,7 +24,7 @@ pub(super) const LIMIT_MAX: usize = 5000;
 const BUCKETS: u32 = 60;
 
 /// Query of a URL. An invalid query is answered like every other error.
-pub(super) struct ValidQuery<T>(pub(super) T);
+pub(in crate::api) struct ValidQuery<T>(pub(in crate::api) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for ValidQuery<T> {
     type Rejection = ApiError;

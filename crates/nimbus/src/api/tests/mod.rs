@@ -2,6 +2,7 @@
 
 mod clocks;
 mod flink;
+mod logs;
 mod metrics;
 mod own_writes;
 mod peers;
@@ -68,6 +69,7 @@ impl Fixture {
             announces_stop: false,
             problems: Vec::new(),
             clock_ahead_ms: None,
+            agent: None,
             failures: Vec::new(),
             unknown_fields: Default::default(),
         };

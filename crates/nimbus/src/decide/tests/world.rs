@@ -96,6 +96,7 @@ impl World {
             announces_stop,
             problems: Vec::new(),
             clock_ahead_ms: None,
+            agent: None,
             failures: Vec::new(),
             unknown_fields: Default::default(),
         };

@@ -1,0 +1,305 @@
+//! Routes of the logs. Every part of a request is parsed into a type before a file is touched.
+
+use std::{io, net::SocketAddr};
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{
+        ConnectInfo, FromRequestParts, Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
+    http::{header, request::Parts},
+    response::{IntoResponse as _, Response},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use tokio::io::AsyncReadExt as _;
+use tokio_util::io::ReaderStream;
+
+use super::{
+    AgentApi,
+    searches::{SearchClient, WAIT_MAX},
+};
+use crate::worker_logs::{CHUNK_BYTES_MAX, LINES_MAX, Launch, LogName, Scan};
+use stormkeeper_api_types::{
+    forward::FORWARDED_FOR,
+    log_lines::LineFilter,
+    message::{
+        Code,
+        logs::{AgentLogs, LogChunk, LogLines, WorkerLines, WorkerLogs},
+    },
+};
+use stormkeeper_model::{ComponentId, InvalidId, Port, TopologyId, WorkerId, id::quoted};
+use stormkeeper_runtime::blocking;
+use stormkeeper_serving::error::Rejection;
+
+/// Maximum number of launches in a list; older ones are counted.
+const LISTED_MAX: usize = 300;
+
+/// Maximum number of launches that one search reads.
+const SEARCHED_MAX: usize = 100;
+
+/// Default length of a chunk.
+const CHUNK_BYTES: u64 = 64 << 10;
+
+/// Default number of last lines of each launch.
+const LINES: usize = 100;
+
+/// Maximum bytes of a text to search for.
+const TEXT_BYTES_MAX: usize = 1000;
+
+/// Bytes that a download reads at once.
+const DOWNLOAD_BYTES: usize = 64 << 10;
+
+/// Query of a URL, without unknown parameters.
+pub(super) struct ValidQuery<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for ValidQuery<T> {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Rejection> {
+        let read: Result<Query<T>, QueryRejection> = Query::from_request_parts(parts, state).await;
+        read.map(|Query(query)| Self(query)).map_err(|rejection| invalid(rejection.body_text()))
+    }
+}
+
+/// Parts of a path.
+pub(super) struct ValidPath<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for ValidPath<T> {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Rejection> {
+        let read: Result<Path<T>, PathRejection> = Path::from_request_parts(parts, state).await;
+        read.map(|Path(path)| Self(path)).map_err(|rejection| invalid(rejection.body_text()))
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SearchQuery {
+    text: Option<String>,
+    component: Option<String>,
+    port: Option<u16>,
+    worker: Option<String>,
+    /// Number of last lines of each launch.
+    last: Option<usize>,
+    /// True to search all launches, and not only the newest of each port.
+    #[serde(default)]
+    past: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChunkQuery {
+    worker: Option<String>,
+    #[serde(default)]
+    offset: u64,
+    identity: Option<String>,
+    length: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DownloadQuery {
+    worker: Option<String>,
+}
+
+pub(super) async fn list(
+    State(api): State<AgentApi>,
+    ValidPath(topology): ValidPath<String>,
+) -> Result<Json<AgentLogs>, Rejection> {
+    let topology: TopologyId = parsed(&topology)?;
+    let (running, store) = (api.running(), api.store.clone());
+    let listed = blocking::run(move || {
+        let launches = store.launches(&topology)?;
+        let omitted = launches.len().saturating_sub(LISTED_MAX);
+        let logs = |Launch { worker, port, .. }| {
+            let (running, files) = (running.contains(&worker), store.files(&worker));
+            WorkerLogs { port, worker, running, files }
+        };
+        io::Result::Ok((launches.into_iter().take(LISTED_MAX).map(logs).collect(), omitted))
+    });
+    let (workers, omitted) = listed.await.map_err(|error| unreadable(&error))?;
+    Ok(Json(AgentLogs { supervisor: api.supervisor, host: api.host, workers, omitted }))
+}
+
+pub(super) async fn search(
+    State(api): State<AgentApi>,
+    ValidPath(topology): ValidPath<String>,
+    ValidQuery(query): ValidQuery<SearchQuery>,
+    parts: Parts,
+) -> Result<Json<LogLines>, Rejection> {
+    let topology: TopologyId = parsed(&topology)?;
+    let worker: Option<WorkerId> = query.worker.as_deref().map(parsed).transpose()?;
+    let (filter, n_last) = (filter(&query)?, query.last.unwrap_or(LINES));
+    if n_last > LINES_MAX {
+        return Err(invalid(format!("last is {n_last}, and must be at most {LINES_MAX}")));
+    }
+    let forwarded_for = parts.headers.get(FORWARDED_FOR).and_then(|value| value.to_str().ok());
+    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+    let client = SearchClient::new(peer, forwarded_for);
+    let permit = api.searches.begin(client).await.ok_or_else(busy)?;
+    let (running, store) = (api.running(), api.store.clone());
+    let mut scan = Scan::new(filter, n_last, api.clock.clone());
+    let searched = blocking::run(move || {
+        // Held until the search has ended, also if its client has gone.
+        let _permit = permit;
+        let launches = store.launches(&topology)?.into_iter();
+        let launches = launches.filter(|launch| query.port.is_none_or(|port| launch.port == Port(port)));
+        let mut launches: Vec<Launch> =
+            launches.filter(|launch| worker.as_ref().is_none_or(|worker| launch.worker == *worker)).collect();
+        if !query.past && worker.is_none() {
+            launches.dedup_by_key(|launch| launch.port);
+        }
+        let n_more = launches.len().saturating_sub(SEARCHED_MAX);
+        let lines = |Launch { worker, port, .. }| {
+            let (running, found) = (running.contains(&worker), scan.search(&store, &worker));
+            WorkerLines { port, worker, running, lines: found.lines, next: found.next }
+        };
+        let workers = launches.into_iter().take(SEARCHED_MAX).map(lines).collect();
+        let of_launches = (n_more > 0).then(|| format!("{n_more} more launches were not searched"));
+        io::Result::Ok((workers, scan.incomplete().or(of_launches)))
+    });
+    let (workers, incomplete) = searched.await.map_err(|error| unreadable(&error))?;
+    Ok(Json(LogLines { supervisor: api.supervisor, host: api.host, workers, incomplete }))
+}
+
+pub(super) async fn chunk(
+    State(api): State<AgentApi>,
+    ValidPath((topology, port, file)): ValidPath<(String, String, String)>,
+    ValidQuery(query): ValidQuery<ChunkQuery>,
+) -> Result<Json<LogChunk>, Rejection> {
+    let meant = Meant::new(&topology, &port, &file, query.worker.as_deref())?;
+    let (running, store) = (api.running(), api.store.clone());
+    let read = blocking::run(move || {
+        let launch = meant.launch(&api)?;
+        let position = (query.offset, query.identity.as_deref());
+        let length = query.length.unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES_MAX);
+        let read = store.chunk(&launch.worker, meant.file, position, length);
+        read.map(|read| (launch.worker, read)).map_err(|error| meant.missing(&error))
+    });
+    let (worker, read) = read.await?;
+    Ok(Json(LogChunk {
+        running: running.contains(&worker),
+        worker,
+        file: read.name.to_string(),
+        offset: read.offset,
+        size: read.size,
+        next: read.next,
+        lost: read.lost,
+        end: read.end,
+        text: read.text,
+    }))
+}
+
+pub(super) async fn download(
+    State(api): State<AgentApi>,
+    ValidPath((topology, port, file)): ValidPath<(String, String, String)>,
+    ValidQuery(query): ValidQuery<DownloadQuery>,
+) -> Result<Response, Rejection> {
+    let meant = Meant::new(&topology, &port, &file, query.worker.as_deref())?;
+    let opened = blocking::run(move || {
+        let launch = meant.launch(&api)?;
+        let opened = api.store.open(&launch.worker, meant.file).map_err(|error| meant.missing(&error))?;
+        Ok::<_, Rejection>((launch.worker, opened))
+    });
+    let (worker, opened) = opened.await?;
+    // The file may grow for ever.
+    let bytes = tokio::fs::File::from_std(opened.file).take(opened.size);
+    let body = Body::from_stream(ReaderStream::with_capacity(bytes, DOWNLOAD_BYTES));
+    let disposition = format!("attachment; filename=\"{}\"", file_name(&worker, opened.name));
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::CONTENT_DISPOSITION, disposition),
+    ];
+    Ok((headers, body).into_response())
+}
+
+/// Returns a name for a downloaded file, of characters that no header has to escape.
+fn file_name(worker: &WorkerId, log: LogName) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.') { c } else { '_' };
+    format!("{worker}-{log}").chars().map(plain).collect()
+}
+
+/// Log file that a request means.
+struct Meant {
+    topology: TopologyId,
+    port: Port,
+    file: LogName,
+    worker: Option<WorkerId>,
+}
+
+impl Meant {
+    fn new(topology: &str, port: &str, file: &str, worker: Option<&str>) -> Result<Self, Rejection> {
+        let number = port.parse().map_err(|_| invalid(format!("{} is no port", quoted(port))));
+        let unknown = |_| {
+            let message = format!("{} is no log of a worker", quoted(file));
+            Rejection::new(Code::UnknownLog, message, Some("the list of logs has the names of the files"))
+        };
+        Ok(Self {
+            topology: parsed(topology)?,
+            port: Port(number?),
+            file: file.parse().map_err(unknown)?,
+            worker: worker.map(parsed).transpose()?,
+        })
+    }
+
+    /// Returns the launch. Blocks.
+    fn launch(&self, api: &AgentApi) -> Result<Launch, Rejection> {
+        let found = api.store.find(&self.topology, self.port, self.worker.clone());
+        found.map_err(|error| unreadable(&error))?.ok_or_else(|| {
+            let Self { topology, port, .. } = self;
+            let worker = self.worker.as_ref().map(|worker| format!(" {worker}")).unwrap_or_default();
+            let message = format!("{} has no log of a worker{worker} of {topology} at port {port}", api.host);
+            Rejection::new(
+                Code::UnknownLog,
+                message,
+                Some("the directories of the last 20 ended workers are kept"),
+            )
+        })
+    }
+
+    fn missing(&self, error: &io::Error) -> Rejection {
+        let message = format!("the log {} of the worker cannot be read: {error}", self.file);
+        Rejection::new(Code::UnknownLog, message, None)
+    }
+}
+
+fn filter(query: &SearchQuery) -> Result<LineFilter, Rejection> {
+    let text = query.text.clone();
+    if let Some(text) = &text {
+        let defect = match text {
+            _ if text.is_empty() => Some("is empty".to_owned()),
+            _ if text.len() > TEXT_BYTES_MAX => Some(format!("is longer than {TEXT_BYTES_MAX} bytes")),
+            _ if text.contains('\n') => {
+                Some("has several lines, and is compared with single lines".to_owned())
+            }
+            _ => None,
+        };
+        if let Some(defect) = defect {
+            return Err(invalid(format!("the text to search for {defect}")));
+        }
+    }
+    let component: Option<ComponentId> = query.component.as_deref().map(parsed).transpose()?;
+    Ok(LineFilter { text, component })
+}
+
+fn parsed<T: std::str::FromStr<Err = InvalidId>>(text: &str) -> Result<T, Rejection> {
+    text.parse().map_err(|error: InvalidId| invalid(error.to_string()))
+}
+
+fn invalid(message: impl Into<String>) -> Rejection {
+    Rejection::new(Code::InvalidRequest, message, None)
+}
+
+fn busy() -> Rejection {
+    let message = format!("other searches took longer than {} s", WAIT_MAX.as_secs());
+    Rejection::new(Code::NotReady, message, Some("try again later"))
+}
+
+/// Response if the directories of workers cannot be listed.
+fn unreadable(error: &io::Error) -> Rejection {
+    let message = format!("the directories of the workers cannot be listed: {error}");
+    Rejection::new(Code::UnknownLog, message, Some("the log of the supervisor says more about its disk"))
+}

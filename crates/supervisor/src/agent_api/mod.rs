@@ -1,0 +1,225 @@
+//! HTTP API of a supervisor, its *agent*: reads the logs of workers.
+//!
+//! | path | response |
+//! | --- | --- |
+//! | `GET /live` | whether the process runs |
+//! | `GET /api/stormkeeper/v1/logs/{topology id}` | the launches of the topology here, and their log files |
+//! | `GET …/logs/{topology id}/search` | the last lines of the logs, also by text and component |
+//! | `GET …/logs/{topology id}/{port}/{file}` | a part of a log file, by position |
+//! | `GET …/logs/{topology id}/{port}/{file}/download` | a log file |
+//!
+//! The same limits and checks apply as for the API of a nimbus ([`stormkeeper_serving`]). A port that
+//! another program uses stops nothing else: it is a problem of the supervisor, and is tried again.
+
+mod log_routes;
+mod searches;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::{OriginalUri, Request, State},
+    http::{HeaderName, HeaderValue, Method, StatusCode},
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{agent::Agent, registration::Registration, status::Status, worker_logs::WorkerLogStore};
+use searches::Searches;
+use stormkeeper_api_types::{
+    message::{Code, logs::SUPERVISOR},
+    routes::PREFIX,
+};
+use stormkeeper_model::{SupervisorId, WorkerId, address::host_port, clock::Clock};
+use stormkeeper_runtime::{net::ListenOn, tasks::OnExit, watch};
+use stormkeeper_serving::{
+    Limits,
+    error::Rejection,
+    origin::{self, DaemonKind, OwnNames},
+};
+
+/// Pause before a port that is in use is tried again.
+const BIND_PAUSE: Duration = Duration::from_secs(5);
+
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 128;
+
+/// Maximum number of connections: the callers are nimbuses, monitors and a few people.
+const CONNECTIONS_MAX: usize = 256;
+
+/// Settings of the agent's listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentOptions {
+    /// Address on which the agent listens; port 0 selects any free port.
+    pub address: SocketAddr,
+    /// Names under which browsers may address the agent, besides its host and addresses.
+    pub names: Vec<String>,
+}
+
+/// State of all routes.
+#[derive(Debug, Clone)]
+struct AgentApi {
+    supervisor: SupervisorId,
+    host: String,
+    store: WorkerLogStore,
+    status: watch::Receiver<Status>,
+    searches: Searches,
+    clock: Clock,
+}
+
+impl AgentApi {
+    /// The launches whose process exists or may exist.
+    fn running(&self) -> BTreeSet<WorkerId> {
+        self.status.borrow().slots.values().filter_map(|slot| slot.worker.clone()).collect()
+    }
+}
+
+impl Agent {
+    /// Starts the agent's listener, if the options have one.
+    pub(crate) fn start_api(&self) {
+        let Some(options) = self.options.agent.clone() else { return };
+        let api = AgentApi {
+            supervisor: self.identity.id.clone(),
+            host: self.options.host.clone(),
+            store: WorkerLogStore::new(&self.options.local_dir),
+            status: self.status.subscribe(),
+            searches: Searches::default(),
+            clock: self.clock.clone(),
+        };
+        let names = options.names.iter().chain([&self.options.host]).map(String::as_str);
+        let names = OwnNames::new(DaemonKind::Supervisor, names);
+        let server = Server {
+            address: options.address,
+            host: self.options.host.clone(),
+            routes: routes(api, names),
+            registration: self.registration.clone(),
+        };
+        self.tasks.start_graceful("agent api", OnExit::StopOwner, server.run(self.tasks.cancelled()));
+    }
+}
+
+/// The listener, which is opened until that succeeds.
+struct Server {
+    address: SocketAddr,
+    host: String,
+    routes: Router,
+    registration: Registration,
+}
+
+impl Server {
+    async fn run(self, closing: CancellationToken) {
+        let mut is_first = true;
+        while !closing.is_cancelled() {
+            match self.bind() {
+                Ok((listener, announced)) => {
+                    info!(address = %announced, "the agent listens");
+                    self.registration.set_agent(Ok(announced));
+                    let accepts = watch::Sender::new(true);
+                    let limits = Limits::of_process().with_connections(CONNECTIONS_MAX);
+                    let routes = self.routes.clone();
+                    stormkeeper_serving::serve((listener, accepts), routes, limits, closing.clone()).await;
+                }
+                Err(error) => {
+                    if std::mem::take(&mut is_first) {
+                        warn!(address = %self.address, %error, "the agent cannot listen; trying again every few seconds");
+                    }
+                    self.registration.set_agent(Err(self.text_of(&error)));
+                }
+            }
+            tokio::select! {
+                // Cancel-safe: a cancelled token stays cancelled.
+                () = closing.cancelled() => {}
+                // Cancel-safe: a sleep has no state.
+                () = tokio::time::sleep(BIND_PAUSE) => {}
+            }
+        }
+    }
+
+    /// Opens the listener. Returns it with the address at which nimbuses reach it.
+    fn bind(&self) -> io::Result<(TcpListener, String)> {
+        let on = match self.address.ip() {
+            IpAddr::V6(address) if address.is_unspecified() => ListenOn::All,
+            address => ListenOn::Address(address),
+        };
+        let listener = on.bind(self.address.port(), |_| Ok(()))?.listen(BACKLOG)?;
+        let bound = listener.local_addr()?;
+        let announced = match bound.ip().is_unspecified() {
+            true => host_port(&self.host, bound.port()),
+            false => bound.to_string(),
+        };
+        Ok((listener, announced))
+    }
+
+    fn text_of(&self, error: &io::Error) -> String {
+        let (address, host) = (self.address, &self.host);
+        let advice = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                "end the program that uses the port, or set supervisor.agent.port to another or to 0"
+            }
+            io::ErrorKind::AddrNotAvailable => "set supervisor.agent.host to an address of this host",
+            _ => "check supervisor.agent.host and supervisor.agent.port",
+        };
+        format!(
+            "the agent of the supervisor at {host} cannot listen on {address} ({error}), so the logs of its workers cannot be read; {advice}"
+        )
+    }
+}
+
+/// Returns the routes of an agent.
+fn routes(api: AgentApi, names: OwnNames) -> Router {
+    let id = HeaderValue::try_from(api.supervisor.as_str()).ok();
+    let logs = Router::new()
+        .route("/logs/{topology}", get(log_routes::list))
+        .route("/logs/{topology}/search", get(log_routes::search))
+        .route("/logs/{topology}/{port}/{file}", get(log_routes::chunk))
+        .route("/logs/{topology}/{port}/{file}/download", get(log_routes::download))
+        .method_not_allowed_fallback(wrong_method);
+    Router::new()
+        .route("/live", get(async || StatusCode::OK))
+        .nest(PREFIX, logs)
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(Arc::new(names), reject_foreign))
+        .layer(middleware::map_response_with_state(id, add_supervisor))
+        .with_state(api)
+}
+
+async fn no_such_route(OriginalUri(uri): OriginalUri) -> Rejection {
+    let message = format!("there is nothing at {}", stormkeeper_model::id::quoted(uri.path()));
+    Rejection::new(Code::NoSuchRoute, message, Some("docs/operations/logs.md lists the paths of an agent"))
+}
+
+async fn wrong_method(method: Method, OriginalUri(uri): OriginalUri) -> Rejection {
+    Rejection::wrong_method(&method, uri.path())
+}
+
+/// Adds the id of the supervisor to every response: a caller must not take one agent for another.
+async fn add_supervisor(State(id): State<Option<HeaderValue>>, mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    if let Some(id) = id {
+        headers.insert(HeaderName::from_static(SUPERVISOR), id);
+    }
+    // A log is never a page.
+    headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Rejects requests that a web page of somebody else may have caused.
+async fn reject_foreign(State(names): State<Arc<OwnNames>>, request: Request, next: Next) -> Response {
+    match origin::check(&names, request.method(), request.uri(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(rejection) => rejection.into_response(),
+    }
+}

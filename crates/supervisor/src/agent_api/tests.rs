@@ -1,0 +1,165 @@
+//! Requests to the routes of an agent, without a port.
+
+use axum::{
+    body::{Body, Bytes, to_bytes},
+    http::Request as HttpRequest,
+};
+use serde_json::Value;
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::{
+    status::SlotStatus,
+    worker_logs::tests::{Dir, TOPOLOGY},
+};
+use stormkeeper_model::Port;
+
+const LOG: &str = "2026-01-01T00:00:00.0Z  INFO w: stderr: hello component=split task=3\n\
+                   2026-01-01T00:00:01.0Z  INFO w: stderr: hello component=count task=4\n";
+
+struct World {
+    dir: Dir,
+    routes: Router,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = Dir::new();
+        let logs = dir.launch("6700-2-00000a", TOPOLOGY, 6700, 2);
+        std::fs::write(logs.join("worker.log"), LOG).expect("written");
+        let slot = SlotStatus {
+            state: "running",
+            topology: TOPOLOGY.parse().ok(),
+            worker: "6700-2-00000a".parse().ok(),
+            process: None,
+            reason: None,
+        };
+        let (_, status) = watch::channel(Status {
+            supervisor: "sup".parse().expect("valid"),
+            has_assignments: true,
+            slots: [(Port(6700), slot)].into(),
+            problems: Vec::new(),
+        });
+        let api = AgentApi {
+            supervisor: "sup".parse().expect("valid"),
+            host: "h1".to_owned(),
+            store: dir.store(),
+            status,
+            searches: Searches::default(),
+            clock: Clock::new(),
+        };
+        let routes = routes(api, OwnNames::new(DaemonKind::Supervisor, ["h1"]));
+        Self { dir, routes }
+    }
+
+    async fn send(&self, request: HttpRequest<Body>) -> (StatusCode, Bytes) {
+        let response = self.routes.clone().oneshot(request).await.expect("infallible");
+        assert_eq!(response.headers().get(SUPERVISOR).map(HeaderValue::as_bytes), Some(&b"sup"[..]));
+        let status = response.status();
+        (status, to_bytes(response.into_body(), 1 << 20).await.expect("a body"))
+    }
+
+    async fn get(&self, path: &str) -> (StatusCode, Value) {
+        let request = HttpRequest::get(path).header("host", "h1:8000").body(Body::empty()).expect("valid");
+        let (status, body) = self.send(request).await;
+        (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
+    async fn logs(&self, rest: &str) -> (StatusCode, Value) {
+        self.get(&format!("{PREFIX}/logs/{TOPOLOGY}{rest}")).await
+    }
+}
+
+#[tokio::test]
+async fn logs_are_listed_read_searched_and_downloaded() {
+    let world = World::new();
+    let (status, listed) = world.logs("").await;
+    assert_eq!(status, StatusCode::OK, "{listed}");
+    assert_eq!((&listed["supervisor"], &listed["host"]), (&"sup".into(), &"h1".into()));
+    let worker = &listed["workers"][0];
+    assert_eq!((&worker["port"], &worker["running"]), (&6700.into(), &true.into()));
+    assert_eq!(worker["files"][0]["name"], "worker.log");
+    assert_eq!(worker["files"][0]["size"], LOG.len());
+    let (_, chunk) = world.logs("/6700/worker.log?offset=0&length=20").await;
+    assert_eq!((&chunk["text"], &chunk["next"]["offset"]), (&LOG[..20].into(), &20.into()));
+    let (_, found) = world.logs("/search?text=hello&component=count&last=10").await;
+    let lines = found["workers"][0]["lines"].as_array().expect("lines").clone();
+    assert_eq!(lines.len(), 1, "{found}");
+    assert!(lines[0]["text"].as_str().is_some_and(|text| text.contains("component=count")), "{found}");
+    let path = format!("{PREFIX}/logs/{TOPOLOGY}/6700/worker.log/download");
+    let request = HttpRequest::get(path).header("host", "10.0.0.1").body(Body::empty()).expect("valid");
+    assert_eq!(world.send(request).await, (StatusCode::OK, LOG.into()));
+}
+
+#[tokio::test]
+async fn names_that_are_no_logs_are_refused_before_a_file_is_touched() {
+    let world = World::new();
+    std::fs::write(world.dir.path().join("secret"), "secret").expect("written");
+    let long = "x".repeat(10_000);
+    for file in [
+        "..%2f..%2f..%2fsecret",
+        "%2e%2e%2f%2e%2e%2f%2e%2e%2fsecret",
+        "%2fetc%2fpasswd",
+        "worker.log%00",
+        "worker.log%2f..%2fworker.log",
+        "worker.json",
+        "worker.log.01",
+        "worker.log.99999999999999999999",
+        "%ff%fe",
+        "%",
+        &long,
+    ] {
+        for rest in [format!("/6700/{file}"), format!("/6700/{file}/download")] {
+            let (status, body) = world.logs(&rest).await;
+            let is_refused = matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND);
+            assert!(is_refused && body["message"].is_string(), "{rest}: {status} {body}");
+            assert!(!body.to_string().contains("root:"), "{body}");
+        }
+    }
+    for (rest, expected) in [
+        ("/6700/worker.log?worker=..%2f..", StatusCode::BAD_REQUEST),
+        ("/6700/worker.log?worker=%2fetc", StatusCode::BAD_REQUEST),
+        ("/6700/worker.log?worker=none", StatusCode::NOT_FOUND),
+        ("/6701/worker.log", StatusCode::NOT_FOUND),
+        ("/70000/worker.log", StatusCode::BAD_REQUEST),
+        ("/-1/worker.log", StatusCode::BAD_REQUEST),
+        ("/6700/worker.log?offset=-1", StatusCode::BAD_REQUEST),
+        ("/6700/worker.log?length=18446744073709551616", StatusCode::BAD_REQUEST),
+        ("/6700/worker.log?path=x", StatusCode::BAD_REQUEST),
+        ("/6700/worker.log?offset=18446744073709551615&length=18446744073709551615", StatusCode::OK),
+        ("/search?text=", StatusCode::BAD_REQUEST),
+        ("/search?text=a%0ab", StatusCode::BAD_REQUEST),
+        ("/search?component=a%2fb", StatusCode::BAD_REQUEST),
+        ("/search?last=10001", StatusCode::BAD_REQUEST),
+    ] {
+        let (status, body) = world.logs(rest).await;
+        assert_eq!(status, expected, "{rest}: {body}");
+    }
+    for path in [
+        "/api/stormkeeper/v1/logs/..%2f..",
+        "/api/stormkeeper/v1/logs/%2e%2e/6700/worker.log",
+        "/logs",
+        "/..",
+    ] {
+        let (status, body) = world.get(path).await;
+        let is_refused = matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND);
+        assert!(is_refused && body["message"].is_string(), "{path}: {status} {body}");
+    }
+}
+
+#[tokio::test]
+async fn requests_of_pages_of_other_sites_and_writes_are_refused() {
+    let world = World::new();
+    let path = format!("{PREFIX}/logs/{TOPOLOGY}");
+    for (name, value) in [("host", "evil.example"), ("origin", "https://evil.example")] {
+        let request = HttpRequest::get(&path).header(name, value);
+        let request = if name == "host" { request } else { request.header("host", "h1") };
+        let response = world.routes.clone().oneshot(request.body(Body::empty()).expect("valid")).await;
+        assert_eq!(response.expect("infallible").status(), StatusCode::FORBIDDEN, "{name}");
+    }
+    for method in ["POST", "DELETE", "PUT"] {
+        let request = HttpRequest::builder().method(method).uri(&path).header("host", "h1");
+        let (status, _) = world.send(request.body(Body::empty()).expect("valid")).await;
+        assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{method}");
+    }
+}
