@@ -85,26 +85,6 @@ pub(super) fn points(view: &View<'_>, query: &PointsQuery) -> Result<Vec<(Minute
     Ok(points)
 }
 
-/// Returns how much each counter has counted. Every point is in one of its one-day buckets.
-pub(super) fn counts(view: &View<'_>, ids: &[MetricId]) -> Result<Vec<u64>, Error> {
-    let mut cursor = view.cursor(Table::Points);
-    let count = |id: &MetricId| {
-        let [first, last] = [0, u32::MAX].map(|bucket| key::point(*id, Window::D1, Minute(bucket)));
-        let mut count = 0_u64;
-        cursor.from(&first, |key, value| {
-            if key > &last[..] {
-                return ControlFlow::Break(());
-            }
-            if let Some(Point::Counter(counter)) = point_merge::decode(value) {
-                count = count.saturating_add(counter.count);
-            }
-            ControlFlow::Continue(())
-        })?;
-        Ok(count)
-    };
-    ids.iter().take(PAGE_MAX).map(count).collect()
-}
-
 fn meta(key: &[u8], value: &[u8]) -> Result<MetricMeta, Error> {
     let id = key::id_of(key).unwrap_or(MetricId(0));
     let MetaRecord { name, .. } = record::decode("a meta", value)?;

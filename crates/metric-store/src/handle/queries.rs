@@ -2,8 +2,8 @@
 
 use super::MetricStore;
 use crate::{
-    Error, Fingerprint, HistoryEntry, LatestPage, LatestQuery, Options, SUMS_MAX, StoreStatus, SumQuery, Total,
-    TrackEntry, history, history_record, key::Table, leader_ops, span, totals,
+    Error, Fingerprint, HistoryEntry, LatestPage, LatestQuery, Options, SUMS_MAX, StoreStatus, SumQuery,
+    Total, TrackEntry, history, history_record, key::Table, leader_ops, span, totals,
 };
 use stormkeeper_metrics::{
     MetricId, MetricName, Minute, Point, Window,
@@ -60,15 +60,6 @@ impl MetricStore {
     /// [`Error::Read`].
     pub async fn window(&self, id: MetricId, window: Window, end: Minute) -> Result<Option<Point>, Error> {
         self.read(move |_, view| history::window(&mut view.cursor(Table::Points), id, window, end)).await
-    }
-
-    /// Returns how much each of the counters has counted since the submit of its topology, as far back
-    /// as one-day buckets are kept; 0 for an unknown id. Reads at most 20,000 counters, the first ones.
-    ///
-    /// # Errors
-    /// [`Error::Read`].
-    pub async fn counts(&self, ids: Vec<MetricId>) -> Result<Vec<u64>, Error> {
-        self.read(move |_, view| history::counts(view, &ids)).await
     }
 
     /// Returns the sums of metrics over spans of time that end now: for each query, one point for each

@@ -12,7 +12,6 @@ use stormkeeper_model::TaskId;
 
 on_each_medium!(
     all_windows_agree_and_each_report_counts_once,
-    count_of_a_counter_is_the_sum_of_all_of_its_points,
     sums_over_spans_are_those_of_the_counted_points,
     latest_points_are_found_by_level_component_task_and_name,
     topologies_whose_ids_share_a_prefix_are_kept_apart,
@@ -68,21 +67,6 @@ async fn all_windows_agree_and_each_report_counts_once(site: &Site) {
         .await
         .expect("read");
     assert_eq!(page.iter().map(|(minute, _)| minute.0 - first).collect::<Vec<_>>(), [5, 6, 7]);
-    home.close().await;
-}
-
-async fn count_of_a_counter_is_the_sum_of_all_of_its_points(site: &Site) {
-    let home = Home::open(site.path(), site.options());
-    let (store, topology) = (&home.store, topology("t"));
-    let ids = register_some(store, &topology, 3).await;
-    // Over three days, and a late report for the first of them.
-    for (n, minute) in [NOW - 2880, NOW - 1440, NOW - 1, NOW, NOW - 2879].into_iter().enumerate() {
-        let n = n as u64 + 1;
-        ingest(store, &topology, minute, n, &[(ids[0], n), (ids[1], 100)]).await;
-    }
-    let unknown = MetricId(ids[0].0.wrapping_add(1));
-    let asked = vec![ids[1], unknown, ids[2], ids[0]];
-    assert_eq!(store.counts(asked).await.expect("read"), [500, 0, 0, 15]);
     home.close().await;
 }
 

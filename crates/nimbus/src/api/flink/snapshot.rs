@@ -12,7 +12,7 @@ use super::reading;
 use crate::Handle;
 use stormkeeper_coordination::cluster::view::ClusterView;
 use stormkeeper_flink_api::{MetricTable, Reading, WorkerAddress};
-use stormkeeper_metric_store::{LatestQuery, LatestRow, MetricStore};
+use stormkeeper_metric_store::{self as metric_store, LatestQuery, LatestRow, MetricStore, TOTALS_MAX};
 use stormkeeper_metrics::{MetaType, MetricId, Minute, Point, Subject, name::NIMBUS};
 use stormkeeper_model::{ComponentId, TaskId, TopologyId, clock::Clock};
 use stormkeeper_runtime::{blocking, error_chain, refreshed::Refreshed};
@@ -231,7 +231,7 @@ impl Collector {
                 page.rows.into_iter().filter(|row| is_wanted(row.meta.name.meta(), with_tasks)).collect();
             let is_counter = |row: &&LatestRow| matches!(row.point, Point::Counter(_));
             let counters: Vec<MetricId> = rows.iter().filter(is_counter).map(|row| row.meta.id).collect();
-            let counts = self.store.counts(counters).await.map_err(|error| error_chain(&error))?;
+            let counts = self.counts(counters).await.map_err(|error| error_chain(&error))?;
             let (now, names) = (self.now, std::mem::take(&mut self.names));
             (sorted, self.names) = blocking::run(move || add(sorted, names, rows, counts, now)).await;
             if self.with_tasks && self.n + sorted.n > METRICS_MAX {
@@ -247,6 +247,22 @@ impl Collector {
                 return Ok(sorted);
             }
         }
+    }
+}
+
+impl Collector {
+    /// Reads how much each counter has counted since the submit of its topology.
+    async fn counts(&self, counters: Vec<MetricId>) -> Result<Vec<u64>, metric_store::Error> {
+        let mut counts = Vec::with_capacity(counters.len());
+        for counters in counters.chunks(TOTALS_MAX) {
+            let all_days = counters.iter().map(|id| (*id, Minute(0))).collect();
+            let totals = self.store.totals(all_days, Minute(0)).await?;
+            counts.extend(totals.into_iter().map(|total| match total.open {
+                Some(Point::Counter(counter)) => counter.count,
+                _ => 0,
+            }));
+        }
+        Ok(counts)
     }
 }
 
