@@ -143,6 +143,11 @@ impl Loaded {
         let mut sums = store.sums(queries).await.map_err(|error| error_chain(&error))?;
         let read = places.into_iter().map(|place| place.map(|place| std::mem::take(&mut sums[place])));
         let values = Values::new(wanted, read.map(Option::unwrap_or_default).collect());
+        let kept = api.nimbus.options().metrics.as_ref().map(|options| options.retention.d1);
+        let oldest = kept.map(|kept| Timestamp::from_millis(now.as_millis().saturating_sub(millis(kept))));
+        if let Some(oldest) = oldest.filter(|oldest| self.window.begin(now, launched) < *oldest) {
+            return Ok(values.with_hole(Some(format!("nothing is kept from before {oldest}"))));
+        }
         let from = self.window.begin(now, launched).max(launched.plus(FIRST_METRICS));
         let to = Timestamp::from_millis(now.as_millis().saturating_sub(millis(LATE_METRICS)));
         let measured = MetricName::new(

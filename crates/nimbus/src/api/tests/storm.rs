@@ -6,7 +6,7 @@ use stormkeeper_api_types::forward::USER;
 use stormkeeper_metrics::{
     MetricBatch, MetricId, Minute, Point,
     batch::SequenceRange,
-    point::Counter,
+    point::{Counter, Gauge},
     protocol::{RegisterRequest, Registration},
 };
 use stormkeeper_model::TopologyId;
@@ -314,8 +314,11 @@ async fn count_emitted(running: &Running, id: &TopologyId) -> Minute {
         .map(|component| format!("2@1@{id}@{component}@0@@sys@Emitted"))
         .chain([format!("1@1@{id}@lines@3@@sys@Emitted"), format!("8@1@{id}@lines@0@default@sys@Emitted")])
         .collect();
-    let registrations =
-        names.iter().map(|name| Registration { id: MetricId::of(name, 0), name: name.clone() }).collect();
+    // Every worker measures it in each minute.
+    let memory = format!("5@2@{id}@@0@sys@MemoryUsed");
+    let registrations = (names.iter().chain([&memory]))
+        .map(|name| Registration { id: MetricId::of(name, 0), name: name.clone() })
+        .collect();
     store.register(term, RegisterRequest { topology: id.clone(), registrations }).await.expect("registered");
     let now = Minute::of(running.handle().clock().now());
     for (place, (ago, count)) in EMITTED.iter().rev().enumerate() {
@@ -330,6 +333,10 @@ async fn count_emitted(running: &Running, id: &TopologyId) -> Minute {
             }],
             points: (names.iter())
                 .map(|name| (MetricId::of(name, 0), Point::Counter(Counter { count: *count })))
+                .chain([(
+                    MetricId::of(&memory, 0),
+                    Point::Gauge(Gauge { at: now.minus(*ago), sum: 1.0, n: 1, min: 1.0, max: 1.0 }),
+                )])
                 .collect(),
             readings: Vec::new(),
         };
@@ -381,6 +388,13 @@ async fn windows_are_sums_over_exactly_their_time() {
     let expected = [("300", 20), ("600", 420), ("10800", 6420), ("86400", 86_420), (":all-time", 1_086_420)];
     assert_eq!(rows, expected);
     assert_eq!((&page["spouts"][0]["emitted"], &page["window"]), (&json!(10), &json!("300")));
+    // Nothing was measured before and after the seventh minute before the current one.
+    let ten = get(&router, &format!("/api/v1/topology/{id}?window=600")).await;
+    let hint = ten["windowHint"].as_str().expect("text");
+    assert!(hint.starts_with("10m 0s: nothing was measured from ") && hint.contains(", from "), "{hint}");
+    let day = get(&router, &format!("/api/v1/topology/{id}?window=86400")).await;
+    let hint = day["windowHint"].as_str().expect("text");
+    assert!(hint.starts_with("1d 0h 0m 0s: nothing was measured from "), "{hint}");
     let component = get(&router, &format!("/api/v1/topology/{id}/component/lines?window=600")).await;
     assert_eq!(component["spoutSummary"][3]["emitted"], json!(543_210));
     assert_eq!(component["outputStats"][0]["emitted"], json!(210));
