@@ -208,7 +208,9 @@ mod tests {
     fn names_of_a_vertex_begin_with_the_subtask() {
         let (first, last) = (table(3), table(4));
         let tables = [Some(&first), None, Some(&last)];
-        assert_eq!(of_subtasks(&tables, None).as_array().map(Vec::len), Some(26));
+        let names = of_subtasks(&tables, None);
+        assert_eq!(names.as_array().map(Vec::len), Some(26));
+        assert_eq!((&names[0], &names[13]), (&json!({"id": "0.count"}), &json!({"id": "2.count"})));
         let wanted =
             ["2.count", "0.count", "1.count", "3.count", "count", "x.count", "18446744073709551616.count"];
         let expected = json!([{"id": "2.count", "value": "4"}, {"id": "0.count", "value": "3"}]);

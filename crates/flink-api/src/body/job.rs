@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::vertex::io_metrics;
-use crate::{Job, JobState, TaskState, Vertex};
+use crate::{FlinkId, Job, JobState, TaskState, Vertex};
 
 /// Flink's name of the kind of all jobs here.
 const JOB_TYPE: &str = "STREAMING";
@@ -15,9 +15,9 @@ const SCHEDULER: &str = "Default";
 const NO_MAX: i64 = -1;
 
 /// Returns the body of `/jobs`.
-pub fn job_list(jobs: &[Job]) -> Value {
+pub fn job_list(jobs: &[(FlinkId, JobState)]) -> Value {
     let jobs: Value =
-        jobs.iter().map(|job| json!({ "id": job.id.to_string(), "status": job.state.word() })).collect();
+        jobs.iter().map(|(id, state)| json!({ "id": id.to_string(), "status": state.word() })).collect();
     json!({ "jobs": jobs })
 }
 

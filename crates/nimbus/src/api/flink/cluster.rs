@@ -10,14 +10,14 @@ pub(super) async fn overview(asked: Asked) -> Answer {
     let used = assigned.filter(|slot| asked.view.supervisors.contains_key(&slot.supervisor)).count();
     let counts =
         ClusterCounts { workers: asked.workers().count(), slots, slots_free: slots.saturating_sub(used) };
-    Ok(Reply(body::overview(counts, asked.job_states())))
+    Ok(Reply(body::overview(counts, asked.job_states().into_iter().map(|(_, state)| state))))
 }
 
-pub(super) async fn config(_asked: Asked) -> Answer {
+pub(super) async fn config() -> Answer {
     Ok(Reply(body::config()))
 }
 
-pub(super) async fn datasets(_asked: Asked) -> Answer {
+pub(super) async fn datasets() -> Answer {
     Ok(Reply(body::datasets()))
 }
 
@@ -52,15 +52,15 @@ pub(super) async fn job_manager_config(asked: Asked) -> Answer {
     ])))
 }
 
-pub(super) async fn environment(_asked: Asked) -> Answer {
+pub(super) async fn environment() -> Answer {
     Ok(Reply(body::environment()))
 }
 
 /// Answers without logs: a nimbus does not serve its own.
-pub(super) async fn job_manager_logs(_asked: Asked) -> Answer {
+pub(super) async fn job_manager_logs() -> Answer {
     Ok(Reply(body::logs()))
 }
 
-pub(super) async fn job_manager_thread_dump(_asked: Asked) -> Answer {
+pub(super) async fn job_manager_thread_dump() -> Answer {
     Ok(Reply(body::thread_dump()))
 }

@@ -39,9 +39,9 @@ impl Asked {
         self.job_ids().filter_map(|id| self.job_of(id)).collect()
     }
 
-    /// Returns the states of all jobs.
-    pub(super) fn job_states(&self) -> Vec<JobState> {
-        self.job_ids().filter_map(|id| self.state_of(id)).collect()
+    /// Returns the ids and states of all jobs.
+    pub(super) fn job_states(&self) -> Vec<(FlinkId, JobState)> {
+        self.job_ids().filter_map(|id| Some((FlinkId::of_job(id), self.state_of(id)?))).collect()
     }
 
     /// Returns the topology of a job, if there is one.

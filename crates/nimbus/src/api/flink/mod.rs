@@ -61,6 +61,8 @@ fn paths() -> Router<Api> {
         .route("/jobs/{job}/status", get(reads::status))
         .route("/jobs/{job}/plan", get(reads::plan))
         .route("/jobs/{job}/config", get(reads::config))
+        .route("/jobs/{job}/jobmanager/config", get(reads::job_manager_config))
+        .route("/jobs/{job}/jobmanager/environment", get(reads::environment))
         .route("/jobs/{job}/exceptions", get(reads::exceptions))
         .route("/jobs/{job}/accumulators", get(reads::accumulators))
         .route("/jobs/{job}/execution-result", get(reads::execution_result))

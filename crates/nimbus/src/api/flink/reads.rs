@@ -18,7 +18,7 @@ const EXCEPTIONS: usize = 20;
 const TASKS_WITH_ERRORS_MAX: usize = 200;
 
 pub(super) async fn all(asked: Asked) -> Answer {
-    Ok(Reply(body::job_list(&asked.jobs())))
+    Ok(Reply(body::job_list(&asked.job_states())))
 }
 
 pub(super) async fn overview(asked: Asked) -> Answer {
@@ -49,6 +49,17 @@ pub(super) async fn config(asked: Asked, PathParts(job): PathParts<String>) -> A
         .map(|(key, value)| (key.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
         .collect();
     Ok(Reply(body::job_config(&found.job, &settings)))
+}
+
+/// Answers with the settings of the nimbus: jobs have no job manager of their own.
+pub(super) async fn job_manager_config(asked: Asked, PathParts(job): PathParts<String>) -> Answer {
+    asked.job(&job)?;
+    super::cluster::job_manager_config(asked).await
+}
+
+pub(super) async fn environment(asked: Asked, PathParts(job): PathParts<String>) -> Answer {
+    asked.job(&job)?;
+    Ok(Reply(body::environment()))
 }
 
 pub(super) async fn exceptions(asked: Asked, PathParts(job): PathParts<String>) -> Answer {

@@ -102,6 +102,9 @@ async fn unknown_id_is_an_empty_list_on_metric_paths_and_404_elsewhere() {
         ("/jobs/%FF".to_owned(), bad, "Cannot resolve path parameter".to_owned()),
         ("/taskmanagers/nobody:1".to_owned(), missing, "TaskManager nobody:1".to_owned()),
         ("/v1/nosuch".to_owned(), missing, "/v1/nosuch".to_owned()),
+        (format!("/jobs/{unknown}/jobmanager/config"), missing, format!("Job {unknown} not found")),
+        (format!("/jobs/{job}/jobmanager/config"), ok, String::new()),
+        (format!("/jobs/{job}/jobmanager/environment"), ok, String::new()),
         (format!("/jobs/{job}/checkpoints"), ok, String::new()),
     ] {
         let (status, answer) = ask(router, Method::GET, &path, "").await;
