@@ -11,6 +11,7 @@ mod deleted_records;
 mod denied_access;
 mod exact_counts;
 mod failing_hosts;
+mod flink_client;
 mod frozen_leader;
 mod hidden_processes;
 mod history;

@@ -20,6 +20,13 @@ ZOOKEEPER_CLASS_PATH="$ZOOKEEPER_JAR:/usr/share/java/slf4j-simple.jar"
 PYSTORM_VERSION=3.1.4
 PYSTORM_PACKAGES=("pystorm==$PYSTORM_VERSION" simplejson==4.3.0 six==1.17.0)
 
+# Pinned: an integration test reads a cluster with it.
+FLINK_CLIENT_VERSION=1.0.8
+FLINK_CLIENT_PACKAGES=(
+  "flink-rest-client==$FLINK_CLIENT_VERSION" requests==2.34.2 urllib3==2.8.0 idna==3.20 certifi==2026.10.19.post1
+  charset-normalizer==3.5.3 importlib_resources==7.1.0
+)
+
 # ----------------------------------------------------------------- messages
 
 say() { printf '%s\n' "$*" >&2; }
@@ -211,6 +218,18 @@ ensure_pystorm() {
   if ! PYTHONPATH="$target" python3 -c 'import pystorm' 2>/dev/null; then
     pip_install "$target" "${PYSTORM_PACKAGES[@]}"
     PYTHONPATH="$target" python3 -c 'import pystorm' || die "pystorm was installed into $target, but does not import"
+  fi
+  printf '%s\n' "$target"
+}
+
+# Installs Python's `flink_rest_client` into its own directory; prints the directory.
+ensure_flink_client() {
+  local target
+  target="$STORMKEEPER_CACHE/flink-rest-client-$FLINK_CLIENT_VERSION-$(python3 -c 'import sys; print("py%d.%d" % sys.version_info[:2])')"
+  if ! PYTHONPATH="$target" python3 -c 'import flink_rest_client' 2>/dev/null; then
+    pip_install "$target" "${FLINK_CLIENT_PACKAGES[@]}"
+    PYTHONPATH="$target" python3 -c 'import flink_rest_client' ||
+      die "flink-rest-client was installed into $target, but does not import"
   fi
   printf '%s\n' "$target"
 }
