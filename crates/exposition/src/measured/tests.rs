@@ -194,6 +194,29 @@ fn histogram() -> impl Strategy<Value = Histogram> {
     })
 }
 
+#[test]
+fn classic_buckets_count_the_values_up_to_their_bound() {
+    let mut histogram = Histogram { count: 100, zeros: 1, max: 3e6, ..Histogram::default() };
+    for (micros, n) in [(50.0, 1), (2000.0, 2), (3e6, 4)] {
+        histogram.buckets.add(percentile::bucket(micros), n);
+    }
+    let of = distribution(&histogram, 1e-6, TIME_BOUNDS);
+    let counts: Vec<_> = of.bounds.iter().zip(&of.cumulative).map(|(bound, n)| (*bound, *n)).collect();
+    let expected = [
+        (0.0001, 2),
+        (0.0005, 2),
+        (0.001, 2),
+        (0.005, 4),
+        (0.01, 4),
+        (0.05, 4),
+        (0.1, 4),
+        (0.5, 4),
+        (1.0, 4),
+        (10.0, 8),
+    ];
+    assert_eq!(counts, expected);
+}
+
 /// Returns the quantile as Prometheus computes it from native buckets, without interpolation.
 fn native_quantile(of: &Distribution, q: f64) -> f64 {
     let rank = (q * of.count as f64).ceil().max(1.0) as u64;

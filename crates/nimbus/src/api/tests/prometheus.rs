@@ -73,6 +73,7 @@ async fn page_has_topologies_components_and_described_families_only() {
         format!("stormkeeper_topology_tasks{{{labels}}} 4"),
         format!("stormkeeper_topology_tasks_alive{{{labels}}} 0"),
         format!("stormkeeper_component_tasks{{{labels},component=\"count\"}} 2"),
+        format!("stormkeeper_component_tasks_alive{{{labels},component=\"count\"}} 0"),
         format!("stormkeeper_component_recent_restarts{{{labels},component=\"lines\"}} 0"),
         "stormkeeper_topologies{status=\"active\"} 1".to_owned(),
         "stormkeeper_slots_used 2".to_owned(),
