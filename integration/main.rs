@@ -30,6 +30,7 @@ mod prometheus_server;
 mod quiet_failover;
 mod recovery;
 mod relaunched_readings;
+mod storm_clients;
 mod tree_access;
 mod tree_contract;
 mod unhealthy_workers;

@@ -27,6 +27,14 @@ FLINK_CLIENT_PACKAGES=(
   charset-normalizer==3.5.3 importlib_resources==7.1.0
 )
 
+# Pinned: an integration test runs this client of Storm's API unmodified. It needs a setuptools
+# from before 66, whose pkg_resources takes `0.9.2-incubating` for a version.
+STREAMPARSE_VERSION=5.0.1
+STREAMPARSE_PACKAGES=(
+  "streamparse==$STREAMPARSE_VERSION" "${PYSTORM_PACKAGES[@]}" setuptools==65.7.0 cython==3.3.1 jinja2==3.1.6
+  Fabric39==1.15.3.post2 requests==2.34.2 ruamel.yaml==0.19.1 texttable==1.7.2 thriftpy2==0.7.1
+)
+
 # ----------------------------------------------------------------- messages
 
 say() { printf '%s\n' "$*" >&2; }
@@ -211,27 +219,28 @@ ensure_rust_component() {
   in_step "$STORMKEEPER_CACHE/logs/rustup.log" rustup component add "$1"
 }
 
-# Installs Python's `pystorm` into its own directory; prints the directory.
-ensure_pystorm() {
-  local target
-  target="$STORMKEEPER_CACHE/pystorm-$PYSTORM_VERSION-$(python3 -c 'import sys; print("py%d.%d" % sys.version_info[:2])')"
-  if ! PYTHONPATH="$target" python3 -c 'import pystorm' 2>/dev/null; then
-    pip_install "$target" "${PYSTORM_PACKAGES[@]}"
-    PYTHONPATH="$target" python3 -c 'import pystorm' || die "pystorm was installed into $target, but does not import"
+# ensure_python_library NAME VERSION MODULE PACKAGE...: installs a Python library into its own directory, and
+# prints the directory.
+ensure_python_library() {
+  local name=$1 version=$2 module=$3 target
+  shift 3
+  target="$STORMKEEPER_CACHE/$name-$version-$(python3 -c 'import sys; print("py%d.%d" % sys.version_info[:2])')"
+  if ! PYTHONPATH="$target" python3 -W ignore -c "import $module" 2>/dev/null; then
+    pip_install "$target" "$@"
+    PYTHONPATH="$target" python3 -W ignore -c "import $module" ||
+      die "$name was installed into $target, but does not import"
   fi
   printf '%s\n' "$target"
 }
 
-# Installs Python's `flink_rest_client` into its own directory; prints the directory.
+ensure_pystorm() { ensure_python_library pystorm "$PYSTORM_VERSION" pystorm "${PYSTORM_PACKAGES[@]}"; }
+
 ensure_flink_client() {
-  local target
-  target="$STORMKEEPER_CACHE/flink-rest-client-$FLINK_CLIENT_VERSION-$(python3 -c 'import sys; print("py%d.%d" % sys.version_info[:2])')"
-  if ! PYTHONPATH="$target" python3 -c 'import flink_rest_client' 2>/dev/null; then
-    pip_install "$target" "${FLINK_CLIENT_PACKAGES[@]}"
-    PYTHONPATH="$target" python3 -c 'import flink_rest_client' ||
-      die "flink-rest-client was installed into $target, but does not import"
-  fi
-  printf '%s\n' "$target"
+  ensure_python_library flink-rest-client "$FLINK_CLIENT_VERSION" flink_rest_client "${FLINK_CLIENT_PACKAGES[@]}"
+}
+
+ensure_streamparse() {
+  ensure_python_library streamparse "$STREAMPARSE_VERSION" streamparse.cli.sparse "${STREAMPARSE_PACKAGES[@]}"
 }
 
 # The programs of scripts/tools.txt, in PATH, in exactly those versions.
