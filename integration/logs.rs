@@ -288,6 +288,11 @@ async fn nothing_but_logs_is_read_and_a_supervisor_that_hangs_is_named() {
         }
         assert!(raw(agent, b"/\xff\xfe\x00").await.starts_with("HTTP/1.1 400"));
         assert!(raw(agent, b"/live").await.starts_with("HTTP/1.1 200"));
+        let page = raw(agent, b"/metrics").await;
+        let up = format!(
+            "stormkeeper_worker_up{{topology=\"talker\",topology_id=\"{id}\",host=\"127.0.0.1\",port="
+        );
+        assert!(page.lines().any(|line| line.starts_with(&up) && line.ends_with("} 1")), "{page}");
     }
 
     let (status, answer) = api(&cluster, 0, "talker/logs/none/1/worker.log").await;

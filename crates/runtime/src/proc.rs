@@ -10,7 +10,7 @@ use std::{
 };
 
 /// The unit of times in `/proc`: 100 a second on every Linux that Rust's standard library runs on.
-const TICKS_PER_SECOND: u64 = 100;
+pub const TICKS_PER_SECOND: u64 = 100;
 
 /// One line of `/proc/<pid>/stat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,9 @@
-//! HTTP API of a supervisor, its *agent*: reads the logs of workers.
+//! HTTP API of a supervisor, its *agent*: the logs of workers, and metrics of the host for Prometheus.
 //!
 //! | path | response |
 //! | --- | --- |
 //! | `GET /live` | whether the process runs |
+//! | `GET /metrics` | the host and its workers, for Prometheus |
 //! | `GET /api/stormkeeper/v1/logs/{topology id}` | the launches of the topology here, and their log files |
 //! | `GET …/logs/{topology id}/search` | the last lines of the logs, also by text and component |
 //! | `GET …/logs/{topology id}/{port}/{file}` | a part of a log file, by position |
@@ -12,6 +13,7 @@
 //! another program uses stops nothing else: it is a problem of the supervisor, and is tried again.
 
 mod log_routes;
+mod page;
 mod searches;
 #[cfg(test)]
 mod tests;
@@ -37,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{agent::Agent, registration::Registration, status::Status, worker_logs::WorkerLogStore};
+use page::Page;
 use searches::Searches;
 use stormkeeper_api_types::{
     message::{Code, logs::SUPERVISOR},
@@ -76,6 +79,7 @@ struct AgentApi {
     store: WorkerLogStore,
     status: watch::Receiver<Status>,
     searches: Searches,
+    page: Page,
     clock: Clock,
 }
 
@@ -96,6 +100,7 @@ impl Agent {
             store: WorkerLogStore::new(&self.options.local_dir),
             status: self.status.subscribe(),
             searches: Searches::default(),
+            page: Page::new(&self.options.local_dir, self.clock.clone()),
             clock: self.clock.clone(),
         };
         let names = options.names.iter().chain([&self.options.host]).map(String::as_str);
@@ -188,6 +193,7 @@ fn routes(api: AgentApi, names: OwnNames) -> Router {
         .method_not_allowed_fallback(wrong_method);
     Router::new()
         .route("/live", get(async || StatusCode::OK))
+        .route("/metrics", get(page::metrics))
         .nest(PREFIX, logs)
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)

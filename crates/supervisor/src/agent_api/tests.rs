@@ -46,6 +46,7 @@ impl World {
             store: dir.store(),
             status,
             searches: Searches::default(),
+            page: Page::new(dir.path(), Clock::new()),
             clock: Clock::new(),
         };
         let routes = routes(api, OwnNames::new(DaemonKind::Supervisor, ["h1"]));
