@@ -5,6 +5,7 @@ use std::{
     io::Write as _,
     os::unix::fs::symlink,
     path::PathBuf,
+    time::Duration,
 };
 
 use proptest::prelude::*;
@@ -192,7 +193,8 @@ fn launches_of_the_topology_are_listed_newest_first_and_others_are_not_found() {
 }
 
 fn search(dir: &Dir, filter: LineFilter, n_last: usize) -> (Vec<String>, Option<String>) {
-    let mut scan = Scan::new(filter, n_last, Clock::new());
+    // The time of the test's computer does not matter.
+    let mut scan = Scan::new(filter, n_last, Clock::manual(Timestamp::EPOCH));
     let found = scan.search(&dir.store(), &worker("6700-1-00000a"));
     (found.lines.into_iter().map(|line| line.text).collect(), scan.incomplete())
 }
@@ -228,13 +230,19 @@ fn search_in_large_logs_is_bounded_and_says_so() {
     let text = LineFilter { text: Some("found".to_owned()), component: None };
     let (lines, incomplete) = search(&dir, text, 100);
     assert_eq!(lines, ["found"]);
-    assert!(incomplete.is_some_and(|reason| reason.starts_with("the search ")));
+    assert_eq!(incomplete.as_deref(), Some("the search reads at most 128 MiB"));
     // The lines of a response are bounded too.
     append(&logs.join("worker.log"), &format!("{}\n", "y".repeat(1000)).repeat(6000));
     let all = LineFilter { text: Some("y".to_owned()), component: None };
     let (lines, incomplete) = search(&dir, all, LINES_MAX);
     assert!((4000..4300).contains(&lines.len()), "{}", lines.len());
-    assert!(incomplete.is_some());
+    assert_eq!(incomplete.as_deref(), Some("the lines have more than 4 MiB"));
+    // The time is over before the first part.
+    let clock = Clock::manual(Timestamp::EPOCH);
+    let mut scan = Scan::new(LineFilter::default(), 10, clock.clone());
+    clock.advance(Duration::from_secs(5));
+    assert_eq!(scan.search(&dir.store(), &worker("6700-1-00000a")).lines, []);
+    assert_eq!(scan.incomplete().as_deref(), Some("the search takes at most 5 s"));
 }
 
 proptest! {
