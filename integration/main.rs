@@ -18,6 +18,7 @@ mod history;
 mod life;
 mod live_control;
 mod local_dir;
+mod locked;
 mod log_pairs;
 mod logs;
 mod lost_disk;

@@ -220,6 +220,33 @@ fn the_checker_finds_what_it_looks_for() {
     assert!(!is_long_comment(&long.replace("//!", "let")));
 }
 
+/// Returns the names of tests in the last column of the tables of `document`.
+fn named_tests(document: &str) -> Vec<&str> {
+    let list = document.split_once("## Penetration list").map_or("", |(_, list)| list);
+    let cells = list.lines().filter_map(|line| line.strip_suffix('|')?.rsplit_once('|'));
+    cells.flat_map(|(_, cell)| cell.split('`').skip(1).step_by(2)).collect()
+}
+
+#[test]
+fn tests_of_the_penetration_list_exist() {
+    assert_eq!(named_tests("| `x` |\n## Penetration list\n| a `y` | `b`, `c` |\n| d | - |"), ["b", "c"]);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let document = fs::read_to_string(root.join("docs/security.md")).expect("the page");
+    let named = named_tests(&document);
+    assert!(named.len() > 20, "only {} tests are named", named.len());
+    let sources = sources();
+    let exists = |name: &str| {
+        let function = format!("fn {name}(");
+        sources.iter().any(|(_, text)| {
+            let before = text.split_once(&function).map(|(before, _)| before);
+            // The attribute is in one of the lines above.
+            before.is_some_and(|before| before.lines().rev().take(3).any(|line| line.contains("test")))
+        })
+    };
+    let missing: Vec<_> = named.into_iter().filter(|name| !exists(name)).collect();
+    assert!(missing.is_empty(), "docs/security.md names tests that do not exist: {missing:?}");
+}
+
 #[test]
 fn documents_have_no_unfilled_placeholders() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -98,6 +98,8 @@ pub(crate) struct Cluster {
     pub(crate) proxies: Vec<Proxy>,
     /// Direct access of the test to the tree, as with zkCli.
     pub(crate) tree: Arc<dyn Tree>,
+    /// File with the token of the commands, as `ui.token.file` in the settings.
+    token: Option<PathBuf>,
     apis: Vec<String>,
     dir: tempfile::TempDir,
     _reaper: Reaper,
@@ -152,8 +154,19 @@ impl Cluster {
         let tree = ZooKeeperTree::connect(zookeeper.options(root), fastrand::Rng::new(), &tasks);
         let (nimbuses, supervisors, proxies, apis) = (vec![], vec![], vec![], vec![]);
         let _reaper = Reaper::start(dir.path());
-        let mut cluster =
-            Self { zookeeper, nimbuses, supervisors, proxies, tree, apis, dir, _reaper, _tasks: tasks };
+        let token = settings.lines().find_map(|line| line.strip_prefix("ui.token.file: ")).map(PathBuf::from);
+        let mut cluster = Self {
+            zookeeper,
+            nimbuses,
+            supervisors,
+            proxies,
+            tree,
+            token,
+            apis,
+            dir,
+            _reaper,
+            _tasks: tasks,
+        };
         let ports = free_ports(shape.nimbuses + shape.supervisors * N_SLOTS);
         let (apis, slots) = ports.split_at(shape.nimbuses);
         for (i, port) in apis.iter().enumerate() {
@@ -341,11 +354,17 @@ impl Cluster {
             command.args(["--nimbus", api]);
         }
         command
+            .args(self.token.iter().flat_map(|token| ["--token-file".as_ref(), token.as_os_str()]))
             .args(args)
             .env_remove("STORMKEEPER_CONF")
             .env("XDG_STATE_HOME", self.path("state"))
             .output()
             .expect("the binary runs")
+    }
+
+    /// Runs further commands with the token in this file, or with none.
+    pub(crate) fn set_token(&mut self, token: Option<PathBuf>) {
+        self.token = token;
     }
 
     /// Runs the binary, which must succeed; returns its standard output.

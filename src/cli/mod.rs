@@ -25,9 +25,11 @@ mod other_trees;
 mod output;
 mod rebalance;
 mod recover;
+mod secret;
 mod show;
 mod submit;
 mod supervisor;
+mod token;
 mod topology_file;
 mod worker;
 
@@ -41,8 +43,9 @@ use crate::config::{
     Config, Environment,
     value::{Kind, Value},
 };
-use error::Failure;
+use error::{ErrorKind, Failure};
 use last_writes::LastWrites;
+use stormkeeper_access::{locks::Locks, token::Token};
 use stormkeeper_api_types::client::{Client, Timeouts};
 use stormkeeper_model::address::{HostAndPort, InvalidAddress};
 use stormkeeper_runtime::{
@@ -51,6 +54,9 @@ use stormkeeper_runtime::{
 };
 use stormkeeper_supervisor::{LaunchDefaults, OnStop};
 use stormkeeper_topology_package::yaml;
+
+/// Environment variable with the token of the user.
+const TOKEN_VARIABLE: &str = "STORMKEEPER_TOKEN";
 
 /// Control plane for stream topologies, coordinated by ZooKeeper.
 #[derive(Debug, Parser)]
@@ -78,6 +84,10 @@ struct Global {
     /// Send requests to this nimbus instead of those in nimbus.seeds (can be repeated)
     #[arg(long, global = true, value_name = "HOST[:PORT]", value_parser = nimbus_address)]
     nimbus: Vec<HostAndPort>,
+    /// Read the token from this file, which only its owner may read, instead of STORMKEEPER_TOKEN or
+    /// ui.token.file
+    #[arg(long, global = true, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// Print JSON instead of a table
     #[arg(long, global = true)]
     json: bool,
@@ -130,6 +140,12 @@ enum Command {
     /// Show the configuration
     #[command(subcommand)]
     Config(config::Command),
+    /// Make a token for a person or a program
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Make a secret for the daemons of a cluster
+    #[command(subcommand)]
+    Secret(secret::Command),
     /// Print shell completions
     Completions(completions::Args),
 }
@@ -170,6 +186,8 @@ fn dispatch(Args { global, command }: Args) -> Result<(), Failure> {
         Command::Drain(args) => drain::run(&global, &args),
         Command::Undrain(args) => drain::undrain(&global, &args),
         Command::Config(command) => config::run(&global, &command),
+        Command::Token(command) => token::run(&global, &command),
+        Command::Secret(command) => secret::run(&command),
         Command::Completions(args) => completions::run(&args),
     }
 }
@@ -196,7 +214,23 @@ impl Global {
         let seeds = if self.nimbus.is_empty() { config.nimbus_seeds() } else { named.collect() };
         let writes = LastWrites::of_user();
         let client = Client::new(seeds, Timeouts::default())?.as_user(user()).after(writes.recall());
-        Ok(client.reporting_to(Box::new(writes)))
+        Ok(client.with_token(self.token(config)?).reporting_to(Box::new(writes)))
+    }
+
+    /// Token of the user, if there is one.
+    fn token(&self, config: &Config) -> Result<Option<Token>, Failure> {
+        #[expect(clippy::disallowed_methods, reason = "the command line may read the environment")]
+        let variable = std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty());
+        let file = match (&self.token_file, variable) {
+            (Some(file), _) => Some(file.clone()),
+            (None, Some(token)) => {
+                let invalid = |error| Failure::usage(format!("{TOKEN_VARIABLE} is no token: {error}"));
+                return Token::new(token.trim()).map(Some).map_err(invalid);
+            }
+            (None, None) => config.token_file(),
+        };
+        let read = |file: PathBuf| Token::read(&file);
+        file.map(read).transpose().map_err(|error| Failure::new(ErrorKind::Config, error.into()))
     }
 }
 
@@ -263,6 +297,7 @@ fn launch_defaults(config: &Config) -> LaunchDefaults {
         on_stop: OnStop::LeaveWorkers,
         withheld_variables: Vec::new(),
         abandoned_after: timing.abandoned_after,
+        locks: Locks::open(),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::cli::{
     error::{ErrorKind, Failure},
     log_filter, stop_on_signal,
 };
+use stormkeeper_access::locks::Locks;
 use stormkeeper_coordination::tree::{Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree};
 use stormkeeper_model::clock::Clock;
 use stormkeeper_nimbus as nimbus;
@@ -33,6 +34,8 @@ pub(super) struct Args {}
 pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
     telemetry::log_to_stderr(log_filter().as_deref());
     let config = global.load()?;
+    let locks = Locks::of_nimbus(&config.access_settings());
+    let locks = locks.map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
     modes::restrict_new_files();
     let local_dir = nimbus::daemon::data_dir(&config.local_dir()).map_err(failure)?;
     daemon_runtime()?.block_on(async {
@@ -47,6 +50,7 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
             ZooKeeperTree::connect(config.tree_options(OnMissingRoot::Create), fastrand::Rng::new(), &tasks);
         let mut options = config.nimbus_options();
         options.local_dir = local_dir;
+        options.locks = locks;
         let ended = api::run(options, Arc::clone(&tree) as _, Clock::new(), stop).await;
         tree.close().await;
         tasks.stop(SHUTDOWN_TIMEOUT).await;

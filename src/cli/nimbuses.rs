@@ -138,7 +138,8 @@ fn text(Replicas { nimbuses, term }: &Replicas) -> String {
         if let Some(problem) = problem {
             text.push_str(&format!("! {}: {}\n", summary.id, output::one_line(problem)));
         }
-        for problem in [&summary.disk_problem, &summary.clock_problem].into_iter().flatten() {
+        let problems = [&summary.disk_problem, &summary.access_problem, &summary.clock_problem];
+        for problem in problems.into_iter().flatten() {
             text.push_str(&format!("! {}: {}\n", summary.id, output::one_line(problem)));
         }
         if let Some(reason) = &summary.metric_store_error {
@@ -180,6 +181,7 @@ mod tests {
             blobs_missing: 0,
             metric_store_error: metric_store_error.map(str::to_owned),
             disk_problem: (id == "a").then(|| "its disk is full".to_owned()),
+            access_problem: (id == "c").then(|| "a token file is bad".to_owned()),
             clock_problem: (id == "b").then(|| "its clock is wrong".to_owned()),
             metrics_lag_entries,
             metrics_problem: metrics_lag_entries.map(|n| format!("{n} entries are late")),
@@ -218,6 +220,7 @@ mod tests {
         assert!(text.lines().any(|line| line == "! b: 7 entries are late"), "{text}");
         assert!(text.lines().any(|line| line == "! a: its disk is full"), "{text}");
         assert!(text.lines().any(|line| line == "! b: its clock is wrong"), "{text}");
+        assert!(text.lines().any(|line| line == "! c: a token file is bad"), "{text}");
         assert!(!text.contains("9 behind"), "the replica's own report wins: {text}");
         assert!(!text.contains("9 entries"), "{text}");
     }

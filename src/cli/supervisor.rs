@@ -10,6 +10,7 @@ use crate::cli::{
     error::{ErrorKind, Failure},
     launch_defaults, log_filter, stop_on_signal,
 };
+use stormkeeper_access::locks::Locks;
 use stormkeeper_coordination::tree::{Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree};
 use stormkeeper_model::clock::Clock;
 use stormkeeper_runtime::{
@@ -42,6 +43,8 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     telemetry::log_to_stderr(log_filter().as_deref());
     let config = global.load()?;
     let program = std::env::current_exe().context("finding the program itself").map_err(Failure::internal)?;
+    let locks = Locks::of_supervisor(&config.access_settings());
+    let locks = locks.map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
     modes::restrict_new_files();
     let local_dir = supervisor::data_dir(&config.local_dir()).map_err(failure)?;
     daemon_runtime()?.block_on(async {
@@ -66,11 +69,15 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         if args.stop_workers {
             launch.on_stop = OnStop::StopWorkers;
         }
-        let clients = supervisor::SupervisorClients::over_http(Arc::clone(&tree) as _)
+        // A file that cannot be used is logged, and the last good one stays in force.
+        let _problems = locks.keep_fresh(&tasks);
+        let clock = Clock::new();
+        let credentials = locks.credentials(&format!("supervisor on {}", config.hostname()), &clock);
+        launch.locks = locks;
+        let clients = supervisor::SupervisorClients::over_http(Arc::clone(&tree) as _, &credentials)
             .map_err(|error| Failure::internal(error.into()))?;
         let ended =
-            supervisor::run(options, Arc::clone(&tree) as _, processes, clients, launch, Clock::new(), stop)
-                .await;
+            supervisor::run(options, Arc::clone(&tree) as _, processes, clients, launch, clock, stop).await;
         tree.close().await;
         tasks.stop(SHUTDOWN_TIMEOUT).await;
         ended.map_err(failure)

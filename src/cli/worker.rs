@@ -14,6 +14,10 @@ use crate::{
     },
     config::{Config, Environment},
 };
+use stormkeeper_access::{
+    credentials::{Credentials, Signer},
+    locks,
+};
 use stormkeeper_coordination::{
     cluster::store::Store,
     tree::{Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree},
@@ -54,15 +58,18 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let tree =
             ZooKeeperTree::connect(config.tree_options(OnMissingRoot::Wait), fastrand::Rng::new(), &tasks);
         let worker = spec.worker.clone();
+        let clock = Clock::new();
+        let keys = locks::worker_keys(&spec.dir, &tasks).map_err(|error| Failure::internal(error.into()))?;
+        let signer = Signer::worker(spec.topology.clone(), keys, clock.clone());
         let ingest = IngestClient::new(Store::new(Arc::clone(&tree) as _))
             .map_err(|error| Failure::internal(error.into()))?;
-        let ingest = Some(Arc::new(ingest) as _);
+        let ingest = Some(Arc::new(ingest.with_credentials(Credentials::Signer(signer))) as _);
         let options = worker::Options {
             listen_on: config.workers_listen_on(),
             unfinished_bytes: config.unfinished_frame_bytes(),
             ..spec.into()
         };
-        let ended = worker::run(options, Arc::clone(&tree) as _, ingest, Clock::new(), stop).await;
+        let ended = worker::run(options, Arc::clone(&tree) as _, ingest, clock, stop).await;
         tree.close().await;
         end_descendants().await;
         tasks.stop(SHUTDOWN_TIMEOUT).await;

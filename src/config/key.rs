@@ -276,6 +276,20 @@ pub const KEYS: &[Key] = &[
         "How long a nimbus keeps a blob that no topology uses.",
     ),
     key(
+        "storm.access",
+        Kind::Choice(&["open", "optional", "required"]),
+        "null",
+        "Whether requests to a nimbus must prove who sends them: `optional` checks a proof and accepts requests without \
+         one, as a step in a running cluster; unset, `required` if there are tokens and a cluster secret, else `open`.",
+    ),
+    key(
+        "storm.cluster.secret.file",
+        Kind::Text,
+        "null",
+        "The file with the secret by which daemons know each other, the same on all hosts, with the mode 0600; \
+         `stormkeeper secret new FILE` makes one.",
+    ),
+    key(
         "storm.local.dir",
         Kind::Text,
         "\"stormkeeper-local\"",
@@ -359,7 +373,7 @@ pub const KEYS: &[Key] = &[
         "supervisor.worker.environment.allow",
         Kind::Variables,
         "null",
-        "Environment variables of the supervisor that workers and components get in addition to PATH, HOME, USER, LOGNAME, SHELL, LANG, LANGUAGE, LC_*, TZ, TMPDIR, PYTHON*, VIRTUAL_ENV, LD_LIBRARY_PATH, SSL_*, *_proxy, *_PROXY, RUST_BACKTRACE and STORMKEEPER_*.",
+        "Environment variables of the supervisor that workers and components get in addition to PATH, HOME, USER, LOGNAME, SHELL, LANG, LANGUAGE, LC_*, TZ, TMPDIR, PYTHON*, VIRTUAL_ENV, LD_LIBRARY_PATH, SSL_*, *_proxy, *_PROXY, RUST_BACKTRACE and STORMKEEPER_*; STORMKEEPER_TOKEN is never passed.",
     ),
     key(
         "supervisor.worker.host",
@@ -417,6 +431,19 @@ pub const KEYS: &[Key] = &[
         "Whether Storm's API answers `callback=` with a script (JSONP), which lets every web page read the cluster.",
     ),
     key("ui.port", Kind::Port, "8080", "The port of the API of a nimbus; 0 selects any free port."),
+    key(
+        "ui.token.file",
+        Kind::Text,
+        "null",
+        "The file with the token of commands, with the mode 0600; STORMKEEPER_TOKEN and --token-file come first.",
+    ),
+    key(
+        "ui.tokens.file",
+        Kind::Text,
+        "null",
+        "The file with the names, roles and digests of the tokens that a nimbus accepts; `stormkeeper token new` prints \
+         a line.",
+    ),
     key(
         "worker.abandoned.secs",
         Kind::Secs(1, 30 * 24 * 3600),

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::config::{load::Config, value::Value};
+use stormkeeper_access::locks;
 use stormkeeper_coordination::{
     cluster::layout,
     tree::{self, options::OnMissingRoot},
@@ -56,6 +57,8 @@ impl Config {
             local_dir: self.local_dir(),
             host: self.hostname(),
             api: SocketAddr::new(*address, self.narrow("ui.port")),
+            // Files are read by the command that runs a nimbus.
+            locks: locks::Locks::open(),
             api_names: self.api_names(),
             monitor_period: self.duration("nimbus.monitor.freq.secs"),
             task_timeout: self.duration("nimbus.task.timeout.secs"),
@@ -105,6 +108,31 @@ impl Config {
             jsonp: self.flag("ui.jsonp.enabled"),
             origins: origins.map(str::to_owned).collect(),
             configuration: shown.collect(),
+        }
+    }
+
+    /// Settings of the access to this process.
+    pub fn access_settings(&self) -> locks::Settings {
+        let mode = match self.value("storm.access") {
+            Value::Text(text) => Some(text.parse().unwrap_or_else(|_| unfit("a mode of access"))),
+            _ => None,
+        };
+        locks::Settings {
+            mode,
+            tokens: self.file_if_set("ui.tokens.file"),
+            secret: self.file_if_set("storm.cluster.secret.file"),
+        }
+    }
+
+    /// File with the token of commands.
+    pub fn token_file(&self) -> Option<PathBuf> {
+        self.file_if_set("ui.token.file")
+    }
+
+    fn file_if_set(&self, key: &str) -> Option<PathBuf> {
+        match self.value(key) {
+            Value::Text(file) => Some(std::path::absolute(file).unwrap_or_else(|_| file.into())),
+            _ => None,
         }
     }
 

@@ -16,6 +16,8 @@ pub enum Kind {
     Text,
     /// `true` or `false`.
     Flag,
+    /// One of some words.
+    Choice(&'static [&'static str]),
     /// The name or the address of one host, without a port.
     Host,
     /// A list of hosts, each with or without a port.
@@ -48,7 +50,7 @@ pub enum Kind {
 pub enum Value {
     /// The key is not set; its description says what applies then.
     Unset,
-    /// For [`Kind::Text`] and [`Kind::Host`].
+    /// For [`Kind::Text`], [`Kind::Choice`] and [`Kind::Host`].
     Text(String),
     /// For [`Kind::Flag`].
     Flag(bool),
@@ -88,6 +90,7 @@ impl fmt::Display for Kind {
         match self {
             Self::Text => f.write_str("a string"),
             Self::Flag => f.write_str("true or false"),
+            Self::Choice(words) => write!(f, "one of {}", words.join(", ")),
             Self::Host => f.write_str("the name or the address of this host, without a port"),
             Self::Hosts => write!(
                 f,
@@ -158,6 +161,9 @@ impl Kind {
                 yaml::Value::Flag(flag) => Some(Value::Flag(*flag)),
                 _ => None,
             },
+            Self::Choice(words) => {
+                text_of(given).filter(|text| words.contains(&text.as_str())).map(Value::Text)
+            }
             Self::Host => host_of(&text_of(given)?).ok().map(Value::Text),
             Self::Hosts => hosts(given).map(Value::Hosts),
             Self::Variables => variables(given).map(Value::Variables),

@@ -22,6 +22,7 @@ pub use own_dir::{Leftover, OwnDir, end_leftovers};
 pub use watch::{End, Until};
 
 use processes::InProcess;
+use stormkeeper_access::credentials::Credentials;
 use stormkeeper_api_types::{
     client::{self, Client, Timeouts},
     message::{InitialStatus, KillRequest, SubmitRequest, TopologyDetail, TopologyErrors, TopologySummary},
@@ -186,7 +187,7 @@ impl Cluster {
                 supervisor,
                 server.connect(),
                 Arc::clone(&processes) as _,
-                supervisor::SupervisorClients::over_http(server.connect())?,
+                supervisor::SupervisorClients::over_http(server.connect(), &Credentials::None)?,
                 LaunchDefaults { on_stop: OnStop::StopWorkers, ..options.launch.clone() },
                 clock.clone(),
                 stop_supervisors.clone(),

@@ -43,6 +43,7 @@ async fn run_file(file: &Path, dir: &Path, idle: Duration) -> Result<Outcome, Er
             ..config.supervisor_options()
         },
         launch: LaunchDefaults {
+            locks: stormkeeper_access::locks::Locks::open(),
             config_file: None,
             overrides: Vec::new(),
             heartbeat_period: timing.heartbeat_period,

@@ -14,7 +14,8 @@ use reqwest::{Method, RequestBuilder, StatusCode, header, redirect::Policy};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::{forward::TERM, http, message::CopyRequest, routes};
+use crate::{authorized::AuthorizedClient, forward::TERM, http, message::CopyRequest, routes};
+use stormkeeper_access::credentials::Credentials;
 use stormkeeper_model::{BlobKey, Term};
 
 /// Limit for a pause in the stream. The whole transfer has no deadline: a large blob on a slow
@@ -138,7 +139,7 @@ pub trait BlobPeers: FetchBlob {
 /// Fetches blobs by HTTP. Clones share their connections.
 #[derive(Debug, Clone)]
 pub struct BlobClient {
-    http: reqwest::Client,
+    http: AuthorizedClient,
 }
 
 impl BlobClient {
@@ -149,8 +150,13 @@ impl BlobClient {
     pub fn new() -> Result<Self, FetchError> {
         // A nimbus sends no redirect; one would lead to an address that nobody has checked.
         let http = http::client().read_timeout(READ_TIMEOUT).redirect(Policy::none());
-        let http = http.build().map_err(FetchError::Setup)?;
+        let http = http.build().map_err(FetchError::Setup)?.into();
         Ok(Self { http })
+    }
+
+    /// Sends every request with `credentials`.
+    pub fn with_credentials(self, credentials: Credentials) -> Self {
+        Self { http: self.http.with_credentials(credentials) }
     }
 }
 
@@ -226,11 +232,11 @@ impl FetchBlob for BlobClient {
         let n_bytes = file.metadata().await.map_err(read)?.len();
         let request = self
             .http
-            .put(url)
+            .request(Method::PUT, url.into())
             .header(header::CONTENT_TYPE, "application/octet-stream")
             .header(header::CONTENT_LENGTH, n_bytes)
             .body(file);
-        let status = request.send().await.map_err(http)?.status();
+        let status = self.http.send(request).await.map_err(http)?.status();
         match status.is_success() {
             true => Ok(()),
             false => Err(FetchError::Refused { api: api.to_owned(), key: key.clone(), status }),

@@ -24,6 +24,7 @@ pub use metrics::{MetricFilter, Page, Span};
 use response::{read, refusal};
 
 use crate::{
+    authorized::AuthorizedClient,
     forward::{TERM, USER},
     http,
     message::{
@@ -33,6 +34,7 @@ use crate::{
     routes,
     seen::{Change, Seen, ZXID},
 };
+use stormkeeper_access::{credentials::Credentials, token::Token};
 use stormkeeper_model::{BlobKey, HostName, Term, clock::Clock};
 use stormkeeper_runtime::error_chain;
 
@@ -74,7 +76,7 @@ const QUIET_ROUNDS: u32 = 4;
 pub struct Client {
     seeds: Vec<String>,
     timeouts: Timeouts,
-    http: reqwest::Client,
+    http: AuthorizedClient,
     clock: Clock,
     user: Option<String>,
     // Guards what the client has learned; held for a clone.
@@ -145,7 +147,7 @@ impl Client {
             return Err(Error::NoSeeds);
         }
         let http = http::client().connect_timeout(timeouts.connect).timeout(timeouts.request);
-        let http = http.build().map_err(Error::Setup)?;
+        let http = http.build().map_err(Error::Setup)?.into();
         let known = Mutex::default();
         Ok(Self { seeds, timeouts, http, clock: Clock::new(), user: None, known, listener: None })
     }
@@ -170,6 +172,13 @@ impl Client {
     /// Sets the user name that the cluster's list of events shows for requests of this client.
     pub fn as_user(mut self, user: String) -> Self {
         self.user = Some(user);
+        self
+    }
+
+    /// Sends the token of a person or program with every request.
+    pub fn with_token(mut self, token: Option<Token>) -> Self {
+        let credentials = token.map_or(Credentials::None, Credentials::Token);
+        self.http = self.http.with_credentials(credentials);
         self
     }
 
@@ -439,6 +448,11 @@ pub fn encoded(part: &str) -> String {
     /// All bytes except the unreserved characters of RFC 3986.
     const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
     utf8_percent_encode(part, RESERVED).to_string()
+}
+
+/// Returns the text of a percent-encoded part of a URL's path; what is no UTF-8 is replaced.
+pub fn decoded(part: &str) -> String {
+    percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{
-    Stream, TryStreamExt as _,
+    TryStreamExt as _,
     stream::{BoxStream, StreamExt as _},
 };
 use reqwest::{
@@ -12,7 +12,13 @@ use reqwest::{
     header::{self, HeaderName},
 };
 
-use crate::{http, routes::OLD_PREFIX, seen::Seen};
+use crate::{
+    authorized::{AuthorizedClient, STALE},
+    http,
+    routes::OLD_PREFIX,
+    seen::Seen,
+};
+use stormkeeper_access::{credentials::Credentials, principal::Principal};
 use stormkeeper_model::{NimbusId, Term};
 use stormkeeper_runtime::error_chain;
 
@@ -45,11 +51,11 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
 /// Forwards requests. Clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Forwarder {
-    http: reqwest::Client,
+    http: AuthorizedClient,
 }
 
 /// The head of a request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Head<'a> {
     /// HTTP method: `POST`, `PUT`, …
     pub method: &'a str,
@@ -59,6 +65,8 @@ pub struct Head<'a> {
     pub by: &'a NimbusId,
     /// The term of the leader that the request is forwarded to.
     pub term: Term,
+    /// Sender of the request, as this nimbus has checked.
+    pub principal: Principal,
     /// User of the client, if known.
     pub user: Option<&'a str>,
     /// Address of the client, if known.
@@ -67,6 +75,23 @@ pub struct Head<'a> {
     pub content_type: Option<&'a str>,
     /// Size of the body, if given.
     pub content_length: Option<&'a str>,
+}
+
+/// The body of a forwarded request.
+pub enum ForwardedBody {
+    /// All of it, so that its digest is signed.
+    Whole(Bytes),
+    /// The bytes of a blob, whose digest is in the path.
+    Blob(BoxStream<'static, Result<Bytes, Box<dyn std::error::Error + Send + Sync>>>),
+}
+
+impl fmt::Debug for ForwardedBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(bytes) => write!(f, "Whole({} bytes)", bytes.len()),
+            Self::Blob(_) => f.write_str("Blob(…)"),
+        }
+    }
 }
 
 /// The response to a forwarded request.
@@ -119,18 +144,24 @@ impl Forwarder {
     /// # Errors
     /// If the HTTP client cannot be created.
     pub fn new() -> Result<Self, reqwest::Error> {
-        Ok(Self { http: http::client().timeout(ANSWER_TIMEOUT).build()? })
+        Ok(Self { http: http::client().timeout(ANSWER_TIMEOUT).build()?.into() })
+    }
+
+    /// Sends every request with `credentials`.
+    pub fn with_credentials(self, credentials: Credentials) -> Self {
+        Self { http: self.http.with_credentials(credentials) }
     }
 
     /// Forwards a request to the nimbus at `api` and returns the response.
     ///
     /// # Errors
     /// [`ForwardError`].
-    pub async fn forward<S, E>(&self, api: &str, head: Head<'_>, body: S) -> Result<Answer, ForwardError>
-    where
-        S: Stream<Item = Result<Bytes, E>> + Send + 'static,
-        E: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    pub async fn forward(
+        &self,
+        api: &str,
+        head: Head<'_>,
+        body: ForwardedBody,
+    ) -> Result<Answer, ForwardError> {
         let unreachable = |reason| ForwardError::Unreachable { api: api.to_owned(), reason };
         let method = Method::from_bytes(head.method.as_bytes());
         let method = method.map_err(|error| unreachable(error.to_string()))?;
@@ -141,7 +172,10 @@ impl Forwarder {
             .request(method, format!("http://{api}{OLD_PREFIX}{}", head.route))
             .header(FORWARDED_BY, head.by.as_str())
             .header(TERM, head.term.0)
-            .body(reqwest::Body::wrap_stream(body));
+            .body(match body {
+                ForwardedBody::Whole(bytes) => reqwest::Body::from(bytes),
+                ForwardedBody::Blob(chunks) => reqwest::Body::wrap_stream(chunks),
+            });
         let optional = [
             (header::CONTENT_TYPE, head.content_type),
             (header::CONTENT_LENGTH, head.content_length),
@@ -153,7 +187,13 @@ impl Forwarder {
                 request = request.header(name, value);
             }
         }
-        let answer = match request.send().await {
+        // What a daemon sends for itself, this one may send too.
+        let on_behalf_of = Some(head.principal).filter(|sender| !matches!(sender, Principal::Daemon(_)));
+        let answer = match self.http.send_for(request, on_behalf_of).await {
+            // It was not executed, and the next one has the right time.
+            Ok(answer) if answer.headers().contains_key(STALE) => {
+                return Err(unreachable("the clocks of both nimbuses differ".to_owned()));
+            }
             Ok(answer) => answer,
             Err(error) if error.is_connect() || error.is_builder() => {
                 return Err(unreachable(error_chain(&error)));

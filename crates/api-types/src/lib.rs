@@ -1,5 +1,6 @@
 //! The HTTP API of a nimbus as its callers see it.
 //!
+//! - [`authorized`]: the client that proves who sends its requests.
 //! - [`message`]: JSON bodies of requests and responses.
 //! - [`agent_client`]: asks the agents of supervisors for logs.
 //! - [`client`]: the client of the command line, supervisors and workers.
@@ -13,6 +14,7 @@
 //! - [`replica_client`]: fetches the metric log and checkpoints from another nimbus.
 
 pub mod agent_client;
+pub mod authorized;
 pub mod blobs;
 pub mod client;
 pub mod forward;

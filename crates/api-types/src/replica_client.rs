@@ -13,7 +13,8 @@ use bytes::{Buf as _, Bytes};
 use reqwest::{Method, RequestBuilder};
 use tokio::sync::mpsc;
 
-use crate::{http, routes};
+use crate::{authorized::AuthorizedClient, http, routes};
+use stormkeeper_access::credentials::Credentials;
 use stormkeeper_metrics::protocol::{LogPage, LogQuery};
 use stormkeeper_model::LogPosition;
 use stormkeeper_runtime::blocking;
@@ -74,7 +75,7 @@ pub trait ReplicaPeers: fmt::Debug + Send + Sync + 'static {
 /// Fetches metric data from other nimbuses by HTTP. Clones share their connections.
 #[derive(Debug, Clone)]
 pub struct ReplicaClient {
-    http: reqwest::Client,
+    http: AuthorizedClient,
 }
 
 impl ReplicaClient {
@@ -84,7 +85,12 @@ impl ReplicaClient {
     /// [`http::Error::Setup`].
     pub fn new() -> Result<Self, ReplicaError> {
         let http = http::client().read_timeout(READ_TIMEOUT).build().map_err(http::Error::Setup)?;
-        Ok(Self { http })
+        Ok(Self { http: http.into() })
+    }
+
+    /// Sends every request with `credentials`.
+    pub fn with_credentials(self, credentials: Credentials) -> Self {
+        Self { http: self.http.with_credentials(credentials) }
     }
 
     async fn ask(

@@ -6,6 +6,8 @@
 
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 
+use crate::authorized::AuthorizedClient;
+
 /// Prefix of every route of the own API.
 pub const PREFIX: &str = "/api/stormkeeper/v1";
 
@@ -22,15 +24,15 @@ pub const HEADER: &str = "x-stormkeeper-api";
 /// # Errors
 /// As [`RequestBuilder::send`].
 pub async fn send(
-    client: &reqwest::Client,
+    client: &AuthorizedClient,
     method: Method,
     (api, route): (&str, &str),
     with: impl Fn(RequestBuilder) -> RequestBuilder,
 ) -> reqwest::Result<Response> {
     let request = |prefix| client.request(method.clone(), format!("http://{api}{prefix}{route}"));
-    let response = with(request(PREFIX)).send().await?;
+    let response = client.send(with(request(PREFIX))).await?;
     match is_before_prefix(&response) {
-        true => with(request(OLD_PREFIX)).send().await,
+        true => client.send(with(request(OLD_PREFIX))).await,
         false => Ok(response),
     }
 }
@@ -70,7 +72,7 @@ mod tests {
         let tasks = Tasks::default();
         let echo = post(|body: String| async move { format!("old {body}") });
         let api = serve(&tasks, Router::new().route("/api/v1/x", echo)).await;
-        let client = reqwest::Client::new();
+        let client = AuthorizedClient::from(reqwest::Client::new());
         let asked = |route: &'static str| {
             let (client, api) = (client.clone(), api.clone());
             async move { send(&client, Method::POST, (&api, route), |request| request.body("b")).await }
@@ -87,7 +89,7 @@ mod tests {
         let old = get(|| async { "old" });
         let routes = Router::new().route("/api/stormkeeper/v1/x", missing).route("/api/v1/x", old);
         let api = serve(&tasks, routes).await;
-        let client = reqwest::Client::new();
+        let client = AuthorizedClient::from(reqwest::Client::new());
         let answer = send(&client, Method::GET, (&api, "/x"), |request| request).await.expect("answered");
         assert_eq!(answer.status(), StatusCode::NOT_FOUND);
     }

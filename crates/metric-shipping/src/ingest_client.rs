@@ -11,7 +11,9 @@ use async_trait::async_trait;
 use reqwest::StatusCode;
 use serde::{Serialize, de::DeserializeOwned};
 
+use stormkeeper_access::credentials::Credentials;
 use stormkeeper_api_types::{
+    authorized::AuthorizedClient,
     forward::TERM,
     http,
     message::{Code, ErrorBody},
@@ -143,7 +145,7 @@ impl IngestTransport for OwnLeaderOnly {
 /// Sends metrics to the leader by HTTP. Clones share their connections.
 #[derive(Debug, Clone)]
 pub struct IngestClient {
-    http: reqwest::Client,
+    http: AuthorizedClient,
     store: Store,
 }
 
@@ -154,7 +156,12 @@ impl IngestClient {
     /// [`IngestError::Setup`].
     pub fn new(store: Store) -> Result<Self, IngestError> {
         let http = http::client().timeout(REQUEST_TIMEOUT).build().map_err(IngestError::Setup)?;
-        Ok(Self { http, store })
+        Ok(Self { http: http.into(), store })
+    }
+
+    /// Sends every request with `credentials`.
+    pub fn with_credentials(self, credentials: Credentials) -> Self {
+        Self { http: self.http.with_credentials(credentials), ..self }
     }
 
     async fn post<B, A>(&self, leader: &Leader, route: &str, request: &B) -> Result<A, IngestError>

@@ -7,6 +7,7 @@ use crate::{
     export::exporters::{self, MetricExporter},
     query::MetricQueryClient,
 };
+use stormkeeper_access::credentials::Credentials;
 use stormkeeper_api_types::replica_client::{ReplicaClient, ReplicaError, ReplicaPeers};
 use stormkeeper_coordination::cluster::store::Store;
 use stormkeeper_metric_shipping::ingest_client::{IngestClient, IngestError, IngestTransport, OwnLeaderOnly};
@@ -46,15 +47,21 @@ impl MetricsClients {
         Self { ingest: OwnLeaderOnly::new(self.ingest, store.clone()), ..self }
     }
 
-    /// Creates HTTP clients, which read the leader from `store`, and the configured exporters.
+    /// Creates HTTP clients, which read the leader from `store` and send their requests with
+    /// `credentials`, and the configured exporters.
     ///
     /// # Errors
     /// [`enum@Error`].
-    pub fn over_http(options: &MetricOptions, store: &Store) -> Result<Self, Error> {
+    pub fn over_http(
+        options: &MetricOptions,
+        store: &Store,
+        credentials: &Credentials,
+    ) -> Result<Self, Error> {
+        let leader = Arc::new(store.clone());
         Ok(Self {
-            replicas: Arc::new(ReplicaClient::new()?),
-            ingest: Arc::new(IngestClient::new(store.clone())?),
-            query: exporters::query_client(&options.exporters, Arc::new(store.clone()))?,
+            replicas: Arc::new(ReplicaClient::new()?.with_credentials(credentials.clone())),
+            ingest: Arc::new(IngestClient::new(store.clone())?.with_credentials(credentials.clone())),
+            query: exporters::query_client(&options.exporters, leader, credentials.clone())?,
             exporters: exporters::exporters(&options.exporters)?,
         })
     }

@@ -24,6 +24,14 @@ pub enum RequestError {
         /// The topology.
         topology: TopologyId,
     },
+    /// The sender is limited to the metrics of another topology.
+    #[error("a worker of {own} cannot send metrics of {topology}")]
+    OtherTopology {
+        /// Topology of the sender.
+        own: TopologyId,
+        /// Topology of the metrics.
+        topology: TopologyId,
+    },
     /// The request makes no sense and must not be repeated.
     #[error("{0}")]
     Invalid(String),

@@ -174,16 +174,24 @@ impl MetricsService {
     ///
     /// # Errors
     /// [`RequestError`].
-    pub async fn register(&self, body: Bytes) -> Result<RegisterResponse, RequestError> {
-        self.ingest.register(body).await
+    pub async fn register(
+        &self,
+        only: Option<&TopologyId>,
+        body: Bytes,
+    ) -> Result<RegisterResponse, RequestError> {
+        self.ingest.register(only, body).await
     }
 
     /// Ingests a metric batch.
     ///
     /// # Errors
     /// [`RequestError`].
-    pub async fn ingest(&self, body: Bytes) -> Result<IngestResponse, RequestError> {
-        self.ingest.ingest(body).await
+    pub async fn ingest(
+        &self,
+        only: Option<&TopologyId>,
+        body: Bytes,
+    ) -> Result<IngestResponse, RequestError> {
+        self.ingest.ingest(only, body).await
     }
 
     /// Deletes metas of a topology that no longer exists.

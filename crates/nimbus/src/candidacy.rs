@@ -64,6 +64,7 @@ mod tests {
             role: Role::Follower,
             metric_store_error: None,
             disk_problem: None,
+            access_problem: None,
             clock_ahead_ms: None,
             unknown_fields: Default::default(),
         };

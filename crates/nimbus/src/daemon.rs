@@ -23,6 +23,7 @@ use crate::{
     tree_copy::{CopyFile, keep::CopyKeeper},
     twin::{self, Twin},
 };
+use stormkeeper_access::gate::Gate;
 use stormkeeper_api_types::{
     blobs::{BlobClient, BlobPeers, FetchError},
     http,
@@ -164,12 +165,13 @@ impl NimbusClients {
     ///
     /// # Errors
     /// [`Error::BlobClient`], [`Error::Metrics`].
-    pub fn over_http(options: &Options, tree: Arc<dyn Tree>) -> Result<Self, Error> {
-        let store = Store::new(tree);
-        let of_metrics = |metrics| metrics_service::MetricsClients::over_http(metrics, &store);
+    pub fn over_http(options: &Options, tree: Arc<dyn Tree>, clock: &Clock) -> Result<Self, Error> {
+        let (store, credentials) = (Store::new(tree), options.credentials(clock));
+        let of_metrics = |metrics| metrics_service::MetricsClients::over_http(metrics, &store, &credentials);
         let metrics = options.metrics.as_ref().map(of_metrics).transpose()?;
         let time = Some(Arc::new(NimbusTimeClient::new()?) as Arc<dyn NimbusTime>);
-        Ok(Self { blobs: Arc::new(BlobClient::new()?), metrics, time })
+        let blobs = Arc::new(BlobClient::new()?.with_credentials(credentials));
+        Ok(Self { blobs, metrics, time })
     }
 }
 
@@ -246,6 +248,7 @@ fn assemble(
         disk_problem,
         failed_writes: writes.watch(),
         clock_ahead_ms,
+        access: options.locks.keep_fresh(&tasks),
         metrics_error: metrics.as_ref().map(MetricsService::closed),
     };
     let registered = register(is_alone.clone(), (me.clone(), registration), published, presence);
@@ -270,6 +273,7 @@ fn assemble(
     start_role((&me, candidate, context), role, (missing, api_accepts_seen, is_alone), &tasks);
     info!(nimbus = %me, api, "started");
     let handle = Handle {
+        gate: Arc::new(Gate::new(options.locks.clone(), api.clone(), clock.clone())),
         me,
         api,
         process,
@@ -452,6 +456,7 @@ fn registration(host: &str, api: &str, start: Timestamp) -> NimbusRecord {
         role: record::Role::Follower,
         metric_store_error: None,
         disk_problem: None,
+        access_problem: None,
         clock_ahead_ms: None,
         unknown_fields: record::UnknownFields::new(),
     }

@@ -2,6 +2,9 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
+use stormkeeper_access::{credentials::Credentials, locks::Locks};
+use stormkeeper_model::clock::Clock;
+
 pub use crate::{
     blobs::{copies::ReplicationSettings, room::UploadLimits},
     policy::Share,
@@ -17,6 +20,8 @@ pub struct Options {
     pub host: String,
     /// Listen address of its API. With port 0 the system chooses a free port.
     pub api: SocketAddr,
+    /// Tokens and secrets, and whether they are required.
+    pub locks: Locks,
     /// Names under which requests may address the API, with or without ports, besides addresses,
     /// `localhost` and `host`.
     pub api_names: Vec<String>,
@@ -79,6 +84,13 @@ impl Default for StormApiOptions {
     }
 }
 
+impl Options {
+    /// Returns the credentials with which this nimbus sends requests to others.
+    pub(crate) fn credentials(&self, clock: &Clock) -> Credentials {
+        self.locks.credentials(&format!("nimbus on {}", self.host), clock)
+    }
+}
+
 #[cfg(any(test, feature = "test-support"))]
 impl Options {
     /// Options of a test nimbus: a free port on the loopback interface, no metrics.
@@ -87,6 +99,7 @@ impl Options {
             local_dir,
             host: "127.0.0.1".to_owned(),
             api: ([127, 0, 0, 1], 0).into(),
+            locks: Locks::open(),
             api_names: Vec::new(),
             monitor_period: Duration::from_secs(10),
             task_timeout: Duration::from_secs(30),

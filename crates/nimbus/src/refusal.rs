@@ -56,6 +56,14 @@ pub enum Refusal {
         /// The running topology.
         topology: TopologyId,
     },
+    /// The sender is limited to another topology.
+    #[error("a worker of {own} cannot send metrics of {topology}")]
+    OtherTopology {
+        /// Topology of the sender.
+        own: TopologyId,
+        /// Topology of the metrics.
+        topology: TopologyId,
+    },
     /// The queue of requests for the leader is full.
     #[error("too many requests wait for the leader")]
     Busy,
@@ -218,6 +226,7 @@ impl Refusal {
         match self {
             Self::NotLeading { .. } | Self::Busy => Code::NoLeader,
             Self::NotReady | Self::Outdated { .. } | Self::NoMetrics { .. } => Code::NotReady,
+            Self::OtherTopology { .. } => Code::Forbidden,
             Self::AnotherTree(_) => Code::AnotherTree,
             Self::NotRecoverable { .. } => Code::NotRecoverable,
             Self::UnknownTopology { .. } | Self::NoEvents { .. } | Self::RecordMissing { .. } => {
@@ -308,6 +317,7 @@ impl Refusal {
             | Self::InvalidPackage { .. }
             | Self::Blob(_)
             | Self::TermIsOver { .. }
+            | Self::OtherTopology { .. }
             | Self::BadOption(_)
             | Self::NotRecoverable { .. }
             // The reason contains the remedy if there is one.
@@ -358,6 +368,7 @@ impl From<RequestError> for Refusal {
             RequestError::NotReady => Self::NotReady,
             RequestError::Deposed => Self::NotLeading { leader: None },
             RequestError::StillMeasured { topology } => Self::StillMeasured { topology },
+            RequestError::OtherTopology { own, topology } => Self::OtherTopology { own, topology },
             RequestError::Invalid(reason) => Self::BadOption(reason),
         }
     }

@@ -10,6 +10,7 @@ use crate::{
     leader::{Leader, LeaderContext, StopCause},
     tree_copy::seen_term,
 };
+use stormkeeper_access::locks::Problems;
 use stormkeeper_coordination::{
     cluster::{
         layout::{self, Ephemeral},
@@ -279,6 +280,8 @@ pub(super) struct PublishedStatus {
     pub(super) disk_problem: watch::Receiver<Option<String>>,
     /// Writes to its local directory that fail.
     pub(super) failed_writes: watch::Receiver<Vec<String>>,
+    /// Files with tokens or secrets that cannot be used.
+    pub(super) access: Problems,
     /// Milliseconds by which its clock is ahead of the leader's, if that is a problem.
     pub(super) clock_ahead_ms: watch::Receiver<Option<i64>>,
     /// Reason why its metric store cannot be opened; absent if this nimbus keeps no metrics.
@@ -322,6 +325,7 @@ pub(super) async fn register(
         let clock_ahead_ms = *status.clock_ahead_ms.borrow_and_update();
         // The clock of the leader is the reference.
         record.clock_ahead_ms = clock_ahead_ms.filter(|_| record.role == record::Role::Follower);
+        record.access_problem = status.access.text().as_deref().map(shorten_reason);
         record.metric_store_error = status
             .metrics_error
             .as_mut()
@@ -342,6 +346,9 @@ pub(super) async fn register(
             changed = status.disk_problem.changed() => changed,
             changed = status.failed_writes.changed() => changed,
             changed = metrics_error => changed,
+            // Their senders end at once if there is no such file.
+            Ok(()) = status.access.tokens.changed() => Ok(()),
+            Ok(()) = status.access.secrets.changed() => Ok(()),
             // Its sender ends at once if the clocks are not compared.
             Ok(()) = status.clock_ahead_ms.changed() => Ok(()),
         };

@@ -44,7 +44,8 @@ pub fn status(code: Code) -> StatusCode {
         Code::NameInUse | Code::IllegalTransition | Code::Conflict | Code::NotRecoverable => {
             StatusCode::CONFLICT
         }
-        Code::ForeignRequest | Code::SwitchedOff => StatusCode::FORBIDDEN,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::ForeignRequest | Code::Forbidden | Code::SwitchedOff => StatusCode::FORBIDDEN,
         Code::WrongContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::InsufficientStorage => StatusCode::INSUFFICIENT_STORAGE,

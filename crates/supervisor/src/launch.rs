@@ -16,7 +16,7 @@ use crate::{
     process::{self, ProcessId, Processes},
     slot::DesiredWorker,
     unpack::TOPOLOGY_FILE,
-    worker_dir,
+    worker_dir, worker_keys,
 };
 use stormkeeper_model::{Port, Slot, SupervisorId, WorkerId};
 use stormkeeper_runtime::{
@@ -138,13 +138,14 @@ impl Launcher {
         }
         let spec = self.spec(port, worker, desired, code);
         let (ledger, for_disk, intent) = (self.ledger.clone(), spec.clone(), desired.clone());
-        let writes = self.ledger.writes.clone();
+        let (writes, locks) = (self.ledger.writes.clone(), self.defaults.locks.clone());
         let prepare = move || {
             check_code(&for_disk.code)?;
             // The launches have directories of their own: this stands for all of them.
             let parent = for_disk.dir.parent().unwrap_or(&for_disk.dir);
             writes
                 .record(parent, worker_dir::prepare(&for_disk))
+                .and_then(|()| worker_keys::put(&for_disk.dir, &for_disk.topology, &locks))
                 .map_err(|source| Error::Prepare { path: for_disk.dir.clone(), source })?;
             ledger.record_intent(port, &for_disk.worker, &intent).map_err(Error::Ledger)
         };

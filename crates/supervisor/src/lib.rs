@@ -46,6 +46,7 @@ mod status;
 mod unpack;
 mod worker_dir;
 mod worker_files;
+mod worker_keys;
 mod worker_logs;
 
 #[cfg(test)]
@@ -62,6 +63,7 @@ pub use start::data_dir;
 pub use status::Status;
 
 use crate::process::Processes;
+use stormkeeper_access::{credentials::Credentials, locks::Locks};
 use stormkeeper_api_types::{
     blobs::{BlobClient, FetchBlob, FetchError},
     http,
@@ -108,6 +110,8 @@ pub struct LaunchDefaults {
     pub withheld_variables: Vec<String>,
     /// Time after which a worker that nobody owns any more ends.
     pub abandoned_after: Duration,
+    /// The cluster secret, of which workers get the keys of their topologies.
+    pub locks: Locks,
 }
 
 /// Why a supervisor cannot start or had to stop.
@@ -154,14 +158,16 @@ pub struct SupervisorClients {
 }
 
 impl SupervisorClients {
-    /// Creates HTTP clients, which read the leader from `tree`.
+    /// Creates HTTP clients, which read the leader from `tree` and send their requests with
+    /// `credentials`.
     ///
     /// # Errors
     /// [`Error::Metrics`], [`Error::Blobs`], [`Error::Time`].
-    pub fn over_http(tree: Arc<dyn Tree>) -> Result<Self, Error> {
-        let ingest = Arc::new(IngestClient::new(Store::new(tree))?);
+    pub fn over_http(tree: Arc<dyn Tree>, credentials: &Credentials) -> Result<Self, Error> {
+        let ingest = IngestClient::new(Store::new(tree))?.with_credentials(credentials.clone());
         let time = Arc::new(NimbusTimeClient::new()?);
-        Ok(Self { blobs: Arc::new(BlobClient::new()?), ingest, time })
+        let blobs = BlobClient::new()?.with_credentials(credentials.clone());
+        Ok(Self { blobs: Arc::new(blobs), ingest: Arc::new(ingest), time })
     }
 }
 

@@ -1,6 +1,8 @@
 //! Files of workers and of the ledger, which the agent reads and puts back in separate tasks.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+use tracing::warn;
 
 use crate::{
     agent::{Agent, Event},
@@ -8,6 +10,7 @@ use crate::{
     slot::{Launched, Progress, SlotState},
     slot_runtime::SlotRuntime,
     worker_dir::{self, Heartbeat},
+    worker_keys,
 };
 use stormkeeper_model::{Port, WorkerId, clock::Monotonic};
 use stormkeeper_runtime::{blocking, tasks::OnExit};
@@ -86,19 +89,26 @@ impl Agent {
         }
         self.timers.heartbeats_due = None;
         let occupied = self.slots.iter().filter_map(|(port, slot)| {
-            let (worker, _) = slot.occupied_by()?;
-            Some((*port, worker.clone(), slot.process, slot.heartbeat.clone()))
+            let (worker, desired) = slot.occupied_by()?;
+            Some((*port, worker.clone(), desired.topology.clone(), slot.process, slot.heartbeat.clone()))
         });
         let live: Vec<_> = occupied.collect();
         let (local_dir, events) = (self.launcher.local_dir.clone(), self.launcher.events.clone());
+        let defaults = Arc::clone(&self.launcher.defaults);
         let read = move || {
             if housekeep {
+                for (_, worker, topology, ..) in &live {
+                    let dir = worker_dir::path(&local_dir, worker);
+                    if let Err(error) = worker_keys::put(&dir, topology, &defaults.locks) {
+                        warn!(%worker, %error, "cannot write the keys of a worker; trying again in 10 s");
+                    }
+                }
                 worker_dir::housekeep(
                     &local_dir,
                     &live.iter().map(|(_, worker, ..)| worker.clone()).collect(),
                 );
             }
-            let files = live.into_iter().map(|(port, worker, process, last)| {
+            let files = live.into_iter().map(|(port, worker, _, process, last)| {
                 let dir = worker_dir::path(&local_dir, &worker);
                 let heartbeat = Heartbeat::read(&dir, &worker, process, last.as_ref());
                 let (report, restarts) = (worker_dir::report(&dir), worker_dir::restarts(&dir));

@@ -146,6 +146,7 @@ impl Host {
 
 fn defaults() -> LaunchDefaults {
     LaunchDefaults {
+        locks: stormkeeper_access::locks::Locks::open(),
         config_file: None,
         overrides: Vec::new(),
         heartbeat_period: Duration::from_secs(3),

@@ -155,6 +155,7 @@ impl Replica {
 
     fn options(&self) -> Options {
         Options {
+            locks: stormkeeper_access::locks::Locks::open(),
             local_dir: self.dir.clone(),
             host: self.name.clone(),
             api: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),

@@ -108,6 +108,9 @@ pub struct NimbusSummary {
     /// Writes to its local directory that fail, and whether its disk is almost full, with advice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_problem: Option<String>,
+    /// Changed files with tokens or secrets that are not in force, with the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_problem: Option<String>,
     /// Difference of its clock from the leader's, if that is more than two seconds, and advice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_problem: Option<String>,

@@ -66,6 +66,10 @@ pub enum Code {
     AnotherTree,
     /// There is nothing to recover, or the recovery is not possible.
     NotRecoverable,
+    /// The request has no proof of its sender, or a wrong one.
+    Unauthenticated,
+    /// The sender of the request may not do this.
+    Forbidden,
     /// The host is not one of the nimbus, or a web page of another site sent the request.
     ForeignRequest,
     /// A write has the content type of a form or of plain text.
@@ -110,6 +114,8 @@ impl Code {
             Self::NotReady => "not_ready",
             Self::AnotherTree => "another_tree",
             Self::NotRecoverable => "not_recoverable",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
             Self::ForeignRequest => "foreign_request",
             Self::WrongContentType => "wrong_content_type",
             Self::SwitchedOff => "switched_off",
@@ -142,6 +148,8 @@ mod tests {
     fn codes_display_as_on_the_wire() {
         for code in [
             Code::InvalidRequest,
+            Code::Unauthenticated,
+            Code::Forbidden,
             Code::ForeignRequest,
             Code::WrongContentType,
             Code::NoSuchRoute,

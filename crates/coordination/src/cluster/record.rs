@@ -304,6 +304,9 @@ pub struct NimbusRecord {
     /// accepts no blobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_problem: Option<String>,
+    /// Reason and remedy if a changed file with tokens or secrets is not in force; absent in older builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_problem: Option<String>,
     /// Milliseconds by which its clock is ahead of the leader's, if that is a problem; absent in older
     /// builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]

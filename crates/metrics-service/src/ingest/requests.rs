@@ -35,6 +35,16 @@ pub(crate) struct Ingest {
     instruments: IngestInstruments,
 }
 
+/// Checks that a sender that is limited to one topology sends the metrics of that one.
+fn check_sender(only: Option<&TopologyId>, topology: &TopologyId) -> Result<(), RequestError> {
+    match only {
+        Some(own) if own != topology => {
+            Err(RequestError::OtherTopology { own: own.clone(), topology: topology.clone() })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 impl Ingest {
     pub(crate) fn new(
         cluster: ClusterAccess,
@@ -61,8 +71,12 @@ impl Ingest {
     }
 
     /// Registers metric names.
-    pub(crate) async fn register(&self, body: Bytes) -> Result<RegisterResponse, RequestError> {
-        let answer = self.register_decoded(body).await;
+    pub(crate) async fn register(
+        &self,
+        only: Option<&TopologyId>,
+        body: Bytes,
+    ) -> Result<RegisterResponse, RequestError> {
+        let answer = self.register_decoded(only, body).await;
         let counters = &self.counters;
         match &answer {
             Ok(answer) => {
@@ -81,9 +95,14 @@ impl Ingest {
         answer
     }
 
-    async fn register_decoded(&self, body: Bytes) -> Result<RegisterResponse, RequestError> {
+    async fn register_decoded(
+        &self,
+        only: Option<&TopologyId>,
+        body: Bytes,
+    ) -> Result<RegisterResponse, RequestError> {
         let (store, term) = self.replication.as_leader()?;
         let request: RegisterRequest = self.limiter.decode(body).await?;
+        check_sender(only, &request.topology)?;
         if request.registrations.len() > NAMES_MAX {
             let n = request.registrations.len();
             return Err(RequestError::Invalid(format!(
@@ -96,7 +115,11 @@ impl Ingest {
     }
 
     /// Ingests a metric batch.
-    pub(crate) async fn ingest(&self, body: Bytes) -> Result<IngestResponse, RequestError> {
+    pub(crate) async fn ingest(
+        &self,
+        only: Option<&TopologyId>,
+        body: Bytes,
+    ) -> Result<IngestResponse, RequestError> {
         let (store, term) = match self.replication.as_leader() {
             Ok(leader) => leader,
             Err(refusal) => return Ok(self.retry_later(refusal.to_string())),
@@ -110,6 +133,7 @@ impl Ingest {
             Err(refusal) => return Ok(self.retry_later(refusal.to_string())),
         };
         let topology = batch.topology.clone();
+        check_sender(only, &topology)?;
         if let Err(refusal) = self.check_known(&store, &topology).await {
             return Ok(self.retry_later(refusal.to_string()));
         }

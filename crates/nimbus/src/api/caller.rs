@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use axum::{extract::ConnectInfo, http::request::Parts};
 
-use super::{Api, error::ApiError};
+use super::{Api, access, error::ApiError};
+use stormkeeper_access::principal::Principal;
 use stormkeeper_api_types::forward::{FORWARDED_BY, FORWARDED_FOR, TERM, USER};
 use stormkeeper_model::Term;
 
@@ -15,13 +16,19 @@ const NAME_CHARS_MAX: usize = 200;
 /// request is the one that the forwarding nimbus names. As any program can name one, the address of
 /// the sender itself follows.
 pub(super) fn of(parts: &Parts) -> Option<String> {
-    let is_forwarded = parts.headers.contains_key(FORWARDED_BY);
+    let is_forwarded = parts.headers.contains_key(FORWARDED_BY) && access::is_forwarded(parts);
     let from = match (is_forwarded.then(|| text(parts, FORWARDED_FOR)).flatten(), address(parts)) {
         (Some(first), Some(sender)) => Some(format!("{first} by way of {sender}")),
         (None, Some(sender)) if is_forwarded => Some(format!("an unknown address by way of {sender}")),
         (first, sender) => first.or(sender),
     };
-    match (text(parts, USER), from) {
+    let user = match access::principal(parts) {
+        // A sender that has proved who it is, is not called by a name that it claims.
+        Some(Principal::Person(person)) => Some(person.name.clone()),
+        Some(principal @ (Principal::Daemon(_) | Principal::Worker(_))) => Some(principal.to_string()),
+        Some(Principal::Anyone) | None => text(parts, USER),
+    };
+    match (user, from) {
         (Some(user), Some(from)) => Some(format!("{user} from {from}")),
         (Some(user), None) => Some(user),
         (None, Some(from)) => Some(format!("someone from {from}")),

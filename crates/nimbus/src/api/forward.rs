@@ -2,16 +2,19 @@
 
 use axum::{
     body::Body,
-    http::{HeaderName, header, request::Parts},
+    http::{HeaderName, Method, StatusCode, header, request::Parts},
     response::Response,
 };
 
+use futures_util::{StreamExt as _, TryStreamExt as _};
+
 use super::{
-    Api, caller,
+    Api, access, caller,
     error::{ApiError, internal},
 };
+use stormkeeper_access::principal::Principal;
 use stormkeeper_api_types::{
-    forward::{FORWARDED_BY, ForwardError, Head, USER},
+    forward::{FORWARDED_BY, ForwardError, ForwardedBody, Head, USER},
     message::Code,
     seen::ZXID,
 };
@@ -19,6 +22,17 @@ use stormkeeper_coordination::tree::TreePath;
 
 /// Maximum bytes of a response to a write: the response of another nimbus is not read without bound.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// Maximum bytes of a body that is forwarded as a whole, so that its digest can be signed. Routes read
+/// less.
+const FORWARDED_BYTES_MAX: usize = 64 << 20;
+
+fn body_failed(error: axum::Error) -> ApiError {
+    match access::is_wrong_body(&error) {
+        true => access::wrong_body(),
+        false => ApiError::new(Code::InvalidRequest, format!("the body could not be read: {error}"), None),
+    }
+}
 
 /// As [`forward`], and refreshes this nimbus' view of what was written, at the paths that `written`
 /// finds in the response: later responses of this nimbus show the write.
@@ -56,6 +70,14 @@ pub(super) async fn forward(api: &Api, parts: &Parts, body: Body) -> Result<Resp
     let Some(leader) = leader.filter(|_| !headers.contains_key(FORWARDED_BY)) else {
         return Err(ApiError::new(Code::NoLeader, "there is no leader now", again));
     };
+    // Only the body of a blob is longer, and its path has its digest.
+    let body = match parts.method == Method::PUT {
+        true => ForwardedBody::Blob(body.into_data_stream().map_err(Into::into).boxed()),
+        false => {
+            let whole = axum::body::to_bytes(body, FORWARDED_BYTES_MAX).await;
+            ForwardedBody::Whole(whole.map_err(body_failed)?)
+        }
+    };
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let address = caller::address(parts);
     let head = Head {
@@ -64,12 +86,19 @@ pub(super) async fn forward(api: &Api, parts: &Parts, body: Body) -> Result<Resp
         route: parts.uri.path(),
         by: nimbus.id(),
         term: leader.term,
+        principal: access::principal(parts).cloned().unwrap_or(Principal::Anyone),
         user: text(HeaderName::from_static(USER)),
         address: address.as_deref(),
         content_type: text(header::CONTENT_TYPE),
         content_length: text(header::CONTENT_LENGTH),
     };
-    let answer = match api.forwarder.forward(&leader.api, head, body.into_data_stream()).await {
+    let answer = match api.forwarder.forward(&leader.api, head, body).await {
+        // The sender has proved who it is to this nimbus: it is this one that the leader does not know.
+        Ok(answer) if answer.status == StatusCode::UNAUTHORIZED.as_u16() => {
+            let text = format!("the leader at {} does not accept the signature of this nimbus", leader.api);
+            let hint = "storm.cluster.secret.file must have a common secret on all hosts";
+            return Err(ApiError::new(Code::NoLeader, text, Some(hint)));
+        }
         Ok(answer) => answer,
         Err(error @ ForwardError::Unreachable { .. }) => {
             return Err(ApiError::new(Code::NoLeader, format!("the leader at {error}"), again));

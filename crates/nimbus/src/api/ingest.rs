@@ -14,7 +14,7 @@ use futures_util::StreamExt as _;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    Api,
+    Api, access,
     caller::check_term,
     error::{ApiError, too_slow},
 };
@@ -30,14 +30,16 @@ pub(super) async fn register(State(api): State<Api>, request: Request) -> Result
     let (parts, body) = request.into_parts();
     check_term(&api, &parts)?;
     let mut permit = api.nimbus.metrics_body_permit()?;
-    Ok(msgpack(&api.nimbus.register_metrics(read(&parts, body, &mut permit).await?).await?))
+    let (only, body) = (access::only_topology(&parts), read(&parts, body, &mut permit).await?);
+    Ok(msgpack(&api.nimbus.register_metrics_of(only.as_ref(), body).await?))
 }
 
 pub(super) async fn ingest(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     check_term(&api, &parts)?;
     let mut permit = api.nimbus.metrics_body_permit()?;
-    Ok(msgpack(&api.nimbus.ingest_metrics(read(&parts, body, &mut permit).await?).await?))
+    let (only, body) = (access::only_topology(&parts), read(&parts, body, &mut permit).await?);
+    Ok(msgpack(&api.nimbus.ingest_metrics_of(only.as_ref(), body).await?))
 }
 
 pub(super) async fn log(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
@@ -114,7 +116,10 @@ async fn read_chunks(body: Body, permit: &mut BodyPermit<'_>) -> Result<Bytes, A
     let (mut bytes, mut chunks) = (BytesMut::new(), body.into_data_stream());
     while let Some(chunk) = chunks.next().await {
         // A caller that disconnected reads no response.
-        let chunk = chunk.map_err(|_| too_slow())?;
+        let chunk = chunk.map_err(|error| match access::is_wrong_body(&error) {
+            true => access::wrong_body(),
+            false => too_slow(),
+        })?;
         if bytes.len() + chunk.len() > BODY_BYTES_MAX {
             return Err(too_large());
         }

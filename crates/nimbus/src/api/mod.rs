@@ -29,8 +29,10 @@
 //! Every nimbus answers reads from its own view, and every response says how old the view is. A write
 //! that reaches a follower is forwarded to the leader, once. A rejected request is answered with
 //! [`stormkeeper_api_types::message::ErrorBody`]: `code`, `message` and `hint`. Requests that a web
-//! page of somebody else may have caused are rejected ([`stormkeeper_serving::origin`]).
+//! page of somebody else may have caused are rejected ([`stormkeeper_serving::origin`]), and where the
+//! cluster is locked, those whose sender does not prove that it may do what it asks for (`access`).
 
+mod access;
 mod blobs;
 mod caller;
 mod clocks;
@@ -128,7 +130,7 @@ pub async fn start(
     clock: Clock,
     stop: CancellationToken,
 ) -> Result<Running, nimbus::Error> {
-    let clients = NimbusClients::over_http(&options, Arc::clone(&tree))?;
+    let clients = NimbusClients::over_http(&options, Arc::clone(&tree), &clock)?;
     start_with(options, clients, tree, clock, stop).await
 }
 
@@ -177,6 +179,7 @@ impl Running {
 pub fn routes(nimbus: Handle) -> Router {
     let forwarder = Forwarder::new().expect("a client without TLS needs nothing that can be missing");
     let options = nimbus.options();
+    let forwarder = forwarder.with_credentials(options.credentials(nimbus.clock()));
     let names = options.api_names.iter().chain([&options.host]).map(String::as_str);
     let names = OwnNames::new(DaemonKind::Nimbus, names).accepting_parts_at(storm::SUBMIT);
     let agents = AgentClient::new().expect("a client without TLS needs nothing that can be missing");
@@ -197,6 +200,7 @@ pub fn routes(nimbus: Handle) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(api.clone(), wait_for_zxid))
         .layer(middleware::from_fn_with_state(api.clone(), recovery::reject_on_another_tree))
+        .layer(middleware::from_fn_with_state(api.clone(), access::check))
         .layer(middleware::map_response_with_state(api.clone(), add_term_and_process))
         .layer(middleware::from_fn_with_state(api.clone(), time_request))
         .layer(middleware::from_fn_with_state(api.clone(), storm::allow_origin))

@@ -140,6 +140,7 @@ pub(super) fn nimbuses(nimbus: &Handle, observation: &Observation) -> NimbusList
         blobs_missing: record.blobs_missing,
         metric_store_error: record.metric_store_error.clone(),
         disk_problem: record.disk_problem.clone(),
+        access_problem: record.access_problem.clone(),
         clock_problem: clocks::of_nimbus(view, id),
         metrics_lag_entries: behind.get(id).copied().filter(|_| record.metric_store_error.is_none()),
         metrics_problem: problem.clone().filter(|_| id == nimbus.id()),

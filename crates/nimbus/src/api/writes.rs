@@ -10,7 +10,7 @@ use axum::{
 use serde::de::DeserializeOwned;
 
 use super::{
-    Api, JSON_BYTES_MAX,
+    Api, JSON_BYTES_MAX, access,
     caller::{self, check_term},
     error::{ApiError, PathPart, body_error, parse, too_slow},
     forward::forward_and_refresh,
@@ -30,6 +30,7 @@ pub(super) async fn submit(State(api): State<Api>, request: Request) -> Result<R
     check_term(&api, &parts)?;
     let asked: SubmitRequest = parse(&body)?;
     let SubmitRequest { name, blob, owner, status } = asked;
+    let owner = access::owner_of(&parts, owner);
     let submission = Submission { name, blob, owner, by: caller::of(&parts), status: status.into() };
     let result = api.nimbus.submit(submission).await;
     answer(&api, "submit", result, parts, body).await
@@ -152,6 +153,7 @@ pub(super) async fn read_body(request: Request) -> Result<(Parts, axum::body::By
     match axum::body::to_bytes(body, JSON_BYTES_MAX).await {
         Ok(bytes) => Ok((parts, bytes)),
         Err(error) if is_body_timeout(&error) => Err(too_slow()),
+        Err(error) if access::is_wrong_body(&error) => Err(access::wrong_body()),
         // The only other cause is a caller that disconnected, which reads no response.
         Err(error) => Err(body_error(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string())),
     }

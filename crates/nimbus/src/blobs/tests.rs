@@ -234,6 +234,7 @@ fn using(blob: &BlobKey, api: &str) -> ClusterView {
         role: Role::Follower,
         metric_store_error: None,
         disk_problem: None,
+        access_problem: None,
         clock_ahead_ms: None,
         unknown_fields: Default::default(),
     };

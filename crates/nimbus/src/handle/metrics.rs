@@ -80,7 +80,20 @@ impl Handle {
     /// [`Refusal::NotLeading`]; [`Refusal::NoMetrics`] if a retry may succeed;
     /// [`Refusal::BadOption`] if a retry cannot succeed.
     pub async fn register_metrics(&self, body: Bytes) -> Result<RegisterResponse, Refusal> {
-        Ok(self.metrics_service()?.register(body).await?)
+        self.register_metrics_of(None, body).await
+    }
+
+    /// As [`register_metrics`](Self::register_metrics), for a sender that is limited to the topology
+    /// `only`.
+    ///
+    /// # Errors
+    /// In addition [`Refusal::OtherTopology`].
+    pub async fn register_metrics_of(
+        &self,
+        only: Option<&TopologyId>,
+        body: Bytes,
+    ) -> Result<RegisterResponse, Refusal> {
+        Ok(self.metrics_service()?.register(only, body).await?)
     }
 
     /// Ingests `body`, a [`stormkeeper_metrics::MetricBatch`].
@@ -88,8 +101,20 @@ impl Handle {
     /// # Errors
     /// [`Refusal::NotLeading`]; [`Refusal::BadOption`] if the body is no metric batch.
     pub async fn ingest_metrics(&self, body: Bytes) -> Result<IngestResponse, Refusal> {
+        self.ingest_metrics_of(None, body).await
+    }
+
+    /// As [`ingest_metrics`](Self::ingest_metrics), for a sender that is limited to the topology `only`.
+    ///
+    /// # Errors
+    /// In addition [`Refusal::OtherTopology`].
+    pub async fn ingest_metrics_of(
+        &self,
+        only: Option<&TopologyId>,
+        body: Bytes,
+    ) -> Result<IngestResponse, Refusal> {
         match self.metrics_service() {
-            Ok(metrics) => Ok(metrics.ingest(body).await?),
+            Ok(metrics) => Ok(metrics.ingest(only, body).await?),
             Err(refusal) => Ok(IngestResponse::RetryLater { reason: refusal.to_string() }),
         }
     }

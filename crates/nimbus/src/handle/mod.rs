@@ -18,6 +18,7 @@ use crate::{
     refusal::Refusal,
     submit::PreparedTopology,
 };
+use stormkeeper_access::gate::Gate;
 use stormkeeper_api_types::{blobs::BlobPeers, leader_clock::ProcessName};
 use stormkeeper_coordination::{
     cluster::{
@@ -50,6 +51,7 @@ pub struct Handle {
     pub(super) api: String,
     pub(super) process: ProcessName,
     pub(super) options: Arc<Options>,
+    pub(super) gate: Arc<Gate>,
     pub(super) clock: Clock,
     pub(super) observer: Observer,
     pub(super) store: Store,
@@ -98,6 +100,11 @@ impl Handle {
     /// Its settings.
     pub fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// Checks who sends requests to it.
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// Its clock.

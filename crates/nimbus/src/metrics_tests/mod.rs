@@ -213,7 +213,7 @@ impl Cluster {
         exporters: Vec<Arc<dyn MetricExporter>>,
     ) -> TestNimbus {
         let (tree, stop) = (self.server.connect(), CancellationToken::new());
-        let mut clients = NimbusClients::over_http(&options, tree.clone()).expect("made");
+        let mut clients = NimbusClients::over_http(&options, tree.clone(), &Clock::new()).expect("made");
         clients.metrics.as_mut().expect("metrics are on").exporters.extend(exporters);
         let running = api::start_with(options, clients, tree, self.clock.clone(), stop.clone());
         TestNimbus { running: running.await.expect("started"), stop }

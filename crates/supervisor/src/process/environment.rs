@@ -29,6 +29,9 @@ pub const ALWAYS_PASSED: &[&str] = &[
     "STORMKEEPER_*",
 ];
 
+/// Variable that is never passed: the token of a person, with which a component could act as that person.
+const NEVER_PASSED: &str = "STORMKEEPER_TOKEN";
+
 /// Environment of the workers of a supervisor.
 #[derive(Debug, Clone, Default)]
 pub struct WorkerEnvironment {
@@ -44,7 +47,7 @@ impl WorkerEnvironment {
         for (name, value) in variables {
             let text = name.to_string_lossy();
             let mut patterns = ALWAYS_PASSED.iter().copied().chain(allowed.iter().map(String::as_str));
-            if patterns.any(|pattern| matches_pattern(pattern, &text)) {
+            if text != NEVER_PASSED && patterns.any(|pattern| matches_pattern(pattern, &text)) {
                 environment.passed.push((name, value));
             } else {
                 environment.withheld.push(text.into_owned());
@@ -84,5 +87,14 @@ mod tests {
         assert_eq!(withheld, "AWS_SECRET_ACCESS_KEY KAFKA_USER PATHS");
         assert_eq!(select(&["KAFKA_*", "PATHS"]).1, "AWS_SECRET_ACCESS_KEY");
         assert_eq!(select(&["*"]).1, "");
+    }
+
+    #[test]
+    fn token_of_a_person_is_withheld_whatever_is_allowed() {
+        let variables = ["STORMKEEPER_TOKEN", "STORMKEEPER_LOG"];
+        let variables = variables.map(|name| (OsString::from(name), OsString::from("value")));
+        let environment =
+            WorkerEnvironment::select(variables, &["*".to_owned(), "STORMKEEPER_TOKEN".to_owned()]);
+        assert_eq!(environment.passed().map(|(name, _)| name).collect::<Vec<_>>(), ["STORMKEEPER_LOG"]);
     }
 }

@@ -110,6 +110,7 @@ impl World {
             reconcile_period: Duration::from_secs(30),
         };
         let defaults = LaunchDefaults {
+            locks: stormkeeper_access::locks::Locks::open(),
             config_file: None,
             overrides: Vec::new(),
             heartbeat_period: Duration::from_secs(1),

@@ -6,6 +6,8 @@ use stormkeeper_model::unsupported_keys;
 const OF_DAEMONS: &[&str] = &[
     "cluster.name",
     "nimbus.",
+    "storm.access",
+    "storm.cluster.",
     "storm.local.",
     "storm.zookeeper.",
     "supervisor.",

@@ -8,7 +8,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{LeaderLocator, MetricQueryClient, QueryError};
 use reqwest::{Method, RequestBuilder, Response};
 
+use stormkeeper_access::credentials::Credentials;
 use stormkeeper_api_types::{
+    authorized::AuthorizedClient,
     client::encoded,
     http,
     message::ForgetRequest,
@@ -31,7 +33,7 @@ const TRACK_MAX: usize = 30_000;
 /// Query client `nimbus`; see the [module](self).
 #[derive(Debug)]
 pub struct NimbusQueryClient {
-    http: reqwest::Client,
+    http: AuthorizedClient,
     leader: Arc<dyn LeaderLocator>,
 }
 
@@ -41,7 +43,12 @@ impl NimbusQueryClient {
     /// # Errors
     /// If the HTTP client cannot be created.
     pub fn new(leader: Arc<dyn LeaderLocator>) -> Result<Self, reqwest::Error> {
-        Ok(Self { http: http::client().timeout(ANSWER_TIMEOUT).build()?, leader })
+        Ok(Self { http: http::client().timeout(ANSWER_TIMEOUT).build()?.into(), leader })
+    }
+
+    /// Sends every request with `credentials`.
+    pub fn with_credentials(self, credentials: Credentials) -> Self {
+        Self { http: self.http.with_credentials(credentials), ..self }
     }
 
     async fn ask<T>(&self, what: &str, query: &impl Serialize) -> Result<T, QueryError>

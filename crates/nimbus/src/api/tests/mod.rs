@@ -1,5 +1,6 @@
 //! Routes: called directly if one nimbus is enough, over HTTP if a test needs two.
 
+mod access;
 mod clocks;
 mod flink;
 mod logs;

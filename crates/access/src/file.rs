@@ -1,0 +1,307 @@
+//! Files with tokens and secrets: read with a limit, checked for who else may read them, and read again
+//! when they change.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, RwLock},
+    time::Duration,
+};
+
+use tracing::{info, warn};
+
+use stormkeeper_runtime::{blocking, error_chain, fs::regular_file, watch};
+
+/// Maximum size of a file: ten thousand tokens fit.
+pub const BYTES_MAX: u64 = 2 << 20;
+
+/// Period of looking for a change of a file.
+pub const PERIOD: Duration = Duration::from_secs(2);
+
+/// Error of a file with tokens, a secret or keys.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+    /// Other users may read or change the file.
+    #[error(
+        "{} has the mode {mode:03o}: {risk}; run `chmod {wanted:03o} {}`", path.display(), path.display()
+    )]
+    Mode {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+        /// Consequence of the mode.
+        risk: &'static str,
+        /// A mode that is accepted.
+        wanted: u32,
+    },
+    /// The file is longer than [`BYTES_MAX`].
+    #[error("{} is longer than {BYTES_MAX} bytes", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A line is invalid.
+    #[error("{}:{line}: {fault}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Number of the line, from 1.
+        line: usize,
+        /// Defect of the line and its remedy.
+        fault: String,
+    },
+    /// The whole file is invalid.
+    #[error("{}: {fault}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// Defect of the file and its remedy.
+        fault: String,
+    },
+}
+
+/// Users besides the owner who must not have access to a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protection {
+    /// Nobody else may read it: it has a secret.
+    Secret,
+    /// Nobody else may change it.
+    Unchanged,
+}
+
+/// Reads a file as text, after the check of its mode.
+///
+/// # Errors
+/// [`FileError`].
+pub fn read(path: &Path, protection: Protection) -> Result<String, FileError> {
+    let failed = |source| FileError::Read { path: path.to_owned(), source };
+    // The mode of the file that is read, and not of one that was there before.
+    let file = regular_file::open(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.mode() & 0o777;
+    let fault = match protection {
+        Protection::Secret if mode & 0o077 != 0 => Some(("other users may read the secret", mode & 0o700)),
+        Protection::Unchanged if mode & 0o022 != 0 => Some(("other users may change it", mode & !0o022)),
+        Protection::Secret | Protection::Unchanged => None,
+    };
+    if let Some((risk, wanted)) = fault {
+        return Err(FileError::Mode { path: path.to_owned(), mode, risk, wanted });
+    }
+    let mut bytes = Vec::new();
+    file.take(BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > BYTES_MAX {
+        return Err(FileError::TooLong { path: path.to_owned() });
+    }
+    String::from_utf8(bytes).map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error)))
+}
+
+/// Returns the lines that are neither empty nor a comment, with their numbers.
+pub(crate) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let numbered = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
+    numbered.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// State of a file by which a change is noticed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    len: u64,
+    mode: u32,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let file = std::fs::metadata(path).ok()?;
+        Some(Self {
+            inode: file.ino(),
+            len: file.len(),
+            mode: file.mode(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+        })
+    }
+}
+
+/// Content of a file, read again when the file changes. A file that becomes bad or disappears leaves
+/// the last good content in force; the reason is logged and reported. Clones share the content.
+#[derive(Debug)]
+pub struct WatchedFile<T>(Arc<Shared<T>>);
+
+#[derive(Debug)]
+struct Shared<T> {
+    path: PathBuf,
+    read: fn(&Path) -> Result<T, FileError>,
+    // Held for the exchange of a pointer.
+    value: RwLock<Arc<T>>,
+    // Held while the file is read, by one caller at a time.
+    stamp: Mutex<Option<Stamp>>,
+    problem: watch::Sender<Option<String>>,
+}
+
+impl<T> Clone for WatchedFile<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T: Send + Sync + 'static> WatchedFile<T> {
+    /// Reads the file. Blocks.
+    ///
+    /// # Errors
+    /// The error of `read`: a file that is bad at the start has no last good content.
+    pub fn open(path: &Path, read: fn(&Path) -> Result<T, FileError>) -> Result<Self, FileError> {
+        // Before the reading: a change in between is read again.
+        let stamp = Stamp::of(path);
+        let value = read(path)?;
+        Ok(Self(Arc::new(Shared {
+            path: path.to_owned(),
+            read,
+            value: RwLock::new(Arc::new(value)),
+            stamp: Mutex::new(stamp),
+            problem: watch::Sender::new(None),
+        })))
+    }
+
+    /// The last good content.
+    pub fn get(&self) -> Arc<T> {
+        Arc::clone(&self.0.value.read().expect("nobody panics while holding the content"))
+    }
+
+    /// Receives the reason why the file on the disk is not in force.
+    pub fn problem(&self) -> watch::Receiver<Option<String>> {
+        self.0.problem.subscribe()
+    }
+
+    /// Reads the file again if it has changed. Blocks.
+    pub fn refresh(&self) {
+        let Shared { path, read, value, stamp, problem } = &*self.0;
+        let mut last = stamp.lock().expect("nobody panics while holding the stamp");
+        let now = Stamp::of(path);
+        if now == *last {
+            return;
+        }
+        *last = now;
+        match read(path) {
+            Ok(content) => {
+                *value.write().expect("nobody panics while holding the content") = Arc::new(content);
+                problem.send_replace(None);
+                info!(file = %path.display(), "read a changed file; it is in force");
+            }
+            Err(error) => {
+                let reason = error_chain(&error);
+                warn!(reason, "a changed file cannot be used; the last good content stays in force");
+                problem.send_replace(Some(format!("{reason}; its last good content is in force")));
+            }
+        }
+    }
+
+    /// Refreshes the content every two seconds until it is dropped.
+    pub async fn keep_fresh(self) {
+        loop {
+            tokio::time::sleep(PERIOD).await;
+            let this = self.clone();
+            blocking::run(move || this.refresh()).await;
+        }
+    }
+}
+
+/// Creates a new file that only its owner may read, and writes `text`.
+///
+/// # Errors
+/// If the file is there already, or cannot be written.
+pub fn create_secret(path: &Path, text: &str) -> io::Result<()> {
+    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
+
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+
+    fn write(path: &Path, text: &str, mode: u32) {
+        fs::write(path, text).expect("written");
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set");
+    }
+
+    #[test]
+    fn file_that_others_may_read_or_change_is_refused_with_the_remedy() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("secret");
+        for mode in [0o640, 0o604, 0o644, 0o660] {
+            write(&path, "x", mode);
+            let error = read(&path, Protection::Secret).expect_err("refused").to_string();
+            assert!(error.contains(&format!("{mode:03o}")) && error.contains("chmod 600"), "{error}");
+        }
+        write(&path, "x", 0o644);
+        assert_eq!(read(&path, Protection::Unchanged).expect("read"), "x");
+        write(&path, "x", 0o666);
+        let error = read(&path, Protection::Unchanged).expect_err("refused").to_string();
+        assert!(error.contains("chmod 644"), "{error}");
+        for mode in [0o600, 0o400] {
+            write(&path, "x", 0o600);
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("set");
+            assert_eq!(read(&path, Protection::Secret).expect("read"), "x");
+        }
+        fs::remove_file(&path).expect("removed");
+        assert!(matches!(read(&path, Protection::Secret), Err(FileError::Read { .. })));
+        create_secret(&path, "y").expect("created");
+        assert_eq!(read(&path, Protection::Secret).expect("read"), "y");
+        create_secret(&path, "z").expect_err("there already");
+        write(&path, &"x".repeat(usize::try_from(BYTES_MAX).expect("small") + 1), 0o600);
+        assert!(matches!(read(&path, Protection::Secret), Err(FileError::TooLong { .. })));
+    }
+
+    fn number(path: &Path) -> Result<u32, FileError> {
+        let text = read(path, Protection::Secret)?;
+        let fault = |_| FileError::Line { path: path.to_owned(), line: 1, fault: "no number".to_owned() };
+        text.trim().parse().map_err(fault)
+    }
+
+    #[test]
+    fn changed_file_is_read_again_and_a_bad_one_leaves_the_last_good_content() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("number");
+        write(&path, "no", 0o600);
+        WatchedFile::open(&path, number).expect_err("bad at the start");
+        write(&path, "7", 0o600);
+        let file = WatchedFile::open(&path, number).expect("good");
+        let (problem, clone) = (file.problem(), file.clone());
+        file.refresh();
+        assert_eq!(*clone.get(), 7);
+        write(&path, "19", 0o600);
+        file.refresh();
+        assert_eq!(*clone.get(), 19);
+        for spoil in
+            [|path: &Path| write(path, "typo", 0o600), |path: &Path| fs::remove_file(path).expect("there")]
+        {
+            spoil(&path);
+            file.refresh();
+            assert_eq!(*clone.get(), 19, "the last good content");
+            let reason = problem.borrow().clone().expect("reported");
+            assert!(reason.contains("number") && reason.contains("last good"), "{reason}");
+        }
+        write(&path, "20", 0o600);
+        file.refresh();
+        assert_eq!((*clone.get(), problem.borrow().clone()), (20, None));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("set");
+        file.refresh();
+        assert!(problem.borrow().as_ref().is_some_and(|reason| reason.contains("chmod 600")));
+    }
+}

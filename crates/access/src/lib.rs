@@ -1,0 +1,21 @@
+//! Who may do what.
+//!
+//! | principal | proof | module |
+//! | --- | --- | --- |
+//! | person or program | token, of which `ui.tokens.file` has the digest | [`token`] |
+//! | daemon | signature with a key of the cluster secret | [`secret`], [`signature`] |
+//! | worker | signature with the key of its topology | [`secret`], [`signature`] |
+//!
+//! [`credentials`] is the side of the sender, [`gate`] that of the nimbus. [`gate::Gate`] returns who
+//! sent a request; what a request needs is decided by the routes of the nimbus.
+
+pub mod credentials;
+pub mod file;
+pub mod gate;
+pub mod hex;
+pub mod locks;
+mod nonces;
+pub mod principal;
+pub mod secret;
+pub mod signature;
+pub mod token;

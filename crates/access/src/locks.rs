@@ -1,0 +1,287 @@
+//! Locks of a process: the files with tokens and secrets, and whether a proof is required.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use crate::{
+    credentials::{Credentials, Signer},
+    file::{FileError, WatchedFile},
+    secret::{Secrets, WorkerKeys},
+    token::Tokens,
+};
+use stormkeeper_model::{TopologyId, clock::Clock};
+use stormkeeper_runtime::{
+    tasks::{OnExit, Tasks},
+    watch,
+};
+
+/// Treatment of requests without a proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Every request is accepted, and no proof is looked at.
+    Open,
+    /// A proof is checked, and a request without one is accepted: the step between the two others in a
+    /// running cluster.
+    Optional,
+    /// A request without a proof is refused.
+    Required,
+}
+
+impl Mode {
+    const ALL: [Self; 3] = [Self::Open, Self::Optional, Self::Required];
+
+    /// Name in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Optional => "optional",
+            Self::Required => "required",
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Error of a text that is no mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected `open`, `optional` or `required`")]
+pub struct InvalidMode;
+
+impl FromStr for Mode {
+    type Err = InvalidMode;
+
+    fn from_str(text: &str) -> Result<Self, InvalidMode> {
+        Self::ALL.into_iter().find(|mode| mode.as_str() == text).ok_or(InvalidMode)
+    }
+}
+
+/// Settings of a process, as configured.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// `storm.access`; without it, `required` if there are tokens and a secret, else `open`.
+    pub mode: Option<Mode>,
+    /// `ui.tokens.file`.
+    pub tokens: Option<PathBuf>,
+    /// `storm.cluster.secret.file`.
+    pub secret: Option<PathBuf>,
+}
+
+/// Error of the locks of a process: it must not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Daemons have no secret.
+    #[error(
+        "{why}, but storm.cluster.secret.file is not set: daemons could not prove who they are; make a secret \
+         with `stormkeeper secret new FILE`, copy it to every host, and set the key"
+    )]
+    NoSecret {
+        /// Cause of the need.
+        why: &'static str,
+    },
+    /// People have no tokens.
+    #[error(
+        "{why}, but ui.tokens.file is not set: nobody could list or change topologies; make a token with \
+         `stormkeeper token new NAME --role admin`, or set storm.access to `optional` or `open`"
+    )]
+    NoTokens {
+        /// Cause of the need.
+        why: &'static str,
+    },
+}
+
+/// Locks of a process. Clones share the contents of the files.
+#[derive(Debug, Clone)]
+pub struct Locks {
+    mode: Mode,
+    tokens: Option<WatchedFile<Tokens>>,
+    secrets: Option<WatchedFile<Secrets>>,
+}
+
+impl Locks {
+    /// No locks.
+    pub fn open() -> Self {
+        Self { mode: Mode::Open, tokens: None, secrets: None }
+    }
+
+    /// Reads the files of a nimbus. Blocks.
+    ///
+    /// # Errors
+    /// [`enum@Error`].
+    pub fn of_nimbus(settings: &Settings) -> Result<Self, Error> {
+        let has = (settings.tokens.is_some(), settings.secret.is_some());
+        let mode = match (settings.mode, has) {
+            (Some(Mode::Required), (false, _)) => {
+                return Err(Error::NoTokens { why: "storm.access is `required`" });
+            }
+            (Some(Mode::Required), (_, false)) => {
+                return Err(Error::NoSecret { why: "storm.access is `required`" });
+            }
+            (None, (true, false)) => return Err(Error::NoSecret { why: "ui.tokens.file is set" }),
+            (None, (false, true)) => return Err(Error::NoTokens { why: "storm.cluster.secret.file is set" }),
+            (Some(mode), _) => mode,
+            (None, (true, true)) => Mode::Required,
+            (None, (false, false)) => Mode::Open,
+        };
+        let open_tokens = |path: &PathBuf| WatchedFile::open(path, Tokens::read);
+        Ok(Self {
+            mode,
+            tokens: settings.tokens.as_ref().map(open_tokens).transpose()?,
+            secrets: Self::secrets_of(settings)?,
+        })
+    }
+
+    /// Reads the files of a supervisor, which has no tokens. Blocks.
+    ///
+    /// # Errors
+    /// [`enum@Error`].
+    pub fn of_supervisor(settings: &Settings) -> Result<Self, Error> {
+        if settings.mode == Some(Mode::Required) && settings.secret.is_none() {
+            return Err(Error::NoSecret { why: "storm.access is `required`" });
+        }
+        let mode = settings.mode.unwrap_or(match settings.secret {
+            Some(_) => Mode::Required,
+            None => Mode::Open,
+        });
+        Ok(Self { mode, tokens: None, secrets: Self::secrets_of(settings)? })
+    }
+
+    fn secrets_of(settings: &Settings) -> Result<Option<WatchedFile<Secrets>>, FileError> {
+        settings.secret.as_ref().map(|path| WatchedFile::open(path, Secrets::read)).transpose()
+    }
+
+    /// Treatment of requests without a proof.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The tokens.
+    pub fn tokens(&self) -> Option<&WatchedFile<Tokens>> {
+        self.tokens.as_ref()
+    }
+
+    /// The cluster secrets.
+    pub fn secrets(&self) -> Option<&WatchedFile<Secrets>> {
+        self.secrets.as_ref()
+    }
+
+    /// Credentials with which the daemon of this name sends requests.
+    pub fn credentials(&self, name: &str, clock: &Clock) -> Credentials {
+        let signer = |secrets: &WatchedFile<Secrets>| {
+            Credentials::Signer(Signer::daemon(name.to_owned(), secrets.clone(), clock.clone()))
+        };
+        self.secrets.as_ref().map_or(Credentials::None, signer)
+    }
+
+    /// Keys for the workers of a topology, if there is a cluster secret. Workers refuse others without
+    /// such a key where a proof is required.
+    pub fn worker_keys(&self, topology: &TopologyId) -> Option<WorkerKeys> {
+        let is_required = self.mode == Mode::Required;
+        let keys = |secrets: &WatchedFile<Secrets>| secrets.get().worker_keys(topology);
+        self.secrets.as_ref().map(|secrets| WorkerKeys { keys: keys(secrets), is_required })
+    }
+
+    /// Starts to read the files again when they change. Returns the reasons why a file on the disk is
+    /// not in force.
+    pub fn keep_fresh(&self, tasks: &Tasks) -> Problems {
+        if let Some(tokens) = &self.tokens {
+            tasks.start("tokens", OnExit::Ignore, tokens.clone().keep_fresh());
+        }
+        if let Some(secrets) = &self.secrets {
+            tasks.start("cluster secret", OnExit::Ignore, secrets.clone().keep_fresh());
+        }
+        Problems {
+            tokens: self.tokens.as_ref().map_or_else(nothing, WatchedFile::problem),
+            secrets: self.secrets.as_ref().map_or_else(nothing, WatchedFile::problem),
+        }
+    }
+}
+
+fn nothing() -> watch::Receiver<Option<String>> {
+    watch::channel(None).1
+}
+
+/// Reasons why the files on the disk are not in force.
+#[derive(Debug, Clone)]
+pub struct Problems {
+    /// Of the tokens.
+    pub tokens: watch::Receiver<Option<String>>,
+    /// Of the cluster secret.
+    pub secrets: watch::Receiver<Option<String>>,
+}
+
+impl Problems {
+    /// Returns the present reasons as one text.
+    pub fn text(&self) -> Option<String> {
+        let texts = [&self.tokens, &self.secrets].map(|problem| problem.borrow().clone());
+        let texts: Vec<String> = texts.into_iter().flatten().collect();
+        (!texts.is_empty()).then(|| texts.join("; "))
+    }
+}
+
+/// Opens the keys of a worker in its directory, which its supervisor writes if it has a cluster secret,
+/// and starts to read them again when they change. Blocks.
+///
+/// # Errors
+/// [`FileError`] if there are keys that cannot be used.
+pub fn worker_keys(dir: &Path, tasks: &Tasks) -> Result<WatchedFile<Option<WorkerKeys>>, FileError> {
+    let keys = WatchedFile::open(&dir.join(WorkerKeys::FILE), WorkerKeys::read)?;
+    tasks.start("access keys", OnExit::Ignore, keys.clone().keep_fresh());
+    Ok(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        file::create_secret,
+        principal::{Person, Role},
+        token::Token,
+    };
+
+    #[test]
+    fn half_a_configuration_is_refused_with_the_other_half() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| Some(dir.path().join(name));
+        let token = Token::generate().expect("random bytes");
+        let line = token.line(&Person { name: "ann".to_owned(), role: Role::Admin, owner: None });
+        create_secret(&dir.path().join("tokens"), &line).expect("written");
+        create_secret(&dir.path().join("secret"), &Secrets::generate().expect("random bytes"))
+            .expect("written");
+        let (tokens, secret) = (path("tokens"), path("secret"));
+        let locks = |mode, tokens: &Option<PathBuf>, secret: &Option<PathBuf>| {
+            let settings = Settings { mode, tokens: tokens.clone(), secret: secret.clone() };
+            Locks::of_nimbus(&settings).map(|locks| locks.mode()).map_err(|error| error.to_string())
+        };
+        assert_eq!(locks(None, &None, &None), Ok(Mode::Open));
+        assert_eq!(locks(None, &tokens, &secret), Ok(Mode::Required));
+        for (tokens, secret) in [(&tokens, &None), (&None, &secret)] {
+            assert_eq!(locks(Some(Mode::Optional), tokens, secret), Ok(Mode::Optional));
+            assert_eq!(locks(Some(Mode::Open), tokens, secret), Ok(Mode::Open));
+        }
+        let refused = locks(None, &tokens, &None).expect_err("refused");
+        assert!(refused.contains("stormkeeper secret new"), "{refused}");
+        for refused in [locks(None, &None, &secret), locks(Some(Mode::Required), &None, &None)] {
+            let refused = refused.expect_err("refused");
+            assert!(
+                refused.contains("stormkeeper token new") && refused.contains("storm.access"),
+                "{refused}"
+            );
+        }
+        let refused = locks(Some(Mode::Required), &tokens, &None).expect_err("refused");
+        assert!(refused.contains("storm.access is `required`"), "{refused}");
+        let missing = locks(None, &path("missing"), &secret).expect_err("a missing file opens nothing");
+        assert!(missing.contains("missing"), "{missing}");
+        let supervisor = Settings { mode: Some(Mode::Required), tokens: None, secret: None };
+        assert!(matches!(Locks::of_supervisor(&supervisor), Err(Error::NoSecret { .. })));
+    }
+}

@@ -1,0 +1,282 @@
+//! Checks who sends a request, and whether the sender may do what it asks for.
+//!
+//! [`need`](need::need) says what a request needs, [`allowed`] whether its sender has it. Below this
+//! layer every request has an [`Admitted`] in its extensions.
+
+mod need;
+mod signed_body;
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{ConnectInfo, Request, State},
+    http::{
+        HeaderMap, HeaderName, HeaderValue, StatusCode,
+        header::{AUTHORIZATION, HOST, WWW_AUTHENTICATE},
+        request::Parts,
+    },
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use std::net::SocketAddr;
+
+use super::{Api, error::ApiError};
+use crate::{change::find, refusal::Refusal};
+use need::{Need, need};
+pub(super) use signed_body::{is_wrong_body, wrong_body};
+use stormkeeper_access::{
+    gate::{Admitted, Denied, Received},
+    locks::Mode,
+    principal::{Person, Principal, Role},
+    signature::BodyDigest,
+};
+use stormkeeper_api_types::{
+    authorized::STALE,
+    message::{Code, ErrorBody},
+};
+use stormkeeper_coordination::cluster::view::ClusterView;
+use stormkeeper_model::TopologyId;
+
+/// Lets requests pass whose sender may do what they ask for.
+pub(super) async fn check(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let need = need(request.method(), request.uri().path());
+    if need == Need::Nothing {
+        return next.run(request).await;
+    }
+    match admit(&api, &need, &request) {
+        Ok(admitted) => {
+            let digest = admitted.digest;
+            let (mut parts, body) = request.into_parts();
+            parts.extensions.insert(admitted);
+            let body = match digest {
+                Some(BodyDigest::Sha256(digest)) => Body::new(signed_body::SignedBody::new(body, digest)),
+                Some(BodyDigest::InPath) | None => body,
+            };
+            next.run(Request::from_parts(parts, body)).await
+        }
+        Err(refused) => {
+            let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+            let peer = peer.map(|ConnectInfo(address)| address.ip().to_string());
+            let what = (request.method().as_str(), request.uri().path());
+            api.nimbus.gate().note_refused(refused.message(), peer.as_deref(), what);
+            refused.into_response()
+        }
+    }
+}
+
+/// Refused request.
+#[derive(Debug)]
+enum RefusedRequest {
+    Denied(Denied),
+    Other(ErrorBody),
+    Lookup(ApiError),
+}
+
+impl RefusedRequest {
+    fn message(&self) -> &str {
+        match self {
+            Self::Denied(Denied::Missing) => "it has no token",
+            Self::Denied(Denied::Malformed) => "its proof has no known form",
+            Self::Denied(Denied::UnknownToken) => "its token is unknown",
+            Self::Denied(Denied::OtherAddress { .. }) => "it is signed for another address",
+            Self::Denied(Denied::WrongSignature) => "it is not signed with the cluster secret",
+            Self::Denied(Denied::Stale) => "it was signed at another time",
+            Self::Denied(Denied::Replayed) => "it was received before",
+            Self::Denied(Denied::TooMany) => "its sender has sent too many requests",
+            Self::Other(body) => &body.message,
+            Self::Lookup(_) => "its topology cannot be looked up",
+        }
+    }
+
+    fn into_response(self) -> Response {
+        let denied = match self {
+            Self::Denied(denied) => denied,
+            Self::Other(body) => return (StatusCode::FORBIDDEN, Json(body)).into_response(),
+            Self::Lookup(error) => return error.into_response(),
+        };
+        let is_stale = denied == Denied::Stale;
+        let hint = match &denied {
+            Denied::Missing | Denied::Malformed => {
+                "send `Authorization: Bearer TOKEN`: the command line reads the token from --token-file, \
+                 STORMKEEPER_TOKEN or ui.token.file; an admin makes one with `stormkeeper token new`"
+            }
+            Denied::UnknownToken => "ask an admin whether its line is in ui.tokens.file of this nimbus",
+            Denied::OtherAddress { .. } => "send it to the address that `stormkeeper nimbuses` shows",
+            Denied::WrongSignature => {
+                "storm.cluster.secret.file must have a common secret on all hosts; workers have the keys that \
+                 their supervisor gave them"
+            }
+            Denied::Stale => "sign it with the time in the header x-stormkeeper-time-ms",
+            Denied::Replayed => "sign each request anew",
+            Denied::TooMany => "try again in a minute",
+        };
+        let body = ErrorBody {
+            code: Code::Unauthenticated,
+            message: denied.to_string(),
+            hint: Some(hint.to_owned()),
+        };
+        let status = match denied {
+            Denied::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            _ => StatusCode::UNAUTHORIZED,
+        };
+        let mut response = (status, Json(body)).into_response();
+        let challenge = HeaderValue::from_static("Bearer realm=\"stormkeeper\"");
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        if is_stale {
+            response.headers_mut().insert(HeaderName::from_static(STALE), HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+fn admit(api: &Api, need: &Need, request: &Request) -> Result<Admitted, RefusedRequest> {
+    let gate = api.nimbus.gate();
+    let (uri, headers) = (request.uri(), request.headers());
+    let received = Received {
+        host: headers.get(HOST).and_then(|value| value.to_str().ok()),
+        method: request.method().as_str(),
+        path: uri.path_and_query().map_or(uri.path(), |path| path.as_str()),
+        authorization: authorization(headers),
+    };
+    let admitted = gate.admit(received).map_err(RefusedRequest::Denied)?;
+    // Only the body of a blob is checked against the path.
+    if admitted.digest == Some(BodyDigest::InPath) && *need != Need::StoreBlob {
+        return Err(RefusedRequest::Denied(Denied::WrongSignature));
+    }
+    // Sent by a nimbus that requires no proof.
+    if admitted.principal == Principal::Anyone && gate.mode() == Mode::Required {
+        return Err(RefusedRequest::Denied(Denied::Missing));
+    }
+    let view = || api.nimbus.observation().map(|observation| observation.view);
+    match allowed(need, &admitted.principal, || Ok(view()?)) {
+        Ok(()) => Ok(admitted),
+        Err(Disallowed::Lookup(refusal)) => Err(RefusedRequest::Lookup((*refusal).into())),
+        Err(Disallowed::Needs(what)) => Err(RefusedRequest::Other(ErrorBody {
+            code: Code::Forbidden,
+            message: format!("{} may not do this: it needs {what}", admitted.principal),
+            hint: match admitted.principal {
+                Principal::Person(_) => Some("an admin can give the token another role".to_owned()),
+                _ => None,
+            },
+        })),
+    }
+}
+
+/// The header; `Some(None)` if it is no text or is there twice.
+fn authorization(headers: &HeaderMap) -> Option<Option<&str>> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let first = values.next()?;
+    Some(first.to_str().ok().filter(|_| values.next().is_none()))
+}
+
+/// Reason why a sender may not do what it asks for.
+#[derive(Debug)]
+enum Disallowed {
+    /// Role or kind of sender that may.
+    Needs(String),
+    /// The owner of the topology is unknown.
+    Lookup(Box<Refusal>),
+}
+
+impl From<Refusal> for Disallowed {
+    fn from(refusal: Refusal) -> Self {
+        Self::Lookup(Box::new(refusal))
+    }
+}
+
+/// Checks whether a principal has what a request needs. The caller has refused [`Principal::Anyone`]
+/// where proofs are required.
+fn allowed(
+    need: &Need,
+    principal: &Principal,
+    view: impl FnOnce() -> Result<std::sync::Arc<ClusterView>, Disallowed>,
+) -> Result<(), Disallowed> {
+    let needs = |what: &str| Err(Disallowed::Needs(what.to_owned()));
+    match principal {
+        Principal::Anyone => Ok(()),
+        Principal::Person(person) => allowed_person(need, person, view),
+        Principal::Daemon(_) => match need {
+            Need::ChangeTopology(_) | Need::Submit | Need::Operate => needs("a token of the role operator"),
+            Need::Recover => needs("a token of the role admin"),
+            _ => Ok(()),
+        },
+        Principal::Worker(topology) => match need {
+            Need::SendMetrics => Ok(()),
+            Need::ReadBlob(key) => {
+                let view = view()?;
+                let record = view.topologies.get(topology);
+                match record.is_some_and(|record| record.value.blob.as_str() == key) {
+                    true => Ok(()),
+                    false => needs("the cluster secret, or the key of the topology of the package"),
+                }
+            }
+            Need::Nothing => Ok(()),
+            Need::Daemon => needs("the cluster secret"),
+            _ => needs("a token"),
+        },
+    }
+}
+
+fn allowed_person(
+    need: &Need,
+    person: &Person,
+    view: impl FnOnce() -> Result<std::sync::Arc<ClusterView>, Disallowed>,
+) -> Result<(), Disallowed> {
+    let role = match need {
+        Need::Nothing => return Ok(()),
+        Need::Read => Role::Reader,
+        Need::ChangeTopology(_) | Need::Submit | Need::StoreBlob | Need::Operate => Role::Operator,
+        Need::Recover | Need::ReadBlob(_) => Role::Admin,
+        Need::Daemon | Need::SendMetrics => {
+            return Err(Disallowed::Needs("the cluster secret".to_owned()));
+        }
+    };
+    if person.role < role {
+        return Err(Disallowed::Needs(format!("a token of the role {role}")));
+    }
+    let Some(owner) = &person.owner else { return Ok(()) };
+    match need {
+        Need::ChangeTopology(topology) => {
+            let view = view()?;
+            let id = find(&view, topology)?;
+            let record = view.topologies.get(&id);
+            match record.is_some_and(|record| record.value.owner == *owner) {
+                true => Ok(()),
+                false => Err(Disallowed::Needs(format!("a token for the owner of {id}"))),
+            }
+        }
+        Need::Operate => Err(Disallowed::Needs("a token of the role operator without an owner".to_owned())),
+        _ => Ok(()),
+    }
+}
+
+/// Returns the owner of a topology that the sender submits: its own choice, unless its token is limited
+/// to one.
+pub(super) fn owner_of(parts: &Parts, claimed: String) -> String {
+    match principal(parts) {
+        Some(Principal::Person(Person { owner: Some(owner), .. })) => owner.clone(),
+        _ => claimed,
+    }
+}
+
+/// Returns the topology to whose metrics the sender is limited.
+pub(super) fn only_topology(parts: &Parts) -> Option<TopologyId> {
+    match principal(parts) {
+        Some(Principal::Worker(topology)) => Some(topology.clone()),
+        _ => None,
+    }
+}
+
+/// Returns the sender of a request.
+pub(super) fn principal(parts: &Parts) -> Option<&Principal> {
+    parts.extensions.get::<Admitted>().map(|admitted| &admitted.principal)
+}
+
+/// Returns whether the headers of a forwarding nimbus are believed: where the sender has proved who it
+/// is, only with a signature.
+pub(super) fn is_forwarded(parts: &Parts) -> bool {
+    match parts.extensions.get::<Admitted>() {
+        Some(Admitted { forwarded_by: Some(_), .. }) | None => true,
+        Some(admitted) => admitted.principal == Principal::Anyone,
+    }
+}

@@ -1,0 +1,110 @@
+//! What a request needs, by its method and path. Pure.
+
+use axum::http::Method;
+
+use stormkeeper_api_types::{client::decoded, routes};
+
+/// Right that a request needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Nothing: probes.
+    Nothing,
+    /// Reading.
+    Read,
+    /// Changing the topology of this id or name.
+    ChangeTopology(String),
+    /// Submitting a topology.
+    Submit,
+    /// Storing a blob.
+    StoreBlob,
+    /// Reading the blob with this key, which may contain what only its topology should know.
+    ReadBlob(String),
+    /// Changing anything else, such as a host.
+    Operate,
+    /// Bringing back a tree.
+    Recover,
+    /// Being a daemon.
+    Daemon,
+    /// Being a daemon, or a worker of the topology of the metrics.
+    SendMetrics,
+}
+
+/// Returns what a request needs. A path that no rule names, also of another API below the same address,
+/// needs a reader for reads and an operator for everything else.
+pub(super) fn need(method: &Method, path: &str) -> Need {
+    let is_read = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+    if is_read && matches!(path, "/live" | "/ready") {
+        return Need::Nothing;
+    }
+    let route = routes::of_path(path).unwrap_or_default();
+    let parts: Vec<&str> = route.split('/').skip(1).collect();
+    match (is_read, &parts[..]) {
+        (_, ["metrics", "sync", ..] | ["blobs", _, "copy", ..]) => Need::Daemon,
+        (_, ["metrics", "register" | "ingest", ..]) => Need::SendMetrics,
+        (true, ["blobs", key, ..]) => Need::ReadBlob((*key).to_owned()),
+        (true, _) => Need::Read,
+        (false, ["blobs", _]) if *method == Method::PUT => Need::StoreBlob,
+        (false, ["recovery", ..]) => Need::Recover,
+        (false, ["topology"] | ["topology", "submit", ..]) => Need::Submit,
+        (false, ["topology", topology, ..] | ["metrics", "topology", topology, ..]) => {
+            Need::ChangeTopology(decoded(topology))
+        }
+        (false, _) => Need::Operate,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_request_needs_its_right_with_either_prefix() {
+        let topology = |text: &str| Need::ChangeTopology(text.to_owned());
+        for prefix in ["/api/stormkeeper/v1", "/api/v1"] {
+            for (method, route, expected) in [
+                (Method::GET, "/cluster/summary", Need::Read),
+                (Method::GET, "/topology/wc", Need::Read),
+                (Method::GET, "/recovery", Need::Read),
+                (Method::HEAD, "/nimbus/summary", Need::Read),
+                (Method::GET, "/metrics/data", Need::Read),
+                (Method::POST, "/topology/submit", Need::Submit),
+                (Method::POST, "/topology", Need::Submit),
+                (Method::POST, "/topology/wc/kill", topology("wc")),
+                (Method::POST, "/topology/a%20b/kill/10", topology("a b")),
+                (Method::POST, "/topology/wc/metrics", topology("wc")),
+                (Method::DELETE, "/metrics/topology/wc/metas", topology("wc")),
+                (Method::POST, "/host/h/drain", Need::Operate),
+                (Method::POST, "/recovery", Need::Recover),
+                (Method::PUT, "/blobs/00", Need::StoreBlob),
+                (Method::POST, "/blobs/00", Need::Operate),
+                (Method::GET, "/blobs/00", Need::ReadBlob("00".to_owned())),
+                (Method::HEAD, "/blobs/00", Need::ReadBlob("00".to_owned())),
+                (Method::POST, "/blobs/00/copy", Need::Daemon),
+                (Method::GET, "/metrics/sync/log", Need::Daemon),
+                (Method::GET, "/metrics/sync/checkpoint", Need::Daemon),
+                (Method::POST, "/metrics/register", Need::SendMetrics),
+                (Method::POST, "/metrics/ingest", Need::SendMetrics),
+                (Method::POST, "/anything/else", Need::Operate),
+                (Method::GET, "/anything/else", Need::Read),
+                (Method::PATCH, "", Need::Operate),
+            ] {
+                let path = format!("{prefix}{route}");
+                assert_eq!(need(&method, &path), expected, "{method} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn path_of_another_api_needs_a_reader_to_read_and_an_operator_to_change() {
+        for path in
+            ["/jobs", "/v1/jobs/00/metrics", "/metrics", "/api/openapi.json", "/", "/live/x", "//live"]
+        {
+            assert_eq!(need(&Method::GET, path), Need::Read, "{path}");
+            assert_eq!(need(&Method::POST, path), Need::Operate, "{path}");
+        }
+        for probe in ["/live", "/ready"] {
+            assert_eq!(need(&Method::GET, probe), Need::Nothing);
+            assert_eq!(need(&Method::POST, probe), Need::Operate);
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! Requests to locked nimbuses.
+
+use axum::http::HeaderMap;
+
+use super::*;
+use stormkeeper_access::{
+    credentials::{Credentials, Signer},
+    file::{WatchedFile, create_secret},
+    locks::{Locks, Mode, Settings},
+    principal::{Person, Role},
+    secret::{Secrets, WorkerKeys},
+    signature::{BodyDigest, Head},
+    token::Token,
+};
+use stormkeeper_metrics::{
+    MetricBatch, Minute,
+    protocol::{RegisterRequest, Registration},
+};
+use stormkeeper_model::TopologyId;
+
+/// Address in the requests: that at which the nimbus is announced.
+fn host(running: &Running) -> String {
+    running.handle().api().to_owned()
+}
+
+/// Files of a locked cluster, and tokens of its people.
+struct Keys {
+    dir: tempfile::TempDir,
+    admin: Token,
+    operator: Token,
+    of_team: Token,
+    reader: Token,
+}
+
+impl Keys {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut lines = String::new();
+        let mut token = |name: &str, role, owner: Option<&str>| {
+            let token = Token::generate().expect("random bytes");
+            let person = Person { name: name.to_owned(), role, owner: owner.map(str::to_owned) };
+            lines.push_str(&(token.line(&person) + "\n"));
+            token
+        };
+        let admin = token("root", Role::Admin, None);
+        let operator = token("bob", Role::Operator, None);
+        let of_team = token("ci", Role::Operator, Some("team"));
+        let reader = token("grafana", Role::Reader, None);
+        create_secret(&dir.path().join("tokens"), &lines).expect("written");
+        create_secret(&dir.path().join("secret"), &"k".repeat(32)).expect("written");
+        Self { dir, admin, operator, of_team, reader }
+    }
+
+    fn settings(&self, mode: Mode) -> Settings {
+        let path = |name: &str| Some(self.dir.path().join(name));
+        Settings { mode: Some(mode), tokens: path("tokens"), secret: path("secret") }
+    }
+
+    fn locks(&self, mode: Mode) -> Locks {
+        Locks::of_nimbus(&self.settings(mode)).expect("valid")
+    }
+
+    /// Credentials of a daemon with another secret, if given.
+    fn daemon(&self, secret: Option<&str>) -> Credentials {
+        let path = self.dir.path().join(secret.map_or("secret", |_| "other"));
+        if let Some(secret) = secret {
+            let _there = create_secret(&path, secret);
+        }
+        let secrets = WatchedFile::open(&path, Secrets::read).expect("valid");
+        Credentials::Signer(Signer::daemon("supervisor on h".to_owned(), secrets, Clock::new()))
+    }
+
+    /// Credentials of a worker of a topology.
+    fn worker(&self, topology: &TopologyId) -> Credentials {
+        let path = self.dir.path().join(format!("keys of {topology}"));
+        let keys = self.locks(Mode::Required).worker_keys(topology).expect("a secret");
+        let _there = create_secret(&path, &keys.text());
+        let keys = WatchedFile::open(&path, WorkerKeys::read).expect("valid");
+        Credentials::Signer(Signer::worker(topology.clone(), keys, Clock::new()))
+    }
+}
+
+impl Fixture {
+    async fn start_locked(&self, name: &str, locks: Locks) -> Running {
+        let options = nimbus::Options { locks, ..nimbus::Options::of_test(self.dir.path().join(name)) };
+        let options = nimbus::Options { metrics: Some(MetricOptions::of_test()), ..options };
+        let stop = CancellationToken::new();
+        start(options, self.server.connect(), Clock::new(), stop).await.expect("started")
+    }
+
+    async fn locked_leader(&self, keys: &Keys) -> Running {
+        self.leading(self.start_locked("leader", keys.locks(Mode::Required)).await).await
+    }
+}
+
+/// A request as it is sent: with the proof of `credentials`, made for `signed` if that is another body.
+struct Sent<'a> {
+    method: Method,
+    uri: &'a str,
+    body: Vec<u8>,
+    signed: Option<&'a [u8]>,
+}
+
+impl<'a> Sent<'a> {
+    fn new(method: Method, uri: &'a str, body: &str) -> Self {
+        Self { method, uri, body: body.as_bytes().to_vec(), signed: None }
+    }
+
+    fn request(&self, host: &str, credentials: &Credentials) -> Request<Body> {
+        let head = Head { to: host, method: self.method.as_str(), path: self.uri };
+        let digest = BodyDigest::of(self.signed.unwrap_or(&self.body));
+        let mut request = Request::builder().method(self.method.clone()).uri(self.uri).header("host", host);
+        if let Some(proof) = credentials.header(head, digest, None) {
+            request = request.header("authorization", proof);
+        }
+        request.body(Body::from(self.body.clone())).expect("a request")
+    }
+}
+
+async fn answer(running: &Running, request: Request<Body>) -> (StatusCode, HeaderMap, Value) {
+    let response = routes(running.handle().clone()).oneshot(request).await.expect("infallible");
+    let (head, body) = response.into_parts();
+    let bytes = axum::body::to_bytes(body, usize::MAX).await.expect("a body");
+    (head.status, head.headers, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+}
+
+async fn send(running: &Running, credentials: &Credentials, sent: &Sent<'_>) -> (StatusCode, Value) {
+    let (status, _, body) = answer(running, sent.request(&host(running), credentials)).await;
+    (status, body)
+}
+
+fn token(token: &Token) -> Credentials {
+    Credentials::Token(token.clone())
+}
+
+#[tokio::test]
+async fn each_kind_of_request_is_refused_to_everybody_below_its_role() {
+    let (fixture, keys) = (Fixture::new().await, Keys::new());
+    let leader = fixture.locked_leader(&keys).await;
+    let v1 = |route: &str| format!("/api/stormkeeper/v1{route}");
+    let blob = v1(&format!("/blobs/{}", "0".repeat(64)));
+    let (read, write, admin) = (0, 1, 2);
+    for (method, uri, least) in [
+        (Method::GET, v1("/cluster/summary"), read),
+        (Method::GET, v1("/metrics/topologies"), read),
+        (Method::GET, "/api/v1/nimbus/summary".to_owned(), read),
+        (Method::GET, "/metrics".to_owned(), read),
+        (Method::GET, "/jobs/overview".to_owned(), read),
+        (Method::POST, v1("/topology/submit"), write),
+        (Method::POST, v1("/topology/none/kill"), write),
+        (Method::POST, v1("/host/none/drain"), write),
+        (Method::DELETE, v1("/metrics/topology/none/metas"), write),
+        (Method::PUT, blob.clone(), write),
+        (Method::POST, "/api/v1/topology/none/deactivate".to_owned(), write),
+        (Method::POST, "/anything".to_owned(), write),
+        (Method::POST, v1("/recovery"), admin),
+        (Method::GET, blob, admin),
+        (Method::POST, v1(&format!("/blobs/{}/copy", "0".repeat(64))), 3),
+        (Method::GET, v1("/metrics/sync/checkpoint"), 3),
+        (Method::POST, v1("/metrics/ingest"), 3),
+    ] {
+        let sent = Sent::new(method.clone(), &uri, "");
+        let (status, headers, body) = answer(&leader, sent.request(&host(&leader), &Credentials::None)).await;
+        assert_eq!(
+            (status, &body["code"]),
+            (StatusCode::UNAUTHORIZED, &json!("unauthenticated")),
+            "{method} {uri}"
+        );
+        assert!(headers.contains_key("www-authenticate") && body["hint"].is_string(), "{body}");
+        for (rank, (name, own)) in [("grafana", &keys.reader), ("bob", &keys.operator), ("root", &keys.admin)]
+            .into_iter()
+            .enumerate()
+        {
+            let (status, body) = send(&leader, &token(own), &sent).await;
+            let may = rank >= least;
+            let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status);
+            assert_eq!(refused, !may, "{name}: {method} {uri}: {status} {body}");
+            if !may {
+                assert_eq!(body["code"], json!("forbidden"));
+                let message = body["message"].as_str().expect("a text");
+                assert!(message.contains(name) && message.contains("needs"), "{message}");
+            }
+        }
+    }
+    for probe in ["/live", "/ready"] {
+        let sent = Sent::new(Method::GET, probe, "");
+        assert_eq!(send(&leader, &Credentials::None, &sent).await.0, StatusCode::OK, "{probe}");
+    }
+    assert!(leader.handle().gate().n_refused() > 30, "they are counted");
+}
+
+#[tokio::test]
+async fn wrong_token_is_refused_and_the_answer_does_not_contain_it() {
+    let (fixture, keys) = (Fixture::new().await, Keys::new());
+    let leader = fixture.locked_leader(&keys).await;
+    let wrong = Token::generate().expect("random bytes");
+    let sent = Sent::new(Method::GET, "/api/stormkeeper/v1/cluster/summary", "");
+    let (status, body) = send(&leader, &token(&wrong), &sent).await;
+    assert_eq!((status, &body["code"]), (StatusCode::UNAUTHORIZED, &json!("unauthenticated")));
+    assert!(!body.to_string().contains(wrong.secret_text()), "{body}");
+    let mut twice = sent.request(&host(&leader), &token(&keys.reader));
+    let second = format!("Bearer {}", keys.admin.secret_text()).parse().expect("a value");
+    twice.headers_mut().append("authorization", second);
+    assert_eq!(answer(&leader, twice).await.0, StatusCode::UNAUTHORIZED, "two proofs are none");
+}
+
+#[tokio::test]
+async fn token_with_an_owner_changes_topologies_of_that_owner_only() {
+    let (fixture, keys) = (Fixture::new().await, Keys::new());
+    let leader = fixture.locked_leader(&keys).await;
+    let submit = async |name: &str, own: &Token, owner: &str| {
+        let TopologyPackage { key, bytes } = blob(name);
+        let uri = format!("/api/stormkeeper/v1/blobs/{key}");
+        let put = Sent { body: bytes, ..Sent::new(Method::PUT, &uri, "") };
+        assert_eq!(send(&leader, &token(own), &put).await.0, StatusCode::CREATED);
+        let body = json!({"blob": key, "owner": owner}).to_string();
+        let (status, answer) = send(
+            &leader,
+            &token(own),
+            &Sent::new(Method::POST, "/api/stormkeeper/v1/topology/submit", &body),
+        )
+        .await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        answer["topologyId"].as_str().expect("an id").parse::<TopologyId>().expect("valid")
+    };
+    let of_ann = submit("of-ann", &keys.operator, "ann").await;
+    let of_team = submit("of-team", &keys.of_team, "ann").await;
+    let view = leader.handle().observation().expect("read").view;
+    assert_eq!(view.topologies[&of_ann].value.owner, "ann");
+    assert_eq!(view.topologies[&of_team].value.owner, "team", "the owner of the token");
+
+    let change =
+        async |uri: &str| send(&leader, &token(&keys.of_team), &Sent::new(Method::POST, uri, "")).await;
+    for foreign in ["of-ann", of_ann.as_str()] {
+        for verb in ["kill", "deactivate", "rebalance", "metrics"] {
+            let (status, body) = change(&format!("/api/stormkeeper/v1/topology/{foreign}/{verb}")).await;
+            assert_eq!((status, &body["code"]), (StatusCode::FORBIDDEN, &json!("forbidden")), "{verb}");
+        }
+    }
+    assert_eq!(change("/api/stormkeeper/v1/host/host/drain").await.0, StatusCode::FORBIDDEN);
+    assert_eq!(change("/api/stormkeeper/v1/topology/none/kill").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(change("/api/stormkeeper/v1/topology/of-team/deactivate").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn change_is_in_the_events_under_the_name_of_its_token_whatever_the_client_claims() {
+    let (fixture, keys) = (Fixture::new().await, Keys::new());
+    let leader = fixture.locked_leader(&keys).await;
+    let sent = Sent::new(Method::POST, "/api/stormkeeper/v1/host/host/drain", "");
+    let mut request = sent.request(&host(&leader), &token(&keys.operator));
+    for (name, value) in [
+        ("x-stormkeeper-user", "mallory"),
+        ("x-stormkeeper-forwarded-by", "n9"),
+        ("x-forwarded-for", "10.9.9.9"),
+    ] {
+        request.headers_mut().insert(name, value.parse().expect("a value"));
+    }
+    let (status, _, body) = answer(&leader, request).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    let events = Sent::new(Method::GET, "/api/stormkeeper/v1/cluster/events", "");
+    let events = send(&leader, &token(&keys.reader), &events).await.1.to_string();
+    assert!(
+        events.contains("bob") && !events.contains("mallory") && !events.contains("10.9.9.9"),
+        "{events}"
+    );
+}
+
+#[tokio::test]
+async fn daemon_reads_the_metric_log_and_blobs_and_changes_no_topology() {
+    let (fixture, keys) = (Fixture::new().await, Keys::new());
+    let leader = fixture.locked_leader(&keys).await;
+    let log = "/api/stormkeeper/v1/metrics/sync/log?nimbus=n2&term=0&index=0&max_bytes=1000";
+    let log = Sent::new(Method::GET, log, "");
+    let (status, body) = send(&leader, &keys.daemon(None), &log).await;
+    assert_ne!((status, &body["code"]), (StatusCode::UNAUTHORIZED, &json!("unauthenticated")), "{body}");
+    assert_ne!(status, StatusCode::FORBIDDEN, "{body}");
+    let (status, body) = send(&leader, &keys.daemon(Some(&"z".repeat(32))), &log).await;
+    assert_eq!((status, &body["code"]), (StatusCode::UNAUTHORIZED, &json!("unauthenticated")));
+    for uri in ["/topology/none/kill", "/recovery", "/host/host/drain", "/topology/submit"] {
+        let uri = format!("/api/stormkeeper/v1{uri}");
+        let (status, body) = send(&leader, &keys.daemon(None), &Sent::new(Method::POST, &uri, "")).await;
+        assert_eq!((status, &body["code"]), (StatusCode::FORBIDDEN, &json!("forbidden")), "{uri}");
+    }
+}
+
+#[tokio::test]
+async fn signed_request_counts_once_and_only_with_its_body() {
+    let (fixture, keys) = (Fixture::new().await, Keys::new());
+    let leader = fixture.locked_leader(&keys).await;
+    let register = "/api/stormkeeper/v1/metrics/register";
+    let body = rmp_serde::to_vec(&RegisterRequest {
+        topology: "__CLUSTER__".parse().expect("valid"),
+        registrations: Vec::new(),
+    })
+    .expect("plain values");
+    let sent = Sent { body, ..Sent::new(Method::POST, register, "") };
+    let credentials = keys.daemon(None);
+    let first = sent.request(&host(&leader), &credentials);
+    let mut second = sent.request(&host(&leader), &credentials);
+    *second.headers_mut() = first.headers().clone();
+    let (status, _, body) = answer(&leader, first).await;
+    assert!(![StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status), "{status} {body}");
+    let (status, _, body) = answer(&leader, second).await;
+    assert_eq!((status, &body["code"]), (StatusCode::UNAUTHORIZED, &json!("unauthenticated")));
+    assert!(body["message"].as_str().is_some_and(|text| text.contains("received before")), "{body}");
+
+    let other = Sent { signed: Some(b"another body"), ..sent };
+    let (status, body) = send(&leader, &credentials, &other).await;
+    assert_eq!((status, &body["code"]), (StatusCode::UNAUTHORIZED, &json!("unauthenticated")));
+    assert!(
+        body["message"].as_str().is_some_and(|text| text.contains("not the one that was signed")),
+        "{body}"
+    );
+}
+
+#[tokio::test]
+async fn worker_sends_metrics_of_its_topology_reads_its_package_and_nothing_else() {
+    let (fixture, keys) = (Fixture::new().await, Keys::new());
+    let leader = fixture.locked_leader(&keys).await;
+    let seeds = vec![host(&leader)];
+    let client = Client::new(seeds, Timeouts::default()).expect("made");
+    let client = client.with_token(Some(keys.operator.clone()));
+    let own_key = replicas::submit(&client, blob("own")).await.expect("accepted");
+    let other_key = replicas::submit(&client, blob("other")).await.expect("accepted");
+    let view = leader.handle().observation().expect("read").view;
+    let id = |name: &str| {
+        let found = view.topologies.iter().find(|(_, record)| record.value.name.as_str() == name);
+        found.expect("submitted").0.clone()
+    };
+    let (own, other) = (id("own"), id("other"));
+    let worker = keys.worker(&own);
+
+    let get = |key: &BlobKey| format!("/api/stormkeeper/v1/blobs/{key}");
+    assert_eq!(send(&leader, &worker, &Sent::new(Method::GET, &get(&own_key), "")).await.0, StatusCode::OK);
+    let (status, body) = send(&leader, &worker, &Sent::new(Method::GET, &get(&other_key), "")).await;
+    assert_eq!((status, &body["code"]), (StatusCode::FORBIDDEN, &json!("forbidden")));
+
+    let registration = |topology: &TopologyId| {
+        let name = format!("1@1@{topology}@lines@1@@sys@Emitted");
+        let registrations = vec![Registration { name, id: stormkeeper_metrics::MetricId(7) }];
+        rmp_serde::to_vec(&RegisterRequest { topology: topology.clone(), registrations })
+            .expect("plain values")
+    };
+    let batch = |topology: &TopologyId| {
+        let batch = MetricBatch {
+            topology: topology.clone(),
+            minute: Minute(1),
+            reports: Vec::new(),
+            points: Vec::new(),
+            readings: Vec::new(),
+        };
+        rmp_serde::to_vec(&batch).expect("plain values")
+    };
+    for (uri, body) in [
+        ("/api/stormkeeper/v1/metrics/register", registration as fn(&TopologyId) -> Vec<u8>),
+        ("/api/stormkeeper/v1/metrics/ingest", batch as fn(&TopologyId) -> Vec<u8>),
+    ] {
+        let sent = |topology| Sent { body: body(topology), ..Sent::new(Method::POST, uri, "") };
+        let (status, answer) = send(&leader, &worker, &sent(&own)).await;
+        assert!(
+            ![StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status),
+            "{uri}: {status} {answer}"
+        );
+        let (status, answer) = send(&leader, &worker, &sent(&other)).await;
+        assert_eq!((status, &answer["code"]), (StatusCode::FORBIDDEN, &json!("forbidden")), "{uri}");
+    }
+    for (method, uri) in [
+        (Method::POST, "/topology/submit"),
+        (Method::POST, "/topology/own/kill"),
+        (Method::GET, "/topology/summary"),
+        (Method::GET, "/topology/other"),
+        (Method::GET, "/metrics/sync/log"),
+        (Method::POST, "/recovery"),
+        (Method::POST, "/host/host/drain"),
+    ] {
+        let uri = format!("/api/stormkeeper/v1{uri}");
+        let (status, body) = send(&leader, &worker, &Sent::new(method, &uri, "")).await;
+        assert_eq!((status, &body["code"]), (StatusCode::FORBIDDEN, &json!("forbidden")), "{uri}");
+    }
+}
+
+#[tokio::test]
+async fn write_through_a_follower_is_that_of_the_person_and_an_open_follower_opens_nothing() {
+    let (fixture, keys) = (Fixture::new().await, Keys::new());
+    let leader = fixture.locked_leader(&keys).await;
+    let follower = fixture.start_locked("follower", keys.locks(Mode::Required)).await;
+    let open = fixture.start_locked("open", Locks::open()).await;
+    let optional = fixture.start_locked("optional", keys.locks(Mode::Optional)).await;
+    wait_until("the followers see the leader", LONG, || async {
+        let all = [&follower, &open, &optional].iter().all(|one| one.handle().leader().is_some());
+        if all { Ok(()) } else { Err("not yet".to_owned()) }
+    })
+    .await;
+    let drain = Sent::new(Method::POST, "/api/stormkeeper/v1/host/host/drain", "");
+    assert_eq!(send(&follower, &Credentials::None, &drain).await.0, StatusCode::UNAUTHORIZED);
+    assert_eq!(send(&follower, &token(&keys.reader), &drain).await.0, StatusCode::FORBIDDEN);
+    for hole in [&open, &optional] {
+        let (status, body) = send(hole, &Credentials::None, &drain).await;
+        assert!(!status.is_success(), "{body}");
+    }
+    let view = leader.handle().observation().expect("read").view;
+    assert!(view.drains.is_empty(), "nothing was drained");
+    let (status, body) = send(&follower, &token(&keys.operator), &drain).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    let events = Sent::new(Method::GET, "/api/stormkeeper/v1/cluster/events", "");
+    let events = send(&leader, &token(&keys.reader), &events).await.1.to_string();
+    assert!(events.contains("bob"), "{events}");
+    let TopologyPackage { key, bytes } = blob("wc");
+    let uri = format!("/api/stormkeeper/v1/blobs/{key}");
+    let put = Sent { body: bytes, ..Sent::new(Method::PUT, &uri, "") };
+    let (status, body) = send(&follower, &token(&keys.operator), &put).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    assert!(leader.handle().blobs().holds(&key));
+}
+
+#[tokio::test]
+async fn bad_token_file_is_shown_and_the_last_good_one_stays_in_force() {
+    let (fixture, keys) = (Fixture::new().await, Keys::new());
+    let leader = fixture.locked_leader(&keys).await;
+    let list = Sent::new(Method::GET, "/api/stormkeeper/v1/nimbus/summary", "");
+    std::fs::write(keys.dir.path().join("tokens"), "ann adm sha256:00\n").expect("written");
+    let problem = wait_until("the problem is shown", LONG, || async {
+        let (status, body) = send(&leader, &token(&keys.reader), &list).await;
+        assert_eq!(status, StatusCode::OK, "the token of the last good file: {body}");
+        body["nimbuses"][0]["accessProblem"].as_str().map(str::to_owned).ok_or_else(|| body.to_string())
+    })
+    .await;
+    assert!(problem.contains("tokens:1") && problem.contains("\"adm\" is no role"), "{problem}");
+    let line = keys.admin.line(&Person { name: "root".to_owned(), role: Role::Admin, owner: None });
+    std::fs::write(keys.dir.path().join("tokens"), line).expect("written");
+    wait_until("the new file is in force", LONG, || async {
+        let (status, _) = send(&leader, &token(&keys.reader), &list).await;
+        if status == StatusCode::UNAUTHORIZED { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    wait_until("the problem is gone", LONG, || async {
+        let (_, body) = send(&leader, &token(&keys.admin), &list).await;
+        match body["nimbuses"][0]["accessProblem"].is_null() {
+            true => Ok(()),
+            false => Err(body.to_string()),
+        }
+    })
+    .await;
+}
