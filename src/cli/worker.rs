@@ -60,13 +60,14 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let worker = spec.worker.clone();
         let clock = Clock::new();
         let keys = locks::worker_keys(&spec.dir, &tasks).map_err(|error| Failure::internal(error.into()))?;
-        let signer = Signer::worker(spec.topology.clone(), keys, clock.clone());
+        let signer = Signer::worker(spec.topology.clone(), keys.clone(), clock.clone());
         let ingest = IngestClient::new(Store::new(Arc::clone(&tree) as _))
             .map_err(|error| Failure::internal(error.into()))?;
         let ingest = Some(Arc::new(ingest.with_credentials(Credentials::Signer(signer))) as _);
         let options = worker::Options {
             listen_on: config.workers_listen_on(),
             unfinished_bytes: config.unfinished_frame_bytes(),
+            keys: Some(keys),
             ..spec.into()
         };
         let ended = worker::run(options, Arc::clone(&tree) as _, ingest, clock, stop).await;

@@ -19,7 +19,8 @@ use super::{
     task::{self, Activity, Bolt, Emitter, Spout, TaskContext, TaskKind, Wiring},
     task_table::TaskTableWatch,
     transport::{
-        Counters, FrameBudget, Identity, Inboxes, Listener, Membership, OwnHost, Peers, TransportMetrics,
+        Counters, FrameBudget, Identity, Inboxes, Listener, Membership, OwnHost, PeerKeys, Peers,
+        TransportMetrics,
     },
 };
 use stormkeeper_coordination::cluster::{layout::Ephemeral, presence::Presence, store::Store};
@@ -216,13 +217,14 @@ impl Worker {
         let local =
             assignment.workers.get(&options.spec.slot).map(|worker| worker.tasks.clone()).unwrap_or_default();
         let me = Identity { topology: options.spec.topology.clone(), slot: options.spec.slot.clone() };
+        let keys = PeerKeys::from(options.keys.clone());
         let (inboxes, receivers) = Inboxes::new(local.iter());
         let transport_counters = Arc::new(match &metrics {
             Some(metrics) => Counters::with_metrics(TransportMetrics::new(metrics)),
             None => Counters::default(),
         });
         let worker_metrics = metrics.zip(ingest).map(|(metrics, ingest)| {
-            let connections = (ingest, Arc::new(TcpMasterLink) as _);
+            let connections = (ingest, Arc::new(TcpMasterLink { keys: keys.clone() }) as _);
             WorkerMetrics::start(metrics, settings, &options, &me, connections, &tasks)
         });
         let worker_metrics = worker_metrics.transpose()?;
@@ -235,15 +237,13 @@ impl Worker {
         report::start(report, problems.clone(), board.clone(), &tasks);
         let own_host = OwnHost { name: options.spec.host.clone(), addresses: listener.local_addresses() };
         let mut peers = Peers::new(me.clone(), inboxes.clone(), Arc::clone(&transport_counters), &tasks)
-            .reporting_to(problems.clone(), own_host);
+            .reporting_to(problems.clone(), own_host)
+            .with_keys(keys.clone());
         peers.update(&assignment, &table);
         let members = Membership::of(&assignment);
         let listener = listener.reporting_to(problems).open_to(members.clone());
-        let listener = listener.with_budget(FrameBudget::new(options.unfinished_bytes));
-        let listener = match &worker_metrics {
-            Some(worker_metrics) => listener.with_master(worker_metrics.master()),
-            None => listener,
-        };
+        let listener = listener.with_budget(FrameBudget::new(options.unfinished_bytes)).with_keys(keys);
+        let listener = listener.with_master(worker_metrics.as_ref().map(WorkerMetrics::master));
         let listening = listener.run(me.clone(), inboxes, transport_counters);
         tasks.start("tuples from peers", OnExit::StopOwner, listening);
 

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::limits::UNFINISHED_BYTES;
+use stormkeeper_access::{file::WatchedFile, secret::WorkerKeys};
 use stormkeeper_model::Port;
 use stormkeeper_runtime::{net::ListenOn, proc};
 use stormkeeper_topology_package::launch::LaunchSpec;
@@ -19,6 +20,8 @@ pub struct Options {
     pub listen_on: ListenOn,
     /// Limit of the bytes of all unfinished frames of other workers.
     pub unfinished_bytes: usize,
+    /// Keys of its topology, if its supervisor may have a cluster secret.
+    pub keys: Option<WatchedFile<Option<WorkerKeys>>>,
     /// Reads the resource usage of the worker and its components; a simulation replaces it.
     pub usage: fn() -> io::Result<proc::ProcessTree>,
 }
@@ -48,6 +51,7 @@ impl From<LaunchSpec> for Options {
             metrics: MetricReports::default(),
             listen_on: ListenOn::default(),
             unfinished_bytes: UNFINISHED_BYTES,
+            keys: None,
             usage: proc::of_own_tree,
         }
     }

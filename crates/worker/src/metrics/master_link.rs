@@ -3,14 +3,11 @@
 use std::{fmt, io, time::Duration};
 
 use async_trait::async_trait;
-use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
+use tokio::{net::TcpStream, time::timeout};
 use tracing::debug;
 
 use super::messages::{self, Duplex, MAGIC, MasterReply, VERSION, WorkerMessage};
-use crate::transport::{
-    Identity,
-    wire::{self, Hello, HelloReply, MAX_HANDSHAKE_BYTES},
-};
+use crate::transport::{Identity, PeerKeys, greet, wire::Hello};
 use stormkeeper_model::Slot;
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
@@ -48,8 +45,11 @@ pub trait MasterLink: fmt::Debug + Send + Sync {
 }
 
 /// Connections over TCP, to the ports for tuples.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct TcpMasterLink;
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TcpMasterLink {
+    /// Keys with which the worker proves that it is one of its topology, where that is required.
+    pub(crate) keys: PeerKeys,
+}
 
 #[async_trait]
 impl MasterLink for TcpMasterLink {
@@ -60,7 +60,7 @@ impl MasterLink for TcpMasterLink {
         end: MasterEnd,
         tasks: &Tasks,
     ) -> io::Result<()> {
-        let opened = timeout(CONNECT_DEADLINE, open_connection(me, to)).await;
+        let opened = timeout(CONNECT_DEADLINE, open_connection(me, to, &self.keys)).await;
         let stream = opened.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))?;
         tasks.start("metric reports to the topology master", OnExit::Ignore, async move {
             let error = messages::run_connection(stream, end.0, None).await;
@@ -71,18 +71,9 @@ impl MasterLink for TcpMasterLink {
 }
 
 /// Connects to the master's worker and performs the handshake for reports.
-async fn open_connection(me: &Identity, to: MasterAddress<'_>) -> io::Result<TcpStream> {
+async fn open_connection(me: &Identity, to: MasterAddress<'_>, keys: &PeerKeys) -> io::Result<TcpStream> {
     let hello = Hello { topology: me.topology.clone(), to: to.slot.clone(), from: me.slot.clone() };
     let mut stream = TcpStream::connect((to.host, to.slot.port.0)).await?;
-    let mut opening = MAGIC.to_vec();
-    opening.extend_from_slice(&VERSION.to_be_bytes());
-    opening.extend_from_slice(&wire::frame_of(&hello));
-    stream.write_all(&opening).await?;
-    let mut content = Vec::new();
-    let read = wire::read_frame(&mut stream, MAX_HANDSHAKE_BYTES, &mut content).await;
-    read.map_err(io::Error::other)?;
-    match wire::read_message(&content).map_err(io::Error::other)? {
-        HelloReply::Welcome => Ok(stream),
-        HelloReply::Refused(reason) => Err(io::Error::other(reason)),
-    }
+    greet(&mut stream, (MAGIC, VERSION), &hello, keys).await.map_err(io::Error::other)?;
+    Ok(stream)
 }

@@ -21,6 +21,7 @@ use tracing::{info, warn};
 use super::{
     Counters, FrameBudget, Identity, Inboxes, Membership,
     counters::add,
+    greeting::{GreetError, PROVED, PeerKeys, demand_proof},
     outbox::{Sent, offer},
     peer::{SOCKET_BUFFER_BYTES, tune},
     replay::{ConnectionNumbers, ReplayGuard, WrongNumber},
@@ -78,6 +79,7 @@ pub struct Listener {
     // Workers whose connections are accepted; `None` accepts all.
     members: Option<Membership>,
     budget: FrameBudget,
+    keys: PeerKeys,
 }
 
 /// Reason for which the listener closes a connection.
@@ -89,6 +91,8 @@ enum Refusal {
     HandshakeTimeout,
     #[error("the peer's handshake cannot be decoded")]
     Handshake(#[source] rmp_serde::decode::Error),
+    #[error("the peer did not prove that it is a worker of this topology")]
+    Unproved(#[source] GreetError),
     #[error("{0}")]
     Rejected(String),
     #[error("cannot read a frame")]
@@ -113,12 +117,13 @@ impl Listener {
             problems: Problems::default(),
             members: None,
             budget: FrameBudget::new(UNFINISHED_BYTES),
+            keys: PeerKeys::default(),
         })
     }
 
-    /// Also accepts metric reports while the topology master is in this process.
-    pub(crate) fn with_master(self, master: watch::Receiver<MasterLocation>) -> Self {
-        Self { master: Some(master), ..self }
+    /// Also accepts metric reports while the topology master is in this process; with `None` never.
+    pub(crate) fn with_master(self, master: Option<watch::Receiver<MasterLocation>>) -> Self {
+        Self { master, ..self }
     }
 
     /// Reports it as a problem if no connection can be accepted.
@@ -134,6 +139,11 @@ impl Listener {
     /// Limits the bytes of unfinished frames.
     pub(crate) fn with_budget(self, budget: FrameBudget) -> Self {
         Self { budget, ..self }
+    }
+
+    /// Demands a proof that a peer has one of `keys`, where that is required.
+    pub(crate) fn with_keys(self, keys: PeerKeys) -> Self {
+        Self { keys, ..self }
     }
 
     /// Returns the listening address; if port 0 was requested, it contains the assigned port.
@@ -197,10 +207,20 @@ impl Listener {
             };
             let (me, inboxes, counters) = (me.clone(), inboxes.clone(), counters.clone());
             let (master, members) = (self.master.clone(), self.members.clone());
-            let (budget, replays) = (self.budget.clone(), Arc::clone(&replays));
+            let (budget, replays, keys) = (self.budget.clone(), Arc::clone(&replays), self.keys.clone());
             let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-            let connection =
-                Connection { from, me, inboxes, counters, master, members, budget, replays, _permit: permit };
+            let connection = Connection {
+                from,
+                me,
+                inboxes,
+                counters,
+                master,
+                members,
+                budget,
+                replays,
+                keys,
+                _permit: permit,
+            };
             connections.start("tuples from a peer", OnExit::Ignore, connection.run(stream));
         }
     }
@@ -223,6 +243,7 @@ struct Connection {
     members: Option<Membership>,
     budget: FrameBudget,
     replays: Arc<ReplayGuard>,
+    keys: PeerKeys,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -267,6 +288,7 @@ impl Connection {
             | Refusal::UnknownProtocol
             | Refusal::HandshakeTimeout
             | Refusal::Handshake(_)
+            | Refusal::Unproved(_)
             | Refusal::Rejected(_)
             | Refusal::Batch(_) => {
                 if let Some(so_far) = add(count, 1) {
@@ -289,11 +311,20 @@ impl Connection {
             _ => return Err(Refusal::UnknownProtocol),
         };
         let version = stream.read_u16().await.map_err(broken)?;
+        let (is_proved, version) = (version & PROVED != 0, version & !PROVED);
         let decision = if version == ours {
             let mut content = Vec::new();
             wire::read_frame(stream, MAX_HANDSHAKE_BYTES, &mut content).await.map_err(Refusal::Frame)?;
             let hello: Hello = wire::read_message(&content).map_err(Refusal::Handshake)?;
+            if is_proved {
+                demand_proof(stream, magic, &content, &self.keys).await.map_err(Refusal::Unproved)?;
+            }
             let checked = match self.check_hello(&hello) {
+                Ok(()) if !is_proved && self.keys.is_required() => Err(format!(
+                    "the worker at {} does not prove that it has the key of {}; its supervisor may have another \
+                     storm.access, or none of storm.cluster.secret.file",
+                    hello.from, hello.topology
+                )),
                 Ok(()) => self.check_member(&hello.from).await,
                 refused => refused,
             };

@@ -32,14 +32,16 @@
 //! - A frame that is wrong or forged costs the connection on which it comes, and no other one. The
 //!   receiver says why it closes a connection; the sender connects again under a new number, after
 //!   pauses that grow to two seconds while connections break soon.
-//! - The port has no authentication. Connections are accepted from workers of the assignment only
-//!   (`Membership`), unfinished frames hold a bounded number of bytes for a bounded time
-//!   (`FrameBudget`), and idle connections end: by the sender first, so that no frame is lost.
+//! - Connections are accepted from workers of the assignment only (`Membership`), which, where the
+//!   cluster is locked, prove that they have the key of the topology (`greeting`). Unfinished frames
+//!   hold a bounded number of bytes for a bounded time (`FrameBudget`), and idle connections end: by
+//!   the sender first, so that no frame is lost.
 
 mod counters;
 mod frame_budget;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod greeting;
 mod listener;
 mod membership;
 mod metrics;
@@ -52,6 +54,7 @@ pub(crate) mod wire;
 
 pub use counters::{Counters, Counts};
 pub(crate) use frame_budget::FrameBudget;
+pub(crate) use greeting::{PeerKeys, greet};
 pub use listener::Listener;
 pub(crate) use membership::Membership;
 pub(crate) use metrics::{ConnectionMetricSet, TransportMetrics};

@@ -9,7 +9,7 @@ use tokio::sync::{
 use tracing::{info, warn};
 
 use super::{
-    Counters, INBOX_TUPLES, Identity, PEER_QUEUE_TUPLES,
+    Counters, INBOX_TUPLES, Identity, PEER_QUEUE_TUPLES, PeerKeys,
     counters::add,
     metrics::{ConnectionMetricSet, ConnectionMetrics},
     peer::{self, Address, Route},
@@ -77,6 +77,7 @@ pub struct Peers {
     metric_set: ConnectionMetricSet,
     problems: Problems,
     own_host: OwnHost,
+    keys: PeerKeys,
 }
 
 /// The host of this worker, to reach other workers on the same host.
@@ -111,12 +112,18 @@ impl Peers {
             metric_set: ConnectionMetricSet::default(),
             problems: Problems::default(),
             own_host: OwnHost::default(),
+            keys: PeerKeys::default(),
         }
     }
 
     /// Reports peers that cannot be reached, and connects to peers on `own_host` within it.
     pub(crate) fn reporting_to(self, problems: Problems, own_host: OwnHost) -> Self {
         Self { problems, own_host, ..self }
+    }
+
+    /// Greets peers with one of `keys`, where that is required.
+    pub(crate) fn with_keys(self, keys: PeerKeys) -> Self {
+        Self { keys, ..self }
     }
 
     /// Follows an assignment: creates queues for the components of new workers, drops the queues
@@ -136,7 +143,7 @@ impl Peers {
                 let key = (address.clone(), component.clone());
                 let peer = self.connected.entry(key).or_insert_with_key(|key| {
                     left.remove(key).unwrap_or_else(|| {
-                        let own = (&self.problems, &self.own_host);
+                        let own = (&self.problems, &self.own_host, &self.keys);
                         let peer = Peer::start(key, &self.me, &self.counters, own, &self.tasks);
                         peer.apply(self.metric_set);
                         peer
@@ -181,7 +188,7 @@ impl Peer {
         (address, component): &(Address, ComponentId),
         me: &Identity,
         counters: &Arc<Counters>,
-        (problems, own_host): (&Problems, &OwnHost),
+        (problems, own_host, keys): (&Problems, &OwnHost, &PeerKeys),
         tasks: &Tasks,
     ) -> Self {
         let route = Route::to(address, me, own_host);
@@ -193,7 +200,7 @@ impl Peer {
             .map(|transport_metrics| Arc::new(transport_metrics.connection(&address, &component, &queue)));
         let queued = (queued, metrics.clone());
         let sender = peer::Sender::new(me.clone(), (address, route), component, queued, Arc::clone(counters));
-        let sender = sender.reporting_to(problems.clone());
+        let sender = sender.reporting_to(problems.clone()).with_keys(keys.clone());
         tasks.start("tuples to a peer", OnExit::Ignore, sender.run());
         Self { queue, metrics, _tasks: tasks }
     }

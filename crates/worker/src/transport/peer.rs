@@ -18,10 +18,11 @@ use tracing::{info, warn};
 use super::{
     Counters, Identity,
     counters::add,
+    greeting::{GreetError, PeerKeys, greet},
     metrics::ConnectionMetrics,
     outbox::OwnHost,
     trouble::{self, Trouble},
-    wire::{self, Addressed, BatchFrame, Hello, HelloReply, MAGIC, MAX_HANDSHAKE_BYTES, ReadError, VERSION},
+    wire::{self, Addressed, BatchFrame, Hello, HelloReply, MAGIC, MAX_HANDSHAKE_BYTES, VERSION},
 };
 use crate::{
     limits::{BATCH_TUPLES_MAX, FRAME_BYTES_MAX, SENDER_IDLE_MAX},
@@ -102,12 +103,8 @@ enum ConnectError {
     Unresolved { host: String, source: io::Error },
     #[error("cannot connect")]
     Io(#[source] io::Error),
-    #[error("cannot read the peer's reply to the handshake")]
-    Reply(#[source] ReadError),
-    #[error("the peer's reply to the handshake cannot be decoded")]
-    Unreadable(#[source] rmp_serde::decode::Error),
-    #[error("the peer refused the connection: {0}")]
-    Refused(String),
+    #[error(transparent)]
+    Greeting(#[from] GreetError),
     #[error("no connection within {CONNECT_DEADLINE:?}")]
     TimedOut,
 }
@@ -211,6 +208,7 @@ pub(super) struct Sender {
     me: Identity,
     address: Address,
     route: Route,
+    keys: PeerKeys,
     problems: Problems,
     // For the log only; it is not part of the protocol.
     component: ComponentId,
@@ -229,12 +227,18 @@ impl Sender {
         let backoff = RECONNECT.backoff();
         let queue = Queue { queued, metrics, batch: Vec::new(), frame: BatchFrame::numbered(), counters };
         let problems = Problems::default();
-        Self { me, address, route, problems, component, queue, backoff }
+        let keys = PeerKeys::default();
+        Self { me, address, route, keys, problems, component, queue, backoff }
     }
 
     /// Reports it as a problem if the peer cannot be reached.
     pub(super) fn reporting_to(self, problems: Problems) -> Self {
         Self { problems, ..self }
+    }
+
+    /// Proves with one of `keys` that this is a worker of the topology, where that is required.
+    pub(super) fn with_keys(self, keys: PeerKeys) -> Self {
+        Self { keys, ..self }
     }
 
     /// Runs until all senders of the queue are gone. The owner drops it when the component
@@ -321,18 +325,8 @@ impl Sender {
             to: self.address.slot.clone(),
             from: self.me.slot.clone(),
         };
-        let mut opening = MAGIC.to_vec();
-        opening.extend_from_slice(&VERSION.to_be_bytes());
-        opening.extend_from_slice(&wire::frame_of(&hello));
-        stream.write_all(&opening).await.map_err(ConnectError::Io)?;
-        let mut content = Vec::new();
-        wire::read_frame(&mut stream, MAX_HANDSHAKE_BYTES, &mut content)
-            .await
-            .map_err(ConnectError::Reply)?;
-        match wire::read_message(&content).map_err(ConnectError::Unreadable)? {
-            HelloReply::Welcome => Ok(stream),
-            HelloReply::Refused(reason) => Err(ConnectError::Refused(reason)),
-        }
+        greet(&mut stream, (MAGIC, VERSION), &hello, &self.keys).await?;
+        Ok(stream)
     }
 
     /// Connects to the first address of the route that accepts.

@@ -1,4 +1,5 @@
 mod intake;
+mod proofs;
 mod reach;
 
 use std::{
