@@ -28,8 +28,9 @@ type Tables = BTreeMap<String, Vec<BTreeMap<String, String>>>;
 
 impl Streamparse {
     fn new(cluster: &Cluster, api: &str) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "scripts/test passes the path of streamparse")]
         let packages = std::env::var("STORMKEEPER_STREAMPARSE")
-            .expect("run this test with scripts/test, which installs streamparse");
+            .expect("STORMKEEPER_STREAMPARSE is not set: run scripts/test, which installs streamparse and sets it");
         let project = cluster.path("streamparse");
         fs::create_dir_all(&project).expect("a directory");
         let port: u16 = api.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
@@ -45,6 +46,7 @@ impl Streamparse {
     }
 
     fn run(&self, args: &[&str]) -> Tables {
+        #[expect(clippy::disallowed_methods, reason = "the client needs the programs of the test's PATH")]
         let path = std::env::var("PATH").unwrap_or_default();
         let output = Command::new("python3")
             .args(["-W", "ignore", "-m", "streamparse.cli.sparse"])
