@@ -28,6 +28,7 @@ mod opentsdb;
 mod own_writes;
 mod prometheus;
 mod prometheus_server;
+mod protected_tree;
 mod quiet_failover;
 mod recovery;
 mod relaunched_readings;

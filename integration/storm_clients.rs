@@ -29,8 +29,9 @@ type Tables = BTreeMap<String, Vec<BTreeMap<String, String>>>;
 impl Streamparse {
     fn new(cluster: &Cluster, api: &str) -> Self {
         #[expect(clippy::disallowed_methods, reason = "scripts/test passes the path of streamparse")]
-        let packages = std::env::var("STORMKEEPER_STREAMPARSE")
-            .expect("STORMKEEPER_STREAMPARSE is not set: run scripts/test, which installs streamparse and sets it");
+        let packages = std::env::var("STORMKEEPER_STREAMPARSE").expect(
+            "STORMKEEPER_STREAMPARSE is not set: run scripts/test, which installs streamparse and sets it",
+        );
         let project = cluster.path("streamparse");
         fs::create_dir_all(&project).expect("a directory");
         let port: u16 = api.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");

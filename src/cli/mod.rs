@@ -32,6 +32,8 @@ mod supervisor;
 mod token;
 mod topology_file;
 mod worker;
+mod zookeeper;
+mod zookeeper_users;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -137,6 +139,9 @@ enum Command {
     Undrain(drain::UndrainArgs),
     /// Bring back the tree that ZooKeeper lost, from the copy of a nimbus
     Recover(recover::Args),
+    /// Make users for ZooKeeper, and protect the tree by access control lists
+    #[command(subcommand, name = "zookeeper")]
+    ZooKeeper(zookeeper::Command),
     /// Show the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -185,6 +190,7 @@ fn dispatch(Args { global, command }: Args) -> Result<(), Failure> {
         Command::Events(args) => events::run(&global, &args),
         Command::Drain(args) => drain::run(&global, &args),
         Command::Undrain(args) => drain::undrain(&global, &args),
+        Command::ZooKeeper(command) => zookeeper::run(&global, &command),
         Command::Config(command) => config::run(&global, &command),
         Command::Token(command) => token::run(&global, &command),
         Command::Secret(command) => secret::run(&command),
@@ -298,6 +304,7 @@ fn launch_defaults(config: &Config) -> LaunchDefaults {
         withheld_variables: Vec::new(),
         abandoned_after: timing.abandoned_after,
         locks: Locks::open(),
+        zookeeper_users: None,
     }
 }
 

@@ -7,10 +7,10 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{
     Global, daemon_runtime,
     error::{ErrorKind, Failure},
-    log_filter, stop_on_signal,
+    log_filter, stop_on_signal, zookeeper_users,
 };
 use stormkeeper_access::locks::Locks;
-use stormkeeper_coordination::tree::{Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree};
+use stormkeeper_coordination::tree::{self, Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree};
 use stormkeeper_model::clock::Clock;
 use stormkeeper_nimbus as nimbus;
 use stormkeeper_nimbus::api;
@@ -36,6 +36,7 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
     let config = global.load()?;
     let locks = Locks::of_nimbus(&config.access_settings());
     let locks = locks.map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
+    let access = zookeeper_users::access(&config, zookeeper_users::of_daemon(&config)?);
     modes::restrict_new_files();
     let local_dir = nimbus::daemon::data_dir(&config.local_dir()).map_err(failure)?;
     daemon_runtime()?.block_on(async {
@@ -46,8 +47,8 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
             blocking::run(move || modes::restrict(&dir)).await
         });
         stop_on_signal(&tasks, stop.clone());
-        let tree =
-            ZooKeeperTree::connect(config.tree_options(OnMissingRoot::Create), fastrand::Rng::new(), &tasks);
+        let tree_options = tree::options::Options { access, ..config.tree_options(OnMissingRoot::Create) };
+        let tree = ZooKeeperTree::connect(tree_options, fastrand::Rng::new(), &tasks);
         let mut options = config.nimbus_options();
         options.local_dir = local_dir;
         options.locks = locks;

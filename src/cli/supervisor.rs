@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{
     Global, daemon_runtime,
     error::{ErrorKind, Failure},
-    launch_defaults, log_filter, stop_on_signal,
+    launch_defaults, log_filter, stop_on_signal, zookeeper_users,
 };
 use stormkeeper_access::locks::Locks;
-use stormkeeper_coordination::tree::{Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree};
+use stormkeeper_coordination::tree::{self, Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree};
 use stormkeeper_model::clock::Clock;
 use stormkeeper_runtime::{
     blocking,
@@ -45,6 +45,8 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let program = std::env::current_exe().context("finding the program itself").map_err(Failure::internal)?;
     let locks = Locks::of_supervisor(&config.access_settings());
     let locks = locks.map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
+    let users = zookeeper_users::of_daemon(&config)?;
+    let access = zookeeper_users::access(&config, users.clone());
     modes::restrict_new_files();
     let local_dir = supervisor::data_dir(&config.local_dir()).map_err(failure)?;
     daemon_runtime()?.block_on(async {
@@ -55,8 +57,8 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
             blocking::run(move || modes::restrict(&dir)).await
         });
         stop_on_signal(&tasks, stop.clone());
-        let tree =
-            ZooKeeperTree::connect(config.tree_options(OnMissingRoot::Wait), fastrand::Rng::new(), &tasks);
+        let tree_options = tree::options::Options { access, ..config.tree_options(OnMissingRoot::Wait) };
+        let tree = ZooKeeperTree::connect(tree_options, fastrand::Rng::new(), &tasks);
         let mut options = config.supervisor_options();
         options.local_dir = local_dir;
         let environment = WorkerEnvironment::select(std::env::vars_os(), &config.allowed_variables());
@@ -74,6 +76,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         let clock = Clock::new();
         let credentials = locks.credentials(&format!("supervisor on {}", config.hostname()), &clock);
         launch.locks = locks;
+        launch.zookeeper_users = users;
         let clients = supervisor::SupervisorClients::over_http(Arc::clone(&tree) as _, &credentials)
             .map_err(|error| Failure::internal(error.into()))?;
         let ended =

@@ -10,7 +10,7 @@ use crate::{
     cli::{
         daemon_runtime, end_descendants,
         error::{ErrorKind, Failure},
-        keep_orphans, log_filter, stop_on_signal,
+        keep_orphans, log_filter, stop_on_signal, zookeeper_users,
     },
     config::{Config, Environment},
 };
@@ -20,11 +20,12 @@ use stormkeeper_access::{
 };
 use stormkeeper_coordination::{
     cluster::store::Store,
-    tree::{Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree},
+    tree::{self, Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree},
 };
 use stormkeeper_metric_shipping::ingest_client::IngestClient;
 use stormkeeper_model::clock::Clock;
 use stormkeeper_runtime::{error_chain, fs::modes, tasks::Tasks, telemetry};
+use stormkeeper_supervisor::USERS_FILE;
 use stormkeeper_topology_package::launch::LaunchSpec;
 use stormkeeper_worker as worker;
 use stormkeeper_worker::log::RotatingFile;
@@ -50,13 +51,17 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     telemetry::log_to(file, log_filter().as_deref());
     let config = Config::load(spec.config_file.as_deref(), &spec.overrides, &Environment::of_process());
     let (config, _warnings_were_the_supervisors) = config?;
+    // Without the file, the supervisor that launched the worker had no users.
+    let users_file = spec.dir.join(USERS_FILE);
+    let users = users_file.exists().then(|| zookeeper_users::read(&users_file)).transpose()?;
+    let access = zookeeper_users::access(&config, users);
     daemon_runtime()?.block_on(async {
         let tasks = Tasks::default();
         let stop = CancellationToken::new();
         stop_on_signal(&tasks, stop.clone());
         keep_orphans(&tasks);
-        let tree =
-            ZooKeeperTree::connect(config.tree_options(OnMissingRoot::Wait), fastrand::Rng::new(), &tasks);
+        let tree_options = tree::options::Options { access, ..config.tree_options(OnMissingRoot::Wait) };
+        let tree = ZooKeeperTree::connect(tree_options, fastrand::Rng::new(), &tasks);
         let worker = spec.worker.clone();
         let clock = Clock::new();
         let keys = locks::worker_keys(&spec.dir, &tasks).map_err(|error| Failure::internal(error.into()))?;

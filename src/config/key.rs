@@ -315,6 +315,13 @@ pub const KEYS: &[Key] = &[
         "The port of ZooKeeper servers that are listed without a port.",
     ),
     key(
+        "storm.zookeeper.protect",
+        Kind::Flag,
+        "true",
+        "Whether what a daemon with `storm.zookeeper.users.file` creates in the tree is writable by the users of that \
+         file only; `false` while a running cluster gets users.",
+    ),
+    key(
         "storm.zookeeper.root",
         Kind::TreePath,
         "\"/stormkeeper\"",
@@ -338,6 +345,14 @@ pub const KEYS: &[Key] = &[
         Kind::Port,
         "8000",
         "The port of the agent of a supervisor; 0 selects any free port, as several supervisors on one host need.",
+    ),
+    key(
+        "storm.zookeeper.users.file",
+        Kind::Text,
+        "null",
+        "The file with this daemon's user at ZooKeeper and the ids of the others, with the mode 0600; \
+         `stormkeeper zookeeper users DIR` makes the files of a cluster. Unset, whoever reaches ZooKeeper may write the \
+         tree.",
     ),
     key(
         "supervisor.cpu.capacity",

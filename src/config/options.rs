@@ -124,6 +124,16 @@ impl Config {
         }
     }
 
+    /// File with the users of the tree.
+    pub fn zookeeper_users_file(&self) -> Option<PathBuf> {
+        self.file_if_set("storm.zookeeper.users.file")
+    }
+
+    /// Whether what this process creates in the tree is protected, if it has users.
+    pub fn protects_tree(&self) -> bool {
+        self.flag("storm.zookeeper.protect")
+    }
+
     /// File with the token of commands.
     pub fn token_file(&self) -> Option<PathBuf> {
         self.file_if_set("ui.token.file")

@@ -229,6 +229,25 @@ pub fn create_secret(path: &Path, text: &str) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Replaces a file by one that only its owner may read, as a whole or not at all. Writes nothing if the file
+/// has this text already.
+///
+/// # Errors
+/// If it cannot be written; the file before is still there then.
+pub fn replace_secret(path: &Path, text: &str) -> io::Result<()> {
+    if regular_file::read_to_string(path).is_ok_and(|there| there == text) {
+        return Ok(());
+    }
+    let temporary = path.with_extension("tmp");
+    match std::fs::remove_file(&temporary) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    create_secret(&temporary, text)?;
+    std::fs::rename(&temporary, path)
+}
+
 #[cfg(test)]
 mod tests {
     use std::{fs, os::unix::fs::PermissionsExt as _};
@@ -264,6 +283,10 @@ mod tests {
         create_secret(&path, "y").expect("created");
         assert_eq!(read(&path, Protection::Secret).expect("read"), "y");
         create_secret(&path, "z").expect_err("there already");
+        for text in ["z", "z"] {
+            replace_secret(&path, text).expect("replaced");
+            assert_eq!(read(&path, Protection::Secret).expect("read"), text);
+        }
         write(&path, &"x".repeat(usize::try_from(BYTES_MAX).expect("small") + 1), 0o600);
         assert!(matches!(read(&path, Protection::Secret), Err(FileError::TooLong { .. })));
     }

@@ -138,14 +138,18 @@ impl Launcher {
         }
         let spec = self.spec(port, worker, desired, code);
         let (ledger, for_disk, intent) = (self.ledger.clone(), spec.clone(), desired.clone());
-        let (writes, locks) = (self.ledger.writes.clone(), self.defaults.locks.clone());
+        let (writes, defaults) = (self.ledger.writes.clone(), Arc::clone(&self.defaults));
         let prepare = move || {
             check_code(&for_disk.code)?;
             // The launches have directories of their own: this stands for all of them.
             let parent = for_disk.dir.parent().unwrap_or(&for_disk.dir);
             writes
                 .record(parent, worker_dir::prepare(&for_disk))
-                .and_then(|()| worker_keys::put(&for_disk.dir, &for_disk.topology, &locks))
+                .and_then(|()| worker_keys::put(&for_disk.dir, &for_disk.topology, &defaults.locks))
+                .and_then(|()| {
+                    let users = defaults.zookeeper_users.as_ref();
+                    worker_keys::put_users(&for_disk.dir, &for_disk.topology, users)
+                })
                 .map_err(|source| Error::Prepare { path: for_disk.dir.clone(), source })?;
             ledger.record_intent(port, &for_disk.worker, &intent).map_err(Error::Ledger)
         };

@@ -61,6 +61,7 @@ pub use agent_api::AgentOptions;
 pub use options::Options;
 pub use start::data_dir;
 pub use status::Status;
+pub use worker_keys::USERS_FILE;
 
 use crate::process::Processes;
 use stormkeeper_access::{credentials::Credentials, locks::Locks};
@@ -70,7 +71,7 @@ use stormkeeper_api_types::{
     leader_clock::{NimbusTime, NimbusTimeClient},
 };
 use stormkeeper_coordination::{
-    cluster::{layout_version::Refused, store::Store},
+    cluster::{layout_version::Refused, store::Store, users::Users},
     tree::Tree,
 };
 use stormkeeper_metric_shipping::ingest_client::{IngestClient, IngestError, IngestTransport, OwnLeaderOnly};
@@ -112,6 +113,8 @@ pub struct LaunchDefaults {
     pub abandoned_after: Duration,
     /// The cluster secret, of which workers get the keys of their topologies.
     pub locks: Locks,
+    /// Users of the tree, of which workers get those of their topologies; `None` for a tree without.
+    pub zookeeper_users: Option<Users>,
 }
 
 /// Why a supervisor cannot start or had to stop.

@@ -1,14 +1,14 @@
-//! Keys of workers, in their directories.
+//! Keys and ZooKeeper users of workers, in their directories.
 //!
 //! A worker gets the keys of its topology before it starts. When the cluster secret changes, or a cluster
 //! that had none gets one, the files of running workers are written again, and the workers read them:
 //! none restarts for it.
 
-use std::{fs, io, path::Path};
+use std::{io, path::Path};
 
-use stormkeeper_access::{file::create_secret, locks::Locks, secret::WorkerKeys};
+use stormkeeper_access::{file::replace_secret, locks::Locks, secret::WorkerKeys};
+use stormkeeper_coordination::cluster::users::Users;
 use stormkeeper_model::TopologyId;
-use stormkeeper_runtime::fs::regular_file;
 
 /// Writes the keys of a worker of `topology` into its directory, unless they are there. Without a cluster
 /// secret nothing is written, and keys that are there stay. Blocks.
@@ -17,26 +17,31 @@ use stormkeeper_runtime::fs::regular_file;
 /// If the file cannot be written; the keys before are still there then.
 pub(super) fn put(dir: &Path, topology: &TopologyId, locks: &Locks) -> io::Result<()> {
     let Some(keys) = locks.worker_keys(topology) else { return Ok(()) };
-    let (path, text) = (dir.join(WorkerKeys::FILE), keys.text());
-    if regular_file::read_to_string(&path).is_ok_and(|there| there == text) {
-        return Ok(());
+    replace_secret(&dir.join(WorkerKeys::FILE), &keys.text())
+}
+
+/// Name of the file with the ZooKeeper users of a worker, in its directory.
+pub const USERS_FILE: &str = "zookeeper.users";
+
+/// Writes the ZooKeeper users of a worker of `topology` into its directory, if the supervisor has a file of
+/// users. Blocks.
+///
+/// # Errors
+/// If the file cannot be written.
+pub(super) fn put_users(dir: &Path, topology: &TopologyId, users: Option<&Users>) -> io::Result<()> {
+    match users {
+        Some(users) => replace_secret(&dir.join(USERS_FILE), &users.of_worker(topology).to_string()),
+        None => Ok(()),
     }
-    let temporary = dir.join("access.keys.tmp");
-    match fs::remove_file(&temporary) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    create_secret(&temporary, &text)?;
-    fs::rename(&temporary, &path)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{fs, os::unix::fs::PermissionsExt as _};
 
     use super::*;
-    use stormkeeper_access::{locks::Settings, secret::Secrets};
+    use stormkeeper_access::{file::create_secret, locks::Settings, secret::Secrets};
+    use stormkeeper_coordination::cluster::users::UserFiles;
 
     #[test]
     fn keys_of_a_running_worker_follow_the_secret_and_only_its_user_may_read_them() {
@@ -62,5 +67,20 @@ mod tests {
         assert_ne!(second, first);
         put(dir.path(), &topology, &Locks::open()).expect("nothing to write");
         assert_eq!(WorkerKeys::read(&path).expect("read"), Some(second), "the keys stay");
+    }
+
+    #[test]
+    fn worker_gets_the_users_of_its_topology_and_no_others() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let topology: TopologyId = "wc-1-1".parse().expect("valid");
+        put_users(dir.path(), &topology, None).expect("nothing to write");
+        let path = dir.path().join(USERS_FILE);
+        assert!(!path.exists());
+        let files = UserFiles::generate([1, 2, 3].map(|byte| [byte; 32]));
+        put_users(dir.path(), &topology, Some(&files.supervisor)).expect("written");
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        let users = Users::parse(&fs::read_to_string(&path).expect("read")).expect("valid");
+        assert_eq!(users, files.nimbus.of_worker(&topology));
+        assert_ne!(users, files.nimbus.of_worker(&"wc-2-1".parse().expect("valid")));
     }
 }

@@ -444,7 +444,7 @@ fn fault_text(error: &tree::Error) -> String {
     match error.root() {
         tree::Error::NotAuthorized { path: Some(path) } => format!(
             "{error}; restore the access control list with zkCli, as `setAcl {path} world:anyone:cdrwa`, with \
-             storm.zookeeper.root before the path"
+             storm.zookeeper.root before the path, or if the tree has users, with `stormkeeper zookeeper protect`"
         ),
         _ => error.to_string(),
     }

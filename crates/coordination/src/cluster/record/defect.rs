@@ -53,7 +53,8 @@ impl Defect {
             DefectKind::Damaged => remedy_of_damage(path),
             DefectKind::Newer => "upgrade this daemon to the build that wrote it",
             DefectKind::Denied => {
-                "restore the access control list with zkCli, as `setAcl PATH world:anyone:cdrwa`"
+                "restore the access control list with zkCli, as `setAcl PATH world:anyone:cdrwa`, or if the tree has \
+                 users, with `stormkeeper zookeeper protect`"
             }
         }
     }

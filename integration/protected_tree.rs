@@ -1,0 +1,145 @@
+//! A running cluster whose tree gets users and access control lists.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+use stormkeeper_coordination::{
+    cluster::layout,
+    tree::{Error, ReadTree as _, Tree as _},
+};
+use stormkeeper_runtime::test_support::wait_until;
+
+use crate::{
+    cluster::{Cluster, WAIT_MAX, kill9},
+    recovery::{endless, finish},
+};
+
+/// Adds lines to the configuration of every daemon, each with the file of its kind.
+fn configure(cluster: &Cluster, users: &Path, more: &str) {
+    for (daemons, kind) in [(&cluster.nimbuses, "nimbus"), (&cluster.supervisors, "supervisor")] {
+        for daemon in daemons {
+            let file = cluster.path(&daemon.name).join("storm.yaml");
+            let before = fs::read_to_string(&file).expect("its configuration");
+            let kept = before.lines().filter(|line| {
+                !line.starts_with("storm.zookeeper.users.file")
+                    && !line.starts_with("storm.zookeeper.protect")
+            });
+            let kept: String = kept.map(|line| format!("{line}\n")).collect();
+            let users = users.join(format!("zookeeper-users-{kind}")).display().to_string();
+            let text = format!("{kept}storm.zookeeper.users.file: {users}\n{more}");
+            fs::write(&file, text).expect("written");
+        }
+    }
+}
+
+/// Restarts the daemons one after the other.
+async fn restart(cluster: &mut Cluster) {
+    for n in 0..cluster.nimbuses.len() {
+        cluster.nimbuses[n].terminate();
+        cluster.nimbuses[n].start_again();
+        cluster.wait_until_ready().await;
+    }
+    for n in 0..cluster.supervisors.len() {
+        cluster.supervisors[n].terminate();
+        cluster.supervisors[n].start_again();
+        cluster.wait_until_ready().await;
+    }
+    cluster.wait_until_whole("word-count").await;
+}
+
+/// Checks that a client without a user, as an attacker, may read everything and write nothing.
+async fn check_that_nobody_else_writes(cluster: &Cluster) {
+    let id = cluster.tree.children(&layout::storms()).await.expect("read").expect("there")[0].clone();
+    let id = id.parse().expect("valid id");
+    for path in [
+        layout::term(),
+        layout::leader(),
+        layout::storm(&id),
+        layout::tasks(&id),
+        layout::assignment(&id),
+        layout::supervisors(),
+    ] {
+        assert!(cluster.tree.get(&path).await.expect("everybody may read").is_some(), "{path}");
+        let written = cluster.tree.set(&path, b"forged", None).await;
+        assert!(matches!(written, Err(Error::NotAuthorized { .. })), "{path}: {written:?}");
+        let deleted = cluster.tree.delete(&path, None).await;
+        assert!(
+            matches!(deleted, Err(Error::NotAuthorized { .. } | Error::NotEmpty { .. })),
+            "{path}: {deleted:?}"
+        );
+    }
+    let names = cluster.tree.children(&layout::taskbeats(&id)).await.expect("read").expect("there");
+    for name in names {
+        let beat = layout::taskbeat(&id, name.parse().expect("a task"));
+        let deleted = cluster.tree.delete(&beat, None).await;
+        assert!(matches!(deleted, Err(Error::NotAuthorized { .. })), "{beat}: {deleted:?}");
+    }
+}
+
+/// Files of users of the workers that run.
+fn worker_files(cluster: &Cluster) -> Vec<std::path::PathBuf> {
+    let dirs = cluster.supervisors.iter().map(|daemon| cluster.path(&daemon.name).join("supervisor/workers"));
+    let workers =
+        dirs.flat_map(|dir| fs::read_dir(dir).expect("listed").map(|entry| entry.expect("listed").path()));
+    workers.map(|dir| dir.join("zookeeper.users")).filter(|file| file.exists()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn running_cluster_is_protected_and_survives_the_loss_of_leader_and_worker() {
+    let mut cluster = Cluster::start().await;
+    endless(&cluster).await;
+    let users = cluster.path("users");
+    fs::create_dir(&users).expect("created");
+    let made = cluster.ok(&["zookeeper", "users", &users.display().to_string()]);
+    assert_eq!(made.lines().count(), 2, "{made}");
+    let again = cluster.run(&["zookeeper", "users", &users.display().to_string()]);
+    assert!(!again.status.success(), "the files are not overwritten");
+
+    configure(&cluster, &users, "storm.zookeeper.protect: false\n");
+    let before = cluster.workers();
+    restart(&mut cluster).await;
+    assert_eq!(cluster.workers(), before, "workers were adopted");
+    assert!(worker_files(&cluster).is_empty(), "they run on without users");
+    cluster.ok(&["rebalance", "word-count", "-w", "0s"]);
+    wait_until("every worker has users", WAIT_MAX, async || match worker_files(&cluster).len() {
+        0 | 1 => Err(cluster.logs()),
+        _ => Ok(()),
+    })
+    .await;
+    cluster.wait_until_whole("word-count").await;
+    configure(&cluster, &users, "");
+    restart(&mut cluster).await;
+
+    let config = cluster.path(&cluster.nimbuses[0].name).join("storm.yaml").display().to_string();
+    let of_supervisor = cluster.path(&cluster.supervisors[0].name).join("storm.yaml").display().to_string();
+    let refused = cluster.run(&["zookeeper", "protect", "--config", &of_supervisor]);
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && message.contains("not the file of a nimbus"), "{message}");
+    let done = cluster.ok(&["zookeeper", "protect", "--config", &config]);
+    assert!(done.contains("/stormkeeper is protected"), "{done}");
+    let done = cluster.ok(&["zookeeper", "protect", "--config", &config]);
+    assert!(done.contains("changed the lists of 0 znodes"), "{done}");
+    check_that_nobody_else_writes(&cluster).await;
+    for file in worker_files(&cluster) {
+        let text = fs::read_to_string(&file).expect("read");
+        assert!(!text.contains("workers ") && text.contains("own worker:"), "no key of other topologies");
+        assert_eq!(fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o600);
+    }
+
+    let leading = cluster.leading().await.expect("a leader");
+    cluster.nimbuses[leading.nimbus].kill9();
+    cluster.wait_for_leader_after(leading.term).await;
+    let victim = *cluster.workers().values().next().expect("a worker");
+    kill9(victim.pid);
+    wait_until("another process took over", WAIT_MAX, async || {
+        match cluster.workers().values().any(|worker| *worker == victim) {
+            true => Err(cluster.logs()),
+            false => Ok(()),
+        }
+    })
+    .await;
+    cluster.wait_until_whole("word-count").await;
+    check_that_nobody_else_writes(&cluster).await;
+    cluster.nimbuses[leading.nimbus].start_again();
+    cluster.wait_until_nimbuses_registered().await;
+    finish(&cluster).await;
+}

@@ -1,0 +1,180 @@
+//! `stormkeeper zookeeper`
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, anyhow};
+
+use crate::cli::{
+    Global, client_runtime,
+    error::{ErrorKind, Failure},
+    output, zookeeper_users,
+};
+use stormkeeper_access::file::{create_secret, replace_secret};
+use stormkeeper_coordination::{
+    cluster::users::{UserFiles, UserKind},
+    tree::{
+        ReadTree as _, Tree as _,
+        access::{Access, AccessRules},
+        options::OnMissingRoot,
+        zookeeper::ZooKeeperTree,
+    },
+};
+use stormkeeper_model::text::counted;
+use stormkeeper_runtime::tasks::Tasks;
+
+/// Longest wait for a session.
+const SESSION_WAIT: Duration = Duration::from_secs(30);
+
+/// Names of the files of one cluster.
+const FILES: [&str; 2] = ["zookeeper-users-nimbus", "zookeeper-users-supervisor"];
+
+/// Make users for ZooKeeper, and protect the tree by access control lists.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Make the two files for storm.zookeeper.users.file, or replace a password in them
+    Users(UsersArgs),
+    /// Set the access control list of every znode of the cluster
+    Protect(ProtectArgs),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Copy zookeeper-users-nimbus to every host of a nimbus and zookeeper-users-supervisor to \
+every host of a supervisor. Each has the password of its own daemons only.\n\
+To replace a password: --add KIND, copy, restart the daemons one after the other, `stormkeeper zookeeper \
+protect`, --remove-old KIND, copy, restart and protect again.\n\
+Example: stormkeeper zookeeper users /etc/stormkeeper"
+)]
+pub(super) struct UsersArgs {
+    /// Directory of the two files
+    dir: PathBuf,
+    /// Add a new password beside the old one to the files that are there
+    #[arg(long, value_name = "KIND", conflicts_with = "remove_old")]
+    add: Option<Kind>,
+    /// Remove all passwords but the newest from the files that are there
+    #[arg(long, value_name = "KIND")]
+    remove_old: Option<Kind>,
+}
+
+/// Kind of users.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Kind {
+    Nimbus,
+    Supervisor,
+    Workers,
+}
+
+impl From<Kind> for UserKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Nimbus => Self::Nimbus,
+            Kind::Supervisor => Self::Supervisor,
+            Kind::Workers => Self::Workers,
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Reads storm.zookeeper.users.file, which must be that of a nimbus. Can be repeated at any \
+time; an interrupted run is completed by the next one. Daemons and workers that were started without users \
+cannot write any more: see docs/operations/zookeeper-access.md.\n\
+Example: stormkeeper zookeeper protect --config /etc/stormkeeper/storm.yaml"
+)]
+pub(super) struct ProtectArgs {
+    /// Open every znode to whoever reaches ZooKeeper, as before
+    #[arg(long)]
+    open: bool,
+}
+
+pub(super) fn run(global: &Global, command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Users(args) => users(args),
+        Command::Protect(args) => protect(global, args),
+    }
+}
+
+fn users(UsersArgs { dir, add, remove_old }: &UsersArgs) -> Result<(), Failure> {
+    let paths = FILES.map(|name| dir.join(name));
+    let files = match (add, remove_old) {
+        (None, None) => {
+            let files = UserFiles::generate([random()?, random()?, random()?]);
+            for (path, users) in paths.iter().zip([&files.nimbus, &files.supervisor]) {
+                let written = create_secret(path, &users.to_string());
+                let written = written.with_context(|| format!("creating {}", path.display()));
+                written.map_err(|error| Failure::new(ErrorKind::Usage, error))?;
+            }
+            return said(&paths);
+        }
+        (Some(kind), _) => {
+            let mut files = read(&paths)?;
+            files.add((*kind).into(), random()?);
+            files
+        }
+        (None, Some(kind)) => {
+            let mut files = read(&paths)?;
+            if !files.remove_old((*kind).into()) {
+                return Err(Failure::usage(
+                    "there is one password of this kind only: add the next one first",
+                ));
+            }
+            files
+        }
+    };
+    for (path, users) in paths.iter().zip([&files.nimbus, &files.supervisor]) {
+        let written = replace_secret(path, &users.to_string());
+        let written = written.with_context(|| format!("writing {}", path.display()));
+        written.map_err(Failure::internal)?;
+    }
+    said(&paths)
+}
+
+fn said(paths: &[PathBuf; 2]) -> Result<(), Failure> {
+    let [nimbus, supervisor] = paths.each_ref().map(|path| path.display());
+    output::print(&format!("{nimbus}\n{supervisor}\n"))
+}
+
+fn random() -> Result<[u8; 32], Failure> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| Failure::internal(anyhow!("no random bytes: {error}")))?;
+    Ok(bytes)
+}
+
+fn read([nimbus, supervisor]: &[PathBuf; 2]) -> Result<UserFiles, Failure> {
+    Ok(UserFiles { nimbus: zookeeper_users::read(nimbus)?, supervisor: zookeeper_users::read(supervisor)? })
+}
+
+fn protect(global: &Global, ProtectArgs { open }: &ProtectArgs) -> Result<(), Failure> {
+    let config = global.load()?;
+    let unset = || {
+        let error = anyhow!("storm.zookeeper.users.file is not set, so there is no user who may write");
+        let hint = "make the files with `stormkeeper zookeeper users DIR`, and name the one of a nimbus";
+        Failure::new(ErrorKind::Config, error).with_hint(hint)
+    };
+    let path = config.zookeeper_users_file().ok_or_else(unset)?;
+    let users = zookeeper_users::read(&path)?;
+    if !users.is_nimbus() {
+        let error =
+            anyhow!("{} is not the file of a nimbus, which alone may write every znode", path.display());
+        return Err(Failure::new(ErrorKind::Config, error));
+    }
+    let mut options = config.tree_options(OnMissingRoot::Wait);
+    let root = options.root.clone();
+    options.access = Some(Access { credentials: users.own().to_vec(), rules: None });
+    let rules: Arc<dyn AccessRules> = Arc::new(users);
+    client_runtime()?.block_on(async {
+        let tasks = Tasks::default();
+        let tree = ZooKeeperTree::connect(options, fastrand::Rng::new(), &tasks);
+        let mut session = tree.session();
+        let connected = session.wait_for(|state| state.connected().is_some());
+        if tokio::time::timeout(SESSION_WAIT, connected).await.is_err() {
+            let error = anyhow!("no session with ZooKeeper, or no tree at {root}, within {SESSION_WAIT:?}");
+            return Err(Failure::new(ErrorKind::Unavailable, error));
+        }
+        let changed = tree.protect((!open).then_some(&rules)).await;
+        tree.close().await;
+        let n = changed.map_err(|error| Failure::new(ErrorKind::Refused, error.into()))?;
+        let state = if *open { "open to everybody" } else { "protected" };
+        output::print(&format!("{root} is {state}; changed the lists of {}\n", counted(n, "znode")))
+    })
+}
