@@ -47,7 +47,7 @@ impl Streamparse {
     }
 
     fn run(&self, args: &[&str]) -> Tables {
-        #[expect(clippy::disallowed_methods, reason = "the client needs the programs of the test's PATH")]
+        #[expect(clippy::disallowed_methods, reason = "the directory of the stand-in for lein comes first")]
         let path = std::env::var("PATH").unwrap_or_default();
         let output = Command::new("python3")
             .args(["-W", "ignore", "-m", "streamparse.cli.sparse"])

@@ -159,6 +159,18 @@ async fn recorded_greeting_proves_nothing() {
     until_counts(&there.counters, "the replay is refused", |counts| counts.refused_connections == 1).await;
 }
 
+/// Frames of a greeting, as a thief knows them.
+#[derive(serde::Deserialize)]
+struct Offer {
+    _nonce: [u8; 32],
+    keys: Vec<[u8; 8]>,
+}
+
+#[derive(serde::Serialize)]
+enum Challenge {
+    Prove { key: [u8; 8], nonce: [u8; 32], proof: [u8; 32] },
+}
+
 #[tokio::test]
 async fn process_that_took_the_port_of_a_worker_gets_no_tuple() {
     let locked = KeyFile::required(&[OLD]);
@@ -168,17 +180,25 @@ async fn process_that_took_the_port_of_a_worker_gets_no_tuple() {
     emitter.peers = emitter.peers.with_keys(locked.keys());
     emitter.peers.update(&assignment(&[(&there_at, &[7])]), &table());
     send(&emitter, 1).await;
-    for _ in 0..2 {
+    for forges in [false, true] {
         let (mut stream, _) = thief.accept().await.expect("accepted");
-        // It welcomes everybody, and cannot prove anything.
-        stream.write_all(&wire::frame_of(&HelloReply::Welcome)).await.expect("written");
+        let (mut head, mut content) = ([0; 6], Vec::new());
+        stream.read_exact(&mut head).await.expect("a head");
+        for _ in ["hello", "offer"] {
+            wire::read_frame(&mut stream, wire::MAX_HANDSHAKE_BYTES, &mut content).await.expect("a frame");
+        }
+        let offer: Offer = wire::read_message(&content).expect("readable");
+        if forges {
+            // The name of the key is no secret.
+            let challenge = Challenge::Prove { key: offer.keys[0], nonce: [1; 32], proof: [2; 32] };
+            stream.write_all(&wire::frame_of(&challenge)).await.expect("written");
+        }
+        // It welcomes everybody. The sender may have closed the connection by now.
+        let _closed = stream.write_all(&wire::frame_of(&HelloReply::Welcome)).await;
         let mut received = Vec::new();
-        tokio::time::timeout(WAIT_MAX, stream.read_to_end(&mut received))
-            .await
-            .expect("closed")
-            .expect("read");
-        assert_eq!(received[..4], wire::MAGIC, "only a greeting");
-        assert!(!received.windows(4).any(|window| window == b"word"), "no tuple");
+        // A connection that is reset has no further bytes either.
+        let _end = tokio::time::timeout(WAIT_MAX, stream.read_to_end(&mut received)).await.expect("closed");
+        assert_eq!(received, [0_u8; 0], "neither a proof nor a tuple, forged: {forges}");
     }
     assert_eq!(emitter.counters.read().sent, 0);
 }
