@@ -1,5 +1,8 @@
 //! Snapshot of the metric store: the last value of every metric.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, HashSet},
     sync::Arc,
@@ -14,7 +17,7 @@ use stormkeeper_coordination::cluster::view::ClusterView;
 use stormkeeper_flink_api::{MetricTable, Reading, WorkerAddress};
 use stormkeeper_metric_store::{self as metric_store, LatestQuery, LatestRow, MetricStore, TOTALS_MAX};
 use stormkeeper_metrics::{MetaType, MetricId, Minute, Point, Subject, name::NIMBUS};
-use stormkeeper_model::{ComponentId, TaskId, TopologyId, clock::Clock};
+use stormkeeper_model::{ComponentId, TaskId, Timestamp, TopologyId, clock::Clock};
 use stormkeeper_runtime::{blocking, error_chain, refreshed::Refreshed};
 
 /// Shortest time between two snapshots.
@@ -32,6 +35,10 @@ const METRICS_MAX: usize = 1_000_000;
 
 /// Number of metrics that are read at once.
 const PAGE: usize = 10_000;
+
+/// Time after the end of a topology in which its last reports arrive, and after which its metrics
+/// are read again: a supervisor that was down may send more.
+const FINAL_MS: u64 = 10 * 60_000;
 
 /// Age of the last minute of a metric that has reported nothing for a while, in minutes.
 const SILENT: u32 = 2;
@@ -80,8 +87,8 @@ pub(super) struct TopologyMetrics {
     pub(super) workers: BTreeMap<WorkerAddress, MetricTable>,
     pub(super) components: BTreeMap<ComponentId, ComponentMetrics>,
     n: usize,
-    /// True if the topology had ended before, so that its metrics do not change any more.
-    is_final: bool,
+    /// Time of this reading.
+    read_ms: u64,
 }
 
 /// Metrics of one component.
@@ -107,22 +114,10 @@ async fn collect(nimbus: &Handle, before: Option<&Snapshot>) -> Result<Snapshot,
     let store = nimbus.metrics().map_err(|refusal| error_chain(&refusal))?;
     let view = nimbus.observation().map_err(|refusal| error_chain(&refusal))?.view;
     let heads = heads(&store, &view).await?;
-    let now = Minute::of(nimbus.clock().now());
-    let mut collector = Collector { store, now, names: HashSet::new(), n: 0, with_tasks: true };
+    let mut collector = Collector::new(store, nimbus.clock().now(), METRICS_MAX);
     let nimbuses =
         collector.read(&NIMBUS.parse::<TopologyId>().expect("a fixed id is valid")).await?.nimbuses();
-    let mut topologies = BTreeMap::new();
-    // Live ones first: of killed topologies, less may be left out.
-    let (killed, live): (Vec<_>, Vec<_>) = heads.iter().partition(|(_, head)| head.end_ms.is_some());
-    for (id, head) in live.into_iter().chain(killed) {
-        let known = before.and_then(|before| before.topologies.get(id)).filter(|known| known.is_final);
-        let metrics = match known {
-            Some(known) => Arc::clone(known),
-            None => Arc::new(collector.read(id).await?.of_topology(head.end_ms.is_some())),
-        };
-        collector.n = known.map_or(collector.n, |known| collector.n + known.n);
-        topologies.insert(id.clone(), metrics);
-    }
+    let topologies = collector.topologies(&heads, before).await?;
     Ok(Snapshot { nimbuses, topologies, heads })
 }
 
@@ -180,7 +175,7 @@ impl Sorted {
         tables(self.places)
     }
 
-    fn of_topology(self, is_final: bool) -> TopologyMetrics {
+    fn of_topology(self, read_ms: u64) -> TopologyMetrics {
         let component = |(id, (own, tasks)): (ComponentId, (Readings, _))| {
             (id, ComponentMetrics { own: own.into_iter().collect(), tasks: tables(tasks) })
         };
@@ -189,7 +184,7 @@ impl Sorted {
             workers: tables(self.places),
             components: self.components.into_iter().map(component).collect(),
             n: self.n,
-            is_final,
+            read_ms,
         }
     }
 }
@@ -211,7 +206,9 @@ fn is_wanted(level: MetaType, with_tasks: bool) -> bool {
 /// Reader of the metric store for one snapshot.
 struct Collector {
     store: MetricStore,
-    now: Minute,
+    now: Timestamp,
+    /// Maximum number of metrics.
+    max: usize,
     /// Names, each once: the tasks of a cluster have the same.
     names: HashSet<Arc<str>>,
     /// Number of metrics of the topologies before.
@@ -220,6 +217,38 @@ struct Collector {
 }
 
 impl Collector {
+    fn new(store: MetricStore, now: Timestamp, max: usize) -> Self {
+        Self { store, now, max, names: HashSet::new(), n: 0, with_tasks: true }
+    }
+
+    /// Reads the metrics of all topologies, and takes those that do not change from the snapshot
+    /// before.
+    async fn topologies(
+        &mut self,
+        heads: &BTreeMap<TopologyId, Head>,
+        before: Option<&Snapshot>,
+    ) -> Result<BTreeMap<TopologyId, Arc<TopologyMetrics>>, String> {
+        let (mut topologies, now_ms) = (BTreeMap::new(), self.now.as_millis());
+        // Live ones first: of killed topologies, less may be left out.
+        let (killed, live): (Vec<_>, Vec<_>) = heads.iter().partition(|(_, head)| head.end_ms.is_some());
+        for (id, head) in live.into_iter().chain(killed) {
+            let is_final = |known: &&Arc<TopologyMetrics>| {
+                head.end_ms.is_some_and(|end| end.saturating_add(FINAL_MS) < known.read_ms)
+                    && now_ms.saturating_sub(known.read_ms) < FINAL_MS
+            };
+            let known = before.and_then(|before| before.topologies.get(id)).filter(is_final);
+            let metrics = match known {
+                Some(known) => {
+                    self.n += known.n;
+                    Arc::clone(known)
+                }
+                None => Arc::new(self.read(id).await?.of_topology(now_ms)),
+            };
+            topologies.insert(id.clone(), metrics);
+        }
+        Ok(topologies)
+    }
+
     /// Reads the metrics of one topology.
     async fn read(&mut self, topology: &TopologyId) -> Result<Sorted, String> {
         let (mut sorted, mut after) = (Sorted::default(), None);
@@ -232,10 +261,10 @@ impl Collector {
             let is_counter = |row: &&LatestRow| matches!(row.point, Point::Counter(_));
             let counters: Vec<MetricId> = rows.iter().filter(is_counter).map(|row| row.meta.id).collect();
             let counts = self.counts(counters).await.map_err(|error| error_chain(&error))?;
-            let (now, names) = (self.now, std::mem::take(&mut self.names));
+            let (now, names) = (Minute::of(self.now), std::mem::take(&mut self.names));
             (sorted, self.names) = blocking::run(move || add(sorted, names, rows, counts, now)).await;
-            if self.with_tasks && self.n + sorted.n > METRICS_MAX {
-                debug!(%topology, METRICS_MAX, "metrics of tasks are left out of Flink's API from here on");
+            if self.with_tasks && self.n + sorted.n > self.max {
+                debug!(%topology, max = self.max, "metrics of tasks are left out of Flink's API from here on");
                 self.with_tasks = false;
             }
             if !self.with_tasks {
