@@ -61,12 +61,17 @@ pub(super) fn readings(
     ids: &[MetricId],
     since: Minute,
 ) -> Result<Vec<Option<Point>>, Error> {
-    let keys: Vec<_> = ids.iter().take(TOTALS_MAX).map(|id| key::latest(topology, *id)).collect();
+    let ids = &ids[..ids.len().min(TOTALS_MAX)];
+    // RocksDB requires sorted keys.
+    let mut order: Vec<usize> = (0..ids.len()).collect();
+    order.sort_by_key(|place| ids[*place]);
+    let keys: Vec<_> = order.iter().map(|place| key::latest(topology, ids[*place])).collect();
     let values = view.get_all(Table::Latest, &keys)?;
-    let reading = |value: Option<Vec<u8>>| {
-        let value = value?;
-        let (minute, point) = point_merge::split_latest(&value)?;
-        (minute >= since).then(|| point_merge::decode(point)).flatten()
-    };
-    Ok(values.into_iter().map(reading).collect())
+    let mut readings = vec![None; ids.len()];
+    for (place, value) in order.into_iter().zip(values) {
+        let value = value.unwrap_or_default();
+        let latest = point_merge::split_latest(&value).filter(|(minute, _)| *minute >= since);
+        readings[place] = latest.and_then(|(_, point)| point_merge::decode(point));
+    }
+    Ok(readings)
 }

@@ -7,6 +7,7 @@ on_each_medium!(
     total_is_the_sum_of_all_minutes_divided_at_a_day,
     total_from_a_later_day_leaves_out_the_days_before,
     reading_of_an_old_minute_is_left_out,
+    readings_come_in_the_order_of_the_ids,
 );
 
 /// Minutes of a day.
@@ -63,5 +64,21 @@ async fn reading_of_an_old_minute_is_left_out(site: &Site) {
     };
     assert_eq!(read(TODAY).await, [Some(8), None]);
     assert_eq!(read(TODAY + 1).await, [None, None]);
+    home.close().await;
+}
+
+async fn readings_come_in_the_order_of_the_ids(site: &Site) {
+    let home = Home::open(site.path(), site.options());
+    let (store, topology) = (&home.store, topology("t"));
+    let ids = register_some(store, &topology, 20).await;
+    let points: Vec<_> = (0..).zip(&ids).map(|(n, id)| (*id, n)).collect();
+    ingest(store, &topology, NOW, 1, &points).await;
+    // Ids are hashes, so neither order is that of the database.
+    for order in [ids.clone(), ids.iter().rev().copied().collect()] {
+        let readings = store.readings(topology.clone(), order.clone(), Minute(NOW)).await.expect("read");
+        let read: Vec<_> = order.into_iter().zip(readings.iter().flatten().map(count)).collect();
+        assert_eq!(read.len(), 20);
+        assert!(points.iter().all(|point| read.contains(point)), "{read:?}");
+    }
     home.close().await;
 }
