@@ -2,10 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use stormkeeper_coordination::{
-    cluster::layout,
-    tree::{Error, ReadTree as _, Tree as _},
-};
+use stormkeeper_coordination::{cluster::layout, tree::Error};
 use stormkeeper_runtime::test_support::wait_until;
 
 use crate::{

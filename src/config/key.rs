@@ -335,24 +335,25 @@ pub const KEYS: &[Key] = &[
         "The requested session timeout; a killed leader is replaced after it.",
     ),
     key(
-        "supervisor.agent.host",
-        Kind::Address,
-        "\"127.0.0.1\"",
-        "The address on which the agent of a supervisor listens, from which nimbuses read the logs of workers; for nimbuses on other hosts, an address of this host, or 0.0.0.0 or [::] for all.",
-    ),
-    key(
-        "supervisor.agent.port",
-        Kind::Port,
-        "8000",
-        "The port of the agent of a supervisor; 0 selects any free port, as several supervisors on one host need.",
-    ),
-    key(
         "storm.zookeeper.users.file",
         Kind::Text,
         "null",
         "The file with this daemon's user at ZooKeeper and the ids of the others, with the mode 0600; \
          `stormkeeper zookeeper users DIR` makes the files of a cluster. Unset, whoever reaches ZooKeeper may write the \
          tree.",
+    ),
+    key(
+        "supervisor.agent.host",
+        Kind::Address,
+        "null",
+        "The address on which the agent of a supervisor listens, from which nimbuses read the logs of workers; unset, \
+         0.0.0.0 if the agent requires a proof of who asks (`storm.access`), else 127.0.0.1.",
+    ),
+    key(
+        "supervisor.agent.port",
+        Kind::Port,
+        "8000",
+        "The port of the agent of a supervisor; 0 selects any free port, as several supervisors on one host need.",
     ),
     key(
         "supervisor.cpu.capacity",

@@ -1,6 +1,11 @@
 //! Creates the options of each subsystem from a configuration.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use crate::config::{load::Config, value::Value};
 use stormkeeper_access::locks;
@@ -211,13 +216,17 @@ impl Config {
     /// Options of a supervisor.
     pub fn supervisor_options(&self) -> supervisor::Options {
         let Value::Ports(ports) = self.value("supervisor.slots.ports") else { unfit("a list of ports") };
-        let Value::Address(agent_host) = self.value("supervisor.agent.host") else { unfit("an address") };
+        let agent_host = match (self.value("supervisor.agent.host"), self.access_settings().of_supervisor()) {
+            (Value::Address(address), _) => *address,
+            (_, locks::Mode::Required) => Ipv4Addr::UNSPECIFIED.into(),
+            (_, locks::Mode::Optional | locks::Mode::Open) => Ipv4Addr::LOCALHOST.into(),
+        };
         supervisor::Options {
             local_dir: self.local_dir(),
             host: self.hostname(),
             ports: ports.clone(),
             agent: Some(supervisor::AgentOptions {
-                address: SocketAddr::new(*agent_host, self.narrow("supervisor.agent.port")),
+                address: SocketAddr::new(agent_host, self.narrow("supervisor.agent.port")),
                 names: self.allowed_hosts().to_vec(),
             }),
             capacity: Capacity {

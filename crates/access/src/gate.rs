@@ -121,6 +121,11 @@ impl Gate {
         self.locks.mode()
     }
 
+    /// Time by which signatures are compared.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// Number of refused requests since the start.
     pub fn n_refused(&self) -> u64 {
         self.n_refused.load(Ordering::Relaxed)

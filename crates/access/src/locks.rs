@@ -73,6 +73,16 @@ pub struct Settings {
     pub secret: Option<PathBuf>,
 }
 
+impl Settings {
+    /// Returns the treatment of requests without a proof by the agent of a supervisor.
+    pub fn of_supervisor(&self) -> Mode {
+        self.mode.unwrap_or(match self.secret {
+            Some(_) => Mode::Required,
+            None => Mode::Open,
+        })
+    }
+}
+
 /// Error of the locks of a process: it must not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -140,7 +150,8 @@ impl Locks {
         })
     }
 
-    /// Reads the files of a supervisor, which has no tokens. Blocks.
+    /// Reads the files of a supervisor. It needs no tokens: nimbuses sign their requests to its agent, and
+    /// with tokens its agent answers people and Prometheus as well. Blocks.
     ///
     /// # Errors
     /// [`enum@Error`].
@@ -148,11 +159,9 @@ impl Locks {
         if settings.mode == Some(Mode::Required) && settings.secret.is_none() {
             return Err(Error::NoSecret { why: "storm.access is `required`" });
         }
-        let mode = settings.mode.unwrap_or(match settings.secret {
-            Some(_) => Mode::Required,
-            None => Mode::Open,
-        });
-        Ok(Self { mode, tokens: None, secrets: Self::secrets_of(settings)? })
+        let tokens =
+            settings.tokens.as_ref().map(|path| WatchedFile::open(path, Tokens::read)).transpose()?;
+        Ok(Self { mode: settings.of_supervisor(), tokens, secrets: Self::secrets_of(settings)? })
     }
 
     fn secrets_of(settings: &Settings) -> Result<Option<WatchedFile<Secrets>>, FileError> {

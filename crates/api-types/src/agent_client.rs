@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use reqwest::redirect::Policy;
+use reqwest::{Method, redirect::Policy};
 use serde::de::DeserializeOwned;
 
 use crate::{
+    authorized::AuthorizedClient,
     client::encoded,
     forward::FORWARDED_FOR,
     http,
     message::{ErrorBody, logs::SUPERVISOR},
     routes::PREFIX,
 };
+use stormkeeper_access::credentials::Credentials;
 use stormkeeper_model::SupervisorId;
 use stormkeeper_runtime::error_chain;
 
@@ -48,7 +50,7 @@ pub enum AgentError {
 /// A client of agents. It follows no redirects: only the announced address is asked.
 #[derive(Debug, Clone)]
 pub struct AgentClient {
-    http: reqwest::Client,
+    http: AuthorizedClient,
     forwarded_for: Option<String>,
 }
 
@@ -59,7 +61,13 @@ impl AgentClient {
     /// [`http::Error::Setup`].
     pub fn new() -> Result<Self, http::Error> {
         let http = http::client().redirect(Policy::none()).build().map_err(http::Error::Setup)?;
-        Ok(Self { http, forwarded_for: None })
+        Ok(Self { http: http.into(), forwarded_for: None })
+    }
+
+    /// Proves who sends the requests.
+    #[must_use]
+    pub fn with_credentials(self, credentials: Credentials) -> Self {
+        Self { http: self.http.with_credentials(credentials), ..self }
     }
 
     /// Names the address of the client on whose behalf requests are sent, which has its own limits.
@@ -81,12 +89,13 @@ impl AgentClient {
     ) -> Result<T, AgentError> {
         let unavailable = |reason: String| AgentError::Unavailable { address: address.to_owned(), reason };
         let path: String = route.iter().map(|part| format!("/{}", encoded(part))).collect();
-        let request = self.http.get(format!("http://{address}{PREFIX}{path}")).query(query).timeout(limit);
+        let url = format!("http://{address}{PREFIX}{path}");
+        let request = self.http.request(Method::GET, url).query(query).timeout(limit);
         let request = match &self.forwarded_for {
             Some(address) => request.header(FORWARDED_FOR, address),
             None => request,
         };
-        let response = request.send().await.map_err(|error| match error.is_timeout() {
+        let response = self.http.send(request).await.map_err(|error| match error.is_timeout() {
             true => unavailable(format!("no answer within {} s", limit.as_secs())),
             false => unavailable(error_chain(&error)),
         })?;

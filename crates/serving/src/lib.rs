@@ -21,6 +21,7 @@ pub mod error;
 mod listener;
 pub mod origin;
 mod pace;
+pub mod proof;
 #[cfg(test)]
 mod tests;
 

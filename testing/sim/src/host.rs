@@ -147,6 +147,7 @@ impl Host {
 fn defaults() -> LaunchDefaults {
     LaunchDefaults {
         locks: stormkeeper_access::locks::Locks::open(),
+        zookeeper_users: None,
         config_file: None,
         overrides: Vec::new(),
         heartbeat_period: Duration::from_secs(3),

@@ -179,10 +179,12 @@ impl Running {
 pub fn routes(nimbus: Handle) -> Router {
     let forwarder = Forwarder::new().expect("a client without TLS needs nothing that can be missing");
     let options = nimbus.options();
-    let forwarder = forwarder.with_credentials(options.credentials(nimbus.clock()));
+    let credentials = options.credentials(nimbus.clock());
+    let forwarder = forwarder.with_credentials(credentials.clone());
     let names = options.api_names.iter().chain([&options.host]).map(String::as_str);
     let names = OwnNames::new(DaemonKind::Nimbus, names).accepting_parts_at(storm::SUBMIT);
     let agents = AgentClient::new().expect("a client without TLS needs nothing that can be missing");
+    let agents = agents.with_credentials(credentials);
     let flink = flink::Snapshots::new(nimbus.clock().clone());
     let prometheus = Arc::new(prometheus::Snapshots::new(nimbus.clock().clone()));
     let submits = Arc::new(Semaphore::new(storm::SUBMITS_MAX));
@@ -266,9 +268,12 @@ async fn wrong_method(method: Method, OriginalUri(uri): OriginalUri, headers: He
 
 /// Returns an error in the form of the API to which the request was sent.
 fn refuse(headers: &HeaderMap, path: &str, error: ApiError) -> Response {
-    match storm::is_storm_path(path) && !storm::is_for_own_api(headers) {
-        true => storm::StormError::from(error).into_response(),
-        false => error.into_response(),
+    if storm::is_storm_path(path) && !storm::is_for_own_api(headers) {
+        storm::StormError::from(error).into_response()
+    } else if flink::is_flink_path(path) {
+        flink::refusal(error)
+    } else {
+        error.into_response()
     }
 }
 

@@ -28,7 +28,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::{OriginalUri, Request, State},
+    extract::{ConnectInfo, OriginalUri, Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
@@ -41,7 +41,13 @@ use tracing::{info, warn};
 use crate::{agent::Agent, registration::Registration, status::Status, worker_logs::WorkerLogStore};
 use page::Page;
 use searches::Searches;
+use stormkeeper_access::{
+    gate::{Admitted, Denied, Gate},
+    locks::{Locks, Mode},
+    principal::Principal,
+};
 use stormkeeper_api_types::{
+    leader_clock::TIME,
     message::{Code, logs::SUPERVISOR},
     routes::PREFIX,
 };
@@ -51,6 +57,7 @@ use stormkeeper_serving::{
     Limits,
     error::Rejection,
     origin::{self, DaemonKind, OwnNames},
+    proof,
 };
 
 /// Pause before a port that is in use is tried again.
@@ -108,7 +115,9 @@ impl Agent {
         let server = Server {
             address: options.address,
             host: self.options.host.clone(),
-            routes: routes(api, names),
+            api,
+            names,
+            locks: self.launcher.defaults.locks.clone(),
             registration: self.registration.clone(),
         };
         self.tasks.start_graceful("agent api", OnExit::StopOwner, server.run(self.tasks.cancelled()));
@@ -119,7 +128,9 @@ impl Agent {
 struct Server {
     address: SocketAddr,
     host: String,
-    routes: Router,
+    api: AgentApi,
+    names: OwnNames,
+    locks: Locks,
     registration: Registration,
 }
 
@@ -130,10 +141,11 @@ impl Server {
             match self.bind() {
                 Ok((listener, announced)) => {
                     info!(address = %announced, "the agent listens");
+                    let gate = Gate::new(self.locks.clone(), announced.clone(), self.api.clock.clone());
+                    let routes = routes(self.api.clone(), self.names.clone(), gate);
                     self.registration.set_agent(Ok(announced));
                     let accepts = watch::Sender::new(true);
                     let limits = Limits::of_process().with_connections(CONNECTIONS_MAX);
-                    let routes = self.routes.clone();
                     stormkeeper_serving::serve((listener, accepts), routes, limits, closing.clone()).await;
                 }
                 Err(error) => {
@@ -182,8 +194,8 @@ impl Server {
     }
 }
 
-/// Returns the routes of an agent.
-fn routes(api: AgentApi, names: OwnNames) -> Router {
+/// Returns the routes of an agent, which answers those whom `gate` knows.
+fn routes(api: AgentApi, names: OwnNames, gate: Gate) -> Router {
     let id = HeaderValue::try_from(api.supervisor.as_str()).ok();
     let logs = Router::new()
         .route("/logs/{topology}", get(log_routes::list))
@@ -197,6 +209,7 @@ fn routes(api: AgentApi, names: OwnNames) -> Router {
         .nest(PREFIX, logs)
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(Arc::new(gate), require_proof))
         .layer(middleware::from_fn_with_state(Arc::new(names), reject_foreign))
         .layer(middleware::map_response_with_state(id, add_supervisor))
         .with_state(api)
@@ -219,6 +232,36 @@ async fn add_supervisor(State(id): State<Option<HeaderValue>>, mut response: Res
     }
     // A log is never a page.
     headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Lets requests pass whose sender may read: nimbuses, which sign for those whom they have checked, and
+/// whoever has a token of any role.
+async fn require_proof(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    if request.uri().path() == "/live" {
+        return next.run(request).await;
+    }
+    let denied = match gate.admit(proof::received(&request)) {
+        Ok(Admitted { principal: Principal::Worker(_), .. }) => {
+            let message = "a worker may not read logs and metrics of a host";
+            return Rejection::new(Code::Forbidden, message, None).into_response();
+        }
+        // Sent on behalf of somebody by a nimbus that requires no proof.
+        Ok(Admitted { principal: Principal::Anyone, .. }) if gate.mode() == Mode::Required => Denied::Missing,
+        Ok(_) => return next.run(request).await,
+        Err(denied) => denied,
+    };
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let peer = peer.map(|ConnectInfo(address)| address.ip().to_string());
+    gate.note_refused(
+        &denied.to_string(),
+        peer.as_deref(),
+        (request.method().as_str(), request.uri().path()),
+    );
+    let mut response = proof::denied(&denied);
+    // A sender whose clock differs signs again with this time.
+    let now = gate.now().as_millis();
+    response.headers_mut().insert(HeaderName::from_static(TIME), now.into());
     response
 }
 

@@ -12,6 +12,15 @@ use crate::{
     status::SlotStatus,
     worker_logs::tests::{Dir, TOPOLOGY},
 };
+use stormkeeper_access::{
+    credentials::{Credentials, Signer},
+    file::{WatchedFile, create_secret},
+    locks::Settings,
+    principal::{Person, Role},
+    secret::{Secrets, WorkerKeys},
+    signature::{BodyDigest, Head},
+    token::Token,
+};
 use stormkeeper_model::Port;
 
 const LOG: &str = "2026-01-01T00:00:00.0Z  INFO w: stderr: hello component=split task=3\n\
@@ -24,6 +33,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with(Locks::open())
+    }
+
+    fn with(locks: Locks) -> Self {
         let dir = Dir::new();
         let logs = dir.launch("6700-2-00000a", TOPOLOGY, 6700, 2);
         std::fs::write(logs.join("worker.log"), LOG).expect("written");
@@ -49,7 +62,8 @@ impl World {
             page: Page::new(dir.path(), Clock::new()),
             clock: Clock::new(),
         };
-        let routes = routes(api, OwnNames::new(DaemonKind::Supervisor, ["h1"]));
+        let gate = Gate::new(locks, "h1:8000".to_owned(), api.clock.clone());
+        let routes = routes(api, OwnNames::new(DaemonKind::Supervisor, ["h1"]), gate);
         Self { dir, routes }
     }
 
@@ -163,4 +177,52 @@ async fn requests_of_pages_of_other_sites_and_writes_are_refused() {
         let (status, _) = world.send(request.body(Body::empty()).expect("valid")).await;
         assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{method}");
     }
+}
+
+#[tokio::test]
+async fn locked_agent_answers_signatures_of_nimbuses_and_tokens_and_nobody_else() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (secret, tokens) = (dir.path().join("secret"), dir.path().join("tokens"));
+    create_secret(&secret, &Secrets::generate().expect("random bytes")).expect("written");
+    let token = Token::generate().expect("random bytes");
+    let reader = Person { name: "prometheus".to_owned(), role: Role::Reader, owner: None };
+    create_secret(&tokens, &token.line(&reader)).expect("written");
+    let settings = Settings { mode: None, tokens: Some(tokens), secret: Some(secret) };
+    let locks = Locks::of_supervisor(&settings).expect("valid");
+    let clock = Clock::new();
+    let world = World::with(locks.clone());
+    let path = format!("{PREFIX}/logs/{TOPOLOGY}");
+    let ask = async |authorization: Option<String>, path: &str| {
+        let request = HttpRequest::get(path).header("host", "h1:8000");
+        let request = match authorization {
+            Some(value) => request.header("authorization", value),
+            None => request,
+        };
+        world.send(request.body(Body::empty()).expect("valid")).await.0
+    };
+    let signed = |credentials: &Credentials, path: &str| {
+        let head = Head { to: "h1:8000", method: "GET", path };
+        credentials.header(head, BodyDigest::of(&[]), None)
+    };
+    let nimbus = locks.credentials("nimbus", &clock);
+    assert_eq!(ask(signed(&nimbus, &path), &path).await, StatusCode::OK);
+    assert_eq!(ask(Some(format!("Bearer {}", token.secret_text())), "/metrics").await, StatusCode::OK);
+    assert_eq!(ask(None, "/live").await, StatusCode::OK);
+    let unknown = Token::generate().expect("random bytes").secret_text().to_owned();
+    for (authorization, path) in [
+        (None, path.as_str()),
+        (None, "/metrics"),
+        (Some(format!("Bearer {unknown}")), &path),
+        (signed(&nimbus, "/metrics"), &path),
+        (Some("Basic YTpi".to_owned()), &path),
+    ] {
+        assert_eq!(ask(authorization.clone(), path).await, StatusCode::UNAUTHORIZED, "{authorization:?}");
+    }
+    let topology = TOPOLOGY.parse().expect("valid");
+    let keys = locks.worker_keys(&topology).expect("a secret");
+    let file = dir.path().join(WorkerKeys::FILE);
+    create_secret(&file, &keys.text()).expect("written");
+    let keys = WatchedFile::open(&file, WorkerKeys::read).expect("read");
+    let worker = Credentials::Signer(Signer::worker(topology, keys, clock));
+    assert_eq!(ask(signed(&worker, &path), &path).await, StatusCode::FORBIDDEN, "a component has this key");
 }

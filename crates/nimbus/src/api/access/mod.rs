@@ -7,35 +7,28 @@ mod need;
 mod signed_body;
 
 use axum::{
-    Json,
     body::Body,
     extract::{ConnectInfo, Request, State},
-    http::{
-        HeaderMap, HeaderName, HeaderValue, StatusCode,
-        header::{AUTHORIZATION, HOST, WWW_AUTHENTICATE},
-        request::Parts,
-    },
+    http::{HeaderMap, request::Parts},
     middleware::Next,
-    response::{IntoResponse as _, Response},
+    response::Response,
 };
 use std::net::SocketAddr;
 
-use super::{Api, error::ApiError};
+use super::{Api, error::ApiError, refuse};
 use crate::{change::find, refusal::Refusal};
 use need::{Need, need};
 pub(super) use signed_body::{is_wrong_body, wrong_body};
 use stormkeeper_access::{
-    gate::{Admitted, Denied, Received},
+    gate::{Admitted, Denied},
     locks::Mode,
     principal::{Person, Principal, Role},
     signature::BodyDigest,
 };
-use stormkeeper_api_types::{
-    authorized::STALE,
-    message::{Code, ErrorBody},
-};
+use stormkeeper_api_types::message::{Code, ErrorBody};
 use stormkeeper_coordination::cluster::view::ClusterView;
 use stormkeeper_model::TopologyId;
+use stormkeeper_serving::proof;
 
 /// Lets requests pass whose sender may do what they ask for.
 pub(super) async fn check(State(api): State<Api>, request: Request, next: Next) -> Response {
@@ -59,7 +52,7 @@ pub(super) async fn check(State(api): State<Api>, request: Request, next: Next) 
             let peer = peer.map(|ConnectInfo(address)| address.ip().to_string());
             let what = (request.method().as_str(), request.uri().path());
             api.nimbus.gate().note_refused(refused.message(), peer.as_deref(), what);
-            refused.into_response()
+            refused.into_response(request.headers(), request.uri().path())
         }
     }
 }
@@ -88,57 +81,22 @@ impl RefusedRequest {
         }
     }
 
-    fn into_response(self) -> Response {
-        let denied = match self {
-            Self::Denied(denied) => denied,
-            Self::Other(body) => return (StatusCode::FORBIDDEN, Json(body)).into_response(),
-            Self::Lookup(error) => return error.into_response(),
-        };
-        let is_stale = denied == Denied::Stale;
-        let hint = match &denied {
-            Denied::Missing | Denied::Malformed => {
-                "send `Authorization: Bearer TOKEN`: the command line reads the token from --token-file, \
-                 STORMKEEPER_TOKEN or ui.token.file; an admin makes one with `stormkeeper token new`"
+    /// Returns the response in the form of the API that was asked.
+    fn into_response(self, headers: &HeaderMap, path: &str) -> Response {
+        match self {
+            Self::Denied(denied) => {
+                let body = refuse(headers, path, proof::error_body(&denied).into());
+                proof::response(&denied, body)
             }
-            Denied::UnknownToken => "ask an admin whether its line is in ui.tokens.file of this nimbus",
-            Denied::OtherAddress { .. } => "send it to the address that `stormkeeper nimbuses` shows",
-            Denied::WrongSignature => {
-                "storm.cluster.secret.file must have a common secret on all hosts; workers have the keys that \
-                 their supervisor gave them"
-            }
-            Denied::Stale => "sign it with the time in the header x-stormkeeper-time-ms",
-            Denied::Replayed => "sign each request anew",
-            Denied::TooMany => "try again in a minute",
-        };
-        let body = ErrorBody {
-            code: Code::Unauthenticated,
-            message: denied.to_string(),
-            hint: Some(hint.to_owned()),
-        };
-        let status = match denied {
-            Denied::TooMany => StatusCode::TOO_MANY_REQUESTS,
-            _ => StatusCode::UNAUTHORIZED,
-        };
-        let mut response = (status, Json(body)).into_response();
-        let challenge = HeaderValue::from_static("Bearer realm=\"stormkeeper\"");
-        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-        if is_stale {
-            response.headers_mut().insert(HeaderName::from_static(STALE), HeaderValue::from_static("1"));
+            Self::Other(body) => refuse(headers, path, body.into()),
+            Self::Lookup(error) => refuse(headers, path, error),
         }
-        response
     }
 }
 
 fn admit(api: &Api, need: &Need, request: &Request) -> Result<Admitted, RefusedRequest> {
     let gate = api.nimbus.gate();
-    let (uri, headers) = (request.uri(), request.headers());
-    let received = Received {
-        host: headers.get(HOST).and_then(|value| value.to_str().ok()),
-        method: request.method().as_str(),
-        path: uri.path_and_query().map_or(uri.path(), |path| path.as_str()),
-        authorization: authorization(headers),
-    };
-    let admitted = gate.admit(received).map_err(RefusedRequest::Denied)?;
+    let admitted = gate.admit(proof::received(request)).map_err(RefusedRequest::Denied)?;
     // Only the body of a blob is checked against the path.
     if admitted.digest == Some(BodyDigest::InPath) && *need != Need::StoreBlob {
         return Err(RefusedRequest::Denied(Denied::WrongSignature));
@@ -160,13 +118,6 @@ fn admit(api: &Api, need: &Need, request: &Request) -> Result<Admitted, RefusedR
             },
         })),
     }
-}
-
-/// The header; `Some(None)` if it is no text or is there twice.
-fn authorization(headers: &HeaderMap) -> Option<Option<&str>> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let first = values.next()?;
-    Some(first.to_str().ok().filter(|_| values.next().is_none()))
 }
 
 /// Reason why a sender may not do what it asks for.

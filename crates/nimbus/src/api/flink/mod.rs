@@ -18,9 +18,15 @@ mod snapshot;
 mod vertices;
 mod workers;
 
-use axum::{Router, extract::OriginalUri, routing::get};
+use axum::{
+    Json, Router,
+    extract::OriginalUri,
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use serde_json::{Value, json};
 
-use super::Api;
+use super::{Api, error::ApiError};
 use asked::Failure;
 pub(super) use snapshot::Snapshots;
 use stormkeeper_flink_api::Error;
@@ -33,6 +39,28 @@ pub(super) fn routes() -> Router<Api> {
 
 async fn not_found(OriginalUri(uri): OriginalUri) -> Failure {
     Error::not_found(uri.path()).into()
+}
+
+/// First parts of the paths.
+const FIRST_PARTS: [&str; 8] =
+    ["overview", "config", "datasets", "jars", "applications", "jobmanager", "taskmanagers", "jobs"];
+
+/// Returns whether a path is Flink's.
+pub(super) fn is_flink_path(path: &str) -> bool {
+    let bare = path.strip_prefix("/v1").unwrap_or(path);
+    let first = bare.split('/').nth(1).unwrap_or_default();
+    FIRST_PARTS.contains(&first)
+}
+
+/// Returns an error of the own API with Flink's field beside its own.
+pub(super) fn refusal(error: ApiError) -> Response {
+    let status = error.status();
+    let body = error.into_body();
+    let mut fields = json!({ "errors": [body.message] });
+    if let (Value::Object(fields), Ok(Value::Object(own))) = (&mut fields, serde_json::to_value(&body)) {
+        fields.extend(own);
+    }
+    (status, Json(fields)).into_response()
 }
 
 fn paths() -> Router<Api> {

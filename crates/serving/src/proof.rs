@@ -1,0 +1,75 @@
+//! Proofs of who sends a request, in HTTP.
+
+use axum::{
+    Json,
+    extract::Request,
+    http::{
+        HeaderMap, HeaderName, HeaderValue, StatusCode,
+        header::{AUTHORIZATION, HOST, WWW_AUTHENTICATE},
+    },
+    response::{IntoResponse as _, Response},
+};
+
+use stormkeeper_access::gate::{Denied, Received};
+use stormkeeper_api_types::{
+    authorized::STALE,
+    message::{Code, ErrorBody},
+};
+
+/// Returns what a gate looks at.
+pub fn received(request: &Request) -> Received<'_> {
+    let (uri, headers) = (request.uri(), request.headers());
+    Received {
+        host: headers.get(HOST).and_then(|value| value.to_str().ok()),
+        method: request.method().as_str(),
+        path: uri.path_and_query().map_or(uri.path(), |path| path.as_str()),
+        authorization: authorization(headers),
+    }
+}
+
+/// The header; `Some(None)` if it is no text or is there twice.
+fn authorization(headers: &HeaderMap) -> Option<Option<&str>> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let first = values.next()?;
+    Some(first.to_str().ok().filter(|_| values.next().is_none()))
+}
+
+/// Returns the body of the response to a request whose proof is missing or wrong.
+pub fn error_body(denied: &Denied) -> ErrorBody {
+    let hint = match denied {
+        Denied::Missing | Denied::Malformed => {
+            "send `Authorization: Bearer TOKEN`: the command line reads the token from --token-file, \
+             STORMKEEPER_TOKEN or ui.token.file; an admin makes one with `stormkeeper token new`"
+        }
+        Denied::UnknownToken => "ask an admin whether its line is in ui.tokens.file of this daemon",
+        Denied::OtherAddress { .. } => "send it to the address that `stormkeeper nimbuses` shows",
+        Denied::WrongSignature => {
+            "storm.cluster.secret.file must have a common secret on all hosts; workers have the keys that \
+             their supervisor gave them"
+        }
+        Denied::Stale => "sign it with the time in the header x-stormkeeper-time-ms",
+        Denied::Replayed => "sign each request anew",
+        Denied::TooMany => "try again in a minute",
+    };
+    ErrorBody { code: Code::Unauthenticated, message: denied.to_string(), hint: Some(hint.to_owned()) }
+}
+
+/// Returns the status and the headers of that response.
+pub fn response(denied: &Denied, body: Response) -> Response {
+    let mut response = body;
+    *response.status_mut() = match denied {
+        Denied::TooMany => StatusCode::TOO_MANY_REQUESTS,
+        _ => StatusCode::UNAUTHORIZED,
+    };
+    let challenge = HeaderValue::from_static("Bearer realm=\"stormkeeper\"");
+    response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    if *denied == Denied::Stale {
+        response.headers_mut().insert(HeaderName::from_static(STALE), HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// Returns the response to a request whose proof is missing or wrong.
+pub fn denied(denied: &Denied) -> Response {
+    response(denied, Json(error_body(denied)).into_response())
+}
