@@ -10,20 +10,14 @@ use crate::{
     recovery::{endless, finish},
 };
 
-/// Adds lines to the configuration of every daemon, each with the file of its kind.
-fn configure(cluster: &Cluster, users: &Path, more: &str) {
+/// Names the file of its kind in the configuration of every daemon.
+fn configure(cluster: &Cluster, users: &Path) {
     for (daemons, kind) in [(&cluster.nimbuses, "nimbus"), (&cluster.supervisors, "supervisor")] {
         for daemon in daemons {
             let file = cluster.path(&daemon.name).join("storm.yaml");
             let before = fs::read_to_string(&file).expect("its configuration");
-            let kept = before.lines().filter(|line| {
-                !line.starts_with("storm.zookeeper.users.file")
-                    && !line.starts_with("storm.zookeeper.protect")
-            });
-            let kept: String = kept.map(|line| format!("{line}\n")).collect();
             let users = users.join(format!("zookeeper-users-{kind}")).display().to_string();
-            let text = format!("{kept}storm.zookeeper.users.file: {users}\n{more}");
-            fs::write(&file, text).expect("written");
+            fs::write(&file, format!("{before}storm.zookeeper.users.file: {users}\n")).expect("written");
         }
     }
 }
@@ -80,31 +74,37 @@ fn worker_files(cluster: &Cluster) -> Vec<std::path::PathBuf> {
     workers.map(|dir| dir.join("zookeeper.users")).filter(|file| file.exists()).collect()
 }
 
+/// Waits until the file of every worker is as wanted.
+async fn wait_for_files(cluster: &Cluster, is_wanted: impl Fn(&str) -> bool) {
+    wait_until("every worker has its users", WAIT_MAX, async || {
+        let texts: Vec<String> =
+            worker_files(cluster).iter().map(|file| fs::read_to_string(file).expect("read")).collect();
+        match texts.len() == 2 && texts.iter().all(|text| is_wanted(text)) {
+            true => Ok(()),
+            false => Err(format!("{} files\n{}", texts.len(), cluster.logs())),
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn running_cluster_is_protected_and_survives_the_loss_of_leader_and_worker() {
     let mut cluster = Cluster::start().await;
     endless(&cluster).await;
     let users = cluster.path("users");
     fs::create_dir(&users).expect("created");
-    let made = cluster.ok(&["zookeeper", "users", &users.display().to_string()]);
+    let dir = users.display().to_string();
+    let made = cluster.ok(&["zookeeper", "users", &dir, "--open"]);
     assert_eq!(made.lines().count(), 2, "{made}");
-    let again = cluster.run(&["zookeeper", "users", &users.display().to_string()]);
+    let again = cluster.run(&["zookeeper", "users", &dir]);
     assert!(!again.status.success(), "the files are not overwritten");
 
-    configure(&cluster, &users, "storm.zookeeper.protect: false\n");
+    configure(&cluster, &users);
     let before = cluster.workers();
     restart(&mut cluster).await;
-    assert_eq!(cluster.workers(), before, "workers were adopted");
-    assert!(worker_files(&cluster).is_empty(), "they run on without users");
-    cluster.ok(&["rebalance", "word-count", "-w", "0s"]);
-    wait_until("every worker has users", WAIT_MAX, async || match worker_files(&cluster).len() {
-        0 | 1 => Err(cluster.logs()),
-        _ => Ok(()),
-    })
-    .await;
-    cluster.wait_until_whole("word-count").await;
-    configure(&cluster, &users, "");
-    restart(&mut cluster).await;
+    wait_for_files(&cluster, |text| text.contains("own worker:") && text.contains("open")).await;
+    cluster.ok(&["zookeeper", "users", &dir, "--close"]);
+    wait_for_files(&cluster, |text| text.contains("own worker:") && !text.contains("open")).await;
 
     let config = cluster.path(&cluster.nimbuses[0].name).join("storm.yaml").display().to_string();
     let of_supervisor = cluster.path(&cluster.supervisors[0].name).join("storm.yaml").display().to_string();
@@ -116,6 +116,7 @@ async fn running_cluster_is_protected_and_survives_the_loss_of_leader_and_worker
     let done = cluster.ok(&["zookeeper", "protect", "--config", &config]);
     assert!(done.contains("changed the lists of 0 znodes"), "{done}");
     check_that_nobody_else_writes(&cluster).await;
+    assert_eq!(cluster.workers(), before, "no worker was restarted");
     for file in worker_files(&cluster) {
         let text = fs::read_to_string(&file).expect("read");
         assert!(!text.contains("workers ") && text.contains("own worker:"), "no key of other topologies");

@@ -95,8 +95,9 @@ fn of_leader(id: &TopologyId) -> Vec<TreePath> {
     .into()
 }
 
-async fn create_tree(nimbus: &ZooKeeperTree, id: &TopologyId) {
-    for path in layout::top_level().into_iter().chain(of_leader(id)) {
+async fn create_tree(nimbus: &Arc<ZooKeeperTree>, id: &TopologyId) {
+    Store::new(Arc::clone(nimbus) as _).ensure_layout().await.expect("created");
+    for path in of_leader(id).into_iter().filter(|path| *path != layout::layout()) {
         create(nimbus, &path).await;
     }
 }
@@ -242,7 +243,10 @@ async fn password_is_replaced_while_both_are_in_force() {
     create(&with_old.tree, &layout::term()).await;
     let with_both = connect(second.1).await;
     with_both.tree.protect(Some(&second.0)).await.expect("both may administer");
-    let with_new = connect(last.1).await;
+    // A process that runs takes the new password at once, and presents the old one no more later.
+    let with_new = connect(with(server.options(root.clone()), None, true)).await;
+    assert!(is_denied(&with_new.tree.set(&layout::term(), b"{}", None).await));
+    with_new.tree.replace_access(last.1.access).await;
     with_old.tree.set(&layout::term(), b"{}", None).await.expect("the old password is still in force");
     with_new.tree.set(&layout::term(), b"{}", None).await.expect("the new password is in force");
     with_new.tree.protect(Some(&last.0)).await.expect("the new one may administer");

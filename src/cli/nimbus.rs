@@ -10,7 +10,10 @@ use crate::cli::{
     log_filter, stop_on_signal, zookeeper_users,
 };
 use stormkeeper_access::locks::Locks;
-use stormkeeper_coordination::tree::{self, Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree};
+use stormkeeper_coordination::{
+    cluster::users::Users,
+    tree::{self, Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree},
+};
 use stormkeeper_model::clock::Clock;
 use stormkeeper_nimbus as nimbus;
 use stormkeeper_nimbus::api;
@@ -36,7 +39,8 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
     let config = global.load()?;
     let locks = Locks::of_nimbus(&config.access_settings());
     let locks = locks.map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
-    let access = zookeeper_users::access(&config, zookeeper_users::of_daemon(&config)?);
+    let users = zookeeper_users::of_daemon(&config)?;
+    let access = users.as_ref().map(|users| zookeeper_users::access(&users.get()));
     modes::restrict_new_files();
     let local_dir = nimbus::daemon::data_dir(&config.local_dir()).map_err(failure)?;
     daemon_runtime()?.block_on(async {
@@ -50,6 +54,10 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
         let tree_options = tree::options::Options { access, ..config.tree_options(OnMissingRoot::Create) };
         let tree = ZooKeeperTree::connect(tree_options, fastrand::Rng::new(), &tasks);
         let mut options = config.nimbus_options();
+        if let Some(users) = users {
+            let access = |users: &Users| Some(zookeeper_users::access(users));
+            zookeeper_users::keep_fresh(users, Arc::clone(&tree), &tasks, access);
+        }
         options.local_dir = local_dir;
         options.locks = locks;
         let ended = api::run(options, Arc::clone(&tree) as _, Clock::new(), stop).await;

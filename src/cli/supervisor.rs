@@ -11,7 +11,10 @@ use crate::cli::{
     launch_defaults, log_filter, stop_on_signal, zookeeper_users,
 };
 use stormkeeper_access::locks::Locks;
-use stormkeeper_coordination::tree::{self, Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree};
+use stormkeeper_coordination::{
+    cluster::users::Users,
+    tree::{self, Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree},
+};
 use stormkeeper_model::clock::Clock;
 use stormkeeper_runtime::{
     blocking,
@@ -46,7 +49,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let locks = Locks::of_supervisor(&config.access_settings());
     let locks = locks.map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
     let users = zookeeper_users::of_daemon(&config)?;
-    let access = zookeeper_users::access(&config, users.clone());
+    let access = users.as_ref().map(|users| zookeeper_users::access(&users.get()));
     modes::restrict_new_files();
     let local_dir = supervisor::data_dir(&config.local_dir()).map_err(failure)?;
     daemon_runtime()?.block_on(async {
@@ -76,7 +79,11 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         let clock = Clock::new();
         let credentials = locks.credentials(&format!("supervisor on {}", config.hostname()), &clock);
         launch.locks = locks;
-        launch.zookeeper_users = users;
+        launch.zookeeper_users = users.clone();
+        if let Some(users) = users {
+            let access = |users: &Users| Some(zookeeper_users::access(users));
+            zookeeper_users::keep_fresh(users, Arc::clone(&tree), &tasks, access);
+        }
         let clients = supervisor::SupervisorClients::over_http(Arc::clone(&tree) as _, &credentials)
             .map_err(|error| Failure::internal(error.into()))?;
         let ended =

@@ -19,7 +19,7 @@ use stormkeeper_access::{
     locks,
 };
 use stormkeeper_coordination::{
-    cluster::store::Store,
+    cluster::{store::Store, users::Users},
     tree::{self, Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree},
 };
 use stormkeeper_metric_shipping::ingest_client::IngestClient;
@@ -51,17 +51,19 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     telemetry::log_to(file, log_filter().as_deref());
     let config = Config::load(spec.config_file.as_deref(), &spec.overrides, &Environment::of_process());
     let (config, _warnings_were_the_supervisors) = config?;
-    // Without the file, the supervisor that launched the worker had no users.
-    let users_file = spec.dir.join(USERS_FILE);
-    let users = users_file.exists().then(|| zookeeper_users::read(&users_file)).transpose()?;
-    let access = zookeeper_users::access(&config, users);
+    let users = zookeeper_users::of_worker(&spec.dir.join(USERS_FILE))?;
+    let access = |users: &Option<Users>| users.as_ref().map(zookeeper_users::access);
     daemon_runtime()?.block_on(async {
         let tasks = Tasks::default();
         let stop = CancellationToken::new();
         stop_on_signal(&tasks, stop.clone());
         keep_orphans(&tasks);
-        let tree_options = tree::options::Options { access, ..config.tree_options(OnMissingRoot::Wait) };
+        let tree_options = tree::options::Options {
+            access: access(&users.get()),
+            ..config.tree_options(OnMissingRoot::Wait)
+        };
         let tree = ZooKeeperTree::connect(tree_options, fastrand::Rng::new(), &tasks);
+        zookeeper_users::keep_fresh(users, Arc::clone(&tree), &tasks, access);
         let worker = spec.worker.clone();
         let clock = Clock::new();
         let keys = locks::worker_keys(&spec.dir, &tasks).map_err(|error| Failure::internal(error.into()))?;

@@ -41,8 +41,8 @@ pub(super) enum Command {
 #[command(
     after_help = "Copy zookeeper-users-nimbus to every host of a nimbus and zookeeper-users-supervisor to \
 every host of a supervisor. Each has the password of its own daemons only.\n\
-To replace a password: --add KIND, copy, restart the daemons one after the other, `stormkeeper zookeeper \
-protect`, --remove-old KIND, copy, restart and protect again.\n\
+To replace a password: --add KIND, copy, `stormkeeper zookeeper protect`, --remove-old KIND, copy, and \
+protect again. Daemons and workers read the files themselves.\n\
 Example: stormkeeper zookeeper users /etc/stormkeeper"
 )]
 pub(super) struct UsersArgs {
@@ -54,6 +54,12 @@ pub(super) struct UsersArgs {
     /// Remove all passwords but the newest from the files that are there
     #[arg(long, value_name = "KIND")]
     remove_old: Option<Kind>,
+    /// Let everything that daemons and workers create stay open, while a running cluster gets users
+    #[arg(long, conflicts_with_all = ["add", "remove_old", "close"])]
+    open: bool,
+    /// End that, in the files that are there
+    #[arg(long, conflicts_with_all = ["add", "remove_old"])]
+    close: bool,
 }
 
 /// Kind of users.
@@ -94,11 +100,17 @@ pub(super) fn run(global: &Global, command: &Command) -> Result<(), Failure> {
     }
 }
 
-fn users(UsersArgs { dir, add, remove_old }: &UsersArgs) -> Result<(), Failure> {
+fn users(UsersArgs { dir, add, remove_old, open, close }: &UsersArgs) -> Result<(), Failure> {
     let paths = FILES.map(|name| dir.join(name));
     let files = match (add, remove_old) {
+        (None, None) if *close => {
+            let mut files = read(&paths)?;
+            files.set_open(false);
+            files
+        }
         (None, None) => {
-            let files = UserFiles::generate([random()?, random()?, random()?]);
+            let mut files = UserFiles::generate([random()?, random()?, random()?]);
+            files.set_open(*open);
             for (path, users) in paths.iter().zip([&files.nimbus, &files.supervisor]) {
                 let written = create_secret(path, &users.to_string());
                 let written = written.with_context(|| format!("creating {}", path.display()));

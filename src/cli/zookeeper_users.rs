@@ -1,35 +1,81 @@
 //! The users of the tree that a daemon, a worker or a command reads from its file.
 
-use std::{path::Path, sync::Arc};
-
-use anyhow::Context as _;
+use std::{io, path::Path, sync::Arc};
 
 use crate::{
     cli::error::{ErrorKind, Failure},
     config::Config,
 };
-use stormkeeper_access::file::{self, Protection};
+use stormkeeper_access::file::{self, FileError, PERIOD, Protection, WatchedFile};
 use stormkeeper_coordination::{
     cluster::users::Users,
-    tree::access::{Access, AccessRules},
+    tree::{
+        access::{Access, AccessRules},
+        zookeeper::ZooKeeperTree,
+    },
+};
+use stormkeeper_runtime::{
+    blocking,
+    tasks::{OnExit, Tasks},
 };
 
-/// Reads the users of a daemon, if it has a file of users.
-pub(super) fn of_daemon(config: &Config) -> Result<Option<Users>, Failure> {
-    config.zookeeper_users_file().map(|path| read(&path)).transpose()
+/// Opens the file of the users of a daemon, if it has one.
+pub(super) fn of_daemon(config: &Config) -> Result<Option<WatchedFile<Users>>, Failure> {
+    let open = |path: &Path| WatchedFile::open(path, read_file).map_err(failure);
+    config.zookeeper_users_file().map(|path| open(&path)).transpose()
+}
+
+/// Opens the file of the users of a worker, which its supervisor may write later.
+pub(super) fn of_worker(path: &Path) -> Result<WatchedFile<Option<Users>>, Failure> {
+    WatchedFile::open(path, read_optional).map_err(failure)
 }
 
 /// Reads a file of users, which nobody but its owner may read.
 pub(super) fn read(path: &Path) -> Result<Users, Failure> {
-    let wrong = |error: anyhow::Error| Failure::new(ErrorKind::Config, error);
-    let text = file::read(path, Protection::Secret).map_err(|error| wrong(error.into()))?;
-    Users::parse(&text).with_context(|| path.display().to_string()).map_err(wrong)
+    read_file(path).map_err(failure)
+}
+
+fn failure(error: FileError) -> Failure {
+    Failure::new(ErrorKind::Config, error.into())
+}
+
+fn read_file(path: &Path) -> Result<Users, FileError> {
+    let text = file::read(path, Protection::Secret)?;
+    Users::parse(&text)
+        .map_err(|fault| FileError::Content { path: path.to_owned(), fault: fault.to_string() })
+}
+
+fn read_optional(path: &Path) -> Result<Option<Users>, FileError> {
+    match read_file(path) {
+        Err(FileError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
+    }
 }
 
 /// Returns how a process with these users connects to the tree.
-pub(super) fn access(config: &Config, users: Option<Users>) -> Option<Access> {
-    let users = users?;
-    let credentials = users.own().to_vec();
-    let rules = config.protects_tree().then(|| Arc::new(users) as Arc<dyn AccessRules>);
-    Some(Access { credentials, rules })
+pub(super) fn access(users: &Users) -> Access {
+    let rules = (!users.is_open()).then(|| Arc::new(users.clone()) as Arc<dyn AccessRules>);
+    Access { credentials: users.own().to_vec(), rules }
+}
+
+/// Reads a file of users again when it changes, and lets the tree have them.
+pub(super) fn keep_fresh<T: PartialEq + Send + Sync + 'static>(
+    file: WatchedFile<T>,
+    tree: Arc<ZooKeeperTree>,
+    tasks: &Tasks,
+    access: impl Fn(&T) -> Option<Access> + Send + 'static,
+) {
+    tasks.start("users of the tree", OnExit::Ignore, async move {
+        let mut in_force = file.get();
+        loop {
+            tokio::time::sleep(PERIOD).await;
+            let changed = file.clone();
+            blocking::run(move || changed.refresh()).await;
+            let now = file.get();
+            if *now != *in_force {
+                tree.replace_access(access(&now)).await;
+                in_force = now;
+            }
+        }
+    });
 }

@@ -315,13 +315,6 @@ pub const KEYS: &[Key] = &[
         "The port of ZooKeeper servers that are listed without a port.",
     ),
     key(
-        "storm.zookeeper.protect",
-        Kind::Flag,
-        "true",
-        "Whether what a daemon with `storm.zookeeper.users.file` creates in the tree is writable by the users of that \
-         file only; `false` while a running cluster gets users.",
-    ),
-    key(
         "storm.zookeeper.root",
         Kind::TreePath,
         "\"/stormkeeper\"",
@@ -352,8 +345,9 @@ pub const KEYS: &[Key] = &[
     key(
         "supervisor.agent.port",
         Kind::Port,
-        "8000",
-        "The port of the agent of a supervisor; 0 selects any free port, as several supervisors on one host need.",
+        "null",
+        "The port of the agent of a supervisor; 0 selects any free port. Unset, 8000, or any free port if another program \
+         has it, as another supervisor on the same host.",
     ),
     key(
         "supervisor.cpu.capacity",

@@ -36,6 +36,9 @@ pub struct WorkerTiming {
     pub abandoned_after: Duration,
 }
 
+/// Port of an agent, unless one is set or another program has it: the port of Storm's logviewer.
+const AGENT_PORT: u16 = 8000;
+
 impl Config {
     /// Options of the ZooKeeper connection; only a nimbus creates a missing root.
     pub fn tree_options(&self, on_missing_root: OnMissingRoot) -> tree::options::Options {
@@ -134,11 +137,6 @@ impl Config {
         self.file_if_set("storm.zookeeper.users.file")
     }
 
-    /// Whether what this process creates in the tree is protected, if it has users.
-    pub fn protects_tree(&self) -> bool {
-        self.flag("storm.zookeeper.protect")
-    }
-
     /// File with the token of commands.
     pub fn token_file(&self) -> Option<PathBuf> {
         self.file_if_set("ui.token.file")
@@ -221,12 +219,15 @@ impl Config {
             (_, locks::Mode::Required) => Ipv4Addr::UNSPECIFIED.into(),
             (_, locks::Mode::Optional | locks::Mode::Open) => Ipv4Addr::LOCALHOST.into(),
         };
+        let agent_port = self.whole_if_set("supervisor.agent.port");
+        let agent_port = agent_port.map(|port| u16::try_from(port).unwrap_or_else(|_| unfit("a port")));
         supervisor::Options {
             local_dir: self.local_dir(),
             host: self.hostname(),
             ports: ports.clone(),
             agent: Some(supervisor::AgentOptions {
-                address: SocketAddr::new(agent_host, self.narrow("supervisor.agent.port")),
+                address: SocketAddr::new(agent_host, agent_port.unwrap_or(AGENT_PORT)),
+                may_move: agent_port.is_none(),
                 names: self.allowed_hosts().to_vec(),
             }),
             capacity: Capacity {

@@ -110,14 +110,14 @@ mod tests {
     fn lines_of_a_component_are_those_of_the_events_whose_fields_name_it() {
         assert_eq!(selected(None, Some("split")), [1, 3, 4, 7]);
         assert_eq!(selected(None, Some("count")), [5]);
-        assert_eq!(selected(Some("one"), Some("split")), [1, 4]);
+        assert_eq!(selected(Some(" one "), Some("split")), [1, 4]);
         assert_eq!(selected(None, Some("none")), [0; 0]);
     }
 
     #[test]
     fn text_selects_lines_and_no_filter_selects_all() {
-        assert_eq!(selected(Some("one"), None), [1, 4, 5, 6]);
-        assert_eq!(selected(Some("[one]"), None), [0; 0], "it is no pattern");
+        assert_eq!(selected(Some(" one "), None), [1, 4, 5, 6]);
+        assert_eq!(selected(Some(" [one] "), None), [0; 0], "it is no pattern");
         assert_eq!(selected(None, None), (0..LOG.len()).collect::<Vec<_>>());
     }
 

@@ -18,6 +18,7 @@ use crate::{
     unpack::TOPOLOGY_FILE,
     worker_dir, worker_keys,
 };
+use stormkeeper_access::file::WatchedFile;
 use stormkeeper_model::{Port, Slot, SupervisorId, WorkerId};
 use stormkeeper_runtime::{
     blocking,
@@ -147,8 +148,8 @@ impl Launcher {
                 .record(parent, worker_dir::prepare(&for_disk))
                 .and_then(|()| worker_keys::put(&for_disk.dir, &for_disk.topology, &defaults.locks))
                 .and_then(|()| {
-                    let users = defaults.zookeeper_users.as_ref();
-                    worker_keys::put_users(&for_disk.dir, &for_disk.topology, users)
+                    let users = defaults.zookeeper_users.as_ref().map(WatchedFile::get);
+                    worker_keys::put_users(&for_disk.dir, &for_disk.topology, users.as_deref())
                 })
                 .map_err(|source| Error::Prepare { path: for_disk.dir.clone(), source })?;
             ledger.record_intent(port, &for_disk.worker, &intent).map_err(Error::Ledger)

@@ -64,7 +64,7 @@ pub use status::Status;
 pub use worker_keys::USERS_FILE;
 
 use crate::process::Processes;
-use stormkeeper_access::{credentials::Credentials, locks::Locks};
+use stormkeeper_access::{credentials::Credentials, file::WatchedFile, locks::Locks};
 use stormkeeper_api_types::{
     blobs::{BlobClient, FetchBlob, FetchError},
     http,
@@ -114,7 +114,7 @@ pub struct LaunchDefaults {
     /// The cluster secret, of which workers get the keys of their topologies.
     pub locks: Locks,
     /// Users of the tree, of which workers get those of their topologies; `None` for a tree without.
-    pub zookeeper_users: Option<Users>,
+    pub zookeeper_users: Option<WatchedFile<Users>>,
 }
 
 /// Why a supervisor cannot start or had to stop.

@@ -12,6 +12,7 @@ use crate::{
     worker_dir::{self, Heartbeat},
     worker_keys,
 };
+use stormkeeper_access::file::WatchedFile;
 use stormkeeper_model::{Port, WorkerId, clock::Monotonic};
 use stormkeeper_runtime::{blocking, tasks::OnExit};
 use stormkeeper_topology_package::{worker_report::WorkerReport, worker_restarts::WorkerRestarts};
@@ -99,7 +100,10 @@ impl Agent {
             if housekeep {
                 for (_, worker, topology, ..) in &live {
                     let dir = worker_dir::path(&local_dir, worker);
-                    if let Err(error) = worker_keys::put(&dir, topology, &defaults.locks) {
+                    let users = defaults.zookeeper_users.as_ref().map(WatchedFile::get);
+                    let written = worker_keys::put(&dir, topology, &defaults.locks)
+                        .and_then(|()| worker_keys::put_users(&dir, topology, users.as_deref()));
+                    if let Err(error) = written {
                         warn!(%worker, %error, "cannot write the keys of a worker; trying again in 10 s");
                     }
                 }

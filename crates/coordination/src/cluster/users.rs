@@ -69,6 +69,8 @@ pub struct Users {
     worker_keys: Vec<WorkerKey>,
     /// Users of the topology of a worker; only a worker has them.
     workers: Vec<DigestId>,
+    /// True while a cluster gets users: what is created stays open to anyone.
+    open: bool,
 }
 
 impl Users {
@@ -86,7 +88,13 @@ impl Users {
             nimbuses: self.nimbuses.clone(),
             supervisors: self.supervisors.clone(),
             worker_keys: Vec::new(),
+            open: self.open,
         }
+    }
+
+    /// True if what this process creates stays open to anyone.
+    pub fn is_open(&self) -> bool {
+        self.open
     }
 
     /// True if one of this process's users is a nimbus's.

@@ -74,6 +74,8 @@ const CONNECTIONS_MAX: usize = 256;
 pub struct AgentOptions {
     /// Address on which the agent listens; port 0 selects any free port.
     pub address: SocketAddr,
+    /// True if any free port will do when another program has this one.
+    pub may_move: bool,
     /// Names under which browsers may address the agent, besides its host and addresses.
     pub names: Vec<String>,
 }
@@ -114,6 +116,7 @@ impl Agent {
         let names = OwnNames::new(DaemonKind::Supervisor, names);
         let server = Server {
             address: options.address,
+            may_move: options.may_move,
             host: self.options.host.clone(),
             api,
             names,
@@ -127,6 +130,7 @@ impl Agent {
 /// The listener, which is opened until that succeeds.
 struct Server {
     address: SocketAddr,
+    may_move: bool,
     host: String,
     api: AgentApi,
     names: OwnNames,
@@ -166,11 +170,7 @@ impl Server {
 
     /// Opens the listener. Returns it with the address at which nimbuses reach it.
     fn bind(&self) -> io::Result<(TcpListener, String)> {
-        let on = match self.address.ip() {
-            IpAddr::V6(address) if address.is_unspecified() => ListenOn::All,
-            address => ListenOn::Address(address),
-        };
-        let listener = on.bind(self.address.port(), |_| Ok(()))?.listen(BACKLOG)?;
+        let listener = listen(self.address, self.may_move)?;
         let bound = listener.local_addr()?;
         let announced = match bound.ip().is_unspecified() {
             true => host_port(&self.host, bound.port()),
@@ -191,6 +191,19 @@ impl Server {
         format!(
             "the agent of the supervisor at {host} cannot listen on {address} ({error}), so the logs of its workers cannot be read; {advice}"
         )
+    }
+}
+
+/// Opens a listener at `address`, or at any free port if another program has that one and `may_move`.
+fn listen(address: SocketAddr, may_move: bool) -> io::Result<TcpListener> {
+    let on = match address.ip() {
+        IpAddr::V6(address) if address.is_unspecified() => ListenOn::All,
+        address => ListenOn::Address(address),
+    };
+    let listen = |port| on.bind(port, |_| Ok(()))?.listen(BACKLOG);
+    match listen(address.port()) {
+        Err(error) if may_move && error.kind() == io::ErrorKind::AddrInUse => listen(0),
+        listener => listener,
     }
 }
 

@@ -226,3 +226,13 @@ async fn locked_agent_answers_signatures_of_nimbuses_and_tokens_and_nobody_else(
     let worker = Credentials::Signer(Signer::worker(topology, keys, clock));
     assert_eq!(ask(signed(&worker, &path), &path).await, StatusCode::FORBIDDEN, "a component has this key");
 }
+
+#[tokio::test]
+async fn second_agent_of_a_host_takes_another_port_unless_one_is_set() {
+    let first = listen("127.0.0.1:0".parse().expect("valid"), false).expect("a free port");
+    let taken = first.local_addr().expect("bound");
+    let refused = listen(taken, false).expect_err("the port is set, and taken");
+    assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+    let second = listen(taken, true).expect("another port");
+    assert_ne!(second.local_addr().expect("bound").port(), taken.port());
+}

@@ -5,6 +5,7 @@
 //! nimbus nimbus:x7Zk…=          id of the nimbuses
 //! supervisor supervisor:Qm2d…=  id of the supervisors
 //! workers 5f0c…                 key of the passwords of workers, 64 hex digits
+//! open                          while a cluster gets users: what is created stays open to anyone
 //! ```
 //!
 //! A kind may occur several times, while a password is replaced. A worker's file has `worker` lines,
@@ -22,7 +23,7 @@ const USERS_MAX: usize = 8;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidFile {
     /// A line begins with another word.
-    #[error("line {line}: {word:?} is not one of `own`, `nimbus`, `supervisor`, `workers`, `worker`")]
+    #[error("line {line}: {word:?} is not one of `own`, `nimbus`, `supervisor`, `workers`, `worker`, `open`")]
     Word {
         /// Number of the line, from 1.
         line: usize,
@@ -94,6 +95,10 @@ impl Users {
             "supervisor" => add(&mut self.supervisors, value.parse().map_err(user)?),
             "worker" => add(&mut self.workers, value.parse().map_err(user)?),
             "workers" => add(&mut self.worker_keys, key(value).ok_or(InvalidFile::Key { line })?),
+            "open" if value.is_empty() => {
+                self.open = true;
+                1
+            }
             _ => return Err(InvalidFile::Word { line, word: shortened(word) }),
         };
         match n <= USERS_MAX {
@@ -122,6 +127,9 @@ impl fmt::Display for Users {
         }
         for id in &self.workers {
             writeln!(f, "worker {id}")?;
+        }
+        if self.open {
+            f.write_str("open\n")?;
         }
         Ok(())
     }

@@ -36,6 +36,11 @@ impl UserFiles {
         files
     }
 
+    /// Sets whether what the daemons and workers create stays open to anyone.
+    pub fn set_open(&mut self, open: bool) {
+        (self.nimbus.open, self.supervisor.open) = (open, open);
+    }
+
     /// Adds a user of this kind, made of random bytes, before those that are there.
     pub fn add(&mut self, kind: UserKind, random: [u8; KEY_BYTES]) {
         let password: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -94,6 +99,20 @@ mod tests {
         assert!(files.nimbus.is_nimbus() && !files.supervisor.is_nimbus());
         let secret = files.nimbus.own()[0].reveal();
         assert!(nimbus.contains(&secret) && !supervisor.contains(&secret));
+    }
+
+    #[test]
+    fn cluster_that_gets_users_is_open_until_it_is_closed() {
+        let mut files = generated();
+        assert!(!files.nimbus.is_open());
+        files.set_open(true);
+        let worker = files.supervisor.of_worker(&"t-1-1".parse().expect("valid id"));
+        for users in [&files.nimbus, &files.supervisor, &worker] {
+            assert!(users.is_open());
+            assert_eq!(Users::parse(&users.to_string()).as_ref(), Ok(users));
+        }
+        files.set_open(false);
+        assert_eq!(files, generated());
     }
 
     #[test]

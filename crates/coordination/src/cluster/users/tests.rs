@@ -42,7 +42,7 @@ fn mistake_in_a_file_is_named_with_its_line_and_without_a_password() {
     let secret = "nimbus:0123456789abcdef-nimbus";
     assert_eq!(
         error(&format!("\n{secret} x\n")),
-        "line 2: \"nimb…\" is not one of `own`, `nimbus`, `supervisor`, `workers`, `worker`"
+        "line 2: \"nimb…\" is not one of `own`, `nimbus`, `supervisor`, `workers`, `worker`, `open`"
     );
     let short = error("own nimbus:secret\n");
     assert!(short.starts_with("line 1: a password has") && !short.contains("secret"), "{short}");

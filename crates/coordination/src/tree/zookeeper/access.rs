@@ -1,32 +1,48 @@
 //! Access control lists in the types of the client crate.
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
+use tracing::warn;
 use zookeeper_client as zk;
 
 use super::{ZooKeeperTree, errors::error_at};
 use crate::tree::{
     CreateMode, Error, ReadTree as _, TreePath,
-    access::{Access, AccessRules, Acl, Rights, Who},
+    access::{Access, AccessRules, Acl, Credential, Rights, Who},
 };
 
 /// Scheme of the users.
 pub(super) const SCHEME: &str = "digest";
 
-/// Access control lists of what this process creates.
-#[derive(Debug)]
-pub(super) struct Creation(Option<Arc<dyn AccessRules>>);
+/// Users and rules in force, which may be replaced.
+#[derive(Debug, Clone)]
+pub(super) struct CurrentAccess(Arc<RwLock<Option<Access>>>);
 
-impl Creation {
-    pub(super) fn new(access: Option<&Access>) -> Self {
-        Self(access.and_then(|access| access.rules.clone()))
+impl CurrentAccess {
+    pub(super) fn new(access: Option<Access>) -> Self {
+        Self(Arc::new(RwLock::new(access)))
     }
 
+    /// Returns the proofs of the users, for a session.
+    pub(super) fn payloads(&self) -> Vec<Vec<u8>> {
+        let access = self.get();
+        access.iter().flat_map(|access| &access.credentials).map(Credential::payload).collect()
+    }
+
+    /// Returns the access control list of a znode that is created at `path`.
     pub(super) fn acls(&self, path: &TreePath) -> Vec<zk::Acl> {
-        match &self.0 {
-            Some(rules) => rules.acl_of(path).iter().map(of_client).collect(),
-            None => open(),
-        }
+        acls(self.get().as_ref().and_then(|access| access.rules.as_deref()), path)
+    }
+
+    fn get(&self) -> Option<Access> {
+        self.0.read().expect("nobody panics while holding the users").clone()
+    }
+}
+
+fn acls(rules: Option<&dyn AccessRules>, path: &TreePath) -> Vec<zk::Acl> {
+    match rules {
+        Some(rules) => rules.acl_of(path).iter().map(of_client).collect(),
+        None => vec![zk::Acl::new(zk::Permission::ALL, zk::AuthId::anyone())],
     }
 }
 
@@ -39,10 +55,6 @@ pub(super) fn options(mode: CreateMode, acls: &[zk::Acl]) -> zk::CreateOptions<'
         CreateMode::EphemeralSequential => zk::CreateMode::EphemeralSequential,
     };
     mode.with_acls(zk::Acls::new(acls))
-}
-
-fn open() -> Vec<zk::Acl> {
-    vec![zk::Acl::new(zk::Permission::ALL, zk::AuthId::anyone())]
 }
 
 fn of_client((who, rights): &Acl) -> zk::Acl {
@@ -61,6 +73,19 @@ fn of_client((who, rights): &Acl) -> zk::Acl {
 }
 
 impl ZooKeeperTree {
+    /// Replaces the users and the rules of this process, in the running session as well. The users before
+    /// keep their rights until that session ends.
+    pub async fn replace_access(&self, access: Option<Access>) {
+        *self.access.0.write().expect("nobody panics while holding the users") = access;
+        for payload in self.access.payloads() {
+            let added = self.link.request(async |client: zk::Client| client.auth(SCHEME, &payload).await);
+            // Without a session now, the next one has the users from its begin.
+            if let Ok(Err(error)) = added.await {
+                warn!(%error, "the running session did not take a user; the next one will have it");
+            }
+        }
+    }
+
     /// Sets the access control list of every znode of this tree by `rules`, or opens all of them to
     /// anyone without; each znode after its children. Returns the number of znodes whose list was
     /// another one. An interrupted call is completed by the next one.
@@ -69,7 +94,6 @@ impl ZooKeeperTree {
     /// Errors of the tree; [`Error::NotAuthorized`] names the znode whose list this user may not
     /// change.
     pub async fn protect(&self, rules: Option<&Arc<dyn AccessRules>>) -> Result<usize, Error> {
-        let creation = Creation(rules.cloned());
         let mut found = vec![TreePath::root()];
         let mut next = 0;
         while let Some(path) = found.get(next).cloned() {
@@ -80,7 +104,7 @@ impl ZooKeeperTree {
         }
         let mut n_changed = 0;
         for path in found.iter().rev() {
-            n_changed += usize::from(self.set_acl(path, &creation.acls(path)).await?);
+            n_changed += usize::from(self.set_acl(path, &acls(rules.map(|rules| &**rules), path)).await?);
         }
         Ok(n_changed)
     }

@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use zookeeper_client as zk;
 
 use self::{
-    access::Creation,
+    access::CurrentAccess,
     errors::{error_at, general_error},
     session::Link,
     watches::Watches,
@@ -49,7 +49,7 @@ pub struct ZooKeeperTree {
     watches: Arc<Watches>,
     tasks: Tasks,
     root: TreePath,
-    creation: Creation,
+    access: CurrentAccess,
 }
 
 impl ZooKeeperTree {
@@ -59,13 +59,14 @@ impl ZooKeeperTree {
         let link = Arc::new(Link::new(options.request_timeout));
         let watches = Watches::new();
         let tasks = tasks.child();
-        let (root, creation) = (options.root.clone(), Creation::new(options.access.as_ref()));
+        let (root, access) = (options.root.clone(), CurrentAccess::new(options.access.clone()));
         let changed = Arc::clone(&watches.wake);
-        let sessions = session::keep(Arc::clone(&link), options, session::retries(random), changed);
+        let sessions =
+            session::keep(Arc::clone(&link), (options, access.clone()), session::retries(random), changed);
         tasks.start("tree-session", OnExit::StopOwner, sessions);
         let placing = watches::keep(Arc::clone(&watches), Arc::clone(&link));
         tasks.start("tree-watches", OnExit::StopOwner, placing);
-        Arc::new(Self { link, watches, tasks, root, creation })
+        Arc::new(Self { link, watches, tasks, root, access })
     }
 
     fn node(&self, path: &TreePath, data: Vec<u8>, stat: &zk::Stat) -> Node {
@@ -184,7 +185,7 @@ impl Tree for ZooKeeperTree {
     async fn create(&self, path: &TreePath, data: &[u8], mode: CreateMode) -> Result<TreePath, Error> {
         request::check_payload(path, data.len())?;
         request::check_root_creation(path, mode)?;
-        let acls = self.creation.acls(path);
+        let acls = self.access.acls(path);
         let options = access::options(mode, &acls);
         let answer =
             self.link.request(async |client: zk::Client| client.create(path.as_str(), data, &options).await);
@@ -220,7 +221,7 @@ impl Tree for ZooKeeperTree {
         let answer = self.link.request(async |client: zk::Client| {
             let mut writer = client.new_multi_writer();
             for op in &ops {
-                add(&mut writer, op, &self.creation)?;
+                add(&mut writer, op, &self.access)?;
             }
             // The error of one operation is a response too, so it is in the inner result.
             match writer.commit().await {
@@ -262,7 +263,7 @@ impl Tree for ZooKeeperTree {
     }
 }
 
-fn add(writer: &mut zk::MultiWriter<'_>, op: &Op, creation: &Creation) -> Result<(), zk::Error> {
+fn add(writer: &mut zk::MultiWriter<'_>, op: &Op, current: &CurrentAccess) -> Result<(), zk::Error> {
     // On the wire "any version" is -1; the crate has an API for it except in checks.
     const ANY: i32 = -1;
     match op {
@@ -270,7 +271,7 @@ fn add(writer: &mut zk::MultiWriter<'_>, op: &Op, creation: &Creation) -> Result
             writer.add_check_version(path.as_str(), version.map_or(ANY, |version| version.0))
         }
         Op::Create { path, data, mode } => {
-            let acls = creation.acls(path);
+            let acls = current.acls(path);
             writer.add_create(path.as_str(), data, &access::options(*mode, &acls))
         }
         Op::Set { path, data, version } => {

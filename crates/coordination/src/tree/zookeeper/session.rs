@@ -15,7 +15,7 @@ use crate::tree::{
     CreateMode, Error, SessionId, SessionState, TreePath,
     options::{OnMissingRoot, Options},
     zookeeper::{
-        access::{Creation, SCHEME},
+        access::{CurrentAccess, SCHEME},
         errors::general_error,
     },
 };
@@ -135,12 +135,17 @@ impl Link {
 const ROOT_GRACE: Duration = Duration::from_secs(10);
 
 /// Keeps a session open until it is cancelled; notifies `changed` of each change of its state.
-pub(super) async fn keep(link: Arc<Link>, options: Options, mut backoff: Backoff, changed: Arc<Notify>) {
+pub(super) async fn keep(
+    link: Arc<Link>,
+    (options, access): (Options, CurrentAccess),
+    mut backoff: Backoff,
+    changed: Arc<Notify>,
+) {
     let mut log_throttle = LogThrottle::new(Clock::new());
     let mut was_rootless = false;
     let mut warn_at: Option<tokio::time::Instant> = None;
     loop {
-        let client = match open(&options).await {
+        let client = match open(&options, &access).await {
             Ok(client) => client,
             Err(error) => {
                 let is_rootless = warn_at.take_if(|at| tokio::time::Instant::now() >= *at).is_some();
@@ -242,11 +247,11 @@ enum OpenError {
 }
 
 /// Makes one attempt to open a session and to find our root, or to create it.
-async fn open(options: &Options) -> Result<zk::Client, OpenError> {
+async fn open(options: &Options, access: &CurrentAccess) -> Result<zk::Client, OpenError> {
     let mut connector =
         zk::Client::connector().with_session_timeout(options.session_timeout).with_fail_eagerly();
-    for credential in options.access.iter().flat_map(|access| &access.credentials) {
-        connector = connector.with_auth(SCHEME, &credential.payload());
+    for payload in access.payloads() {
+        connector = connector.with_auth(SCHEME, &payload);
     }
     let client = connector.connect(&options.servers.join(",")).await.map_err(|error| match error {
         zk::Error::NoHosts => OpenError::NoServer,
@@ -255,7 +260,7 @@ async fn open(options: &Options) -> Result<zk::Client, OpenError> {
     if options.root == TreePath::root() {
         return Ok(client);
     }
-    match tokio::time::timeout(options.request_timeout, find_root(&client, options)).await {
+    match tokio::time::timeout(options.request_timeout, find_root(&client, options, access)).await {
         Err(_) => {
             let text = format!("no response within {:?}", options.request_timeout);
             return Err(OpenError::Root(Error::ConnectionLost(text)));
@@ -267,7 +272,7 @@ async fn open(options: &Options) -> Result<zk::Client, OpenError> {
 }
 
 /// Finds or creates our root, which must not lie inside the tree of another cluster.
-async fn find_root(client: &zk::Client, options: &Options) -> Result<(), OpenError> {
+async fn find_root(client: &zk::Client, options: &Options, access: &CurrentAccess) -> Result<(), OpenError> {
     let failed = |error| OpenError::Root(general_error(error));
     let mut above = options.root.parent();
     while let Some(parent) = above.filter(|_| !options.cluster_znodes.is_empty()) {
@@ -288,7 +293,7 @@ async fn find_root(client: &zk::Client, options: &Options) -> Result<(), OpenErr
                 let open = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
                 client.mkdir(parent.as_str(), &open).await.map_err(failed)?;
             }
-            let acls = Creation::new(options.access.as_ref()).acls(&TreePath::root());
+            let acls = access.acls(&TreePath::root());
             let persistent = super::access::options(CreateMode::Persistent, &acls);
             match client.create(options.root.as_str(), b"", &persistent).await {
                 Ok(_) | Err(zk::Error::NodeExists) => Ok(()),
