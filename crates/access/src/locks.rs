@@ -151,7 +151,8 @@ impl Locks {
     }
 
     /// Reads the files of a supervisor. It needs no tokens: nimbuses sign their requests to its agent, and
-    /// with tokens its agent answers people and Prometheus as well. Blocks.
+    /// with tokens its agent answers people and Prometheus as well. Hosts may share one configuration, so
+    /// the file of the tokens may be missing. Blocks.
     ///
     /// # Errors
     /// [`enum@Error`].
@@ -159,8 +160,8 @@ impl Locks {
         if settings.mode == Some(Mode::Required) && settings.secret.is_none() {
             return Err(Error::NoSecret { why: "storm.access is `required`" });
         }
-        let tokens =
-            settings.tokens.as_ref().map(|path| WatchedFile::open(path, Tokens::read)).transpose()?;
+        let tokens = settings.tokens.as_ref().filter(|path| path.exists());
+        let tokens = tokens.map(|path| WatchedFile::open(path, Tokens::read)).transpose()?;
         Ok(Self { mode: settings.of_supervisor(), tokens, secrets: Self::secrets_of(settings)? })
     }
 
@@ -290,6 +291,13 @@ mod tests {
         assert!(refused.contains("storm.access is `required`"), "{refused}");
         let missing = locks(None, &path("missing"), &secret).expect_err("a missing file opens nothing");
         assert!(missing.contains("missing"), "{missing}");
+        let shared = Settings { mode: None, tokens: path("missing"), secret: secret.clone() };
+        let locks = Locks::of_supervisor(&shared).expect("tokens are for nimbuses");
+        assert_eq!((locks.mode(), locks.tokens().is_some()), (Mode::Required, false));
+        let bad = dir.path().join("bad");
+        create_secret(&bad, "ann owner\n").expect("written");
+        let bad = Settings { tokens: Some(bad), ..shared };
+        assert!(matches!(Locks::of_supervisor(&bad), Err(Error::File(_))));
         let supervisor = Settings { mode: Some(Mode::Required), tokens: None, secret: None };
         assert!(matches!(Locks::of_supervisor(&supervisor), Err(Error::NoSecret { .. })));
     }
