@@ -78,7 +78,7 @@ fn is_denied<T>(result: &Result<T, Error>) -> bool {
     matches!(result.as_ref().err().map(Error::root), Some(Error::NotAuthorized { .. }))
 }
 
-/// What a leader creates for the topology `t-1-1`, and what only nimbuses may write at all.
+/// Znodes that a leader creates for a topology, and those that only nimbuses may write.
 fn of_leader(id: &TopologyId) -> Vec<TreePath> {
     [
         layout::layout(),

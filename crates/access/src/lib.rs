@@ -1,4 +1,4 @@
-//! Who may do what.
+//! Rights of the senders of requests.
 //!
 //! | principal | proof | module |
 //! | --- | --- | --- |

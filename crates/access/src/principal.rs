@@ -1,4 +1,4 @@
-//! Who sent a request.
+//! Sender of a request.
 
 use std::{fmt, str::FromStr};
 

@@ -187,7 +187,7 @@ impl Forwarder {
                 request = request.header(name, value);
             }
         }
-        // What a daemon sends for itself, this one may send too.
+        // Requests that a daemon sends for itself are allowed to this one too.
         let on_behalf_of = Some(head.principal).filter(|sender| !matches!(sender, Principal::Daemon(_)));
         let answer = match self.http.send_for(request, on_behalf_of).await {
             // It was not executed, and the next one has the right time.

@@ -11,7 +11,7 @@ use stormkeeper_model::{NimbusId, Timestamp, TopologyId};
 /// Version of this build, three numbers with dots.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What the pages without measured values are made of.
+/// Sources of the pages without measured values.
 #[derive(Debug, Clone, Copy)]
 pub struct Cluster<'a> {
     /// The cluster view.
@@ -99,7 +99,7 @@ impl Cluster<'_> {
             let left = of.total.left(of.used);
             total = (total.0 + of.total.memory, total.1 + of.total.cpu);
             avail = (avail.0 + left.memory, avail.1 + left.cpu);
-            // What is left beside no free slot cannot be used.
+            // Resources that are left beside no free slot cannot be used.
             if of.slots_used >= of.slots {
                 fragmented = (fragmented.0 + left.memory, fragmented.1 + left.cpu);
             }

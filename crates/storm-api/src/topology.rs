@@ -28,7 +28,7 @@ use stormkeeper_model::{
     topology::{ComponentKind, Settings, Topology},
 };
 
-/// What the pages of one topology are made of.
+/// Sources of the pages of one topology.
 #[derive(Debug, Clone, Copy)]
 pub struct TopologyPage<'a> {
     /// The cluster.

@@ -130,7 +130,7 @@ fn check_name(user: &str) -> Result<(), InvalidUser> {
     }
 }
 
-/// What a user may do with a znode. Creating and deleting concern its children.
+/// Rights of a user to a znode. Creating and deleting concern its children.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rights {
     /// Read data and the names of children.
@@ -146,7 +146,7 @@ pub enum Rights {
 /// Owner of rights.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Who {
-    /// Whoever reaches the server.
+    /// Everybody who reaches the server.
     Anyone,
     /// A user.
     User(DigestId),

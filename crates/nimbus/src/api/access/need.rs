@@ -1,4 +1,4 @@
-//! What a request needs, by its method and path. Pure.
+//! Right that a request needs, by its method and path. Pure.
 
 use axum::http::Method;
 

@@ -19,7 +19,7 @@ use stormkeeper_runtime::error_chain;
 /// Flink's content type, which some clients compare as a text.
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=UTF-8");
 
-/// What every answer needs.
+/// State that every answer needs.
 pub(super) struct Asked {
     pub(super) nimbus: Handle,
     pub(super) view: Arc<ClusterView>,

@@ -1,4 +1,4 @@
-//! What an answer is made of: the view, and the records and sums of one topology.
+//! Sources of an answer: the view, and the records and sums of one topology.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
