@@ -1,6 +1,7 @@
 //! Tests with real processes: ZooKeeper, nimbuses, supervisors, workers, `kill -9`.
 
 mod another_tree;
+mod authority;
 mod bad_input;
 mod chaos;
 mod clocks;
@@ -35,6 +36,7 @@ mod relaunched_readings;
 mod storm_clients;
 mod tree_access;
 mod tree_contract;
+mod tree_tls;
 mod unhealthy_workers;
 mod victoria_metrics;
 mod zk_layout_sample;

@@ -41,6 +41,7 @@ struct Connections {
 fn with(mut options: Options, users: Option<Users>, protects: bool) -> Options {
     options.access = users.map(|users| Access {
         credentials: users.own().to_vec(),
+        sasl: users.sasl().cloned(),
         rules: protects.then(|| Arc::new(users) as Arc<dyn AccessRules>),
     });
     options

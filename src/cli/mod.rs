@@ -33,6 +33,7 @@ mod token;
 mod topology_file;
 mod worker;
 mod zookeeper;
+mod zookeeper_tls;
 mod zookeeper_users;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};

@@ -7,7 +7,9 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{
     Global, daemon_runtime,
     error::{ErrorKind, Failure},
-    log_filter, stop_on_signal, zookeeper_users,
+    log_filter, stop_on_signal,
+    zookeeper_tls::{Process, TlsFiles},
+    zookeeper_users,
 };
 use stormkeeper_access::locks::Locks;
 use stormkeeper_coordination::{
@@ -41,6 +43,7 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
     let locks = locks.map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
     let users = zookeeper_users::of_daemon(&config)?;
     let access = users.as_ref().map(|users| zookeeper_users::access(&users.get()));
+    let tls = TlsFiles::open(&config, Process::Daemon)?;
     modes::restrict_new_files();
     let local_dir = nimbus::daemon::data_dir(&config.local_dir()).map_err(failure)?;
     daemon_runtime()?.block_on(async {
@@ -51,12 +54,19 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
             blocking::run(move || modes::restrict(&dir)).await
         });
         stop_on_signal(&tasks, stop.clone());
-        let tree_options = tree::options::Options { access, ..config.tree_options(OnMissingRoot::Create) };
+        let tree_options = tree::options::Options {
+            access,
+            tls: tls.as_ref().map(TlsFiles::tls),
+            ..config.tree_options(OnMissingRoot::Create)
+        };
         let tree = ZooKeeperTree::connect(tree_options, fastrand::Rng::new(), &tasks);
         let mut options = config.nimbus_options();
         if let Some(users) = users {
             let access = |users: &Users| Some(zookeeper_users::access(users));
             zookeeper_users::keep_fresh(users, Arc::clone(&tree), &tasks, access);
+        }
+        if let Some(files) = tls {
+            files.keep_fresh(Arc::clone(&tree), &tasks);
         }
         options.local_dir = local_dir;
         options.locks = locks;

@@ -8,7 +8,9 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{
     Global, daemon_runtime,
     error::{ErrorKind, Failure},
-    launch_defaults, log_filter, stop_on_signal, zookeeper_users,
+    launch_defaults, log_filter, stop_on_signal,
+    zookeeper_tls::{Process, TlsFiles},
+    zookeeper_users,
 };
 use stormkeeper_access::locks::Locks;
 use stormkeeper_coordination::{
@@ -50,6 +52,9 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let locks = locks.map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
     let users = zookeeper_users::of_daemon(&config)?;
     let access = users.as_ref().map(|users| zookeeper_users::access(&users.get()));
+    let tls = TlsFiles::open(&config, Process::Daemon)?;
+    // A mistake in what workers will read shows now and not at their start.
+    TlsFiles::open(&config, Process::Worker)?;
     modes::restrict_new_files();
     let local_dir = supervisor::data_dir(&config.local_dir()).map_err(failure)?;
     daemon_runtime()?.block_on(async {
@@ -60,8 +65,15 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
             blocking::run(move || modes::restrict(&dir)).await
         });
         stop_on_signal(&tasks, stop.clone());
-        let tree_options = tree::options::Options { access, ..config.tree_options(OnMissingRoot::Wait) };
+        let tree_options = tree::options::Options {
+            access,
+            tls: tls.as_ref().map(TlsFiles::tls),
+            ..config.tree_options(OnMissingRoot::Wait)
+        };
         let tree = ZooKeeperTree::connect(tree_options, fastrand::Rng::new(), &tasks);
+        if let Some(files) = tls {
+            files.keep_fresh(Arc::clone(&tree), &tasks);
+        }
         let mut options = config.supervisor_options();
         options.local_dir = local_dir;
         let environment = WorkerEnvironment::select(std::env::vars_os(), &config.allowed_variables());

@@ -10,7 +10,9 @@ use crate::{
     cli::{
         daemon_runtime, end_descendants,
         error::{ErrorKind, Failure},
-        keep_orphans, log_filter, stop_on_signal, zookeeper_users,
+        keep_orphans, log_filter, stop_on_signal,
+        zookeeper_tls::{Process, TlsFiles},
+        zookeeper_users,
     },
     config::{Config, Environment},
 };
@@ -53,6 +55,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let (config, _warnings_were_the_supervisors) = config?;
     let users = zookeeper_users::of_worker(&spec.dir.join(USERS_FILE))?;
     let access = |users: &Option<Users>| users.as_ref().map(zookeeper_users::access);
+    let tls = TlsFiles::open(&config, Process::Worker)?;
     daemon_runtime()?.block_on(async {
         let tasks = Tasks::default();
         let stop = CancellationToken::new();
@@ -60,10 +63,14 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         keep_orphans(&tasks);
         let tree_options = tree::options::Options {
             access: access(&users.get()),
+            tls: tls.as_ref().map(TlsFiles::tls),
             ..config.tree_options(OnMissingRoot::Wait)
         };
         let tree = ZooKeeperTree::connect(tree_options, fastrand::Rng::new(), &tasks);
         zookeeper_users::keep_fresh(users, Arc::clone(&tree), &tasks, access);
+        if let Some(files) = tls {
+            files.keep_fresh(Arc::clone(&tree), &tasks);
+        }
         let worker = spec.worker.clone();
         let clock = Clock::new();
         let keys = locks::worker_keys(&spec.dir, &tasks).map_err(|error| Failure::internal(error.into()))?;

@@ -7,7 +7,9 @@ use anyhow::{Context as _, anyhow};
 use crate::cli::{
     Global, client_runtime,
     error::{ErrorKind, Failure},
-    output, zookeeper_users,
+    output,
+    zookeeper_tls::{Process, TlsFiles},
+    zookeeper_users,
 };
 use stormkeeper_access::file::{create_secret, replace_secret};
 use stormkeeper_coordination::{
@@ -54,7 +56,8 @@ pub(super) struct UsersArgs {
     /// Remove all passwords but the newest from the files that are there
     #[arg(long, value_name = "KIND")]
     remove_old: Option<Kind>,
-    /// Let everything that daemons and workers create stay open, while a running cluster gets users
+    /// Let everything that daemons and workers create stay open, while a running cluster gets users; also in
+    /// files that are there
     #[arg(long, conflicts_with_all = ["add", "remove_old", "close"])]
     open: bool,
     /// End that, in the files that are there
@@ -103,9 +106,9 @@ pub(super) fn run(global: &Global, command: &Command) -> Result<(), Failure> {
 fn users(UsersArgs { dir, add, remove_old, open, close }: &UsersArgs) -> Result<(), Failure> {
     let paths = FILES.map(|name| dir.join(name));
     let files = match (add, remove_old) {
-        (None, None) if *close => {
+        (None, None) if *close || (*open && paths.iter().all(|path| path.exists())) => {
             let mut files = read(&paths)?;
-            files.set_open(false);
+            files.set_open(*open);
             files
         }
         (None, None) => {
@@ -120,6 +123,12 @@ fn users(UsersArgs { dir, add, remove_old, open, close }: &UsersArgs) -> Result<
         }
         (Some(kind), _) => {
             let mut files = read(&paths)?;
+            if files.n_of((*kind).into()) > 1 {
+                let error = anyhow!("there are two passwords of this kind already");
+                let hint =
+                    "end that replacement first: protect the tree, then --remove-old, then protect it again";
+                return Err(Failure::new(ErrorKind::Usage, error).with_hint(hint));
+            }
             files.add((*kind).into(), random()?);
             files
         }
@@ -172,7 +181,8 @@ fn protect(global: &Global, ProtectArgs { open }: &ProtectArgs) -> Result<(), Fa
     }
     let mut options = config.tree_options(OnMissingRoot::Wait);
     let root = options.root.clone();
-    options.access = Some(Access { credentials: users.own().to_vec(), rules: None });
+    options.access = Some(Access { rules: None, ..zookeeper_users::access(&users) });
+    options.tls = TlsFiles::open(&config, Process::Daemon)?.map(|files| files.tls());
     let rules: Arc<dyn AccessRules> = Arc::new(users);
     client_runtime()?.block_on(async {
         let tasks = Tasks::default();

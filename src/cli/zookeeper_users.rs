@@ -55,7 +55,7 @@ fn read_optional(path: &Path) -> Result<Option<Users>, FileError> {
 /// Returns how a process with these users connects to the tree.
 pub(super) fn access(users: &Users) -> Access {
     let rules = (!users.is_open()).then(|| Arc::new(users.clone()) as Arc<dyn AccessRules>);
-    Access { credentials: users.own().to_vec(), rules }
+    Access { credentials: users.own().to_vec(), rules, sasl: users.sasl().cloned() }
 }
 
 /// Reads a file of users again when it changes, and lets the tree have them.

@@ -328,6 +328,39 @@ pub const KEYS: &[Key] = &[
         "The requested session timeout; a killed leader is replaced after it.",
     ),
     key(
+        "storm.zookeeper.tls.ca.file",
+        Kind::Text,
+        "null",
+        "The PEM file with the authorities that sign the certificates of the ZooKeeper servers, and lists of revoked \
+         certificates; set, every connection to ZooKeeper is TLS, to the servers' `secureClientPort`.",
+    ),
+    key(
+        "storm.zookeeper.tls.cert.file",
+        Kind::Text,
+        "null",
+        "The PEM file with the certificate that a daemon presents to ZooKeeper; needed where the servers ask for one \
+         (`ssl.clientAuth=need`, their default).",
+    ),
+    key(
+        "storm.zookeeper.tls.key.file",
+        Kind::Text,
+        "null",
+        "The PEM file with the key of `storm.zookeeper.tls.cert.file`, with the mode 0600.",
+    ),
+    key(
+        "storm.zookeeper.tls.workers.cert.file",
+        Kind::Text,
+        "null",
+        "The PEM file with the certificate that workers present to ZooKeeper: not that of the daemons, as components \
+         can read what their worker reads.",
+    ),
+    key(
+        "storm.zookeeper.tls.workers.key.file",
+        Kind::Text,
+        "null",
+        "The PEM file with the key of `storm.zookeeper.tls.workers.cert.file`, with the mode 0600.",
+    ),
+    key(
         "storm.zookeeper.users.file",
         Kind::Text,
         "null",

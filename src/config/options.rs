@@ -50,6 +50,7 @@ impl Config {
             on_missing_root,
             cluster_znodes: layout::CLUSTER_ZNODES,
             access: None,
+            tls: None,
             session_timeout: self.duration("storm.zookeeper.session.timeout"),
             request_timeout: self.duration("storm.zookeeper.connection.timeout"),
         }
@@ -142,7 +143,8 @@ impl Config {
         self.file_if_set("ui.token.file")
     }
 
-    fn file_if_set(&self, key: &str) -> Option<PathBuf> {
+    /// Path in the key `key`, made absolute, if it is set.
+    pub fn file_if_set(&self, key: &str) -> Option<PathBuf> {
         match self.value(key) {
             Value::Text(file) => Some(std::path::absolute(file).unwrap_or_else(|_| file.into())),
             _ => None,

@@ -26,7 +26,7 @@ use crate::{
     cluster::layout::{self, OtherWriters},
     tree::{
         TreePath,
-        access::{AccessRules, Acl, Credential, DigestId, Rights, Who},
+        access::{AccessRules, Acl, Credential, DigestId, Rights, SaslUser, Who},
     },
 };
 use stormkeeper_model::TopologyId;
@@ -71,6 +71,10 @@ pub struct Users {
     workers: Vec<DigestId>,
     /// True while a cluster gets users: what is created stays open to anyone.
     open: bool,
+    /// User by whom this process opens sessions.
+    sasl: Option<SaslUser>,
+    /// User by whom workers open sessions; a worker has it as its own.
+    sasl_of_workers: Option<SaslUser>,
 }
 
 impl Users {
@@ -89,7 +93,14 @@ impl Users {
             supervisors: self.supervisors.clone(),
             worker_keys: Vec::new(),
             open: self.open,
+            sasl: self.sasl_of_workers.clone(),
+            sasl_of_workers: None,
         }
+    }
+
+    /// Returns the user by whom this process opens sessions, where the servers demand SASL.
+    pub fn sasl(&self) -> Option<&SaslUser> {
+        self.sasl.as_ref()
     }
 
     /// True if what this process creates stays open to anyone.

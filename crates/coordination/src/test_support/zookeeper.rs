@@ -113,6 +113,8 @@ pub struct ZooKeeperServer {
     folder: Folder,
     port: u16,
     process: Option<Process>,
+    /// Further options for Java.
+    java: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -169,7 +171,66 @@ impl ZooKeeperServer {
         );
         let file = folder.0.join("zoo.cfg");
         fs::write(&file, config).map_err(|source| io_error(&file, source))?;
-        Ok(Self { setup, folder, port, process: None })
+        Ok(Self { setup, folder, port, process: None, java: Vec::new() })
+    }
+
+    /// Lets the server, from its next start, accept TLS at a second port, whose address is returned, from
+    /// clients with a certificate that one of `authorities` has signed. Both texts are PEM; `identity` is the
+    /// server's key and certificate.
+    ///
+    /// # Errors
+    /// If there is no free port, or a file cannot be written.
+    pub fn add_tls(&mut self, authorities: &str, identity: &str) -> Result<String, Error> {
+        self.replace_tls(authorities, identity)?;
+        let [authorities, identity] = self.tls_files();
+        let port = free_ports(1)?[0];
+        self.add_settings(&format!(
+            "secureClientPort={port}\nsecureClientPortAddress=127.0.0.1\n\
+             serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory\n\
+             ssl.keyStore.location={}\nssl.trustStore.location={}\n",
+            identity.display(),
+            authorities.display(),
+        ))?;
+        Ok(format!("127.0.0.1:{port}"))
+    }
+
+    /// Replaces the authorities and the identity of a server with TLS, from its next start.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn replace_tls(&self, authorities: &str, identity: &str) -> Result<(), Error> {
+        for (file, text) in self.tls_files().iter().zip([authorities, identity]) {
+            fs::write(file, text).map_err(|source| io_error(file, source))?;
+        }
+        Ok(())
+    }
+
+    fn tls_files(&self) -> [PathBuf; 2] {
+        ["authorities.pem", "identity.pem"].map(|name| self.folder.0.join(name))
+    }
+
+    /// Lets the server, from its next start, refuse sessions that are not opened by `user` with
+    /// `password` over SASL (DIGEST-MD5).
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn demand_sasl(&mut self, user: &str, password: &str) -> Result<(), Error> {
+        let jaas = self.folder.0.join("jaas.conf");
+        let text = format!(
+            "Server {{ org.apache.zookeeper.server.auth.DigestLoginModule required user_{user}=\"{password}\"; }};\n"
+        );
+        fs::write(&jaas, text).map_err(|source| io_error(&jaas, source))?;
+        self.java.push(format!("-Djava.security.auth.login.config={}", jaas.display()));
+        self.add_settings(
+            "authProvider.1=org.apache.zookeeper.server.auth.SASLAuthenticationProvider\n\
+             enforce.auth.enabled=true\nenforce.auth.schemes=sasl\n",
+        )
+    }
+
+    fn add_settings(&self, lines: &str) -> Result<(), Error> {
+        let file = self.folder.0.join("zoo.cfg");
+        let before = fs::read_to_string(&file).map_err(|source| io_error(&file, source))?;
+        fs::write(&file, before + lines).map_err(|source| io_error(&file, source))
     }
 
     /// Address of the server, as `host:port`.
@@ -245,6 +306,7 @@ impl ZooKeeperServer {
         let mut shell = Command::new("sh")
             .args(["-c", SCRIPT, "zookeeper"])
             .args(self.setup.java)
+            .args(&self.java)
             .args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", &JARS.join(":")])
             .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
             .arg(self.folder.0.join("zoo.cfg"))
@@ -410,6 +472,7 @@ fn options(servers: Vec<String>, root: TreePath) -> Options {
         on_missing_root,
         cluster_znodes: layout::CLUSTER_ZNODES,
         access: None,
+        tls: None,
         session_timeout,
         request_timeout,
     }

@@ -2,8 +2,10 @@
 //!
 //! Only the scheme `digest` is supported: a user proves a name and a password, and an access control
 //! list names users by [`DigestId`]s, which do not contain the password. The server sees the
-//! password of each session, and so does whoever listens on the way: the network between daemons and
-//! ZooKeeper must be trusted.
+//! password of each session, and so does whoever listens on the way, unless the connection is [TLS].
+//! SASL (DIGEST-MD5) opens sessions where the servers demand it, and has no part in the lists.
+//!
+//! [TLS]: crate::tree::tls
 
 use std::{fmt, sync::Arc};
 
@@ -50,6 +52,9 @@ pub enum InvalidUser {
     /// The password is too short, too long, or has other characters.
     #[error("a password has 16 to 256 visible characters of ASCII without blanks and colons")]
     Password,
+    /// The password of SASL is empty, too long, or has other characters.
+    #[error("a password of SASL has 1 to 256 visible characters of ASCII without blanks")]
+    SaslPassword,
     /// The digest is not one.
     #[error("a digest is the SHA-1 of `user:password` in base64, 28 characters that end with `=`")]
     Digest,
@@ -130,6 +135,44 @@ fn check_name(user: &str) -> Result<(), InvalidUser> {
     }
 }
 
+/// User of SASL and its password, as the servers' JAAS file has them: other rules than for a [`Credential`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct SaslUser {
+    user: String,
+    password: String,
+}
+
+impl SaslUser {
+    /// Returns `user:password`, for files that nobody else may read.
+    pub fn reveal(&self) -> String {
+        format!("{}:{}", self.user, self.password)
+    }
+
+    pub(crate) fn into_parts(self) -> (String, String) {
+        (self.user, self.password)
+    }
+}
+
+impl fmt::Debug for SaslUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SaslUser({}:…)", self.user)
+    }
+}
+
+impl std::str::FromStr for SaslUser {
+    type Err = InvalidUser;
+
+    fn from_str(text: &str) -> Result<Self, InvalidUser> {
+        let (user, password) = text.split_once(':').ok_or(InvalidUser::NoColon)?;
+        check_name(user)?;
+        let is_visible = |byte: u8| byte.is_ascii_graphic();
+        match !password.is_empty() && password.len() <= PART_BYTES_MAX && password.bytes().all(is_visible) {
+            true => Ok(Self { user: user.to_owned(), password: password.to_owned() }),
+            false => Err(InvalidUser::SaslPassword),
+        }
+    }
+}
+
 /// Rights of a user to a znode. Creating and deleting concern its children.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rights {
@@ -169,6 +212,8 @@ pub struct Access {
     /// Rules for the access control lists; `None` leaves what this process creates open, as while a
     /// cluster is migrated.
     pub rules: Option<Arc<dyn AccessRules>>,
+    /// User by whom sessions are opened, where the servers demand SASL (DIGEST-MD5).
+    pub sasl: Option<SaslUser>,
 }
 
 impl PartialEq for Access {
@@ -177,7 +222,7 @@ impl PartialEq for Access {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
             (one, other) => one.is_none() && other.is_none(),
         };
-        is_same_rules && self.credentials == other.credentials
+        is_same_rules && self.credentials == other.credentials && self.sasl == other.sasl
     }
 }
 

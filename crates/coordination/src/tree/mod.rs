@@ -30,6 +30,7 @@ pub mod memory;
 pub mod options;
 pub mod path;
 mod request;
+pub mod tls;
 pub mod watch;
 pub mod zookeeper;
 
@@ -373,6 +374,43 @@ pub trait Tree: ReadTree {
         }
         Ok(())
     }
+}
+
+/// Znode that was asked for, as far as this process may read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readable {
+    /// There is none.
+    Missing,
+    /// ZooKeeper does not authorize this process to read it.
+    Denied,
+    /// Data and names of the children.
+    Found(NodeWithChildren),
+}
+
+/// Reads znodes of which somebody else may have taken away the right to read: a request for many fails as a
+/// whole then, and each is read for itself. Cancel-safe.
+///
+/// # Errors
+/// Errors of the tree but [`Error::NotAuthorized`].
+pub async fn read_allowed(tree: &dyn ReadTree, paths: &[TreePath]) -> Result<Vec<Readable>, Error> {
+    let of = |znode: Option<NodeWithChildren>| znode.map_or(Readable::Missing, Readable::Found);
+    let mut znodes = Vec::with_capacity(paths.len());
+    for batch in paths.chunks(READ_BATCH) {
+        match tree.get_many(batch).await {
+            Ok(read) => znodes.extend(read.into_iter().map(of)),
+            Err(error) if error.is_denial() => {
+                for path in batch {
+                    match tree.get_many(std::slice::from_ref(path)).await {
+                        Ok(read) => znodes.extend(read.into_iter().map(of)),
+                        Err(error) if error.is_denial() => znodes.push(Readable::Denied),
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(znodes)
 }
 
 /// Number of znodes that one request reads; keeps a reply near a megabyte for records of 4 KiB.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::tree::{TreePath, access::Access};
+use crate::tree::{TreePath, access::Access, tls::Tls};
 
 /// Treatment of a root that does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct Options {
     /// Users of the sessions, and access control lists of what they create; `None` leaves everything
     /// open to whoever reaches the servers.
     pub access: Option<Access>,
+    /// TLS of the connections; `None` connects without.
+    pub tls: Option<Tls>,
     /// Requested session timeout. The server may grant another value.
     pub session_timeout: Duration,
     /// Maximum duration of one request, after which its outcome is reported as unknown.

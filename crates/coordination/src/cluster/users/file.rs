@@ -6,6 +6,8 @@
 //! supervisor supervisor:Qm2d…=  id of the supervisors
 //! workers 5f0c…                 key of the passwords of workers, 64 hex digits
 //! open                          while a cluster gets users: what is created stays open to anyone
+//! sasl name:password            user by whom this process opens sessions, if the servers demand SASL
+//! sasl-workers name:password    the same for workers
 //! ```
 //!
 //! A kind may occur several times, while a password is replaced. A worker's file has `worker` lines,
@@ -23,7 +25,9 @@ const USERS_MAX: usize = 8;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidFile {
     /// A line begins with another word.
-    #[error("line {line}: {word:?} is not one of `own`, `nimbus`, `supervisor`, `workers`, `worker`, `open`")]
+    #[error(
+        "line {line}: {word:?} is not one of `own`, `nimbus`, `supervisor`, `workers`, `worker`, `open`, `sasl`, `sasl-workers`"
+    )]
     Word {
         /// Number of the line, from 1.
         line: usize,
@@ -45,12 +49,14 @@ pub enum InvalidFile {
         line: usize,
     },
     /// A word occurs too often.
-    #[error("line {line}: more than {USERS_MAX} lines begin with {word:?}")]
+    #[error("line {line}: too many lines begin with {word:?}; at most {n_max} may")]
     TooMany {
         /// Number of the line, from 1.
         line: usize,
         /// First word of the line.
         word: String,
+        /// Maximum number of such lines.
+        n_max: usize,
     },
     /// A necessary word is missing.
     #[error("no line begins with {0:?}")]
@@ -99,11 +105,15 @@ impl Users {
                 self.open = true;
                 1
             }
+            "sasl" => only(&mut self.sasl, value.parse().map_err(user)?),
+            "sasl-workers" => only(&mut self.sasl_of_workers, value.parse().map_err(user)?),
             _ => return Err(InvalidFile::Word { line, word: shortened(word) }),
         };
-        match n <= USERS_MAX {
+        // Sessions are opened by one user.
+        let n_max = if word.starts_with("sasl") { 1 } else { USERS_MAX };
+        match n <= n_max {
             true => Ok(()),
-            false => Err(InvalidFile::TooMany { line, word: word.to_owned() }),
+            false => Err(InvalidFile::TooMany { line, word: word.to_owned(), n_max }),
         }
     }
 }
@@ -131,6 +141,12 @@ impl fmt::Display for Users {
         if self.open {
             f.write_str("open\n")?;
         }
+        if let Some(user) = &self.sasl {
+            writeln!(f, "sasl {}", user.reveal())?;
+        }
+        if let Some(user) = &self.sasl_of_workers {
+            writeln!(f, "sasl-workers {}", user.reveal())?;
+        }
         Ok(())
     }
 }
@@ -141,6 +157,11 @@ fn add<T: PartialEq>(values: &mut Vec<T>, value: T) -> usize {
         values.push(value);
     }
     values.len()
+}
+
+/// Sets a value that may be there once, and returns the number of values.
+fn only<T>(place: &mut Option<T>, value: T) -> usize {
+    1 + usize::from(place.replace(value).is_some())
 }
 
 fn key(text: &str) -> Option<WorkerKey> {

@@ -59,6 +59,15 @@ impl UserFiles {
         }
     }
 
+    /// Number of passwords of this kind: two while one is replaced.
+    pub fn n_of(&self, kind: UserKind) -> usize {
+        match kind {
+            UserKind::Nimbus => self.nimbus.nimbuses.len(),
+            UserKind::Supervisor => self.nimbus.supervisors.len(),
+            UserKind::Workers => self.nimbus.worker_keys.len(),
+        }
+    }
+
     /// Removes all users of this kind but the newest, and returns whether there were others.
     pub fn remove_old(&mut self, kind: UserKind) -> bool {
         let mut has_removed = false;
@@ -122,7 +131,9 @@ mod tests {
             let mut files = before.clone();
             assert!(!files.remove_old(kind), "there is one only");
             assert_eq!(files, before);
+            assert_eq!(files.n_of(kind), 1);
             files.add(kind, [9; KEY_BYTES]);
+            assert_eq!(files.n_of(kind), 2);
             assert_eq!(Users::parse(&files.nimbus.to_string()), Ok(files.nimbus.clone()));
             assert!(files.remove_old(kind), "{kind:?}");
             assert_ne!(files, before, "{kind:?}");

@@ -42,7 +42,7 @@ fn mistake_in_a_file_is_named_with_its_line_and_without_a_password() {
     let secret = "nimbus:0123456789abcdef-nimbus";
     assert_eq!(
         error(&format!("\n{secret} x\n")),
-        "line 2: \"nimb…\" is not one of `own`, `nimbus`, `supervisor`, `workers`, `worker`, `open`"
+        "line 2: \"nimb…\" is not one of `own`, `nimbus`, `supervisor`, `workers`, `worker`, `open`, `sasl`, `sasl-workers`"
     );
     let short = error("own nimbus:secret\n");
     assert!(short.starts_with("line 1: a password has") && !short.contains("secret"), "{short}");
@@ -50,7 +50,22 @@ fn mistake_in_a_file_is_named_with_its_line_and_without_a_password() {
     assert_eq!(error(""), "no line begins with \"own\"");
     assert_eq!(error(&text(NIMBUS).replace("supervisor ", "#")), "no line begins with \"supervisor\"");
     let many: String = (0..9).map(|n| format!("own nimbus:0123456789abcdef{n}\n")).collect();
-    assert_eq!(error(&many), "line 9: more than 8 lines begin with \"own\"");
+    assert_eq!(error(&many), "line 9: too many lines begin with \"own\"; at most 8 may");
+    let twice = error("sasl keeper:one\nsasl keeper:two\n");
+    assert_eq!(twice, "line 2: too many lines begin with \"sasl\"; at most 1 may");
+    let empty = error("sasl-workers keeper:\n");
+    assert!(empty.starts_with("line 1: a password of SASL has 1 to"), "{empty}");
+}
+
+#[test]
+fn worker_opens_sessions_as_the_user_of_workers_and_does_not_know_that_of_daemons() {
+    let lines = "sasl daemons:one:two\nsasl-workers workers:three\n";
+    let users = Users::parse(&(text(SUPERVISOR) + lines)).expect("valid");
+    assert_eq!(Users::parse(&users.to_string()).as_ref(), Ok(&users));
+    assert_eq!(users.sasl().map(SaslUser::reveal), Some("daemons:one:two".to_owned()));
+    let worker = users.of_worker(&topology("t-1-1"));
+    assert_eq!(worker.sasl().map(SaslUser::reveal), Some("workers:three".to_owned()));
+    assert!(!worker.to_string().contains("one:two") && !format!("{users:?}").contains("three"));
 }
 
 #[test]

@@ -29,6 +29,13 @@ impl CurrentAccess {
         access.iter().flat_map(|access| &access.credentials).map(Credential::payload).collect()
     }
 
+    /// Returns the user by whom a session is opened, where the servers demand one.
+    pub(super) fn sasl(&self) -> Option<zk::SaslOptions> {
+        let user = self.get()?.sasl?;
+        let (name, password) = user.into_parts();
+        Some(zk::SaslOptions::digest_md5(name, password).into())
+    }
+
     /// Returns the access control list of a znode that is created at `path`.
     pub(super) fn acls(&self, path: &TreePath) -> Vec<zk::Acl> {
         acls(self.get().as_ref().and_then(|access| access.rules.as_deref()), path)

@@ -14,6 +14,7 @@
 mod access;
 mod errors;
 mod session;
+mod tls;
 mod watches;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -25,6 +26,7 @@ use self::{
     access::CurrentAccess,
     errors::{error_at, general_error},
     session::Link,
+    tls::CurrentTls,
     watches::Watches,
 };
 use crate::tree::{
@@ -50,6 +52,7 @@ pub struct ZooKeeperTree {
     tasks: Tasks,
     root: TreePath,
     access: CurrentAccess,
+    tls: Option<CurrentTls>,
 }
 
 impl ZooKeeperTree {
@@ -60,13 +63,14 @@ impl ZooKeeperTree {
         let watches = Watches::new();
         let tasks = tasks.child();
         let (root, access) = (options.root.clone(), CurrentAccess::new(options.access.clone()));
+        let tls = options.tls.clone().map(CurrentTls::new);
         let changed = Arc::clone(&watches.wake);
-        let sessions =
-            session::keep(Arc::clone(&link), (options, access.clone()), session::retries(random), changed);
+        let target = session::Target { options, access: access.clone(), tls: tls.clone() };
+        let sessions = session::keep(Arc::clone(&link), target, session::retries(random), changed);
         tasks.start("tree-session", OnExit::StopOwner, sessions);
         let placing = watches::keep(Arc::clone(&watches), Arc::clone(&link));
         tasks.start("tree-watches", OnExit::StopOwner, placing);
-        Arc::new(Self { link, watches, tasks, root, access })
+        Arc::new(Self { link, watches, tasks, root, access, tls })
     }
 
     fn node(&self, path: &TreePath, data: Vec<u8>, stat: &zk::Stat) -> Node {

@@ -17,6 +17,7 @@ use crate::tree::{
     zookeeper::{
         access::{CurrentAccess, SCHEME},
         errors::general_error,
+        tls::{self, CurrentTls},
     },
 };
 use stormkeeper_model::{
@@ -134,25 +135,29 @@ impl Link {
 /// Time for which the root may be missing before that is a warning: a misspelt root does not appear.
 const ROOT_GRACE: Duration = Duration::from_secs(10);
 
+/// Servers, and how to connect to them.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) options: Options,
+    pub(super) access: CurrentAccess,
+    pub(super) tls: Option<CurrentTls>,
+}
+
 /// Keeps a session open until it is cancelled; notifies `changed` of each change of its state.
-pub(super) async fn keep(
-    link: Arc<Link>,
-    (options, access): (Options, CurrentAccess),
-    mut backoff: Backoff,
-    changed: Arc<Notify>,
-) {
+pub(super) async fn keep(link: Arc<Link>, target: Target, mut backoff: Backoff, changed: Arc<Notify>) {
+    let options = &target.options;
     let mut log_throttle = LogThrottle::new(Clock::new());
     let mut was_rootless = false;
     let mut warn_at: Option<tokio::time::Instant> = None;
     loop {
-        let client = match open(&options, &access).await {
+        let client = match open(&target).await {
             Ok(client) => client,
             Err(error) => {
                 let is_rootless = warn_at.take_if(|at| tokio::time::Instant::now() >= *at).is_some();
                 if log_throttle.is_due() || is_rootless {
                     let servers = options.servers.join(",");
                     let problem = match &error {
-                        OpenError::NoServer | OpenError::Connect(_) => {
+                        OpenError::NoServer | OpenError::Tls(_) | OpenError::Connect(_) => {
                             "cannot connect to ZooKeeper; retrying"
                         }
                         // The first daemons of a new cluster start in any order.
@@ -232,6 +237,10 @@ enum OpenError {
         "no server accepted a connection: check that the names resolve and that the ports are ZooKeeper's"
     )]
     NoServer,
+    #[error(
+        "no server accepted a connection over TLS: {0}; check the certificates of both ends, and that the port is that for TLS (secureClientPort)"
+    )]
+    Tls(String),
     #[error("{0}")]
     Connect(zk::Error),
     #[error(
@@ -247,16 +256,27 @@ enum OpenError {
 }
 
 /// Makes one attempt to open a session and to find our root, or to create it.
-async fn open(options: &Options, access: &CurrentAccess) -> Result<zk::Client, OpenError> {
+async fn open(Target { options, access, tls }: &Target) -> Result<zk::Client, OpenError> {
     let mut connector =
         zk::Client::connector().with_session_timeout(options.session_timeout).with_fail_eagerly();
     for payload in access.payloads() {
         connector = connector.with_auth(SCHEME, &payload);
     }
-    let client = connector.connect(&options.servers.join(",")).await.map_err(|error| match error {
-        zk::Error::NoHosts => OpenError::NoServer,
-        other => OpenError::Connect(other),
-    })?;
+    if let Some(user) = access.sasl() {
+        connector = connector.with_sasl(user);
+    }
+    let servers = match tls {
+        Some(tls) => {
+            connector = connector.with_tls(tls.options());
+            options.servers.iter().map(|server| tls::address(server)).collect()
+        }
+        None => options.servers.clone(),
+    };
+    let client = match connector.connect(&servers.join(",")).await {
+        Ok(client) => client,
+        Err(zk::Error::NoHosts) => return Err(no_server(&options.servers, tls.as_ref()).await),
+        Err(error) => return Err(OpenError::Connect(error)),
+    };
     if options.root == TreePath::root() {
         return Ok(client);
     }
@@ -269,6 +289,18 @@ async fn open(options: &Options, access: &CurrentAccess) -> Result<zk::Client, O
     }
     let refuse = |_| OpenError::Root(Error::Refused(format!("{} is not a valid root path", options.root)));
     client.chroot(options.root.as_str()).map_err(refuse)
+}
+
+/// Returns why no server accepted a connection: the first problem with TLS, if there is one.
+async fn no_server(servers: &[String], tls: Option<&CurrentTls>) -> OpenError {
+    if let Some(tls) = tls {
+        for server in servers {
+            if let Some(problem) = tls.problem(server).await {
+                return OpenError::Tls(problem);
+            }
+        }
+    }
+    OpenError::NoServer
 }
 
 /// Finds or creates our root, which must not lie inside the tree of another cluster.

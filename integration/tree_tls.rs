@@ -1,0 +1,141 @@
+//! TLS and SASL between the daemons and a real ZooKeeper.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+
+use stormkeeper_coordination::{
+    cluster::users::{UserFiles, Users},
+    test_support::zookeeper::{ZooKeeperServer, fresh_root},
+    tree::{
+        CreateMode, ReadTree as _, Tree as _, TreePath,
+        access::Access,
+        options::Options,
+        tls::{Identity, Tls},
+        zookeeper::ZooKeeperTree,
+    },
+};
+use stormkeeper_runtime::{tasks::Tasks, test_support::wait_until};
+
+use crate::{
+    authority::{Authority, Issued},
+    cluster::{Cluster, WAIT_MAX, kill9},
+    protected_tree::restart,
+    recovery::{endless, finish},
+    tree_contract::connect,
+};
+
+fn identity(issued: &Issued) -> Identity {
+    Identity { certificates: issued.certificate.clone(), key: issued.key.clone() }
+}
+
+fn tls(authority: &Authority) -> Tls {
+    let client = authority.issue(&["daemon"]);
+    Tls::new(authority.pem.clone(), Some(identity(&client))).expect("valid")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn session_over_tls_goes_on_when_the_authority_is_replaced() {
+    let (before, after) = (Authority::new("before"), Authority::new("after"));
+    let mut server = ZooKeeperServer::start().await.expect("started");
+    let secure = server.add_tls(&before.pem, &before.issue(&["127.0.0.1"]).both()).expect("written");
+    server.restart().await.expect("started");
+
+    let mut options = Options { tls: Some(tls(&before)), ..server.options(fresh_root("tls")) };
+    options.servers = vec![secure];
+    let connected = connect(options).await;
+    let path: TreePath = "/kept".parse().expect("valid");
+    connected.tree.create(&path, b"1", CreateMode::Persistent).await.expect("created");
+    let session = connected.tree.session().borrow().connected().expect("a session");
+
+    server.replace_tls(&after.pem, &after.issue(&["127.0.0.1"]).both()).expect("written");
+    server.restart().await.expect("started");
+    connected.tree.replace_tls(tls(&after));
+    wait_until("the session goes on", WAIT_MAX, async || {
+        let now = connected.tree.session().borrow().connected();
+        // A session that is known as connected may be about to lose its connection.
+        match connected.tree.get(&path).await {
+            Ok(Some(_)) if now == Some(session) => Ok(()),
+            other => Err(format!("{now:?} {other:?}")),
+        }
+    })
+    .await;
+}
+
+/// Returns whether a session is opened within two seconds.
+async fn opens(options: Options) -> bool {
+    let tasks = Tasks::default();
+    let tree = ZooKeeperTree::connect(options, fastrand::Rng::new(), &tasks);
+    let mut session = tree.session();
+    let connected = session.wait_for(|state| state.connected().is_some());
+    let opened = tokio::time::timeout(Duration::from_secs(2), connected).await.is_ok();
+    // The server closes the connection of a session that it does not accept.
+    opened && tree.children(&TreePath::root()).await.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_that_demands_sasl_accepts_the_user_of_the_file_and_no_other() {
+    let mut server = ZooKeeperServer::start().await.expect("started");
+    server.demand_sasl("keeper", "s3cret").expect("written");
+    server.restart().await.expect("started");
+    let files = UserFiles::generate([[1; 32], [2; 32], [3; 32]]);
+    let with = |line: &str| {
+        let users = Users::parse(&format!("{}{line}", files.nimbus)).expect("valid");
+        let access = Access { credentials: users.own().to_vec(), rules: None, sasl: users.sasl().cloned() };
+        Options { access: Some(access), ..server.options(fresh_root("sasl")) }
+    };
+    assert!(opens(with("sasl keeper:s3cret\n")).await);
+    assert!(!opens(with("sasl keeper:another\n")).await);
+    assert!(!opens(with("")).await);
+}
+
+fn write_secret(path: &Path, text: &str) {
+    fs::write(path, text).expect("written");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("set");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn running_cluster_changes_to_tls_without_the_restart_of_a_worker() {
+    let mut cluster = Cluster::start().await;
+    endless(&cluster).await;
+    let authority = Authority::new("of the test");
+    let server = &mut cluster.zookeeper.servers[0];
+    let plain = server.address();
+    let secure = server.add_tls(&authority.pem, &authority.issue(&["127.0.0.1"]).both()).expect("written");
+    server.restart().await.expect("started");
+
+    let dir = cluster.path("tls");
+    fs::create_dir(&dir).expect("created");
+    fs::write(dir.join("ca.pem"), &authority.pem).expect("written");
+    for name in ["daemon", "worker"] {
+        let issued = authority.issue(&[name]);
+        fs::write(dir.join(format!("{name}.pem")), &issued.certificate).expect("written");
+        write_secret(&dir.join(format!("{name}.key")), &issued.key);
+    }
+    let dir = dir.display();
+    let keys = format!(
+        "storm.zookeeper.tls.ca.file: {dir}/ca.pem\n\
+         storm.zookeeper.tls.cert.file: {dir}/daemon.pem\nstorm.zookeeper.tls.key.file: {dir}/daemon.key\n\
+         storm.zookeeper.tls.workers.cert.file: {dir}/worker.pem\n\
+         storm.zookeeper.tls.workers.key.file: {dir}/worker.key\n"
+    );
+    for daemon in cluster.nimbuses.iter().chain(&cluster.supervisors) {
+        let file = cluster.path(&daemon.name).join("storm.yaml");
+        let before = fs::read_to_string(&file).expect("its configuration");
+        assert!(before.contains(&plain), "{before}");
+        fs::write(&file, before.replace(&plain, &secure) + &keys).expect("written");
+    }
+    let before = cluster.workers();
+    restart(&mut cluster).await;
+    assert_eq!(cluster.workers(), before, "no worker was restarted");
+
+    let victim = *cluster.workers().values().next().expect("a worker");
+    kill9(victim.pid);
+    wait_until("another process took over", WAIT_MAX, async || {
+        match cluster.workers().values().any(|worker| *worker == victim) {
+            true => Err(cluster.logs()),
+            false => Ok(()),
+        }
+    })
+    .await;
+    cluster.wait_until_whole("word-count").await;
+    finish(&cluster).await;
+}

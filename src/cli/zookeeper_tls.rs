@@ -1,0 +1,139 @@
+//! TLS to ZooKeeper: the files of the authorities and of the certificate, read again when they change.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::{Context as _, anyhow};
+use tracing::{info, warn};
+
+use crate::{
+    cli::error::{ErrorKind, Failure},
+    config::Config,
+};
+use stormkeeper_access::file::{self, PERIOD, Protection};
+use stormkeeper_coordination::tree::{
+    tls::{Identity, Tls},
+    zookeeper::ZooKeeperTree,
+};
+use stormkeeper_runtime::{
+    blocking,
+    tasks::{OnExit, Tasks},
+};
+
+/// Kind of process that connects to ZooKeeper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Process {
+    /// A nimbus, a supervisor or a command.
+    Daemon,
+    /// A worker, whose components can read what it can read.
+    Worker,
+}
+
+/// TLS that the files on the disk say.
+#[derive(Debug)]
+pub(super) struct TlsFiles {
+    files: Files,
+    in_force: Tls,
+}
+
+/// Paths of the files.
+#[derive(Debug, Clone)]
+struct Files {
+    authorities: PathBuf,
+    identity: Option<IdentityFiles>,
+}
+
+#[derive(Debug, Clone)]
+struct IdentityFiles {
+    certificates: PathBuf,
+    key: PathBuf,
+}
+
+impl Files {
+    /// Returns the files that `config` names, if it asks for TLS.
+    fn of(config: &Config, process: Process) -> Result<Option<Self>, Failure> {
+        let prefix = match process {
+            Process::Daemon => "storm.zookeeper.tls",
+            Process::Worker => "storm.zookeeper.tls.workers",
+        };
+        let [cert_key, key_key] = ["cert.file", "key.file"].map(|name| format!("{prefix}.{name}"));
+        let wrong = |error| Err(Failure::new(ErrorKind::Config, error));
+        let identity = match (config.file_if_set(&cert_key), config.file_if_set(&key_key)) {
+            (Some(certificates), Some(key)) => Some(IdentityFiles { certificates, key }),
+            (None, None) => None,
+            (Some(_), None) => return wrong(anyhow!("{cert_key} is set without {key_key}")),
+            (None, Some(_)) => return wrong(anyhow!("{key_key} is set without {cert_key}")),
+        };
+        match (config.file_if_set("storm.zookeeper.tls.ca.file"), identity) {
+            (Some(authorities), identity) => Ok(Some(Self { authorities, identity })),
+            (None, None) => Ok(None),
+            (None, Some(_)) => wrong(anyhow!(
+                "{cert_key} is set without storm.zookeeper.tls.ca.file, which turns TLS to ZooKeeper on"
+            )),
+        }
+    }
+
+    fn read(&self) -> anyhow::Result<Tls> {
+        let authorities = file::read(&self.authorities, Protection::Unchanged)?;
+        let identity = self.identity.as_ref().map(|files| {
+            let certificates = file::read(&files.certificates, Protection::Unchanged)?;
+            let key = file::read(&files.key, Protection::Secret)?;
+            anyhow::Ok(Identity { certificates, key })
+        });
+        let named = || match &self.identity {
+            None => format!("TLS to ZooKeeper, {}", self.authorities.display()),
+            Some(IdentityFiles { certificates, key }) => format!(
+                "TLS to ZooKeeper, {}, {} and {}",
+                self.authorities.display(),
+                certificates.display(),
+                key.display()
+            ),
+        };
+        Tls::new(authorities, identity.transpose()?).with_context(named)
+    }
+}
+
+impl TlsFiles {
+    /// Reads the files that `config` names, if it asks for TLS. Blocks.
+    ///
+    /// # Errors
+    /// If `config` has one of two keys that belong together, or a file cannot be read or used.
+    pub(super) fn open(config: &Config, process: Process) -> Result<Option<Self>, Failure> {
+        let Some(files) = Files::of(config, process)? else { return Ok(None) };
+        let in_force = files.read().map_err(|error| Failure::new(ErrorKind::Config, error))?;
+        Ok(Some(Self { files, in_force }))
+    }
+
+    /// TLS in force, for a connection.
+    pub(super) fn tls(&self) -> Tls {
+        self.in_force.clone()
+    }
+
+    /// Reads the files again every two seconds, and lets the tree have what has changed. Files that
+    /// cannot be used leave the last good ones in force, and the log says why.
+    pub(super) fn keep_fresh(self, tree: Arc<ZooKeeperTree>, tasks: &Tasks) {
+        let Self { files, mut in_force } = self;
+        tasks.start("TLS to ZooKeeper", OnExit::Ignore, async move {
+            let mut problem = None;
+            loop {
+                tokio::time::sleep(PERIOD).await;
+                let files = files.clone();
+                match blocking::run(move || files.read()).await {
+                    Ok(tls) if tls == in_force => problem = None,
+                    Ok(tls) => {
+                        info!("read changed certificates for ZooKeeper; the next connection uses them");
+                        problem = None;
+                        tree.replace_tls(tls.clone());
+                        in_force = tls;
+                    }
+                    Err(error) => {
+                        let reason = format!("{error:#}");
+                        if problem.as_ref() != Some(&reason) {
+                            warn!(reason, "changed certificates for ZooKeeper cannot be used; the last good ones stay in force");
+                            problem = Some(reason);
+                        }
+                    }
+                }
+            }
+        });
+    }
+}
