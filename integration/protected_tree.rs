@@ -1,13 +1,21 @@
 //! A running cluster whose tree gets users and access control lists.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
-use stormkeeper_coordination::{cluster::layout, tree::Error};
+use stormkeeper_coordination::{
+    cluster::{layout, users::Users},
+    tree::{
+        CreateMode, Error, ReadTree as _, Tree as _, TreePath,
+        access::{Access, AccessRules, Acl, DigestId, Rights, Who},
+        options::Options,
+    },
+};
 use stormkeeper_runtime::test_support::wait_until;
 
 use crate::{
     cluster::{Cluster, WAIT_MAX, kill9},
     recovery::{endless, finish},
+    tree_contract::connect,
 };
 
 /// Names the file of its kind in the configuration of every daemon.
@@ -23,7 +31,7 @@ fn configure(cluster: &Cluster, users: &Path) {
 }
 
 /// Restarts the daemons one after the other.
-async fn restart(cluster: &mut Cluster) {
+pub(crate) async fn restart(cluster: &mut Cluster) {
     for n in 0..cluster.nimbuses.len() {
         cluster.nimbuses[n].terminate();
         cluster.nimbuses[n].start_again();
@@ -139,5 +147,71 @@ async fn running_cluster_is_protected_and_survives_the_loss_of_leader_and_worker
     check_that_nobody_else_writes(&cluster).await;
     cluster.nimbuses[leading.nimbus].start_again();
     cluster.wait_until_nimbuses_registered().await;
+    finish(&cluster).await;
+}
+
+/// Access control lists of a hostile component: nobody else may do anything.
+#[derive(Debug)]
+struct OnlyMine(DigestId);
+
+impl AccessRules for OnlyMine {
+    fn acl_of(&self, _path: &TreePath) -> Vec<Acl> {
+        vec![(Who::User(self.0.clone()), Rights::All)]
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn znodes_that_a_component_keeps_from_the_nimbuses_stop_nothing_and_are_named() {
+    let mut cluster = Cluster::start().await;
+    let users = cluster.path("users");
+    fs::create_dir(&users).expect("created");
+    cluster.ok(&["zookeeper", "users", &users.display().to_string()]);
+    configure(&cluster, &users);
+    endless(&cluster).await;
+    restart(&mut cluster).await;
+    let config = cluster.path(&cluster.nimbuses[0].name).join("storm.yaml").display().to_string();
+    wait_for_files(&cluster, |text| text.contains("own worker:")).await;
+    cluster.ok(&["zookeeper", "protect", "--config", &config]);
+
+    let id = cluster.tree.children(&layout::storms()).await.expect("read").expect("there")[0].clone();
+    let id = id.parse().expect("valid id");
+    let text = fs::read_to_string(&worker_files(&cluster)[0]).expect("the file of a worker");
+    let worker = Users::parse(&text).expect("valid");
+    let only_mine = OnlyMine(worker.own()[0].id());
+    let mut options: Options = cluster.zookeeper.options(cluster.tree.root().clone());
+    options.access =
+        Some(Access { credentials: worker.own().to_vec(), rules: Some(Arc::new(only_mine)), sasl: None });
+    let hostile = connect(options).await;
+    let kept: Vec<TreePath> = [layout::taskbeats(&id), layout::taskerrors(&id), layout::last_errors(&id)]
+        .iter()
+        .map(|parent| parent.child("77").expect("valid"))
+        .collect();
+    for path in &kept {
+        hostile.tree.create(path, b"", CreateMode::Persistent).await.expect("created");
+        let below = path.child("below").expect("valid");
+        hostile.tree.create(&below, b"", CreateMode::Persistent).await.expect("created");
+    }
+    for command in [["show", "word-count"], ["get-errors", "word-count"], ["list", "--json"]] {
+        cluster.ok(&command);
+    }
+    let listed: serde_json::Value = serde_json::from_str(&cluster.ok(&["list", "--json"])).expect("JSON");
+    let topology = &listed["topologies"][0];
+    assert_eq!(topology["tasks_alive"], topology["tasks_total"], "{listed}");
+
+    cluster.ok(&["kill", "word-count", "-w", "0s"]);
+    wait_until("the kill is complete, and the rest is named", WAIT_MAX, async || {
+        let seen = (cluster.ok(&["list"]), cluster.ok(&["cluster"]));
+        match !seen.0.contains("word-count") && seen.1.contains("superuser") && seen.1.contains("/77") {
+            true => Ok(()),
+            false => Err(format!("{}\n{}\n{}", seen.0, seen.1, cluster.logs())),
+        }
+    })
+    .await;
+    endless(&cluster).await;
+    for path in &kept {
+        hostile.tree.delete(&path.child("below").expect("valid"), None).await.expect("deleted");
+        hostile.tree.delete(path, None).await.expect("deleted");
+    }
+    drop(hostile);
     finish(&cluster).await;
 }

@@ -12,7 +12,7 @@ use crate::plan::{Action, Effect, Plan, Reason};
 use stormkeeper_coordination::{
     cluster::{event::EventDraft, layout},
     election::{FencedWriter, WriteError},
-    tree::{self, Op, READ_BATCH, ReadTree, TreePath},
+    tree::{self, Op, READ_BATCH, ReadTree, Readable, TreePath, read_allowed},
 };
 use stormkeeper_model::{TopologyId, event::EventKind};
 
@@ -21,7 +21,7 @@ use stormkeeper_model::{TopologyId, event::EventKind};
 const DELETE_BATCH: usize = 500;
 
 /// Outcome of a plan.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Applied {
     /// Number of applied actions.
     pub(super) n_done: usize,
@@ -32,6 +32,8 @@ pub(super) struct Applied {
     /// True if the other actions of the plan were skipped, as they cannot succeed: this nimbus
     /// no longer leads, ZooKeeper cannot be reached, or an outcome is not known.
     pub(super) is_aborted: bool,
+    /// Topologies with znodes that this nimbus may not delete, each with the first of them.
+    pub(super) undeletable: Vec<(TopologyId, TreePath)>,
 }
 
 /// Applies `plan` in order. A rejected action does not stop those of other topologies.
@@ -39,7 +41,8 @@ pub(super) async fn apply(plan: &Plan, writer: &FencedWriter, tree: &Arc<dyn Rea
     let mut applied = Applied::default();
     for action in &plan.actions {
         match execute(action, writer, tree).await {
-            Ok(()) => {
+            Ok(left) => {
+                applied.undeletable.extend(left);
                 applied.n_done += 1;
                 applied.n_moved += action.n_moved;
                 log(action, writer);
@@ -69,14 +72,21 @@ fn log(action: &Action, writer: &FencedWriter) {
     }
 }
 
-async fn execute(action: &Action, writer: &FencedWriter, tree: &Arc<dyn ReadTree>) -> Result<(), WriteError> {
+/// Executes an action. Returns the topology and the first of its znodes that this nimbus may not delete.
+async fn execute(
+    action: &Action,
+    writer: &FencedWriter,
+    tree: &Arc<dyn ReadTree>,
+) -> Result<Option<(TopologyId, TreePath)>, WriteError> {
     let effect = &action.effect;
     match (effect.ops(), effect) {
         (Some(ops), _) => match event_draft(action) {
-            Some(draft) => writer.commit_with_event(ops, draft).await.map(drop),
-            None => writer.commit(ops).await.map(drop),
+            Some(draft) => writer.commit_with_event(ops, draft).await.map(|_| None),
+            None => writer.commit(ops).await.map(|_| None),
         },
-        (None, Effect::RemoveRecords { id }) => remove_records(id, writer, tree).await,
+        (None, Effect::RemoveRecords { id }) => {
+            Ok(remove_records(id, writer, tree).await?.map(|path| (id.clone(), path)))
+        }
         (None, _) => unreachable!("only the removal of records is more than one transaction"),
     }
 }
@@ -111,35 +121,71 @@ fn event_draft(action: &Action) -> Option<EventDraft> {
 }
 
 /// Deletes all records of a topology except its topology record; heartbeats first, as workers may
-/// still write there.
+/// still write there. Returns the first znode that is left, if this nimbus may not delete some: a
+/// component can give what it creates as its worker an access control list without nimbuses.
 async fn remove_records(
     id: &TopologyId,
     writer: &FencedWriter,
     tree: &Arc<dyn ReadTree>,
-) -> Result<(), WriteError> {
+) -> Result<Option<TreePath>, WriteError> {
+    let mut left = Vec::new();
     for root in [layout::taskbeats(id), layout::tasks(id), layout::taskerrors(id), layout::metrics(id)] {
         let doomed = subtree(&root, tree).await.map_err(WriteError::NotSent)?;
         // Children were found after their parents, so the reverse order is leaves first.
         let doomed: Vec<TreePath> = doomed.into_iter().rev().collect();
         for batch in doomed.chunks(DELETE_BATCH) {
-            let ops = batch.iter().map(|path| Op::Delete { path: path.clone(), version: None }).collect();
-            writer.commit(ops).await?;
+            let deletions = |paths: &[TreePath]| -> Vec<Op> {
+                paths.iter().map(|path| Op::Delete { path: path.clone(), version: None }).collect()
+            };
+            match writer.commit(deletions(batch)).await {
+                Err(WriteError::Op { source, .. }) if is_of_others(&source) => {}
+                done => {
+                    done?;
+                    continue;
+                }
+            }
+            // One znode that cannot be deleted must not keep the others.
+            for path in batch {
+                match writer.commit(deletions(std::slice::from_ref(path))).await {
+                    Err(WriteError::Op { source, .. }) if is_of_others(&source) => left.push(path.clone()),
+                    Err(WriteError::Op { source: tree::Error::NoNode { .. }, .. }) => {}
+                    done => drop(done?),
+                }
+                if left.len() == LEFT_MAX {
+                    return Ok(left.into_iter().next());
+                }
+            }
         }
     }
-    Ok(())
+    Ok(left.into_iter().next())
 }
 
-/// Lists `root` and everything below it, parents first; empty if `root` does not exist.
+/// Most znodes of a topology that cannot be deleted before the rest is left for the next attempt.
+const LEFT_MAX: usize = 100;
+
+/// True if the rights of somebody else prevent a deletion: of the znode, or of something below it that this
+/// nimbus may not even see.
+fn is_of_others(error: &tree::Error) -> bool {
+    error.is_denial() || matches!(error.root(), tree::Error::NotEmpty { .. })
+}
+
+/// Lists `root` and everything below it, parents first, as far as this nimbus may read it; empty if
+/// `root` does not exist.
 async fn subtree(root: &TreePath, tree: &Arc<dyn ReadTree>) -> Result<Vec<TreePath>, tree::Error> {
     let mut found = Vec::new();
     let mut unread = vec![root.clone()];
     while !unread.is_empty() {
         let rest = unread.split_off(unread.len().min(READ_BATCH));
         let batch = std::mem::replace(&mut unread, rest);
-        for (path, family) in batch.iter().zip(tree.get_many(&batch).await?) {
-            let Some(family) = family else { continue };
-            for child in &family.children {
-                unread.push(path.child(child).map_err(tree::Error::InvalidPath)?);
+        for (path, znode) in batch.iter().zip(read_allowed(&**tree, &batch).await?) {
+            match znode {
+                Readable::Missing => continue,
+                Readable::Denied => {}
+                Readable::Found(family) => {
+                    for child in &family.children {
+                        unread.push(path.child(child).map_err(tree::Error::InvalidPath)?);
+                    }
+                }
             }
             found.push(path.clone());
         }

@@ -306,6 +306,9 @@ impl LeaderLoop {
         }
         let applied = apply(&plan, &self.writer, &self.context.store.tree()).await;
         self.move_budget.moved(applied.n_moved, monotonic);
+        for (id, path) in &applied.undeletable {
+            self.liveness.note_undeletable(id, path, monotonic);
+        }
         debug!(?applied, "applied a plan");
         // The view must contain the writes before anything else is decided. If an action was
         // not applied, any part of the view may be out of date.

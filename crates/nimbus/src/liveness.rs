@@ -25,7 +25,10 @@ pub use self::hosts::{AbsentSupervisor, VanishedTogether};
 pub(crate) use self::placements::is_of_host;
 use self::{hosts::Hosts, placements::Placements};
 use crate::policy::Policy;
-use stormkeeper_coordination::cluster::{layout, record::SupervisorRecord, view::ClusterView};
+use stormkeeper_coordination::{
+    cluster::{layout, record::SupervisorRecord, view::ClusterView},
+    tree::TreePath,
+};
 use stormkeeper_metrics::name::is_system_topology;
 use stormkeeper_model::{
     BlobKey, Slot, SupervisorId, TaskId, Timestamp, TopologyId,
@@ -59,6 +62,9 @@ pub struct Liveness {
     missing_blobs: BTreeMap<BlobKey, Monotonic>,
     /// Topologies that have other records but not their topology record, and since when.
     orphaned_topologies: BTreeMap<TopologyId, Monotonic>,
+    /// Topologies with znodes that this nimbus may not delete: the first of them, and the time of the last
+    /// attempt.
+    undeletable: BTreeMap<TopologyId, (TreePath, Monotonic)>,
     /// Slots in which no worker can run, according to their supervisors.
     unusable_slots: BTreeSet<Slot>,
 }
@@ -122,6 +128,7 @@ impl Liveness {
             unassigned: BTreeMap::new(),
             missing_blobs: BTreeMap::new(),
             orphaned_topologies: BTreeMap::new(),
+            undeletable: BTreeMap::new(),
             unusable_slots: BTreeSet::new(),
         }
     }
@@ -188,7 +195,18 @@ impl Liveness {
         update_since(&mut self.missing_blobs, missing_blobs, now);
         let orphaned_topologies = orphaned_topologies(view);
         update_since(&mut self.orphaned_topologies, orphaned_topologies.iter(), now);
+        self.undeletable.retain(|id, _| view.topologies.contains_key(id) || orphaned_topologies.contains(id));
         self.unusable_slots = unusable_slots(view);
+    }
+
+    /// Notes that a znode of a topology could not be deleted.
+    pub fn note_undeletable(&mut self, id: &TopologyId, path: &TreePath, now: Monotonic) {
+        self.undeletable.insert(id.clone(), (path.clone(), now));
+    }
+
+    /// A znode of the topology that this nimbus may not delete, and the time of the last attempt.
+    pub fn undeletable(&self, id: &TopologyId) -> Option<(&TreePath, Monotonic)> {
+        self.undeletable.get(id).map(|(path, tried)| (path, *tried))
     }
 
     fn remember_assignments(&mut self, view: &ClusterView) {

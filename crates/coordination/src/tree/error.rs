@@ -112,6 +112,11 @@ impl Error {
         }
     }
 
+    /// True if ZooKeeper does not authorize this process.
+    pub fn is_denial(&self) -> bool {
+        matches!(self.root(), Self::NotAuthorized { .. })
+    }
+
     /// True if the same request may succeed later without any other change.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Disconnected | Self::ConnectionLost(_) | Self::SessionExpired)

@@ -76,7 +76,12 @@ pub(super) async fn topology(
     let observation = api.nimbus.observation()?;
     let id = find(&observation.view, &topology)?;
     let store = api.nimbus.store();
-    let (heartbeats, last_errors) = (store.task_heartbeats(&id).await?, store.last_errors(&id).await?);
+    // A component can write heartbeats of tasks that are not there.
+    let tasks: Vec<TaskId> = match observation.view.tasks.get(&id) {
+        Some(tasks) => tasks.value.components.iter().map(|(_, task)| task).collect(),
+        None => Vec::new(),
+    };
+    let (heartbeats, last_errors) = (store.heartbeats_of(&id, &tasks).await?, store.last_errors(&id).await?);
     // A blob that is missing here, or unreadable, leaves the kinds of components open.
     let blob = observation.view.topologies.get(&id).map(|topology_record| &topology_record.value.blob);
     let code = match blob {

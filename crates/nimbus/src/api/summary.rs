@@ -77,6 +77,7 @@ fn without_record(nimbus: &Handle, view: &ClusterView) -> impl Iterator<Item = S
     let findings = nimbus.status().findings;
     let lost = findings.iter().filter_map(|finding| match (&finding.topology, &finding.problem) {
         (Some(id), problem @ ClusterProblem::NoRecord { .. }) => Some(text(id, problem)),
+        (Some(_), problem @ ClusterProblem::Undeletable { .. }) => Some(problem.to_string()),
         _ => None,
     });
     lost.collect::<Vec<_>>().into_iter()
@@ -297,8 +298,9 @@ fn topology_summary(
         uptime_seconds: nimbus.clock().now().since(record.launched).as_secs(),
         tasks_total,
         tasks_assigned,
-        tasks_alive: heartbeats.len()
-            - reported::idle_tasks(view, id, |task| heartbeats.contains(task)).len(),
+        // A component can write heartbeats of tasks that are not there.
+        tasks_alive: (tasks.iter().filter(|(_, task)| heartbeats.contains(*task)).count())
+            .saturating_sub(reported::idle_tasks(view, id, |task| heartbeats.contains(task)).len()),
         workers_total: assignment.workers.len(),
         workers_wanted: record.workers,
         executors_total: tasks_total,

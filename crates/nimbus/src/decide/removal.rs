@@ -49,6 +49,9 @@ const ORPHAN_KEPT: Duration = Duration::from_secs(60);
 /// moments, so that for this long it may only appear to be missing.
 const ORPHAN_REPORTED_AFTER: Duration = Duration::from_secs(1);
 
+/// Interval of the attempts to delete what a nimbus may not delete, until somebody has changed that.
+const UNDELETABLE_RETRIED_AFTER: Duration = Duration::from_secs(30);
+
 /// Removes the records of topologies without topology record, in the same steps.
 pub(super) fn remove_orphans(draft: &mut Draft<'_>) {
     let liveness = draft.liveness;
@@ -58,7 +61,12 @@ pub(super) fn remove_orphans(draft: &mut Draft<'_>) {
             draft.wake_at(shown);
             continue;
         }
-        draft.add_finding(Some(id), ClusterProblem::NoRecord { path: layout::storm(id) });
+        match liveness.undeletable(id) {
+            Some((path, _)) => {
+                draft.add_finding(Some(id), ClusterProblem::Undeletable { path: path.clone() });
+            }
+            None => draft.add_finding(Some(id), ClusterProblem::NoRecord { path: layout::storm(id) }),
+        }
         let due = since.plus(ORPHAN_KEPT.max(draft.policy.settle));
         match draft.is_past(due) {
             true => remove_next(draft, id, None),
@@ -90,7 +98,13 @@ fn remove_next(draft: &mut Draft<'_>, id: &TopologyId, topology_record: Option<&
         let supervisors = affected.map(|(supervisor, _)| supervisor.clone()).collect();
         return unassign(draft, id, None, supervisors, reason);
     }
-    if !has_records(view, id) {
+    // The rest waits for a person; the kill does not.
+    let retry = draft.liveness.undeletable(id).map(|(_, tried)| tried.plus(UNDELETABLE_RETRIED_AFTER));
+    let waits = retry.filter(|retry| !draft.is_past(*retry));
+    if let Some(retry) = waits {
+        draft.wake_at(retry);
+    }
+    if waits.is_some() || !has_records(view, id) {
         let Some(topology_record) = topology_record else { return };
         let effect = Effect::RemoveTopologyRecord { id: id.clone(), version: topology_record.version };
         return draft.act(effect, Reason::RecordsGone, 0);

@@ -94,6 +94,16 @@ pub enum ClusterProblem {
         /// Expected path of the record.
         path: TreePath,
     },
+    /// A removed topology has left a znode that the leader may not delete: one of its components has made it,
+    /// with an access control list of its own.
+    #[error(
+        "{path} of a removed topology has an access control list that does not let a nimbus delete it; delete it as \
+         ZooKeeper's superuser"
+    )]
+    Undeletable {
+        /// The znode.
+        path: TreePath,
+    },
     /// The status of a topology is rebalancing, but its record contains no rebalance.
     #[error(
         "the status is rebalancing but the record contains no rebalance; kill the topology, or correct the record"

@@ -15,7 +15,9 @@ use crate::{
             TaskHeartbeat, TopologyRecord, Unreadable,
         },
     },
-    tree::{self, CreateMode, Node, NodeWithChildren, Op, READ_BATCH, ReadTree, Tree, TreePath, Version},
+    tree::{
+        self, CreateMode, Node, NodeWithChildren, Op, READ_BATCH, ReadTree, Readable, Tree, TreePath, Version,
+    },
 };
 use stormkeeper_model::{
     BlobKey, ComponentId, NimbusId, SupervisorId, TaskId, Term, TopologyId, assignment::Assignment,
@@ -24,6 +26,15 @@ use stormkeeper_model::{
 
 /// Number of errors kept for each task, the newest, as in Storm.
 pub const ERRORS_KEPT: usize = 10;
+
+/// Most errors of a task that are read: its workers keep fewer, but a component can write more.
+const ERRORS_READ_MAX: usize = 100;
+
+/// Most old errors that one write deletes.
+const ERRORS_DELETED_MAX: usize = 100;
+
+/// Most components whose last errors are read, far above the limit of a topology.
+const COMPONENTS_READ_MAX: usize = 10_000;
 
 /// Maximum size of the message and of the stack of a stored error, each: an error stays well under
 /// a znode's limit, and a person reads no more.
@@ -282,7 +293,7 @@ impl Store {
             let mut kept = self.tree.children(&of_task).await?.unwrap_or_default();
             kept.sort_by(|a, b| sequence_order(a).cmp(&sequence_order(b)));
             let n_over = (kept.len() + 1).saturating_sub(ERRORS_KEPT);
-            for name in &kept[..n_over] {
+            for name in kept.iter().take(n_over.min(ERRORS_DELETED_MAX)) {
                 ops.push(Op::Delete {
                     path: of_task.child(name).map_err(tree::Error::InvalidPath)?,
                     version: None,
@@ -310,9 +321,10 @@ impl Store {
     /// Errors of the tree.
     pub async fn errors(&self, id: &TopologyId, task: TaskId) -> Result<Vec<TaskError>, Error> {
         let parent = layout::taskerrors_of_task(id, task);
-        let mut names = self.tree.children(&parent).await?.unwrap_or_default();
+        let mut names = self.children_allowed(&parent).await?;
         names.sort_by(|a, b| sequence_order(a).cmp(&sequence_order(b)));
-        let errors = self.read_children::<StoredError>(&parent, &names).await?;
+        let newest = &names[names.len().saturating_sub(ERRORS_READ_MAX)..];
+        let errors = self.read_children::<StoredError>(&parent, newest).await?;
         Ok(errors.into_iter().map(|(_, error)| error.into()).collect())
     }
 
@@ -322,7 +334,8 @@ impl Store {
     /// Errors of the tree.
     pub async fn last_errors(&self, id: &TopologyId) -> Result<BTreeMap<ComponentId, TaskError>, Error> {
         let parent = layout::last_errors(id);
-        let names = self.tree.children(&parent).await?.unwrap_or_default();
+        let mut names = self.children_allowed(&parent).await?;
+        names.truncate(COMPONENTS_READ_MAX);
         let errors = self.read_children::<StoredError>(&parent, &names).await?;
         Ok(errors.into_iter().map(|(_, error)| (error.component.clone(), error.into())).collect())
     }
@@ -356,6 +369,14 @@ impl Store {
         Ok(heartbeats.into_iter().filter_map(named).collect())
     }
 
+    /// Names of children of a znode that others write; none if this process may not read them.
+    async fn children_allowed(&self, parent: &TreePath) -> Result<Vec<String>, Error> {
+        match self.tree.children(parent).await {
+            Err(error) if error.is_denial() => Ok(Vec::new()),
+            names => Ok(names?.unwrap_or_default()),
+        }
+    }
+
     async fn read<T: DeserializeOwned>(&self, path: &TreePath) -> Result<Option<Stored<T>>, Error> {
         let Some(Node { data, stat }) = self.tree.get(path).await? else { return Ok(None) };
         Ok(Some(Stored { value: record::decode(path, &data)?, version: stat.version }))
@@ -370,9 +391,16 @@ impl Store {
         for batch in names.chunks(READ_BATCH) {
             let paths: Result<Vec<TreePath>, _> = batch.iter().map(|name| parent.child(name)).collect();
             let paths = paths.map_err(tree::Error::InvalidPath)?;
-            let znodes = self.tree.get_many(&paths).await?;
+            let znodes = tree::read_allowed(&*self.tree, &paths).await?;
             for ((name, path), znode) in batch.iter().zip(&paths).zip(znodes) {
-                let Some(znode) = znode else { continue };
+                let znode = match znode {
+                    Readable::Found(znode) => znode,
+                    Readable::Missing => continue,
+                    Readable::Denied => {
+                        tracing::warn!(%path, "omitted a record from a list: ZooKeeper does not authorize reading it");
+                        continue;
+                    }
+                };
                 match record::decode(path, &znode.node.data) {
                     Ok(record) => records.push((name.clone(), record)),
                     Err(error) => tracing::warn!(%error, "omitted an invalid record from a list"),

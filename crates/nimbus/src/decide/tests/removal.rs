@@ -1,8 +1,10 @@
+use std::time::Duration;
+
 use super::world::{SECOND, World};
 use super::{NOW, effects};
 use crate::plan::{ClusterProblem, Finding, Plan, Reason};
 use stormkeeper_coordination::cluster::layout;
-use stormkeeper_model::BlobKey;
+use stormkeeper_model::{BlobKey, TaskId};
 
 #[test]
 fn a_killed_topology_is_removed_step_by_step_and_leaves_nothing() {
@@ -25,6 +27,44 @@ fn a_killed_topology_is_removed_step_by_step_and_leaves_nothing() {
     assert_eq!(effects(&world.decide()), ["remove the topology"]);
     world.settle();
     assert!(!world.nodes.keys().any(|path| path.as_str().contains(id.as_str())), "{:?}", world.nodes.keys());
+}
+
+#[test]
+fn znode_that_may_not_be_deleted_is_named_and_tried_again_and_the_kill_goes_on() {
+    let mut world = World::with_supervisors(2, 2);
+    let id = world.running("wc", 4, 2);
+    world.kill(&id, Duration::ZERO);
+    let plan = world.decide();
+    world.execute(&plan);
+    world.send_heartbeats();
+    assert_eq!(effects(&world.decide()), ["remove tasks, heartbeats, errors and metrics"]);
+
+    // The leader has tried it, and could not delete one znode.
+    let path = layout::taskbeat(&id, TaskId(1));
+    let kept = world.nodes.clone();
+    world.liveness.note_undeletable(&id, &path, world.clock.monotonic());
+    let plan = world.decide();
+    assert_eq!(effects(&plan), ["remove the topology"]);
+    world.execute(&plan);
+    world.nodes.insert(layout::taskerrors(&id), kept[&layout::tasks(&id)].clone());
+    let plan = world.decide();
+    assert_eq!(effects(&plan), [] as [&str; 0]);
+    world.wait(SECOND);
+    let plan = world.decide();
+    assert!(
+        matches!(&plan.findings[0].problem, ClusterProblem::Undeletable { path: named } if *named == path),
+        "{:?}",
+        plan.findings
+    );
+    for _ in 0..2 {
+        world.wait(60 * SECOND);
+        assert_eq!(effects(&world.decide()), ["remove tasks, heartbeats, errors and metrics"]);
+        world.liveness.note_undeletable(&id, &path, world.clock.monotonic());
+        let plan = world.decide();
+        assert_eq!((plan.actions.len(), plan.next), (0, Some(30 * SECOND)), "not in every round");
+    }
+    world.nodes.retain(|path, _| !path.as_str().contains(id.as_str()));
+    assert_eq!((world.decide().actions, world.decide().findings), (vec![], vec![]));
 }
 
 #[test]
