@@ -130,6 +130,7 @@ fn supervisor(n: usize, n_slots: u16) -> SupervisorRecord {
         clock_ahead_ms: None,
         agent: None,
         failures: Vec::new(),
+        exposed: None,
         unknown_fields: Default::default(),
     }
 }

@@ -11,6 +11,7 @@ mod counting;
 mod deleted_records;
 mod denied_access;
 mod exact_counts;
+mod exposed;
 mod failing_hosts;
 mod flink_client;
 mod frozen_leader;

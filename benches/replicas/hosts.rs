@@ -129,6 +129,7 @@ impl Host {
             clock_ahead_ms: None,
             agent: None,
             failures: Vec::new(),
+            exposed: None,
             unknown_fields: Default::default(),
         };
         presence.keep(&Ephemeral::Supervisor(id.clone()), record::encode(&record));

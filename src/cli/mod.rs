@@ -11,6 +11,7 @@ mod config;
 mod drain;
 mod error;
 mod events;
+mod exposure;
 mod get_errors;
 mod kill;
 mod last_writes;

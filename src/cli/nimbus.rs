@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{
     Global, daemon_runtime,
     error::{ErrorKind, Failure},
-    log_filter, stop_on_signal,
+    exposure, log_filter, stop_on_signal,
     zookeeper_tls::{Process, TlsFiles},
     zookeeper_users,
 };
@@ -34,13 +34,18 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 #[command(after_help = "SIGTERM stops it; a leader resigns at once. Logs go to standard error; \
 STORMKEEPER_LOG filters them (like RUST_LOG).\n\
 Example: stormkeeper nimbus --config /etc/stormkeeper/storm.yaml")]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// Listen where other hosts reach it although nothing is locked, as with storm.insecure: true
+    #[arg(long)]
+    insecure: bool,
+}
 
-pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
+pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     telemetry::log_to_stderr(log_filter().as_deref());
     let config = global.load()?;
     let locks = Locks::of_nimbus(&config.access_settings());
     let locks = locks.map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
+    let exposed = exposure::said(config.exposure_of_nimbus(args.insecure))?;
     let users = zookeeper_users::of_daemon(&config)?;
     let access = users.as_ref().map(|users| zookeeper_users::access(&users.get()));
     let tls = TlsFiles::open(&config, Process::Daemon)?;
@@ -69,7 +74,7 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
             files.keep_fresh(Arc::clone(&tree), &tasks);
         }
         options.local_dir = local_dir;
-        options.locks = locks;
+        (options.locks, options.exposed) = (locks, exposed);
         let ended = api::run(options, Arc::clone(&tree) as _, Clock::new(), stop).await;
         tree.close().await;
         tasks.stop(SHUTDOWN_TIMEOUT).await;

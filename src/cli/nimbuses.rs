@@ -138,7 +138,8 @@ fn text(Replicas { nimbuses, term }: &Replicas) -> String {
         if let Some(problem) = problem {
             text.push_str(&format!("! {}: {}\n", summary.id, output::one_line(problem)));
         }
-        let problems = [&summary.disk_problem, &summary.access_problem, &summary.clock_problem];
+        let (disk, clock) = (&summary.disk_problem, &summary.clock_problem);
+        let problems = [disk, &summary.access_problem, clock, &summary.exposed];
         for problem in problems.into_iter().flatten() {
             text.push_str(&format!("! {}: {}\n", summary.id, output::one_line(problem)));
         }
@@ -183,6 +184,7 @@ mod tests {
             disk_problem: (id == "a").then(|| "its disk is full".to_owned()),
             access_problem: (id == "c").then(|| "a token file is bad".to_owned()),
             clock_problem: (id == "b").then(|| "its clock is wrong".to_owned()),
+            exposed: (id == "d").then(|| "everybody may use its API".to_owned()),
             metrics_lag_entries,
             metrics_problem: metrics_lag_entries.map(|n| format!("{n} entries are late")),
             version: "1".to_owned(),
@@ -221,6 +223,7 @@ mod tests {
         assert!(text.lines().any(|line| line == "! a: its disk is full"), "{text}");
         assert!(text.lines().any(|line| line == "! b: its clock is wrong"), "{text}");
         assert!(text.lines().any(|line| line == "! c: a token file is bad"), "{text}");
+        assert!(text.lines().any(|line| line == "! d: everybody may use its API"), "{text}");
         assert!(!text.contains("9 behind"), "the replica's own report wins: {text}");
         assert!(!text.contains("9 entries"), "{text}");
     }

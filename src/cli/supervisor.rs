@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{
     Global, daemon_runtime,
     error::{ErrorKind, Failure},
-    launch_defaults, log_filter, stop_on_signal,
+    exposure, launch_defaults, log_filter, stop_on_signal,
     zookeeper_tls::{Process, TlsFiles},
     zookeeper_users,
 };
@@ -42,6 +42,9 @@ pub(super) struct Args {
     /// Stop the workers when the supervisor stops, as needed in a container, which ends with the supervisor
     #[arg(long)]
     stop_workers: bool,
+    /// Listen where other hosts reach it although nothing is locked, as with storm.insecure: true
+    #[arg(long)]
+    insecure: bool,
 }
 
 pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
@@ -50,6 +53,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let program = std::env::current_exe().context("finding the program itself").map_err(Failure::internal)?;
     let locks = Locks::of_supervisor(&config.access_settings());
     let locks = locks.map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
+    let exposed = exposure::said(config.exposure_of_supervisor(args.insecure))?;
     let users = zookeeper_users::of_daemon(&config)?;
     let access = users.as_ref().map(|users| zookeeper_users::access(&users.get()));
     let tls = TlsFiles::open(&config, Process::Daemon)?;
@@ -75,7 +79,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
             files.keep_fresh(Arc::clone(&tree), &tasks);
         }
         let mut options = config.supervisor_options();
-        options.local_dir = local_dir;
+        (options.local_dir, options.exposed) = (local_dir, exposed);
         let environment = WorkerEnvironment::select(std::env::vars_os(), &config.allowed_variables());
         let mut launch = launch_defaults(&config);
         launch.withheld_variables = environment.withheld().to_vec();
@@ -89,7 +93,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         // A file that cannot be used is logged, and the last good one stays in force.
         let _problems = locks.keep_fresh(&tasks);
         let clock = Clock::new();
-        let credentials = locks.credentials(&format!("supervisor on {}", config.hostname()), &clock);
+        let credentials = locks.credentials(&format!("supervisor on {}", options.host), &clock);
         launch.locks = locks;
         launch.zookeeper_users = users.clone();
         if let Some(users) = users {

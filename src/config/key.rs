@@ -290,6 +290,13 @@ pub const KEYS: &[Key] = &[
          `stormkeeper secret new FILE` makes one.",
     ),
     key(
+        "storm.insecure",
+        Kind::Flag,
+        "false",
+        "Whether daemons of a cluster that is not locked may listen on addresses that other hosts reach; it is said at \
+         each start and by `list`, `cluster` and `nimbuses`. Everybody who reaches such an address owns the cluster.",
+    ),
+    key(
         "storm.local.dir",
         Kind::Text,
         "\"stormkeeper-local\"",
@@ -300,7 +307,8 @@ pub const KEYS: &[Key] = &[
         "storm.local.hostname",
         Kind::Host,
         "null",
-        "The name under which other hosts reach this one; unset, the name that the system gives.",
+        "The name under which other hosts reach this one; unset, the name that the system gives, and of a daemon that \
+         listens on loopback its address.",
     ),
     key(
         "storm.zookeeper.connection.timeout",
@@ -422,7 +430,7 @@ pub const KEYS: &[Key] = &[
         "supervisor.worker.host",
         Kind::Address,
         "null",
-        "The address on which workers listen for tuples, as 0.0.0.0 or [::] for all; unset, `storm.local.hostname` if that is an address of this host, else all addresses of IPv4 and IPv6.",
+        "The address on which workers listen for tuples, as 0.0.0.0 or [::] for all; unset, if there is a cluster secret or the configuration names other hosts, `storm.local.hostname` if that is an address of this host, else all addresses of IPv4 and IPv6; without both, a loopback address. Without a required proof another address than loopback needs `storm.insecure`.",
     ),
     key(
         "supervisor.worker.shutdown.sleep.secs",
@@ -466,7 +474,14 @@ pub const KEYS: &[Key] = &[
         "null",
         "Origins whose web pages may read Storm's API, separated by commas (`https://ui.example.com`), or `*` for all; unset, none.",
     ),
-    key("ui.host", Kind::Address, "\"0.0.0.0\"", "The address on which the API of a nimbus listens."),
+    key(
+        "ui.host",
+        Kind::Address,
+        "null",
+        "The address on which the API of a nimbus listens; unset, 0.0.0.0 if a proof is required (`storm.access`) or the \
+         configuration names other hosts, else a loopback address. Without a required proof another address than \
+         loopback needs `storm.insecure`.",
+    ),
     key(
         "ui.jsonp.enabled",
         Kind::Flag,

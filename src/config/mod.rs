@@ -8,6 +8,7 @@
 //!
 //! Each daemon declares its own `Options`; `options.rs` here creates them from the configuration.
 
+mod exposure;
 pub mod key;
 mod load;
 mod options;

@@ -1,11 +1,6 @@
 //! Creates the options of each subsystem from a configuration.
 
-use std::{
-    collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use crate::config::{load::Config, value::Value};
 use stormkeeper_access::locks;
@@ -18,7 +13,7 @@ use stormkeeper_metrics as metrics;
 use stormkeeper_metrics_service::exporters;
 use stormkeeper_model::{address::HostAndPort, resources::Capacity, settings};
 use stormkeeper_nimbus as nimbus;
-use stormkeeper_runtime::{net::ListenOn, proc};
+use stormkeeper_runtime::proc;
 use stormkeeper_supervisor as supervisor;
 
 /// Periods and timeouts of a worker.
@@ -35,9 +30,6 @@ pub struct WorkerTiming {
     /// Time after which a worker that nobody owns any more ends.
     pub abandoned_after: Duration,
 }
-
-/// Port of an agent, unless one is set or another program has it: the port of Storm's logviewer.
-const AGENT_PORT: u16 = 8000;
 
 impl Config {
     /// Options of the ZooKeeper connection; only a nimbus creates a missing root.
@@ -58,16 +50,16 @@ impl Config {
 
     /// Options of a nimbus.
     pub fn nimbus_options(&self) -> nimbus::Options {
-        let Value::Address(address) = self.value("ui.host") else { unfit("an address") };
         let session = self.duration("storm.zookeeper.session.timeout");
         let defaults = self.topology_defaults();
         let default = |key: &str| defaults.get(key).and_then(serde_json::Value::as_u64);
         nimbus::Options {
             local_dir: self.local_dir(),
-            host: self.hostname(),
-            api: SocketAddr::new(*address, self.narrow("ui.port")),
-            // Files are read by the command that runs a nimbus.
+            host: self.nimbus_host(),
+            api: self.api_address(),
+            // Files are read by the command that runs a nimbus, which decides about the exposure as well.
             locks: locks::Locks::open(),
+            exposed: None,
             api_names: self.api_names(),
             monitor_period: self.duration("nimbus.monitor.freq.secs"),
             task_timeout: self.duration("nimbus.task.timeout.secs"),
@@ -197,17 +189,6 @@ impl Config {
         }
     }
 
-    /// Addresses on which workers listen.
-    pub fn workers_listen_on(&self) -> ListenOn {
-        if let Value::Address(address) = self.value("supervisor.worker.host") {
-            return match address.is_unspecified() && address.is_ipv6() {
-                true => ListenOn::All,
-                false => ListenOn::Address(*address),
-            };
-        }
-        self.hostname().parse().map_or(ListenOn::All, ListenOn::Preferred)
-    }
-
     /// Limit of the bytes of unfinished frames of a worker.
     pub fn unfinished_frame_bytes(&self) -> usize {
         self.narrow("worker.unfinished.frames.max.bytes")
@@ -216,22 +197,15 @@ impl Config {
     /// Options of a supervisor.
     pub fn supervisor_options(&self) -> supervisor::Options {
         let Value::Ports(ports) = self.value("supervisor.slots.ports") else { unfit("a list of ports") };
-        let agent_host = match (self.value("supervisor.agent.host"), self.access_settings().of_supervisor()) {
-            (Value::Address(address), _) => *address,
-            (_, locks::Mode::Required) => Ipv4Addr::UNSPECIFIED.into(),
-            (_, locks::Mode::Optional | locks::Mode::Open) => Ipv4Addr::LOCALHOST.into(),
-        };
-        let agent_port = self.whole_if_set("supervisor.agent.port");
-        let agent_port = agent_port.map(|port| u16::try_from(port).unwrap_or_else(|_| unfit("a port")));
+        let (agent, may_move) = self.agent_address();
+        let names = self.allowed_hosts().iter().cloned().chain([self.hostname.clone()]);
         supervisor::Options {
             local_dir: self.local_dir(),
-            host: self.hostname(),
+            host: self.supervisor_host(),
             ports: ports.clone(),
-            agent: Some(supervisor::AgentOptions {
-                address: SocketAddr::new(agent_host, agent_port.unwrap_or(AGENT_PORT)),
-                may_move: agent_port.is_none(),
-                names: self.allowed_hosts().to_vec(),
-            }),
+            // Decided by the command that runs a supervisor.
+            exposed: None,
+            agent: Some(supervisor::AgentOptions { address: agent, may_move, names: names.collect() }),
             capacity: Capacity {
                 cpu_percent: self.whole_if_set("supervisor.cpu.capacity"),
                 memory_mb: self.whole_if_set("supervisor.memory.capacity.mb"),
@@ -242,6 +216,10 @@ impl Config {
             unused_blob_retention: self.duration("supervisor.localizer.cleanup.interval.ms"),
             reconcile_period: self.duration("supervisor.monitor.frequency.secs"),
         }
+    }
+
+    pub(super) fn port_if_set(&self, key: &str) -> Option<u16> {
+        self.whole_if_set(key).map(|port| u16::try_from(port).unwrap_or_else(|_| unfit("a port")))
     }
 
     fn whole_if_set(&self, key: &str) -> Option<u64> {
@@ -347,12 +325,6 @@ impl Config {
         std::path::absolute(dir).unwrap_or_else(|_| dir.into())
     }
 
-    /// Name under which other hosts reach this host.
-    pub fn hostname(&self) -> String {
-        let Value::Text(name) = self.value("storm.local.hostname") else { return self.hostname.clone() };
-        name.clone()
-    }
-
     pub(super) fn duration(&self, key: &str) -> Duration {
         let Value::Duration(duration) = self.value(key) else { unfit("a time") };
         *duration
@@ -363,7 +335,7 @@ impl Config {
         text
     }
 
-    fn flag(&self, key: &str) -> bool {
+    pub(super) fn flag(&self, key: &str) -> bool {
         let Value::Flag(flag) = self.value(key) else { unfit("true or false") };
         *flag
     }
@@ -374,11 +346,11 @@ impl Config {
     }
 
     /// Number in the range of `T`, which the key's kind guarantees.
-    fn narrow<T: TryFrom<u64>>(&self, key: &str) -> T {
+    pub(super) fn narrow<T: TryFrom<u64>>(&self, key: &str) -> T {
         T::try_from(self.whole(key)).unwrap_or_else(|_| unfit("a number in range"))
     }
 
-    fn hosts(&self, key: &str) -> impl Iterator<Item = &str> {
+    pub(super) fn hosts(&self, key: &str) -> impl Iterator<Item = &str> {
         let Value::Hosts(hosts) = self.value(key) else { unfit("a list of hosts") };
         hosts.iter().map(String::as_str)
     }

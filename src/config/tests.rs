@@ -3,6 +3,7 @@ use std::{path::Path, time::Duration};
 use super::*;
 use stormkeeper_coordination::tree::options::OnMissingRoot;
 use stormkeeper_model::{Port, settings};
+use stormkeeper_runtime::net::ListenOn;
 
 fn environment() -> Environment {
     Environment { named_file: None, default_file: None, hostname: "here".to_owned() }
@@ -32,8 +33,8 @@ fn defaults_fill_every_option() {
     assert_eq!(tree.root.as_str(), "/stormkeeper");
     assert_eq!(tree.session_timeout, Duration::from_secs(10));
     let nimbus = config.nimbus_options();
-    assert_eq!(nimbus.api.to_string(), "0.0.0.0:8080");
-    assert_eq!(nimbus.host, "here");
+    assert_eq!(nimbus.api.to_string(), "127.0.0.1:8080");
+    assert_eq!(nimbus.host, "127.0.0.1");
     assert_eq!(nimbus.settle, Duration::from_secs(15));
     assert_eq!(nimbus.message_timeout, Duration::from_secs(30));
     assert_eq!(nimbus.max_blob_bytes, 64 << 20);
@@ -68,7 +69,7 @@ fn command_line_overrides_the_file_and_each_value_has_its_source() {
     assert_eq!(from("ui.port"), ("9001".to_owned(), "command line".to_owned()));
     assert_eq!(from("nimbus.seeds"), (r#"["n1","n2:1"]"#.to_owned(), "storm.yaml:2".to_owned()));
     assert_eq!(from("topology.workers"), ("3".to_owned(), "storm.yaml:3".to_owned()));
-    assert_eq!(from("ui.host"), (r#""0.0.0.0""#.to_owned(), "default".to_owned()));
+    assert_eq!(from("ui.host"), ("null".to_owned(), "default".to_owned()));
 }
 
 #[test]
@@ -89,6 +90,88 @@ fn api_is_addressed_by_the_names_of_this_host_the_seeds_and_the_allowed_hosts() 
     assert_eq!(names(""), ["localhost:8080", hostname.as_str()]);
     let text = "nimbus.seeds: [n1, n2]\nstorm.local.hostname: n1\nui.allowed.hosts: [ui.example.com]\n";
     assert_eq!(names(text), ["n1", "n2", "ui.example.com", hostname.as_str()]);
+}
+
+#[test]
+fn daemons_without_locks_listen_on_loopback_and_announce_it() {
+    let of = |text: &str| load(text, &[]).expect("valid").0;
+    let plain = of("");
+    assert_eq!(plain.exposure_of_nimbus(false), Ok(None));
+    assert_eq!(plain.exposure_of_supervisor(false), Ok(None));
+    let supervisor = plain.supervisor_options();
+    assert_eq!(plain.workers_listen_on(), ListenOn::Address([127, 0, 0, 1].into()));
+    assert_eq!(supervisor.host, "127.0.0.1");
+    let agent = supervisor.agent.expect("an agent");
+    assert_eq!(
+        (agent.address.to_string(), agent.names),
+        ("127.0.0.1:8000".to_owned(), vec!["here".to_owned()])
+    );
+    let second = of("storm.local.hostname: 127.0.0.2");
+    assert_eq!(second.nimbus_options().api.to_string(), "127.0.0.2:8080");
+    assert_eq!(second.supervisor_options().host, "127.0.0.2");
+    assert_eq!(second.workers_listen_on(), ListenOn::Address([127, 0, 0, 2].into()));
+    let named = of("storm.local.hostname: me\nui.host: 127.0.0.1\nsupervisor.worker.host: \"::1\"\n");
+    assert_eq!(named.exposure_of_nimbus(false), Ok(None));
+    assert_eq!(
+        (named.nimbus_options().host.as_str(), named.supervisor_options().host.as_str()),
+        ("me", "me")
+    );
+}
+
+#[test]
+fn open_cluster_of_several_hosts_is_refused_unless_it_is_insecure() {
+    let of = |text: &str| load(text, &[]).expect("valid").0;
+    for text in [
+        "nimbus.seeds: [n1]",
+        "storm.zookeeper.servers: [zk1, zk2]",
+        "storm.local.hostname: n1",
+        "ui.host: 10.0.0.1\nsupervisor.worker.host: 0.0.0.0",
+        "nimbus.seeds: [n1]\nstorm.access: open\nui.tokens.file: t\nstorm.cluster.secret.file: s\n",
+    ] {
+        let config = of(text);
+        assert!(config.exposure_of_nimbus(false).is_err(), "{text}");
+        assert!(config.exposure_of_supervisor(false).is_err(), "{text}");
+        let insecure = of(&format!("{text}\nstorm.insecure: true"));
+        assert!(matches!(config.exposure_of_nimbus(true), Ok(Some(_))), "{text}");
+        assert_eq!(config.exposure_of_nimbus(true), insecure.exposure_of_nimbus(false));
+        assert_eq!(config.exposure_of_supervisor(true), insecure.exposure_of_supervisor(false));
+        assert_eq!(config.nimbus_options().api, insecure.nimbus_options().api, "the flag only allows it");
+    }
+    let seeds = of("nimbus.seeds: [n1]");
+    assert_eq!(
+        (seeds.nimbus_options().api.to_string(), seeds.nimbus_options().host),
+        ("0.0.0.0:8080".to_owned(), "here".to_owned())
+    );
+    assert_eq!(seeds.workers_listen_on(), ListenOn::All);
+    let agent = seeds.supervisor_options().agent.expect("an agent");
+    assert_eq!(agent.address.to_string(), "127.0.0.1:8000", "monitors are no reason to open it");
+}
+
+#[test]
+fn locked_cluster_listens_on_all_addresses_and_a_supervisor_needs_the_secret_only() {
+    let of = |text: &str| load(text, &[]).expect("valid").0;
+    let locked = of("ui.tokens.file: t\nstorm.cluster.secret.file: s\n");
+    assert_eq!(
+        (locked.exposure_of_nimbus(false), locked.exposure_of_supervisor(false)),
+        (Ok(None), Ok(None))
+    );
+    assert_eq!(
+        (locked.nimbus_options().api.to_string(), locked.nimbus_options().host),
+        ("0.0.0.0:8080".to_owned(), "here".to_owned())
+    );
+    assert_eq!(
+        (locked.workers_listen_on(), locked.supervisor_options().host.as_str()),
+        (ListenOn::All, "here")
+    );
+    let supervisor = of("storm.cluster.secret.file: s\nnimbus.seeds: [n1]\nstorm.local.hostname: 10.0.0.7\n");
+    assert_eq!(supervisor.exposure_of_supervisor(false), Ok(None));
+    assert_eq!(supervisor.workers_listen_on(), ListenOn::Preferred([10, 0, 0, 7].into()));
+    let agent = supervisor.supervisor_options().agent.expect("an agent");
+    assert_eq!(agent.address.to_string(), "0.0.0.0:8000");
+    let step =
+        of("ui.tokens.file: t\nstorm.cluster.secret.file: s\nstorm.access: optional\nnimbus.seeds: [n1]\n");
+    assert!(matches!(step.exposure_of_nimbus(false), Ok(Some(_))));
+    assert!(matches!(step.exposure_of_supervisor(false), Ok(Some(_))));
 }
 
 #[test]

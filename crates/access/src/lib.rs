@@ -7,9 +7,11 @@
 //! | worker | signature with the key of its topology | [`secret`], [`signature`] |
 //!
 //! [`credentials`] is the side of the sender, [`gate`] that of the nimbus. [`gate::Gate`] returns who
-//! sent a request; what a request needs is decided by the routes of the nimbus.
+//! sent a request; what a request needs is decided by the routes of the nimbus. [`exposure`] decides
+//! where a daemon may listen.
 
 pub mod credentials;
+pub mod exposure;
 pub mod file;
 pub mod gate;
 pub mod hex;

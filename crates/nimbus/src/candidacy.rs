@@ -66,6 +66,7 @@ mod tests {
             disk_problem: None,
             access_problem: None,
             clock_ahead_ms: None,
+            exposed: None,
             unknown_fields: Default::default(),
         };
         let nimbuses = others.iter().map(|(id, n)| (id.parse().expect("valid"), record(*n))).collect();

@@ -237,7 +237,7 @@ fn assemble(
     let copy = start_tree_copy(&options, (&memory, &writes), &store, &observer, &clock, &tasks);
     let (api_accepts, api_accepts_seen) = watch::channel(true);
     let (role, role_seen) = watch::channel(record::Role::Follower);
-    let registration = registration(&options.host, &api, clock.now());
+    let registration = registration(&options, &api, clock.now());
     let process = ProcessName::new(&me, registration.start);
     let own = (&me, &registration, &*options.local_dir);
     let (twin, is_alone) = twin::search(clients.time.clone(), own, &store, &tasks);
@@ -446,9 +446,9 @@ fn start_metrics(
 }
 
 /// Initial record of a nimbus that has just started.
-fn registration(host: &str, api: &str, start: Timestamp) -> NimbusRecord {
+fn registration(options: &Options, api: &str, start: Timestamp) -> NimbusRecord {
     NimbusRecord {
-        host: host.to_owned(),
+        host: options.host.clone(),
         api: api.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         start,
@@ -458,6 +458,7 @@ fn registration(host: &str, api: &str, start: Timestamp) -> NimbusRecord {
         disk_problem: None,
         access_problem: None,
         clock_ahead_ms: None,
+        exposed: options.exposed.clone(),
         unknown_fields: record::UnknownFields::new(),
     }
 }

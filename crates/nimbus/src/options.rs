@@ -22,6 +22,8 @@ pub struct Options {
     pub api: SocketAddr,
     /// Tokens and secrets, and whether they are required.
     pub locks: Locks,
+    /// Listeners that everybody who reaches this host may use without a proof, for people.
+    pub exposed: Option<String>,
     /// Names under which requests may address the API, with or without ports, besides addresses,
     /// `localhost` and `host`.
     pub api_names: Vec<String>,
@@ -100,6 +102,7 @@ impl Options {
             host: "127.0.0.1".to_owned(),
             api: ([127, 0, 0, 1], 0).into(),
             locks: Locks::open(),
+            exposed: None,
             api_names: Vec::new(),
             monitor_period: Duration::from_secs(10),
             task_timeout: Duration::from_secs(30),

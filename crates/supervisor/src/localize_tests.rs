@@ -63,6 +63,7 @@ impl Cluster {
             disk_problem: None,
             access_problem: None,
             clock_ahead_ms: None,
+            exposed: None,
             unknown_fields: Default::default(),
         };
         self.tree

@@ -16,6 +16,8 @@ pub struct Options {
     pub ports: Vec<Port>,
     /// The listener of the agent; without one, other hosts cannot read the logs of workers.
     pub agent: Option<AgentOptions>,
+    /// Listeners that everybody who reaches this host may use without a proof, for people.
+    pub exposed: Option<String>,
     /// Declared resources for tasks; what is not declared is unlimited.
     pub capacity: Capacity,
     /// Limit from the launch of a worker to its first heartbeat.

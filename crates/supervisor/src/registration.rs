@@ -86,6 +86,7 @@ impl Registration {
             clock_ahead_ms: None,
             agent: None,
             failures: Vec::new(),
+            exposed: options.exposed.clone(),
             unknown_fields: record::UnknownFields::new(),
         };
         let (me, presence) = (me.clone(), presence.clone());

@@ -134,6 +134,7 @@ impl Host {
             host: self.name.clone(),
             ports: (0..self.n_slots).map(|n| Port(FIRST_PORT + n)).collect(),
             agent: None,
+            exposed: None,
             capacity: Default::default(),
             worker_start_timeout: Duration::from_secs(60),
             worker_timeout: Duration::from_secs(30),

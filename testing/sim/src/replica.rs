@@ -178,6 +178,7 @@ impl Replica {
             replication: Default::default(),
             message_timeout: Duration::from_secs(10),
             prometheus_series_max: 20_000,
+            exposed: None,
             metrics: Some(MetricOptions {
                 medium: Medium::Memory(self.disk.disk.clone()),
                 usage,

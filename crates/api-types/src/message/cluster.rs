@@ -114,6 +114,9 @@ pub struct NimbusSummary {
     /// Difference of its clock from the leader's, if that is more than two seconds, and advice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_problem: Option<String>,
+    /// Listeners that everybody who reaches its host may use without a proof; absent if there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exposed: Option<String>,
     /// Number of entries by which the metric log is behind the leader's. The answering nimbus knows
     /// the value of itself and, while it leads, of the followers; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -190,6 +190,10 @@ pub struct SupervisorRecord {
     /// Recent failures on this supervisor; none in older builds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<ReportedFailure>,
+    /// Listeners that everybody who reaches this host may use without a proof, for people; absent if there
+    /// are none, and in older builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exposed: Option<String>,
     /// Fields of newer versions.
     #[serde(flatten)]
     pub unknown_fields: UnknownFields,
@@ -311,6 +315,10 @@ pub struct NimbusRecord {
     /// builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_ahead_ms: Option<i64>,
+    /// Listeners that everybody who reaches this host may use without a proof, for people; absent if there
+    /// are none, and in older builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exposed: Option<String>,
     /// Fields of newer versions.
     #[serde(flatten)]
     pub unknown_fields: UnknownFields,

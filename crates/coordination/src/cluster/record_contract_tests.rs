@@ -53,7 +53,7 @@ const RECORDS: &[(&str, WriteBack, &str)] = &[
         write_back::<SupervisorRecord>,
         r#"{"host":"h","ports":[6700],"resources":{"cpu_percent":1,"memory_mb":2},
             "capacity":{"memory_mb":2,"cpu_percent":1},"memory_limits_unenforced":"no cgroup v2","version":"0",
-            "start_ms":5,"announces_stop":true,"clock_ahead_ms":-5000,"agent":"h:8000",
+            "start_ms":5,"announces_stop":true,"clock_ahead_ms":-5000,"agent":"h:8000","exposed":"its agent",
             "problems":[{"port":6701,"topology":"wc-1-100","unusable":true,"idle":"1-3","text":"why"}],
             "failures":[{"kind":"launch","port":6700,"topology":"wc-1-100","placed_ms":4,"n":3,"reason":"why",
             "everywhere":true},{"kind":"component","component":"split","n":3,"reason":"why"}]}"#,
@@ -74,7 +74,8 @@ const RECORDS: &[(&str, WriteBack, &str)] = &[
     (
         "/nimbuses/{nimbus-id}",
         write_back::<NimbusRecord>,
-        r#"{"host":"h","api":"h:1","version":"0","start_ms":5,"blobs_missing":0,"role":"leader","clock_ahead_ms":5000}"#,
+        r#"{"host":"h","api":"h:1","version":"0","start_ms":5,"blobs_missing":0,"role":"leader","clock_ahead_ms":5000,
+            "exposed":"its API"}"#,
     ),
     ("/term", write_back::<Election>, r#"{"term":3,"nimbus":"n"}"#),
     ("/tree-id", write_back::<TreeIdentity>, r#"{"id":"00","term":3,"succeeds":["ff"]}"#),

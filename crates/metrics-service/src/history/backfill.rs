@@ -167,6 +167,7 @@ mod tests {
             clock_ahead_ms: None,
             agent: None,
             failures: Vec::new(),
+            exposed: None,
             unknown_fields: Default::default(),
         };
         ClusterView {

@@ -37,6 +37,7 @@ mod blobs;
 mod caller;
 mod clocks;
 mod error;
+mod exposed;
 mod flink;
 mod forward;
 mod ingest;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{clocks, reported, requested};
+use super::{clocks, exposed, reported, requested};
 use crate::{Handle, change::find, plan::ClusterProblem, refusal::Refusal};
 use stormkeeper_api_types::message::{
     ClusterSummary, ComponentSummary, DrainSummary, EventList, EventSummary, LeaderSummary, MoveSummary,
@@ -58,6 +58,7 @@ pub(super) fn cluster(nimbus: &Handle, observation: &Observation) -> ClusterSumm
         problems: without_record(nimbus, view)
             .chain(cluster_problems(nimbus, |_| true))
             .chain(clocks::all(view))
+            .chain(exposed::of_cluster(view))
             .collect(),
         view_age_ms: view_age_ms(nimbus, observation),
     }
@@ -143,6 +144,7 @@ pub(super) fn nimbuses(nimbus: &Handle, observation: &Observation) -> NimbusList
         disk_problem: record.disk_problem.clone(),
         access_problem: record.access_problem.clone(),
         clock_problem: clocks::of_nimbus(view, id),
+        exposed: record.exposed.clone(),
         metrics_lag_entries: behind.get(id).copied().filter(|_| record.metric_store_error.is_none()),
         metrics_problem: problem.clone().filter(|_| id == nimbus.id()),
         version: record.version.clone(),
@@ -269,6 +271,7 @@ pub(super) fn topologies(nimbus: &Handle, observation: &Observation) -> Topology
             .chain(without_record(nimbus, view))
             .chain(cluster_problems(nimbus, |_| true))
             .chain(clocks::all(view))
+            .chain(exposed::of_cluster(view))
             .collect(),
         tree_problem: tree_problem(nimbus, observation),
         view_age_ms: view_age_ms(nimbus, observation),

@@ -236,6 +236,7 @@ fn using(blob: &BlobKey, api: &str) -> ClusterView {
         disk_problem: None,
         access_problem: None,
         clock_ahead_ms: None,
+        exposed: None,
         unknown_fields: Default::default(),
     };
     ClusterView {

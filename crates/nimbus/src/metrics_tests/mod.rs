@@ -180,6 +180,7 @@ impl Cluster {
             clock_ahead_ms: None,
             agent: None,
             failures: Vec::new(),
+            exposed: None,
             unknown_fields: Default::default(),
         };
         Store::new(Arc::clone(&tree)).ensure_layout().await.expect("made");

@@ -124,6 +124,7 @@ impl Cluster {
             clock_ahead_ms: None,
             agent: None,
             failures: Vec::new(),
+            exposed: None,
             unknown_fields: Default::default(),
         };
         let path = layout::supervisor(&id.parse().expect("valid"));

@@ -102,6 +102,7 @@ impl World {
             host: "h".to_owned(),
             ports: self.ports.clone(),
             agent: None,
+            exposed: None,
             capacity: Default::default(),
             worker_start_timeout: Duration::from_secs(120),
             worker_timeout: Duration::from_secs(30),

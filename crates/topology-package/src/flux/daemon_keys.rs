@@ -8,6 +8,7 @@ const OF_DAEMONS: &[&str] = &[
     "nimbus.",
     "storm.access",
     "storm.cluster.",
+    "storm.insecure",
     "storm.local.",
     "storm.zookeeper.",
     "supervisor.",

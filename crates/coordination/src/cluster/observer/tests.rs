@@ -60,6 +60,7 @@ fn supervisor() -> SupervisorRecord {
         clock_ahead_ms: None,
         agent: None,
         failures: Vec::new(),
+        exposed: None,
         unknown_fields: Default::default(),
     }
 }

@@ -2,6 +2,7 @@
 
 mod access;
 mod clocks;
+mod exposed;
 mod flink;
 mod logs;
 mod metrics;
@@ -72,6 +73,7 @@ impl Fixture {
             clock_ahead_ms: None,
             agent: None,
             failures: Vec::new(),
+            exposed: None,
             unknown_fields: Default::default(),
         };
         Store::new(Arc::clone(&tree)).ensure_layout().await.expect("made");

@@ -98,6 +98,7 @@ impl World {
             clock_ahead_ms: None,
             agent: None,
             failures: Vec::new(),
+            exposed: None,
             unknown_fields: Default::default(),
         };
         self.put(layout::supervisor(&id.parse().expect("valid")), record::encode(&supervisor));
