@@ -6,6 +6,7 @@ mod bad_input;
 mod chaos;
 mod clocks;
 mod cluster;
+mod cluster_script;
 mod compose;
 mod counting;
 mod deleted_records;

@@ -4,10 +4,12 @@
 # Absolute and without symbolic links: workers are found by this path in their environment.
 CLUSTER_DIR="$(realpath -m "${STORMKEEPER_CLUSTER_DIR:-$STORMKEEPER_CACHE/cluster}")"
 CLIENT_CONFIG="$CLUSTER_DIR/storm.yaml"
+# Of a cluster that is locked (SECURE=yes): cluster secret, tokens, users of ZooKeeper.
+SECRETS="$CLUSTER_DIR/secrets"
 
 # Shape of the cluster, as written by `up`: one entry of NIMBUS_PORTS per nimbus, and one entry of
 # SLOT_PORTS per supervisor (its ports, separated by commas).
-NIMBUSES=0 SUPERVISORS=0 ZOOKEEPERS=0 ZOOKEEPER_PORT=0
+NIMBUSES=0 SUPERVISORS=0 ZOOKEEPERS=0 ZOOKEEPER_PORT=0 SECURE=no
 NIMBUS_PORTS=() SLOT_PORTS=()
 
 load_cluster() {

@@ -10,7 +10,9 @@ STORMKEEPER_CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/stormkeeper"
 
 # Outside of the checkout, so that a fresh clone reuses compiled crates.
 export CARGO_TARGET_DIR="${STORMKEEPER_TARGET_DIR:-$STORMKEEPER_CACHE/target}"
-STORMKEEPER_BINARY="$CARGO_TARGET_DIR/release/stormkeeper"
+# A binary that the caller names is used as it is, and nothing is built.
+BINARY_IS_GIVEN="${STORMKEEPER_BINARY:+yes}"
+STORMKEEPER_BINARY="${STORMKEEPER_BINARY:-$CARGO_TARGET_DIR/release/stormkeeper}"
 
 ZOOKEEPER_JAR=/usr/share/java/zookeeper.jar
 # The package has no logging binding; without slf4j-simple the server logs nothing.
@@ -270,6 +272,7 @@ pip_install() {
 
 # The optimised binary; cargo finds out by itself whether there is anything to do.
 build_release() {
+  [[ -z $BINARY_IS_GIVEN ]] || return 0
   cd "$STORMKEEPER_HOME" || die "cannot enter $STORMKEEPER_HOME"
   in_step "$STORMKEEPER_CACHE/logs/build.log" cargo build --release --locked --bin stormkeeper
   [[ -x $STORMKEEPER_BINARY ]] || die "cargo build succeeded, but $STORMKEEPER_BINARY is missing"

@@ -1,0 +1,129 @@
+//! `scripts/cluster up --secure`: one command starts a cluster that is locked.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use stormkeeper_runtime::test_support::wait_until;
+
+use crate::cluster::WAIT_MAX;
+
+const ONE: &str = "
+name: one
+spouts: [{id: s, parallelism: 1, command: [\"python3\", \"s.py\"], output: [x]}]
+";
+
+const SPOUT: &str = "
+import time
+from stormkeeper import Spout
+
+class Slow(Spout):
+    def next_tuple(self):
+        time.sleep(0.1)
+
+Slow().run()
+";
+
+/// A cluster of the script, which is stopped at the end.
+struct Scripted {
+    dir: tempfile::TempDir,
+}
+
+impl Scripted {
+    fn script(&self, name: &str, args: &[&str]) -> Output {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name);
+        Command::new(script)
+            .args(args)
+            .env("STORMKEEPER_BINARY", env!("CARGO_BIN_EXE_stormkeeper"))
+            .env("STORMKEEPER_CLUSTER_DIR", self.path(""))
+            .env("XDG_STATE_HOME", self.path("state"))
+            .env_remove("STORMKEEPER_CONF")
+            .env_remove("STORMKEEPER_TOKEN")
+            .output()
+            .expect("the script runs")
+    }
+
+    fn ok(&self, name: &str, args: &[&str]) -> String {
+        let output = self.script(name, args);
+        let (stdout, stderr) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "scripts/{name} {args:?}: {}\n{stdout}\n{stderr}", output.status);
+        stdout.into_owned()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join("cluster").join(name)
+    }
+}
+
+impl Drop for Scripted {
+    fn drop(&mut self) {
+        let _stopped = self.script("cluster", &["down", "--purge"]);
+    }
+}
+
+/// Asserts that nobody but its owner may read a directory and what is below it.
+fn expect_private(path: &Path) {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return };
+    if metadata.is_symlink() {
+        return;
+    }
+    assert_eq!(metadata.mode() & 0o077, 0, "{} has the mode {:o}", path.display(), metadata.mode());
+    if metadata.is_dir() {
+        fs::read_dir(path).into_iter().flatten().flatten().for_each(|entry| expect_private(&entry.path()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secure_cluster_of_the_script_is_locked_and_runs_a_topology() {
+    let cluster = Scripted { dir: tempfile::tempdir().expect("a directory") };
+    cluster.ok("cluster", &["up", "--secure", "--nimbus", "1", "--supervisors", "1"]);
+    let status = cluster.script("cluster", &["status"]);
+    assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stdout));
+    assert!(String::from_utf8_lossy(&status.stderr).contains("locked; the tokens are in"), "{status:?}");
+
+    let secrets = cluster.path("secrets");
+    assert_eq!(fs::metadata(&secrets).expect("there").mode() & 0o777, 0o700);
+    for file in fs::read_dir(&secrets).expect("readable") {
+        let file = file.expect("readable");
+        assert_eq!(file.metadata().expect("there").mode() & 0o777, 0o600, "{file:?}");
+    }
+
+    for daemon in ["nimbus-1/local", "supervisor-1/local"] {
+        expect_private(&cluster.path(daemon));
+    }
+
+    let listed = cluster.ok("sk", &["list", "--json"]);
+    assert!(!listed.contains("problems"), "{listed}");
+    let config = fs::read_to_string(cluster.path("storm.yaml")).expect("a configuration");
+    let without_token = config.lines().filter(|line| !line.starts_with("ui.token.file"));
+    let stranger = cluster.path("stranger.yaml");
+    fs::write(&stranger, without_token.map(|line| format!("{line}\n")).collect::<String>()).expect("written");
+    let refused = cluster.script("sk", &["--config", stranger.to_str().expect("text"), "list"]);
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && message.contains("no token"), "{message}");
+
+    let lists = cluster.ok("zkcli", &["getAcl", "/stormkeeper/storms"]);
+    assert!(lists.contains("digest") && lists.contains("'world,'anyone\n: r"), "{lists}");
+
+    let topology = cluster.path("one").join("topology.yaml");
+    fs::create_dir_all(cluster.path("one").join("resources")).expect("a directory");
+    fs::write(&topology, ONE).expect("written");
+    fs::write(cluster.path("one").join("resources/s.py"), SPOUT).expect("written");
+    cluster.ok("sk", &["submit", topology.to_str().expect("text")]);
+    wait_until("its task runs", WAIT_MAX, async || {
+        let listed = cluster.ok("sk", &["list"]);
+        if listed.contains("1/1") { Ok(()) } else { Err(listed) }
+    })
+    .await;
+
+    cluster.ok("cluster", &["down"]);
+    let again = cluster.ok("cluster", &["up"]);
+    let refused = cluster.script("sk", &["--config", stranger.to_str().expect("text"), "list"]);
+    assert!(!refused.status.success(), "it stays locked: {again}");
+    cluster.ok("cluster", &["down", "--purge"]);
+    assert!(!secrets.exists(), "purged");
+}
