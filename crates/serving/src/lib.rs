@@ -1,6 +1,7 @@
 //! HTTP server of a daemon over TCP, with a limit on everything that a peer can make the daemon hold:
 //! a connection, a head, a body, a response.
 //!
+//! Every response has headers that keep browsers from using it in another way than as data (`browser`).
 //! [`origin`] rejects requests that a web page of somebody else may have caused, and [`error`] is the
 //! error response of every API.
 //!
@@ -9,6 +10,7 @@
 //! | does not send the head of a request | after 10 s |
 //! | sends nothing after a response | after 60 s; clients of Stormkeeper close such a connection after 30 s |
 //! | stops in a body, or does not read a response | when it is 30 s behind 8 KiB/s |
+//! | sends a head of more than 100 headers or some 400 KiB | at once, with 431 |
 //! | has more than half of all connections | at once, with 503 |
 //! | connects when all connections are in use | at once, with 503 |
 //!
@@ -16,6 +18,7 @@
 //! descriptors are for ZooKeeper, files and connections to other daemons.
 
 mod body;
+mod browser;
 mod connection;
 pub mod error;
 mod listener;
@@ -100,6 +103,7 @@ pub async fn serve(
     closing: CancellationToken,
 ) {
     let closed = closing.clone();
+    let routes = routes.layer(middleware::map_response(browser::restrict));
     let routes = routes.layer(middleware::from_fn_with_state(limits, admit));
     let service = routes.into_make_service_with_connect_info::<Peer>();
     let listener = ApiListener::new(listener, accepts, limits);

@@ -30,7 +30,8 @@ const LOG_PERIOD: Duration = Duration::from_secs(30);
 /// Response to a peer beyond the limits.
 const FULL: &str = concat!(
     "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 95\r\n",
-    "connection: close\r\n\r\n",
+    "connection: close\r\ncontent-security-policy: default-src 'none'; frame-ancestors 'none'\r\n",
+    "x-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\ncache-control: no-store\r\n\r\n",
     r#"{"code":"not_ready","message":"this daemon has too many connections","hint":"try again later"}"#,
     "\n"
 );
@@ -220,6 +221,9 @@ mod tests {
     fn full_answer_has_the_length_of_its_head() {
         let (head, body) = FULL.split_once("\r\n\r\n").expect("a head");
         assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
+        for (name, value) in crate::browser::HEADERS {
+            assert!(head.contains(&format!("\r\n{name}: {value}")), "{name}");
+        }
         let error: stormkeeper_api_types::message::ErrorBody = serde_json::from_str(body).expect("an error");
         assert_eq!(error.code, stormkeeper_api_types::message::Code::NotReady);
     }

@@ -115,6 +115,74 @@ async fn an_answer_that_is_not_read_is_abandoned() {
 }
 
 #[tokio::test]
+async fn every_response_keeps_browsers_from_using_it_as_anything_but_data() {
+    let own = async || ([("content-security-policy", "default-src 'self'")], "page");
+    let routes = Router::new().route("/", get(async || "data")).route("/page", get(own));
+    let server = Server::start(routes, lenient()).await;
+    for (path, status, policy) in [
+        ("/", "200", "default-src 'none'; frame-ancestors 'none'"),
+        ("/nothing", "404", "default-src 'none'; frame-ancestors 'none'"),
+        ("/page", "200", "default-src 'self'"),
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let answer = until_closed(server.connect().await, &request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        let policy = format!("content-security-policy: {policy}\r\n");
+        for header in [
+            policy.as_str(),
+            "x-content-type-options: nosniff\r\n",
+            "referrer-policy: no-referrer\r\n",
+            "cache-control: no-store\r\n",
+        ] {
+            assert_eq!(answer.matches(header).count(), 1, "{header:?} of {path}: {answer}");
+        }
+        assert_eq!(answer.matches("content-security-policy").count(), 1, "{answer}");
+        assert!(!answer.contains("access-control-allow-origin"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn head_that_does_not_end_is_refused_before_it_fills_the_memory() {
+    let server = Server::echo(lenient()).await;
+    let many: String = (0..200).map(|n| format!("X-{n}: 1\r\n")).collect();
+    let answer =
+        until_closed(server.connect().await, &format!("POST / HTTP/1.1\r\nHost: x\r\n{many}\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    let mut stream = server.connect().await;
+    let endless = async {
+        stream.write_all(b"POST / HTTP/1.1\r\nX: ").await?;
+        for _ in 0..1024 {
+            stream.write_all(&[b'x'; 1024]).await?;
+        }
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.map(|_| answer)
+    };
+    // The server may close the connection before its answer is read.
+    if let Ok(answer) = tokio::time::timeout(LONG, endless).await.expect("the server ends it") {
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn bytes_one_by_one_are_no_sign_of_life_of_a_head() {
+    let server = Server::echo(Limits { head: Duration::from_millis(300), ..lenient() }).await;
+    let (mut reads, mut writes) = server.connect().await.into_split();
+    let drip = async move {
+        while writes.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let closed = async move {
+        let mut answer = Vec::new();
+        let _ended_in_either_way = reads.read_to_end(&mut answer).await;
+        answer
+    };
+    let (_, answer) =
+        tokio::time::timeout(LONG, async { tokio::join!(drip, closed) }).await.expect("cut off");
+    assert!(!answer.starts_with(b"HTTP/1.1 2"), "{answer:?}");
+}
+
+#[tokio::test]
 async fn connections_beyond_the_limit_are_answered_with_503() {
     let limits = Limits { connections: 2, connections_per_peer: 2, ..lenient() };
     let server = Server::echo(limits).await;

@@ -243,8 +243,6 @@ async fn add_supervisor(State(id): State<Option<HeaderValue>>, mut response: Res
     if let Some(id) = id {
         headers.insert(HeaderName::from_static(SUPERVISOR), id);
     }
-    // A log is never a page.
-    headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
     response
 }
 
