@@ -8,6 +8,7 @@ use std::{
 
 use crate::config::{
     key::{KEYS, Key, known},
+    mask,
     value::Value,
 };
 use stormkeeper_model::{settings, suggest::nearest, topology::Settings, unsupported_keys};
@@ -296,7 +297,7 @@ impl Config {
         given.map(|(key, (value, _))| (key.clone(), value.clone())).collect()
     }
 
-    /// Every key with its value and source.
+    /// Every key with its value and source; a secret is replaced by a mark.
     pub fn show(&self) -> Vec<EffectiveValue> {
         let entries =
             self.entries.iter().map(|(key, entry)| ((*key).to_owned(), &entry.shown, &entry.provenance));
@@ -308,7 +309,10 @@ impl Config {
         shown.extend(entries.chain(given).map(|(key, value, from)| (key, (value.clone(), from))));
         shown
             .into_iter()
-            .map(|(key, (value, from))| EffectiveValue { key, value, provenance: from.to_string() })
+            .map(|(key, (value, from))| {
+                let value = mask::masked(&key, &value);
+                EffectiveValue { key, value, provenance: from.to_string() }
+            })
             .collect()
     }
 

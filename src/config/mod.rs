@@ -11,6 +11,7 @@
 mod exposure;
 pub mod key;
 mod load;
+mod mask;
 mod options;
 pub mod reference;
 pub mod value;

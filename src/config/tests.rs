@@ -73,6 +73,18 @@ fn command_line_overrides_the_file_and_each_value_has_its_source() {
 }
 
 #[test]
+fn secrets_in_the_configuration_are_not_shown() {
+    let text = "topology.db.password: hunter2\nnimbus.metrics.plugin.opentsdb.url: http://ann:hunter2@h:1\n";
+    let (config, _) = load(text, &["ui.tokens.file=/etc/tokens"]).expect("valid");
+    let shown = config.show();
+    assert!(shown.iter().all(|shown| !shown.value.to_string().contains("hunter2")), "{shown:?}");
+    let value = |key: &str| shown.iter().find(|shown| shown.key == key).map(|shown| shown.value.clone());
+    assert_eq!(value("topology.db.password"), Some("(secret)".into()));
+    assert_eq!(value("ui.tokens.file"), Some("/etc/tokens".into()));
+    assert_eq!(config.topology_defaults()["topology.db.password"], "hunter2", "components get it");
+}
+
+#[test]
 fn times_and_sizes_with_units_are_accepted() {
     let (config, _) =
         load("nimbus.monitor.freq.secs: 2m\nnimbus.settle.secs: 0\nnimbus.max.blob.bytes: 1GiB\n", &[])

@@ -1,0 +1,102 @@
+//! Secrets in values that are shown: they are replaced by a mark. Pure.
+
+use serde_json::Value;
+
+/// Text in place of a secret.
+pub(super) const MARK: &str = "(secret)";
+
+/// Words by which the name of a key says that its value is a secret.
+const WORDS: [&str; 8] =
+    ["password", "passwd", "secret", "token", "credential", "apikey", "api.key", "private.key"];
+
+/// Ends of keys whose values are where a secret is, and not the secret.
+const PLACES: [&str; 4] = ["file", "path", "dir", "class"];
+
+/// Returns a value as it may be shown: without secrets in the values of keys that are called so, also
+/// inside of maps and lists, and without passwords in URLs.
+pub(super) fn masked(key: &str, value: &Value) -> Value {
+    match value {
+        Value::Null | Value::Bool(_) => value.clone(),
+        _ if is_secret(key) => MARK.into(),
+        Value::Number(_) => value.clone(),
+        Value::String(text) => without_password(text).into(),
+        Value::Array(items) => items.iter().map(|item| masked("", item)).collect(),
+        Value::Object(entries) => {
+            entries.iter().map(|(key, value)| (key.clone(), masked(key, value))).collect()
+        }
+    }
+}
+
+fn is_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase().replace(['-', '_'], ".");
+    let is_place = PLACES.iter().any(|place| key.rsplit('.').next() == Some(place));
+    !is_place && WORDS.iter().any(|word| key.contains(word))
+}
+
+/// Returns a text with the mark in place of the password of a URL.
+fn without_password(text: &str) -> String {
+    let parts = text.split_once("://").and_then(|(scheme, rest)| {
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let (login, _) = authority.rsplit_once('@')?;
+        let (user, _) = login.split_once(':')?;
+        Some((scheme, user, &rest[login.len()..]))
+    });
+    match parts {
+        Some((scheme, user, rest)) => format!("{scheme}://{user}:{MARK}{rest}"),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn values_of_keys_that_are_called_secrets_are_not_shown() {
+        for key in [
+            "topology.db.password",
+            "topology.API_TOKEN",
+            "my.secret",
+            "topology.s3.secret-key",
+            "credentials",
+            "x.api_key",
+        ] {
+            for value in [json!("hunter2"), json!(4711), json!(["hunter2"]), json!({"a": "hunter2"})] {
+                assert_eq!(masked(key, &value), json!(MARK), "{key}");
+            }
+            assert_eq!(masked(key, &json!(null)), json!(null), "unset is no secret");
+        }
+        let nested = json!({"db": {"user": "ann", "password": "hunter2"}, "list": [{"token": "t"}], "n": 1});
+        let shown = json!({"db": {"user": "ann", "password": MARK}, "list": [{"token": MARK}], "n": 1});
+        assert_eq!(masked("topology.custom", &nested), shown);
+    }
+
+    #[test]
+    fn places_of_secrets_and_other_values_are_shown() {
+        for (key, value) in [
+            ("ui.tokens.file", json!("/etc/stormkeeper/tokens")),
+            ("storm.cluster.secret.file", json!("/etc/stormkeeper/cluster.secret")),
+            ("nimbus.seeds", json!(["n1:8080"])),
+            ("ui.port", json!(8080)),
+            ("topology.message.timeout.secs", json!(30)),
+            ("nimbus.metrics.plugin.opentsdb.url", json!("http://127.0.0.1:4242/a@b:c")),
+        ] {
+            assert_eq!(masked(key, &value), value, "{key}");
+        }
+    }
+
+    #[test]
+    fn password_of_a_url_is_not_shown() {
+        for (url, shown) in [
+            ("http://ann:hunter2@db:4242/x?y=1", "http://ann:(secret)@db:4242/x?y=1"),
+            ("https://ann:a:b@c@db", "https://ann:(secret)@db"),
+            ("http://ann@db:80", "http://ann@db:80"),
+            ("http://db:80/ann:x@y", "http://db:80/ann:x@y"),
+            ("ann:hunter2@db", "ann:hunter2@db"),
+        ] {
+            assert_eq!(masked("some.url", &json!(url)), json!(shown));
+        }
+    }
+}
