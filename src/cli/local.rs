@@ -73,7 +73,13 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         bundle: Bytes::from(bundle.bytes),
         key: bundle.key,
         owner: user(),
-        nimbus: nimbus::Options { host: "127.0.0.1".to_owned(), api: loopback, ..config.nimbus_options() },
+        nimbus: nimbus::Options {
+            host: "127.0.0.1".to_owned(),
+            api: loopback,
+            // The settings of a cluster's API do not concern a run of one topology.
+            storm_api: Default::default(),
+            ..config.nimbus_options()
+        },
         supervisor: supervisor::Options {
             host: "127.0.0.1".to_owned(),
             // The log of a local run is on the terminal; its workers are in this process.

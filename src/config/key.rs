@@ -460,7 +460,8 @@ pub const KEYS: &[Key] = &[
         "ui.actions.enabled",
         Kind::Flag,
         "true",
-        "Whether Storm's API takes writes: activate, deactivate, rebalance, kill and submit; commands are not affected.",
+        "Whether a nimbus takes changes by people, from commands and by every API: submits, changes of topologies and of \
+         their metrics, drains, and the recovery of a tree. What daemons do is not affected.",
     ),
     key(
         "ui.allowed.hosts",

@@ -36,7 +36,7 @@ pub(super) async fn check(State(api): State<Api>, request: Request, next: Next) 
     if need == Need::Nothing {
         return next.run(request).await;
     }
-    match admit(&api, &need, &request) {
+    match admit(&api, &need, &request).and_then(|admitted| switched_on(&api, &need).map(|()| admitted)) {
         Ok(admitted) => {
             let digest = admitted.digest;
             let (mut parts, body) = request.into_parts();
@@ -91,6 +91,21 @@ impl RefusedRequest {
             Self::Other(body) => refuse(headers, path, body.into()),
             Self::Lookup(error) => refuse(headers, path, error),
         }
+    }
+}
+
+/// Refuses changes by people where they are switched off, in every API.
+fn switched_on(api: &Api, need: &Need) -> Result<(), RefusedRequest> {
+    match api.nimbus.options().storm_api.actions || !need.is_change() {
+        true => Ok(()),
+        false => Err(RefusedRequest::Other(ErrorBody {
+            code: Code::SwitchedOff,
+            message: "changes are switched off: `ui.actions.enabled` is false on this nimbus".to_owned(),
+            hint: Some(
+                "remove it from the storm.yaml of each nimbus, and restart them one after the other"
+                    .to_owned(),
+            ),
+        })),
     }
 }
 

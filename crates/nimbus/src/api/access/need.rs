@@ -29,6 +29,22 @@ pub(super) enum Need {
     SendMetrics,
 }
 
+impl Need {
+    /// Returns whether this is a change by people, which `ui.actions.enabled` switches off. What only
+    /// daemons do is none; a blob that is stored changes nothing before a submit.
+    pub(super) fn is_change(&self) -> bool {
+        match self {
+            Self::ChangeTopology(_) | Self::Submit | Self::Operate | Self::Recover => true,
+            Self::Nothing
+            | Self::Read
+            | Self::StoreBlob
+            | Self::ReadBlob(_)
+            | Self::Daemon
+            | Self::SendMetrics => false,
+        }
+    }
+}
+
 /// Returns what a request needs. A path that no rule names, also of another API below the same address,
 /// needs a reader for reads and an operator for everything else.
 pub(super) fn need(method: &Method, path: &str) -> Need {
@@ -91,6 +107,19 @@ mod tests {
                 let path = format!("{prefix}{route}");
                 assert_eq!(need(&method, &path), expected, "{method} {path}");
             }
+        }
+    }
+
+    #[test]
+    fn submits_and_operations_are_changes_and_reads_and_the_work_of_daemons_are_none() {
+        for need in [Need::ChangeTopology("wc".to_owned()), Need::Submit, Need::Operate, Need::Recover] {
+            assert!(need.is_change(), "{need:?}");
+        }
+        let key = "00".to_owned();
+        for need in
+            [Need::Nothing, Need::Read, Need::ReadBlob(key), Need::StoreBlob, Need::Daemon, Need::SendMetrics]
+        {
+            assert!(!need.is_change(), "{need:?}");
         }
     }
 

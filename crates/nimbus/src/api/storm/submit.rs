@@ -14,7 +14,7 @@ use axum::{
 
 use super::{
     answer::Answer,
-    writes::{check_switched_on, operation, own_request},
+    writes::{operation, own_request},
 };
 use crate::{
     api::{
@@ -53,7 +53,6 @@ struct Parts {
 }
 
 pub(super) async fn submit(State(api): State<Api>, request: Request) -> Answer {
-    check_switched_on(&api)?;
     let _permit = api.submits.try_acquire().map_err(|_| Refusal::Busy)?;
     let (head, body) = request.into_parts();
     let parts = Multipart::from_request(Request::from_parts(head.clone(), body), &()).await;

@@ -31,13 +31,13 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 pub(super) async fn activate(api: &Api, topology: &str, request: Request) -> Answer {
     let (parts, body) = read_body(request).await?;
-    check(api, &parts, &body)?;
+    check(&parts, &body)?;
     change(api, topology, (Change::Activate, &serde_json::json!({})), parts).await
 }
 
 pub(super) async fn deactivate(api: &Api, topology: &str, request: Request) -> Answer {
     let (parts, body) = read_body(request).await?;
-    check(api, &parts, &body)?;
+    check(&parts, &body)?;
     change(api, topology, (Change::Deactivate, &serde_json::json!({})), parts).await
 }
 
@@ -47,7 +47,7 @@ pub(super) async fn rebalance(
     request: Request,
 ) -> Answer {
     let (parts, body) = read_body(request).await?;
-    check(&api, &parts, &body)?;
+    check(&parts, &body)?;
     let options: Rebalance = if body.is_empty() { Rebalance::default() } else { parse(&body)? };
     let own = RebalanceRequest {
         wait_secs: Some(seconds(&wait)?),
@@ -63,7 +63,7 @@ pub(super) async fn kill(
     request: Request,
 ) -> Answer {
     let (parts, body) = read_body(request).await?;
-    check(&api, &parts, &body)?;
+    check(&parts, &body)?;
     let own = KillRequest { wait_secs: Some(seconds(&wait)?) };
     change(&api, &topology, (Change::Kill(own.clone()), &own), parts).await
 }
@@ -74,10 +74,9 @@ fn seconds(text: &str) -> Result<u64, ApiError> {
     text.parse().map_err(|_| ApiError::new(Code::InvalidRequest, message(), None))
 }
 
-/// Checks that writes are switched on, and that no form of a web page has sent this one: a page can
-/// send an empty body to another site, and no header of its own choice.
-pub(super) fn check(api: &Api, parts: &Parts, body: &Bytes) -> Result<(), ApiError> {
-    check_switched_on(api)?;
+/// Checks that no form of a web page has sent this write: a page can send an empty body to another site,
+/// and no header of its own choice.
+pub(super) fn check(parts: &Parts, body: &Bytes) -> Result<(), ApiError> {
     let is_of_page = ["origin", "sec-fetch-site"].iter().any(|name| parts.headers.contains_key(*name));
     match is_of_page && body.is_empty() && !parts.headers.contains_key(ON_PURPOSE) {
         true => Err(ApiError::new(
@@ -86,20 +85,6 @@ pub(super) fn check(api: &Api, parts: &Parts, body: &Bytes) -> Result<(), ApiErr
             Some("send the header x-stormkeeper-request: 1, or a body of the type application/json"),
         )),
         false => Ok(()),
-    }
-}
-
-/// Checks that writes are switched on.
-pub(super) fn check_switched_on(api: &Api) -> Result<(), ApiError> {
-    match api.nimbus.options().storm_api.actions {
-        true => Ok(()),
-        false => Err(ApiError::new(
-            Code::SwitchedOff,
-            "writes by Storm's API are switched off",
-            Some(
-                "use the commands of stormkeeper, or set `ui.actions.enabled` in the storm.yaml of each nimbus",
-            ),
-        )),
     }
 }
 

@@ -14,6 +14,7 @@ mod replicas;
 mod reported;
 mod storm;
 mod storm_submit;
+mod switched_off;
 mod twins;
 
 use std::{sync::Arc, time::Duration};

@@ -40,7 +40,7 @@ async fn text_of(response: Response) -> (HeaderMap, String) {
 }
 
 /// Submits `wc` to the leader, and returns its id once its tasks are placed.
-async fn submitted(running: &Running) -> TopologyId {
+pub(super) async fn submitted(running: &Running) -> TopologyId {
     let client = Client::new(vec![running.address().to_string()], Timeouts::default()).expect("a client");
     replicas::submit(&client, blob("wc")).await.expect("accepted");
     let detail = wait_until("it is placed", LONG, || async {
@@ -258,24 +258,6 @@ async fn write_without_a_body_from_a_page_needs_a_header_that_no_form_can_send()
     assert_eq!(refused.status(), StatusCode::FORBIDDEN);
     let meant = [&page[..], &[("x-stormkeeper-request", "1")]].concat();
     assert_eq!(send(&router, Method::POST, uri, &meant, "").await.status(), StatusCode::OK);
-}
-
-#[tokio::test]
-async fn writes_that_are_switched_off_change_nothing() {
-    let fixture = Fixture::new().await;
-    let storm_api = crate::options::StormApiOptions { actions: false, ..Default::default() };
-    let options =
-        nimbus::Options { storm_api, ..nimbus::Options::of_test(fixture.dir.path().join("leader")) };
-    let running = start(options, fixture.server.connect(), Clock::new(), CancellationToken::new()).await;
-    let running = fixture.leading(running.expect("started")).await;
-    submitted(&running).await;
-    let router = routes(running.handle().clone());
-    for path in ["deactivate", "activate", "kill/0", "rebalance/0"] {
-        let (status, body) = ask(&router, Method::POST, &format!("/api/v1/topology/wc/{path}"), "").await;
-        assert_eq!((status, &body["code"]), (StatusCode::FORBIDDEN, &json!("switched_off")), "{path}");
-    }
-    let all = get(&router, "/api/v1/topology/summary").await;
-    assert_eq!(all["topologies"][0]["status"], json!("ACTIVE"));
 }
 
 #[tokio::test]
