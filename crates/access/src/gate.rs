@@ -1,10 +1,7 @@
 //! The side of the nimbus: returns who sent a request.
 
 use std::{
-    sync::{
-        Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -14,6 +11,7 @@ use crate::{
     locks::{Locks, Mode},
     nonces::{Nonces, Refused},
     principal::Principal,
+    refusals::{RefusalKind, Refusals},
     signature::{BodyDigest, Head, SCHEME, Sender, Signature},
     token::Token,
 };
@@ -104,7 +102,7 @@ pub struct Gate {
     start: Timestamp,
     // Held for a look-up and an insertion.
     nonces: Mutex<Nonces>,
-    n_refused: AtomicU64,
+    refusals: Arc<Refusals>,
     // Held for a comparison.
     logged: Mutex<Option<(Monotonic, u64)>>,
 }
@@ -113,7 +111,7 @@ impl Gate {
     /// Checks requests to the nimbus that is announced as `api`, `host:port`.
     pub fn new(locks: Locks, api: String, clock: Clock) -> Self {
         let (start, nonces) = (clock.now(), Mutex::default());
-        Self { locks, api, clock, start, nonces, n_refused: AtomicU64::new(0), logged: Mutex::new(None) }
+        Self { locks, api, clock, start, nonces, refusals: Arc::default(), logged: Mutex::new(None) }
     }
 
     /// Treatment of requests without a proof.
@@ -126,9 +124,9 @@ impl Gate {
         self.clock.now()
     }
 
-    /// Number of refused requests since the start.
-    pub fn n_refused(&self) -> u64 {
-        self.n_refused.load(Ordering::Relaxed)
+    /// Numbers of refused requests since the start.
+    pub fn refusals(&self) -> &Arc<Refusals> {
+        &self.refusals
     }
 
     /// Returns who sent a request.
@@ -213,8 +211,14 @@ impl Gate {
     }
 
     /// Counts a refused request, and logs at most one in ten seconds.
-    pub fn note_refused(&self, reason: &str, peer: Option<&str>, (method, path): (&str, &str)) {
-        let n_refused = self.n_refused.fetch_add(1, Ordering::Relaxed) + 1;
+    pub fn note_refused(
+        &self,
+        (kind, reason): (RefusalKind, &str),
+        peer: Option<&str>,
+        (method, path): (&str, &str),
+    ) {
+        self.refusals.record(kind);
+        let n_refused = self.refusals.total();
         let now = self.clock.monotonic();
         let mut logged = self.logged.lock().expect("nobody panics while holding the time of the log");
         let n_before = match *logged {

@@ -18,6 +18,7 @@ pub mod hex;
 pub mod locks;
 mod nonces;
 pub mod principal;
+pub mod refusals;
 pub mod secret;
 pub mod signature;
 pub mod token;

@@ -47,6 +47,10 @@ families! {
         "Points that an external store rejected for good, since this nimbus leads.";
     EXPORTER_FAILURES: "exporter_failures", Counter, Things =>
         "Failures, panics and timeouts of an exporter, since this nimbus leads.";
+    REFUSED_REQUESTS: "refused_requests", Counter, Things =>
+        "Requests that this nimbus refused since it started, by kind.";
+    NIMBUS_EXPOSED: "nimbus_exposed", Gauge, Things =>
+        "1 if everybody who reaches this nimbus may use it without a proof.";
     VIEW_AGE: "view_age_seconds", Gauge, Seconds =>
         "Age of this nimbus' view of the cluster; 0 while the view is up to date.";
     LEADER_KNOWN: "leader_known", Gauge, Things =>

@@ -165,6 +165,11 @@ impl MetricsService {
         self.self_metrics.instruments.time_request(&self.self_metrics.cluster.clock)
     }
 
+    /// Counts a request that this nimbus refused (`RefusedRequests`).
+    pub fn count_refused_request(&self) {
+        self.self_metrics.instruments.count_refused_request();
+    }
+
     /// Returns a permit for a body that is about to be read.
     pub fn body_permit(&self) -> BodyPermit<'_> {
         self.ingest.body_permit()

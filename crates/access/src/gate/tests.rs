@@ -231,7 +231,8 @@ fn proof_that_cannot_be_checked_yet_is_no_obstacle_where_none_is_required() {
 fn refused_requests_are_counted() {
     let stage = stage(Mode::Required);
     for _ in 0..5 {
-        stage.gate.note_refused("the token is unknown", Some("10.0.0.1"), ("GET", "/"));
+        let why = (RefusalKind::Unauthenticated, "the token is unknown");
+        stage.gate.note_refused(why, Some("10.0.0.1"), ("GET", "/"));
     }
-    assert_eq!(stage.gate.n_refused(), 5);
+    assert_eq!(stage.gate.refusals().of(RefusalKind::Unauthenticated), 5);
 }

@@ -26,6 +26,7 @@ pub(crate) struct NimbusInstruments {
     pub(super) export_queue: Gauge,
     pub(super) view_age: Gauge,
     requests: Histogram,
+    refused: Counter,
 }
 
 /// Instruments that the ingest updates. Clones share the same values.
@@ -83,6 +84,7 @@ impl NimbusInstruments {
             store_queue: registry.gauge(name(&builtin::NIMBUS_METRIC_STORE_QUEUE)),
             export_queue: registry.gauge(name(&builtin::NIMBUS_EXPORT_QUEUE)),
             requests: registry.histogram(name(&builtin::NIMBUS_REQUEST_TIME)),
+            refused: registry.counter(name(&builtin::NIMBUS_REFUSED_REQUESTS)),
             view_age: registry.gauge(name(&builtin::NIMBUS_VIEW_AGE)),
             registry,
         }
@@ -92,6 +94,11 @@ impl NimbusInstruments {
     pub(crate) fn time_request(&self, clock: &Clock) -> RequestTimer {
         let (started, clock, requests) = (clock.monotonic(), clock.clone(), self.requests.clone());
         RequestTimer { started, clock, requests }
+    }
+
+    /// Counts a refused request.
+    pub(crate) fn count_refused_request(&self) {
+        self.refused.increment();
     }
 
     /// Returns the counter of points that external stores reject for good.
@@ -112,6 +119,16 @@ mod tests {
     use stormkeeper_model::Timestamp;
 
     use super::*;
+
+    #[test]
+    fn refused_requests_are_counted() {
+        let clock = Clock::manual(Timestamp::EPOCH);
+        let instruments = NimbusInstruments::new("h", "h:8080", clock.monotonic());
+        for _ in 0..3 {
+            instruments.count_refused_request();
+        }
+        assert_eq!(instruments.refused.read(), 3);
+    }
 
     #[test]
     fn a_request_is_timed_until_its_timer_is_dropped() {

@@ -173,4 +173,6 @@ builtins! {
         "Rows that HBase rejected.";
     NIMBUS_REQUEST_TIME: "RequestTime", SYS, Histogram, Nimbus, "µs", Mean, On, MEASURED =>
         "One request to this nimbus, from the head of the request to the head of the response; all requests together.";
+    NIMBUS_REFUSED_REQUESTS: "RefusedRequests", SYS, Counter, Nimbus, "requests", Sum, On, MEASURED =>
+        "Requests that this nimbus refused: without a proof or with a wrong one, beyond the rights of the sender, from pages of other sites, or changes that are switched off.";
 }

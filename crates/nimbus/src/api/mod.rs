@@ -70,6 +70,7 @@ use tokio_util::sync::CancellationToken;
 use crate as nimbus;
 use crate::{Handle, Nimbus, daemon::NimbusClients};
 use error::ApiError;
+use stormkeeper_access::refusals::RefusalKind;
 use stormkeeper_api_types::{
     agent_client::AgentClient,
     forward::{BEHIND, BEHIND_MIN, Forwarder, TERM},
@@ -293,6 +294,8 @@ async fn reject_foreign(
         Ok(()) => next.run(request).await,
         Err(error) => {
             tracing::debug!(?error, %method, path = uri.path(), "rejected a request");
+            api.nimbus.gate().refusals().record(RefusalKind::Foreign);
+            api.nimbus.count_refused_request();
             refuse(headers, uri.path(), error.into())
         }
     }

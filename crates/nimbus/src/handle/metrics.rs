@@ -48,6 +48,13 @@ impl Handle {
         self.metrics_service().ok().map(MetricsService::time_request)
     }
 
+    /// Counts a refused request in the metrics of this nimbus, if it keeps any.
+    pub fn count_refused_request(&self) {
+        if let Ok(service) = self.metrics_service() {
+            service.count_refused_request();
+        }
+    }
+
     /// Returns the problem that keeps this nimbus from following the leader's log, or, as the
     /// leader, from ingesting metrics.
     pub fn metrics_problem(&self) -> Option<String> {

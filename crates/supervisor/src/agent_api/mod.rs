@@ -45,6 +45,7 @@ use stormkeeper_access::{
     gate::{Admitted, Denied, Gate},
     locks::{Locks, Mode},
     principal::Principal,
+    refusals::{RefusalKind, Refusals},
 };
 use stormkeeper_api_types::{
     leader_clock::TIME,
@@ -89,6 +90,7 @@ struct AgentApi {
     status: watch::Receiver<Status>,
     searches: Searches,
     page: Page,
+    refusals: Arc<Refusals>,
     clock: Clock,
 }
 
@@ -110,6 +112,7 @@ impl Agent {
             status: self.status.subscribe(),
             searches: Searches::default(),
             page: Page::new(&self.options.local_dir, self.clock.clone()),
+            refusals: Arc::default(),
             clock: self.clock.clone(),
         };
         let names = options.names.iter().chain([&self.options.host]).map(String::as_str);
@@ -210,6 +213,8 @@ fn listen(address: SocketAddr, may_move: bool) -> io::Result<TcpListener> {
 /// Returns the routes of an agent, which answers those whom `gate` knows.
 fn routes(api: AgentApi, names: OwnNames, gate: Gate) -> Router {
     let id = HeaderValue::try_from(api.supervisor.as_str()).ok();
+    let api = AgentApi { refusals: Arc::clone(gate.refusals()), ..api };
+    let checked = (Arc::new(names), Arc::clone(gate.refusals()));
     let logs = Router::new()
         .route("/logs/{topology}", get(log_routes::list))
         .route("/logs/{topology}/search", get(log_routes::search))
@@ -223,7 +228,7 @@ fn routes(api: AgentApi, names: OwnNames, gate: Gate) -> Router {
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::new(gate), require_proof))
-        .layer(middleware::from_fn_with_state(Arc::new(names), reject_foreign))
+        .layer(middleware::from_fn_with_state(checked, reject_foreign))
         .layer(middleware::map_response_with_state(id, add_supervisor))
         .with_state(api)
 }
@@ -255,6 +260,7 @@ async fn require_proof(State(gate): State<Arc<Gate>>, request: Request, next: Ne
     let denied = match gate.admit(proof::received(&request)) {
         Ok(Admitted { principal: Principal::Worker(_), .. }) => {
             let message = "a worker may not read logs and metrics of a host";
+            gate.refusals().record(RefusalKind::Forbidden);
             return Rejection::new(Code::Forbidden, message, None).into_response();
         }
         // Sent on behalf of somebody by a nimbus that requires no proof.
@@ -265,7 +271,7 @@ async fn require_proof(State(gate): State<Arc<Gate>>, request: Request, next: Ne
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let peer = peer.map(|ConnectInfo(address)| address.ip().to_string());
     gate.note_refused(
-        &denied.to_string(),
+        ((&denied).into(), &denied.to_string()),
         peer.as_deref(),
         (request.method().as_str(), request.uri().path()),
     );
@@ -277,9 +283,16 @@ async fn require_proof(State(gate): State<Arc<Gate>>, request: Request, next: Ne
 }
 
 /// Rejects requests that a web page of somebody else may have caused.
-async fn reject_foreign(State(names): State<Arc<OwnNames>>, request: Request, next: Next) -> Response {
+async fn reject_foreign(
+    State((names, refusals)): State<(Arc<OwnNames>, Arc<Refusals>)>,
+    request: Request,
+    next: Next,
+) -> Response {
     match origin::check(&names, request.method(), request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(rejection) => rejection.into_response(),
+        Err(rejection) => {
+            refusals.record(RefusalKind::Foreign);
+            rejection.into_response()
+        }
     }
 }

@@ -17,6 +17,7 @@ use axum::{
 
 use super::AgentApi;
 use crate::status::Status;
+use stormkeeper_access::refusals::{RefusalKind, Refusals};
 use stormkeeper_api_types::message::Code;
 use stormkeeper_exposition::{Description, Family, FamilyKind, Format, Labels, SampleValue, Unit};
 use stormkeeper_model::{Port, TopologyId, clock::Clock};
@@ -83,6 +84,8 @@ families! {
     SUPERVISOR_CPU: "supervisor_cpu_seconds", Counter, Seconds => "CPU time of this supervisor.";
     SUPERVISOR_MEMORY: "supervisor_memory_used_bytes", Gauge, Bytes => "Resident memory of this supervisor.";
     SLOTS: "supervisor_slots", Gauge, Things => "Slots of this supervisor.";
+    REFUSED_REQUESTS: "supervisor_refused_requests", Counter, Things =>
+        "Requests that the agent refused since it listens, by kind.";
     HOST_CPU: "host_cpu_seconds", Counter, Seconds => "Busy time of all processors of the host.";
     HOST_MEMORY: "host_memory_bytes", Gauge, Bytes => "Memory of the host.";
     HOST_AVAILABLE: "host_memory_available_bytes", Gauge, Bytes => "Memory of the host that programs can get.";
@@ -111,7 +114,8 @@ impl Page {
 
 pub(super) async fn metrics(State(api): State<AgentApi>, headers: HeaderMap) -> Result<Response, Rejection> {
     let (status, dir, host) = (api.status.borrow().clone(), api.page.data_dir.clone(), api.host.clone());
-    let make = |_before| blocking::run(move || families(&read(&status, &dir), &host));
+    let refusals = Arc::clone(&api.refusals);
+    let make = |_before| blocking::run(move || families(&read(&status, &dir), &host, &refusals));
     let Some(families) = api.page.families.get(&api.page.tasks, PATIENCE, make).await else {
         let message = "the numbers for this page are still being read";
         return Err(Rejection::new(Code::NotReady, message, Some("try again later")));
@@ -143,12 +147,15 @@ fn read(status: &Status, data_dir: &Path) -> Reading {
     }
 }
 
-fn families(reading: &Reading, host: &str) -> Vec<Family> {
+fn families(reading: &Reading, host: &str, refusals: &Refusals) -> Vec<Family> {
     let Reading { supervisor, n_slots, disk, workers, .. } = reading;
     let version = Labels::from([("version", env!("CARGO_PKG_VERSION").to_owned())]);
+    let refused = RefusalKind::ALL
+        .map(|kind| (Labels::from([("kind", kind.word().to_owned())]), SampleValue::from(refusals.of(kind))));
     let mut families = vec![
         Family::labelled(&BUILD_INFO, [(version, SampleValue::Count(1))]),
         Family::single(&SLOTS, (*n_slots).into()),
+        Family::labelled(&REFUSED_REQUESTS, refused),
     ];
     if let Some(usage) = supervisor {
         families.push(Family::single(&SUPERVISOR_CPU, usage.cpu.as_secs_f64().into()));
@@ -220,7 +227,7 @@ mod tests {
                 .into(),
             problems: Vec::new(),
         };
-        let page = Format::Text.encode(&families(&read(&status, Path::new("/")), "h1"));
+        let page = Format::Text.encode(&families(&read(&status, Path::new("/")), "h1", &Refusals::default()));
         let page = String::from_utf8(page).expect("text");
         let has = |line: &str| page.lines().any(|found| found.starts_with(line));
         let worker = |port| {

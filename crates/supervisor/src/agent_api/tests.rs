@@ -61,6 +61,7 @@ impl World {
             searches: Searches::default(),
             page: Page::new(dir.path(), Clock::new()),
             clock: Clock::new(),
+            refusals: Arc::default(),
         };
         let gate = Gate::new(locks, "h1:8000".to_owned(), api.clock.clone());
         let routes = routes(api, OwnNames::new(DaemonKind::Supervisor, ["h1"]), gate);

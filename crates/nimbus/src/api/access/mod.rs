@@ -23,6 +23,7 @@ use stormkeeper_access::{
     gate::{Admitted, Denied},
     locks::Mode,
     principal::{Person, Principal, Role},
+    refusals::RefusalKind,
     signature::BodyDigest,
 };
 use stormkeeper_api_types::message::{Code, ErrorBody};
@@ -51,7 +52,8 @@ pub(super) async fn check(State(api): State<Api>, request: Request, next: Next) 
             let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
             let peer = peer.map(|ConnectInfo(address)| address.ip().to_string());
             let what = (request.method().as_str(), request.uri().path());
-            api.nimbus.gate().note_refused(refused.message(), peer.as_deref(), what);
+            api.nimbus.gate().note_refused((refused.kind(), refused.message()), peer.as_deref(), what);
+            api.nimbus.count_refused_request();
             refused.into_response(request.headers(), request.uri().path())
         }
     }
@@ -66,6 +68,14 @@ enum RefusedRequest {
 }
 
 impl RefusedRequest {
+    fn kind(&self) -> RefusalKind {
+        match self {
+            Self::Denied(denied) => denied.into(),
+            Self::Other(ErrorBody { code: Code::SwitchedOff, .. }) => RefusalKind::SwitchedOff,
+            Self::Other(_) | Self::Lookup(_) => RefusalKind::Forbidden,
+        }
+    }
+
     fn message(&self) -> &str {
         match self {
             Self::Denied(Denied::Missing) => "it has no token",

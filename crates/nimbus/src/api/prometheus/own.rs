@@ -2,6 +2,7 @@
 
 use super::LEVELS;
 use crate::Handle;
+use stormkeeper_access::refusals::RefusalKind;
 use stormkeeper_coordination::cluster::observer::Observation;
 use stormkeeper_exposition::{
     Description, Family, SampleValue,
@@ -23,10 +24,14 @@ pub(super) fn families(
         let n = omitted.iter().find(|(left, _)| *left == level).map_or(0, |(_, n)| *n);
         (labels([("level", level.word())]), n.into())
     });
+    let refusals = nimbus.gate().refusals();
+    let refused = RefusalKind::ALL.map(|kind| (labels([("kind", kind.word())]), refusals.of(kind).into()));
     let version = labels([("version", env!("CARGO_PKG_VERSION"))]);
     let mut families = vec![
         Family::labelled(&c::BUILD_INFO, [(version, true.into())]),
         Family::labelled(&c::SERIES_OMITTED, omitted),
+        Family::labelled(&c::REFUSED_REQUESTS, refused),
+        Family::single(&c::NIMBUS_EXPOSED, nimbus.options().exposed.is_some().into()),
         Family::single(&c::NIMBUS_READY, is_ready.into()),
         Family::single(&c::NIMBUS_LEADING, nimbus.takes_writes().into()),
         Family::single(&c::NIMBUS_METRIC_STORE_OPEN, status.closed.is_none().into()),

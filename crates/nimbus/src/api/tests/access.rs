@@ -186,7 +186,7 @@ async fn each_kind_of_request_is_refused_to_everybody_below_its_role() {
         let sent = Sent::new(Method::GET, probe, "");
         assert_eq!(send(&leader, &Credentials::None, &sent).await.0, StatusCode::OK, "{probe}");
     }
-    assert!(leader.handle().gate().n_refused() > 30, "they are counted");
+    assert!(leader.handle().gate().refusals().total() > 30, "they are counted");
 }
 
 #[tokio::test]
@@ -446,4 +446,32 @@ async fn bad_token_file_is_shown_and_the_last_good_one_stays_in_force() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn refused_requests_are_counted_by_kind_on_the_page_for_prometheus() {
+    let (fixture, keys) = (Fixture::new().await, Keys::new());
+    let leader = fixture.locked_leader(&keys).await;
+    let kill = "/api/stormkeeper/v1/topology/wc/kill";
+    for _ in 0..3 {
+        let (status, _) = send(&leader, &Credentials::None, &Sent::new(Method::POST, kill, "{}")).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+    }
+    let reader = token(&keys.reader);
+    let (status, _) = send(&leader, &reader, &Sent::new(Method::POST, kill, "{}")).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    let mut foreign =
+        Sent::new(Method::GET, "/api/stormkeeper/v1/topology/summary", "").request(&host(&leader), &reader);
+    foreign.headers_mut().insert("origin", "http://elsewhere.example".parse().expect("a value"));
+    assert_eq!(answer(&leader, foreign).await.0, StatusCode::FORBIDDEN);
+    let page = Sent::new(Method::GET, "/metrics", "").request(&host(&leader), &reader);
+    let response = routes(leader.handle().clone()).oneshot(page).await.expect("infallible");
+    let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.expect("a body");
+    let page = String::from_utf8(bytes.to_vec()).expect("text");
+    for (kind, n) in [("unauthenticated", 3), ("forbidden", 1), ("foreign", 1), ("stale", 0), ("too_many", 0)]
+    {
+        let line = format!("stormkeeper_refused_requests_total{{kind=\"{kind}\"}} {n}");
+        assert!(page.lines().any(|found| found == line), "no {line} in\n{page}");
+    }
+    assert!(page.lines().any(|found| found == "stormkeeper_nimbus_exposed 0"), "{page}");
 }
