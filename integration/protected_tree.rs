@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 use stormkeeper_coordination::{
     cluster::{layout, users::Users},
     tree::{
-        CreateMode, Error, ReadTree as _, Tree as _, TreePath,
+        CreateMode, Error, Tree as _, TreePath,
         access::{Access, AccessRules, Acl, DigestId, Rights, Who},
         options::Options,
     },
@@ -181,6 +181,8 @@ async fn znodes_that_a_component_keeps_from_the_nimbuses_stop_nothing_and_are_na
     let mut options: Options = cluster.zookeeper.options(cluster.tree.root().clone());
     options.access =
         Some(Access { credentials: worker.own().to_vec(), rules: Some(Arc::new(only_mine)), sasl: None });
+    let open = Access { rules: None, ..options.access.clone().expect("set") };
+    let with_open_lists = connect(Options { access: Some(open), ..options.clone() }).await;
     let hostile = connect(options).await;
     let kept: Vec<TreePath> = [layout::taskbeats(&id), layout::taskerrors(&id), layout::last_errors(&id)]
         .iter()
@@ -190,6 +192,13 @@ async fn znodes_that_a_component_keeps_from_the_nimbuses_stop_nothing_and_are_na
         hostile.tree.create(path, b"", CreateMode::Persistent).await.expect("created");
         let below = path.child("below").expect("valid");
         hostile.tree.create(&below, b"", CreateMode::Persistent).await.expect("created");
+    }
+    // Names that are too long for many in one request.
+    for n in 0..4 {
+        for parent in [layout::taskbeats(&id), layout::taskerrors(&id), layout::last_errors(&id)] {
+            let long = parent.child(&format!("{n}{}", "x".repeat(300_000))).expect("valid");
+            with_open_lists.tree.create(&long, b"", CreateMode::Persistent).await.expect("created");
+        }
     }
     for command in [["show", "word-count"], ["get-errors", "word-count"], ["list", "--json"]] {
         cluster.ok(&command);
@@ -212,6 +221,6 @@ async fn znodes_that_a_component_keeps_from_the_nimbuses_stop_nothing_and_are_na
         hostile.tree.delete(&path.child("below").expect("valid"), None).await.expect("deleted");
         hostile.tree.delete(path, None).await.expect("deleted");
     }
-    drop(hostile);
+    drop((hostile, with_open_lists));
     finish(&cluster).await;
 }

@@ -9,7 +9,7 @@ use crate::cli::{
     error::{ErrorKind, Failure},
     exposure, log_filter, stop_on_signal,
     zookeeper_tls::{Process, TlsFiles},
-    zookeeper_users,
+    zookeeper_users::{self, DaemonKind},
 };
 use stormkeeper_access::locks::Locks;
 use stormkeeper_coordination::{
@@ -46,7 +46,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let locks = Locks::of_nimbus(&config.access_settings());
     let locks = locks.map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
     let exposed = exposure::said(config.exposure_of_nimbus(args.insecure))?;
-    let users = zookeeper_users::of_daemon(&config)?;
+    let users = zookeeper_users::of_daemon(&config, DaemonKind::Nimbus)?;
     let access = users.as_ref().map(|users| zookeeper_users::access(&users.get()));
     let tls = TlsFiles::open(&config, Process::Daemon)?;
     modes::restrict_new_files();

@@ -10,7 +10,7 @@ use crate::cli::{
     error::{ErrorKind, Failure},
     exposure, launch_defaults, log_filter, stop_on_signal,
     zookeeper_tls::{Process, TlsFiles},
-    zookeeper_users,
+    zookeeper_users::{self, DaemonKind},
 };
 use stormkeeper_access::locks::Locks;
 use stormkeeper_coordination::{
@@ -54,7 +54,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let locks = Locks::of_supervisor(&config.access_settings());
     let locks = locks.map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
     let exposed = exposure::said(config.exposure_of_supervisor(args.insecure))?;
-    let users = zookeeper_users::of_daemon(&config)?;
+    let users = zookeeper_users::of_daemon(&config, DaemonKind::Supervisor)?;
     let access = users.as_ref().map(|users| zookeeper_users::access(&users.get()));
     let tls = TlsFiles::open(&config, Process::Daemon)?;
     // A mistake in what workers will read shows now and not at their start.

@@ -179,6 +179,16 @@ fn protect(global: &Global, ProtectArgs { open }: &ProtectArgs) -> Result<(), Fa
             anyhow!("{} is not the file of a nimbus, which alone may write every znode", path.display());
         return Err(Failure::new(ErrorKind::Config, error));
     }
+    if users.is_open() != *open {
+        let (state, verb) = if *open { ("no line", "--open") } else { ("a line", "--close") };
+        let error = anyhow!(
+            "{} has {state} `open`, so what the daemons create would not be as the tree is then",
+            path.display()
+        );
+        let hint =
+            format!("first `stormkeeper zookeeper users DIR {verb}`, copy the files, and wait half a minute");
+        return Err(Failure::new(ErrorKind::Usage, error).with_hint(hint));
+    }
     let mut options = config.tree_options(OnMissingRoot::Wait);
     let root = options.root.clone();
     options.access = Some(Access { rules: None, ..zookeeper_users::access(&users) });

@@ -2,6 +2,8 @@
 
 use std::{io, path::Path, sync::Arc};
 
+use anyhow::anyhow;
+
 use crate::{
     cli::error::{ErrorKind, Failure},
     config::Config,
@@ -19,9 +21,29 @@ use stormkeeper_runtime::{
     tasks::{OnExit, Tasks},
 };
 
+/// Kind of a daemon, which has a file of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DaemonKind {
+    Nimbus,
+    Supervisor,
+}
+
 /// Opens the file of the users of a daemon, if it has one.
-pub(super) fn of_daemon(config: &Config) -> Result<Option<WatchedFile<Users>>, Failure> {
-    let open = |path: &Path| WatchedFile::open(path, read_file).map_err(failure);
+pub(super) fn of_daemon(config: &Config, kind: DaemonKind) -> Result<Option<WatchedFile<Users>>, Failure> {
+    let open = |path: &Path| {
+        let file = WatchedFile::open(path, read_file).map_err(failure)?;
+        let (is, wanted) = (file.get().is_nimbus(), kind == DaemonKind::Nimbus);
+        let [has, wants] = [is, wanted].map(|is| if is { "nimbus" } else { "supervisor" });
+        match is == wanted {
+            true => Ok(file),
+            false => {
+                let error = anyhow!("{} is the file of a {has}, and this is a {wants}", path.display());
+                let hint =
+                    format!("use zookeeper-users-{wants}; each kind of daemon has passwords of its own");
+                Err(Failure::new(ErrorKind::Config, error).with_hint(hint))
+            }
+        }
+    };
     config.zookeeper_users_file().map(|path| open(&path)).transpose()
 }
 

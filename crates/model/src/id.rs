@@ -188,6 +188,9 @@ name_type!(
 );
 
 impl TopologyId {
+    /// Maximum bytes of a name, so that every number and time of a submit fit into the id.
+    pub const NAME_BYTES_MAX: usize = MAX_ID_BYTES - "-".len() * 2 - 20 - 11;
+
     /// Returns the id of the `counter`th submission, made at `at`.
     pub fn new(name: &TopologyName, counter: u64, at: crate::Timestamp) -> Self {
         Self(format!("{name}-{counter}-{}", at.as_millis() / 1000))

@@ -12,13 +12,16 @@ use crate::plan::{Action, Effect, Plan, Reason};
 use stormkeeper_coordination::{
     cluster::{event::EventDraft, layout},
     election::{FencedWriter, WriteError},
-    tree::{self, Op, READ_BATCH, ReadTree, Readable, TreePath, read_allowed},
+    tree::{self, Op, READ_BATCH, ReadTree, Readable, TreePath, batches, read_allowed},
 };
 use stormkeeper_model::{TopologyId, event::EventKind};
 
-/// Most deletions in one transaction: far below the limit on bytes, and short enough to leave
-/// the server time for other requests.
+/// Most deletions in one transaction: short enough to leave the server time for other requests.
 const DELETE_BATCH: usize = 500;
+
+/// Most bytes of paths in one transaction, far below the server's limit of a request (1 MB): a component can
+/// make znodes with long names.
+const DELETE_BYTES: usize = 128 << 10;
 
 /// Outcome of a plan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -133,7 +136,7 @@ async fn remove_records(
         let doomed = subtree(&root, tree).await.map_err(WriteError::NotSent)?;
         // Children were found after their parents, so the reverse order is leaves first.
         let doomed: Vec<TreePath> = doomed.into_iter().rev().collect();
-        for batch in doomed.chunks(DELETE_BATCH) {
+        for batch in batches(&doomed, DELETE_BATCH, DELETE_BYTES) {
             let deletions = |paths: &[TreePath]| -> Vec<Op> {
                 paths.iter().map(|path| Op::Delete { path: path.clone(), version: None }).collect()
             };

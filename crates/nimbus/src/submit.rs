@@ -19,6 +19,7 @@ use stormkeeper_coordination::{
 use stormkeeper_model::{
     BlobKey, TaskId, Timestamp, TopologyId, TopologyName,
     event::EventKind,
+    id::quoted,
     resources::{self, TaskRequests},
     settings::sample_rate_of,
     status::TopologyStatus,
@@ -61,9 +62,9 @@ impl PreparedTopology {
         status: TopologyStatus,
         message_timeout: std::time::Duration,
     ) -> Result<Self, Refusal> {
-        if owner.len() > OWNER_BYTES_MAX {
-            return Err(Refusal::BadOption(format!("the owner is longer than {OWNER_BYTES_MAX} bytes")));
-        }
+        check_owner(&owner)?;
+        let name = name.unwrap_or_else(|| topology.name.clone());
+        check_length(&name)?;
         let problems = problems(topology);
         if !problems.is_empty() {
             return Err(Refusal::InvalidTopology { problems });
@@ -73,7 +74,7 @@ impl PreparedTopology {
         let message_timeout_secs =
             topology.whole_number("topology.message.timeout.secs").unwrap_or(message_timeout.as_secs());
         Ok(Self {
-            name: name.unwrap_or_else(|| topology.name.clone()),
+            name,
             blob,
             owner,
             status,
@@ -105,6 +106,33 @@ impl PreparedTopology {
             metrics: None,
             unknown_fields: UnknownFields::new(),
         }
+    }
+}
+
+/// Checks that an owner can be shown in a line, and compared with the owner of a token.
+fn check_owner(owner: &str) -> Result<(), Refusal> {
+    let reason = if owner.is_empty() {
+        "the owner is empty".to_owned()
+    } else if owner.len() > OWNER_BYTES_MAX {
+        format!("the owner is longer than {OWNER_BYTES_MAX} bytes")
+    } else if owner.chars().any(char::is_control) {
+        format!("the owner {} has a control character", quoted(owner))
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::BadOption(reason))
+}
+
+/// Checks that the id of the topology, which is its name with a number and a time, is no longer than an
+/// id may be.
+fn check_length(name: &TopologyName) -> Result<(), Refusal> {
+    let n = name.as_str().len();
+    match n <= TopologyId::NAME_BYTES_MAX {
+        true => Ok(()),
+        false => Err(Refusal::BadOption(format!(
+            "the name of the topology has {n} bytes; the maximum is {}",
+            TopologyId::NAME_BYTES_MAX
+        ))),
     }
 }
 
@@ -290,6 +318,21 @@ mod tests {
             tasks: TaskTable::number([("split".parse().expect("valid"), n_tasks)]),
             requests: TaskRequests::new(),
             sample_rate: None,
+        }
+    }
+
+    #[test]
+    fn name_whose_id_would_be_too_long_and_owner_that_is_no_line_are_refused() {
+        let name = |n: usize| "n".repeat(n).parse::<TopologyName>().expect("an id");
+        check_length(&name(TopologyId::NAME_BYTES_MAX)).expect("it fits");
+        let id =
+            TopologyId::new(&name(TopologyId::NAME_BYTES_MAX), u64::MAX, Timestamp::from_millis(1 << 53));
+        assert_eq!(id.as_str().parse(), Ok(id.clone()));
+        let refusal = check_length(&name(TopologyId::NAME_BYTES_MAX + 1)).expect_err("too long").to_string();
+        assert!(refusal.contains("168 bytes") && refusal.contains("maximum is 167"), "{refusal}");
+        check_owner("a team").expect("a line");
+        for owner in ["", "a\nb", &"o".repeat(OWNER_BYTES_MAX + 1)] {
+            check_owner(owner).expect_err(owner);
         }
     }
 

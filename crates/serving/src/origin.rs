@@ -31,6 +31,10 @@ const TYPES_OF_FORMS: [&str; 3] = ["application/x-www-form-urlencoded", "multipa
 /// Header by which a page says that it sends a write on purpose: a form cannot send it.
 pub const ON_PURPOSE: &str = "x-stormkeeper-request";
 
+/// Paths that a load balancer asks, under a name of its own or, with HTTP/1.0, under none. They say nothing that
+/// a page may not read.
+const PROBES: [&str; 2] = ["/live", "/ready"];
+
 /// Host of a request or of a page, without its port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Host {
@@ -117,6 +121,9 @@ impl OwnNames {
 /// # Errors
 /// The response to the request otherwise.
 pub fn check(names: &OwnNames, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Rejection> {
+    if PROBES.contains(&uri.path()) && (*method == Method::GET || *method == Method::HEAD) {
+        return Ok(());
+    }
     let host = requested_host(names, uri, headers)?;
     let is_own = |origin: &str| is_own_page(names, &host, origin);
     let mut origins = headers.get_all(ORIGIN).iter();
@@ -260,6 +267,18 @@ mod tests {
 
     fn post(headers: &[(&'static str, &str)]) -> Option<StatusCode> {
         rejection(&Method::POST, "/", headers)
+    }
+
+    #[test]
+    fn probe_is_answered_under_every_name_and_without_one() {
+        for path in PROBES {
+            for headers in [&[][..], &[("host", "a.load.balancer")]] {
+                assert_eq!(rejection(&Method::GET, path, headers), None, "{path} {headers:?}");
+                assert_eq!(rejection(&Method::HEAD, path, headers), None, "{path} {headers:?}");
+                assert!(rejection(&Method::POST, path, headers).is_some(), "{path} {headers:?}");
+            }
+        }
+        assert!(get(&[]).is_some() && get(&[("host", "a.load.balancer")]).is_some());
     }
 
     #[test]

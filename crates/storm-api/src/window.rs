@@ -60,14 +60,14 @@ impl Window {
         first.into_iter().chain(Self::STANDARD.into_iter().filter(|other| Some(*other) != first)).collect()
     }
 
-    /// Returns the begin of the window at `now`, for a topology that was submitted at `launched`. A
-    /// window that is longer than its life begins with the day of the submit: nothing of this
+    /// Returns the begin of the window that ends at `end`, which is now or a little before, for a topology that
+    /// was submitted at `launched`. A window that is longer than its life begins with the day of the submit: nothing of this
     /// topology can have been counted before the submit, and whole days are the coarsest points.
-    pub fn begin(self, now: Timestamp, launched: Timestamp) -> Timestamp {
+    pub fn begin(self, (end, now): (Timestamp, Timestamp), launched: Timestamp) -> Timestamp {
         let life = now.since(launched);
         match self {
             Self::Secs(secs) if Duration::from_secs(secs) < life => {
-                Timestamp::from_millis(now.as_millis() - secs * 1000)
+                Timestamp::from_millis(end.as_millis().saturating_sub(secs * 1000))
             }
             Self::Secs(_) | Self::AllTime => metrics::Window::D1.bucket(Minute::of(launched)).start(),
         }
@@ -112,12 +112,16 @@ mod tests {
     #[test]
     fn window_longer_than_the_life_of_a_topology_is_its_life() {
         let (now, launched, day) = (at(100 * 86_400 + 7000), at(100 * 86_400 + 1000), at(100 * 86_400));
-        assert_eq!(Window::Secs(600).begin(now, launched), at(100 * 86_400 + 6400));
-        assert_eq!(Window::Secs(5999).begin(now, launched), at(100 * 86_400 + 1001));
-        assert_eq!(Window::Secs(6000).begin(now, launched), day);
-        assert_eq!(Window::Secs(u64::MAX).begin(now, launched), day);
-        assert_eq!(Window::AllTime.begin(now, launched), day);
-        assert_eq!(Window::Secs(600).begin(at(5), at(9)), at(0), "a clock that was set back");
+        assert_eq!(Window::Secs(600).begin((now, now), launched), at(100 * 86_400 + 6400));
+        assert_eq!(
+            Window::Secs(600).begin((at(100 * 86_400 + 6960), now), launched),
+            at(100 * 86_400 + 6360)
+        );
+        assert_eq!(Window::Secs(5999).begin((now, now), launched), at(100 * 86_400 + 1001));
+        assert_eq!(Window::Secs(6000).begin((now, now), launched), day);
+        assert_eq!(Window::Secs(u64::MAX).begin((now, now), launched), day);
+        assert_eq!(Window::AllTime.begin((now, now), launched), day);
+        assert_eq!(Window::Secs(600).begin((at(5), at(5)), at(9)), at(0), "a clock that was set back");
     }
 
     #[test]

@@ -413,5 +413,41 @@ pub async fn read_allowed(tree: &dyn ReadTree, paths: &[TreePath]) -> Result<Vec
     Ok(znodes)
 }
 
+/// Cuts `paths` into parts of at most `n_max` paths and `bytes_max` bytes; a longer path is a part of its own.
+pub fn batches(paths: &[TreePath], n_max: usize, bytes_max: usize) -> impl Iterator<Item = &[TreePath]> {
+    let mut rest = paths;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fit = rest.iter().take(n_max).take_while(|path| {
+            bytes += path.as_str().len();
+            bytes <= bytes_max
+        });
+        let n = fit.count().max(1).min(rest.len());
+        let (batch, left) = rest.split_at(n);
+        rest = left;
+        (!batch.is_empty()).then_some(batch)
+    })
+}
+
+/// Most bytes of paths in one request that reads, far below the server's limit of a request (1 MB).
+pub(crate) const READ_BYTES: usize = 128 << 10;
+
 /// Number of znodes that one request reads; keeps a reply near a megabyte for records of 4 KiB.
 pub const READ_BATCH: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_have_all_paths_in_order_and_keep_both_bounds() {
+        let path = |n: usize| format!("/{}", "x".repeat(n - 1)).parse::<TreePath>().expect("valid");
+        let paths: Vec<TreePath> = [10, 10, 10, 50, 10, 200, 10].map(path).into();
+        let cut =
+            |n_max, bytes_max| batches(&paths, n_max, bytes_max).map(<[TreePath]>::len).collect::<Vec<_>>();
+        assert_eq!(cut(2, 1000), [2, 2, 2, 1]);
+        assert_eq!(cut(100, 60), [3, 2, 1, 1], "a path that is too long alone is sent alone");
+        assert_eq!(cut(100, 1), [1; 7]);
+        assert_eq!(batches(&[], 2, 10).count(), 0);
+    }
+}

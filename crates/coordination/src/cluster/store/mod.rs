@@ -30,6 +30,9 @@ pub const ERRORS_KEPT: usize = 10;
 /// Most errors of a task that are read: its workers keep fewer, but a component can write more.
 const ERRORS_READ_MAX: usize = 100;
 
+/// Longest name of an error that is read: what workers write is shorter.
+const ERROR_NAME_BYTES_MAX: usize = 64;
+
 /// Most old errors that one write deletes.
 const ERRORS_DELETED_MAX: usize = 100;
 
@@ -323,6 +326,7 @@ impl Store {
         let parent = layout::taskerrors_of_task(id, task);
         let mut names = self.children_allowed(&parent).await?;
         names.sort_by(|a, b| sequence_order(a).cmp(&sequence_order(b)));
+        names.retain(|name| name.len() <= ERROR_NAME_BYTES_MAX);
         let newest = &names[names.len().saturating_sub(ERRORS_READ_MAX)..];
         let errors = self.read_children::<StoredError>(&parent, newest).await?;
         Ok(errors.into_iter().map(|(_, error)| error.into()).collect())
@@ -335,6 +339,7 @@ impl Store {
     pub async fn last_errors(&self, id: &TopologyId) -> Result<BTreeMap<ComponentId, TaskError>, Error> {
         let parent = layout::last_errors(id);
         let mut names = self.children_allowed(&parent).await?;
+        names.retain(|name| name.parse::<ComponentId>().is_ok());
         names.truncate(COMPONENTS_READ_MAX);
         let errors = self.read_children::<StoredError>(&parent, &names).await?;
         Ok(errors.into_iter().map(|(_, error)| (error.component.clone(), error.into())).collect())

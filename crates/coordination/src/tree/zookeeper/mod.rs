@@ -30,8 +30,8 @@ use self::{
     watches::Watches,
 };
 use crate::tree::{
-    CreateMode, Error, Node, NodeWithChildren, Op, OpResult, READ_BATCH, ReadTree, Scope, SessionId,
-    SessionState, Stat, Tree, TreePath, Version, Watcher, options::Options, request,
+    CreateMode, Error, Node, NodeWithChildren, Op, OpResult, READ_BATCH, READ_BYTES, ReadTree, Scope,
+    SessionId, SessionState, Stat, Tree, TreePath, Version, Watcher, batches, options::Options, request,
 };
 use stormkeeper_runtime::{
     tasks::{OnExit, Tasks},
@@ -161,7 +161,7 @@ impl ReadTree for ZooKeeperTree {
 
     async fn get_many(&self, paths: &[TreePath]) -> Result<Vec<Option<NodeWithChildren>>, Error> {
         let mut znodes = Vec::with_capacity(paths.len());
-        for batch in paths.chunks(READ_BATCH) {
+        for batch in batches(paths, READ_BATCH, READ_BYTES) {
             znodes.extend(self.get_batch(batch).await?);
         }
         Ok(znodes)

@@ -14,7 +14,7 @@ use stormkeeper_coordination::cluster::{
     store::{self, Store},
 };
 use stormkeeper_metric_store::SumQuery;
-use stormkeeper_metrics::{MetricName, Subject, builtin::MEMORY_USED};
+use stormkeeper_metrics::{MetricName, Minute, Subject, builtin::MEMORY_USED};
 use stormkeeper_model::{
     ComponentId, Slot, TaskId, Timestamp, TopologyId, error::TaskError, task_set::TaskSet, topology::Topology,
 };
@@ -33,6 +33,9 @@ const FIRST_METRICS: Duration = Duration::from_secs(180);
 
 /// Time after which the metrics of a minute have arrived.
 const LATE_METRICS: Duration = Duration::from_secs(180);
+
+/// Maximum time by which a window ends before now, as its last minutes are not reported yet.
+const UNREPORTED_MAX: Duration = Duration::from_secs(90);
 
 /// Number of holes that a text lists.
 const HOLES_SHOWN: usize = 3;
@@ -130,11 +133,27 @@ impl Loaded {
     async fn read(&self, api: &Api, wanted: Wanted) -> Result<Values, String> {
         let store = api.nimbus.metrics().map_err(|refusal| error_chain(&refusal))?;
         let (now, launched) = (self.cluster.now, self.record.launched);
+        let measured = MetricName::new(
+            self.id.clone(),
+            MEMORY_USED.kind,
+            Subject::Topology,
+            MEMORY_USED.group,
+            MEMORY_USED.name,
+        );
+        let measured = measured.ok();
+        let end = match &measured {
+            Some(measured) => {
+                let (from, to) = (Minute::of(now).minus(2).start(), Minute::of(now).end());
+                let holes = store.holes(measured.clone(), from, to).await;
+                end_of_reports(&holes.map_err(|error| error_chain(&error))?.unwrap_or_default(), now)
+            }
+            None => now,
+        };
         // A name that cannot be one keeps its place, with no value.
         let mut queries = Vec::with_capacity(wanted.values().len());
         let mut places = Vec::with_capacity(wanted.values().len());
         for value in wanted.values() {
-            let from = value.windows().iter().map(|window| window.begin(now, launched)).collect();
+            let from = value.windows().iter().map(|window| window.begin((end, now), launched)).collect();
             places.push(value.metric(&self.id).map(|name| {
                 queries.push(SumQuery { name, from });
                 queries.len() - 1
@@ -145,19 +164,12 @@ impl Loaded {
         let values = Values::new(wanted, read.map(Option::unwrap_or_default).collect());
         let kept = api.nimbus.options().metrics.as_ref().map(|options| options.retention.d1);
         let oldest = kept.map(|kept| Timestamp::from_millis(now.as_millis().saturating_sub(millis(kept))));
-        if let Some(oldest) = oldest.filter(|oldest| self.window.begin(now, launched) < *oldest) {
+        if let Some(oldest) = oldest.filter(|oldest| self.window.begin((end, now), launched) < *oldest) {
             return Ok(values.with_hole(Some(format!("nothing is kept from before {oldest}"))));
         }
-        let from = self.window.begin(now, launched).max(launched.plus(FIRST_METRICS));
+        let from = self.window.begin((end, now), launched).max(launched.plus(FIRST_METRICS));
         let to = Timestamp::from_millis(now.as_millis().saturating_sub(millis(LATE_METRICS)));
-        let measured = MetricName::new(
-            self.id.clone(),
-            MEMORY_USED.kind,
-            Subject::Topology,
-            MEMORY_USED.group,
-            MEMORY_USED.name,
-        );
-        let Some(measured) = measured.ok().filter(|_| from < to) else { return Ok(values) };
+        let Some(measured) = measured.filter(|_| from < to) else { return Ok(values) };
         let holes = store.holes(measured, from, to).await.map_err(|error| error_chain(&error))?;
         let hole = match holes {
             Some(holes) => describe(&holes),
@@ -166,6 +178,15 @@ impl Loaded {
         };
         Ok(values.with_hole(hole))
     }
+}
+
+/// Returns the end of the last minute that workers have reported, so that a window counts neither a part
+/// of its minutes nor one more; now, if they report more often. `holes` are the times without reports of the
+/// last minutes, up to the end of this one.
+fn end_of_reports(holes: &[(Timestamp, Timestamp)], now: Timestamp) -> Timestamp {
+    let unreported = holes.last().filter(|(_, to)| *to > now).map(|(from, _)| *from);
+    let oldest = Timestamp::from_millis(now.as_millis().saturating_sub(millis(UNREPORTED_MAX)));
+    unreported.unwrap_or(now).clamp(oldest, now)
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -232,5 +253,23 @@ mod tests {
         assert_eq!(describe(&[hole(1)]).as_deref(), Some(one));
         let many = describe(&[hole(1), hole(2), hole(3), hole(4), hole(5)]).expect("a text");
         assert!(many.ends_with("to 1970-01-01T00:31:00.000Z, and 2 times more"), "{many}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn window_ends_with_the_last_reported_minute() {
+        let at = |minute: u64, second: u64| Timestamp::from_millis((minute * 60 + second) * 1000);
+        let this = at(101, 0);
+        // The minute 99 is not reported yet; then it is, and a minute later so is 100.
+        assert_eq!(end_of_reports(&[(at(99, 0), this)], at(100, 2)), at(99, 0));
+        assert_eq!(end_of_reports(&[(at(100, 0), this)], at(100, 5)), at(100, 0));
+        assert_eq!(end_of_reports(&[(at(100, 0), this)], at(100, 59)), at(100, 0));
+        assert_eq!(end_of_reports(&[], at(100, 30)), at(100, 30), "reports of a part of this minute");
+        assert_eq!(end_of_reports(&[(at(98, 0), at(99, 0))], at(100, 30)), at(100, 30), "an older hole");
+        assert_eq!(end_of_reports(&[(at(98, 0), this)], at(100, 30)), at(99, 0), "nothing came for long");
     }
 }
