@@ -26,7 +26,7 @@ type Answers = JoinSet<(String, Result<Value, String>)>;
 fn ask(answers: &mut Answers, what: String, api: &str, path: &str, body: Value) {
     let url = format!("http://{api}/api/stormkeeper/v1/topology/{path}");
     answers.spawn(async move {
-        let client = reqwest::Client::builder().no_proxy().timeout(WAIT_MAX).build().expect("a client");
+        let client = stormkeeper_api_types::http::client().timeout(WAIT_MAX).build().expect("a client");
         let sent = client.post(url).json(&body).send().await;
         let answer = match sent {
             Ok(answer) => answer.json::<Value>().await.map_err(|error| error.to_string()),
@@ -170,7 +170,7 @@ async fn wait_until_named(cluster: &Cluster, term: Term, frozen: usize) {
 
 /// Returns the term of the leader that this nimbus names.
 async fn named_term(api: &str) -> Result<Term, String> {
-    let client = reqwest::Client::builder().no_proxy().timeout(WAIT_MAX).build().expect("a client");
+    let client = stormkeeper_api_types::http::client().timeout(WAIT_MAX).build().expect("a client");
     let answer = client.get(format!("http://{api}/api/stormkeeper/v1/cluster/summary")).send().await;
     let summary: Value =
         answer.map_err(|error| error.to_string())?.json().await.map_err(|error| error.to_string())?;

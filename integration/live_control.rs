@@ -128,7 +128,7 @@ async fn wait_until_growth_of_executed(cluster: &Cluster, id: &str, wanted: Grow
 async fn connections(cluster: &Cluster) -> Vec<String> {
     let url =
         format!("http://{}/api/stormkeeper/v1/metrics/topology/exact/metas?level=netty", cluster.api(0));
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let client = stormkeeper_api_types::http::client().build().expect("a client");
     let answer = client.get(url).send().await.expect("answered");
     let answer: Value = answer.json().await.expect("JSON");
     let metas = answer["metas"].as_array().unwrap_or_else(|| panic!("no metas: {answer}"));

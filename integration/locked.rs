@@ -24,17 +24,17 @@ fn stormkeeper(args: &[&str]) -> Output {
         .expect("the binary runs")
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().expect("a path of text")
 }
 
 /// Secret and tokens, made by the commands.
-struct Keys {
+pub(crate) struct Keys {
     dir: tempfile::TempDir,
 }
 
 impl Keys {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let keys = Self { dir };
         let made = stormkeeper(&["secret", "new", text(&keys.path("secret"))]);
@@ -52,11 +52,11 @@ impl Keys {
         keys
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn settings(&self) -> String {
+    pub(crate) fn settings(&self) -> String {
         format!(
             "storm.cluster.secret.file: {}\nui.tokens.file: {}\nui.token.file: {}\n",
             text(&self.path("secret")),
@@ -71,7 +71,7 @@ impl Keys {
 }
 
 async fn ask(api: &str, method: Method, route: &str, token: Option<&str>) -> StatusCode {
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let client = stormkeeper_api_types::http::client().build().expect("a client");
     let mut request = client.request(method, format!("http://{api}{route}"));
     if let Some(token) = token {
         request = request.bearer_auth(token);
@@ -161,14 +161,14 @@ async fn locked_cluster_counts_exactly_across_the_loss_of_its_leader() {
 }
 
 /// Adds lines to the configuration of all daemons, and restarts them one after the other.
-async fn restart_with(cluster: &mut Cluster, lines: &str) {
+pub(crate) async fn restart_with(cluster: &mut Cluster, lines: &str) {
     let names = cluster.nimbuses.iter().chain(&cluster.supervisors).map(|daemon| daemon.name.clone());
     for name in names.collect::<Vec<_>>() {
         let file = cluster.path(&name).join("storm.yaml");
         let before = fs::read_to_string(&file).expect("there");
         let kept: String = before
             .lines()
-            .filter(|line| !line.starts_with("storm.access"))
+            .filter(|line| !lines.contains(line.split(':').next().unwrap_or_default()))
             .map(|line| format!("{line}\n"))
             .collect();
         fs::write(&file, format!("{kept}{lines}")).expect("written");

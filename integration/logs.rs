@@ -143,7 +143,7 @@ fn n_listed_workers(listed: &Value) -> usize {
 }
 
 async fn api(cluster: &Cluster, nimbus: usize, path: &str) -> (u16, Value) {
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let client = stormkeeper_api_types::http::client().build().expect("a client");
     let url = format!("http://{}/api/stormkeeper/v1/topology/{path}", cluster.api(nimbus));
     let response = client.get(url).send().await.expect("answered");
     (response.status().as_u16(), response.json().await.expect("JSON"))

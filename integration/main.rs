@@ -11,6 +11,7 @@ mod compose;
 mod counting;
 mod deleted_records;
 mod denied_access;
+mod encrypted;
 mod exact_counts;
 mod exposed;
 mod failing_hosts;

@@ -74,7 +74,8 @@ fn submit(cluster: &Cluster) -> Result<()> {
 /// Returns a page of a nimbus.
 async fn page(cluster: &Cluster, nimbus: usize, accept: &str) -> Result<String> {
     let url = format!("http://{}/metrics", cluster.api(nimbus));
-    let request = reqwest::Client::new().get(url).header("accept", accept);
+    let request =
+        stormkeeper_api_types::http::client().build().expect("made").get(url).header("accept", accept);
     Ok(request.send().await?.error_for_status()?.text().await?)
 }
 

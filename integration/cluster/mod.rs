@@ -100,6 +100,8 @@ pub(crate) struct Cluster {
     pub(crate) tree: Arc<dyn Tree>,
     /// File with the token of the commands, as `ui.token.file` in the settings.
     token: Option<PathBuf>,
+    /// Further arguments of the commands: `--ca` if the settings have a `storm.tls.ca.file`.
+    arguments: Vec<String>,
     apis: Vec<String>,
     dir: tempfile::TempDir,
     _reaper: Reaper,
@@ -155,6 +157,8 @@ impl Cluster {
         let (nimbuses, supervisors, proxies, apis) = (vec![], vec![], vec![], vec![]);
         let _reaper = Reaper::start(dir.path());
         let token = settings.lines().find_map(|line| line.strip_prefix("ui.token.file: ")).map(PathBuf::from);
+        let ca = settings.lines().find_map(|line| line.strip_prefix("storm.tls.ca.file: "));
+        let arguments = ca.iter().flat_map(|file| ["--ca", file]).map(str::to_owned).collect();
         let mut cluster = Self {
             zookeeper,
             nimbuses,
@@ -162,6 +166,7 @@ impl Cluster {
             proxies,
             tree,
             token,
+            arguments,
             apis,
             dir,
             _reaper,
@@ -355,8 +360,10 @@ impl Cluster {
         }
         command
             .args(self.token.iter().flat_map(|token| ["--token-file".as_ref(), token.as_os_str()]))
+            .args(&self.arguments)
             .args(args)
             .env_remove("STORMKEEPER_CONF")
+            .env_remove("STORMKEEPER_CA")
             .env("XDG_STATE_HOME", self.path("state"))
             .output()
             .expect("the binary runs")
@@ -365,6 +372,11 @@ impl Cluster {
     /// Runs further commands with the token in this file, or with none.
     pub(crate) fn set_token(&mut self, token: Option<PathBuf>) {
         self.token = token;
+    }
+
+    /// Runs further commands with these arguments.
+    pub(crate) fn set_arguments(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
     }
 
     /// Runs the binary, which must succeed; returns its standard output.

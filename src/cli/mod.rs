@@ -49,7 +49,11 @@ use crate::config::{
 };
 use error::{ErrorKind, Failure};
 use last_writes::LastWrites;
-use stormkeeper_access::{locks::Locks, token::Token};
+use stormkeeper_access::{
+    locks::Locks,
+    tls::{TlsMode, client::ClientTls},
+    token::Token,
+};
 use stormkeeper_api_types::client::{Client, Timeouts};
 use stormkeeper_model::address::{HostAndPort, InvalidAddress};
 use stormkeeper_runtime::{
@@ -61,6 +65,9 @@ use stormkeeper_topology_package::yaml;
 
 /// Environment variable with the token of the user.
 const TOKEN_VARIABLE: &str = "STORMKEEPER_TOKEN";
+
+/// Environment variable with the file of the authorities that commands trust.
+const CA_VARIABLE: &str = "STORMKEEPER_CA";
 
 /// Control plane for stream topologies, coordinated by ZooKeeper.
 #[derive(Debug, Parser)]
@@ -92,6 +99,16 @@ struct Global {
     /// ui.token.file
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Use TLS, and trust the authorities in this file, instead of those of STORMKEEPER_CA or
+    /// storm.tls.ca.file
+    #[arg(long, global = true, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Show the client certificate in this file, instead of that in ui.cert.file
+    #[arg(long, global = true, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// Read the private key of --cert from this file, which only its owner may read
+    #[arg(long, global = true, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
     /// Print JSON instead of a table
     #[arg(long, global = true)]
     json: bool,
@@ -221,8 +238,45 @@ impl Global {
         let named = self.nimbus.iter().map(|nimbus| config.nimbus_at(nimbus));
         let seeds = if self.nimbus.is_empty() { config.nimbus_seeds() } else { named.collect() };
         let writes = LastWrites::of_user();
-        let client = Client::new(seeds, Timeouts::default())?.as_user(user()).after(writes.recall());
+        let client = Client::new(seeds, Timeouts::default())?.over(&self.tls(config)?)?;
+        let client = client.as_user(user()).after(writes.recall());
         Ok(client.with_token(self.token(config)?).reporting_to(Box::new(writes)))
+    }
+
+    /// TLS of commands, with the certificate of the user if there is one.
+    fn tls(&self, config: &Config) -> Result<ClientTls, Failure> {
+        #[expect(clippy::disallowed_methods, reason = "the command line may read the environment")]
+        let variable = std::env::var(CA_VARIABLE).ok().filter(|file| !file.is_empty()).map(PathBuf::from);
+        let settings = config.tls_settings();
+        let named = self.ca.clone().or(variable);
+        // Whoever names an authority means TLS.
+        let mode = match (&named, settings.mode) {
+            (Some(_), _) => TlsMode::Required,
+            (None, Some(mode)) => mode,
+            (None, None) if settings.authorities.is_some() => TlsMode::Required,
+            (None, None) => TlsMode::Off,
+        };
+        if mode == TlsMode::Off {
+            return Ok(ClientTls::off());
+        }
+        let authorities = named.or(settings.authorities).ok_or_else(|| {
+            Failure::usage(
+                "storm.tls is on, but no authority is known; set storm.tls.ca.file, or use --ca FILE",
+            )
+        })?;
+        let [certificate, key] = match (&self.cert, &self.key) {
+            (None, None) => config.certificate_files(),
+            (certificate, key) => [certificate.clone(), key.clone()],
+        };
+        let both = match (&certificate, &key) {
+            (Some(certificate), Some(key)) => Some((&**certificate, &**key)),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => {
+                return Err(Failure::usage("of ui.cert.file and ui.cert.key.file only one is set; set both"));
+            }
+        };
+        ClientTls::of_command(mode, &authorities, both)
+            .map_err(|error| Failure::new(ErrorKind::Config, error.into()))
     }
 
     /// Token of the user, if there is one.
@@ -244,10 +298,8 @@ impl Global {
 
 /// Reads the address of a nimbus, also in the form in which a browser shows it.
 fn nimbus_address(text: &str) -> Result<HostAndPort, String> {
-    if text.starts_with("https://") {
-        return Err("a nimbus speaks http only; leave out https://".to_owned());
-    }
-    let address = text.strip_prefix("http://").map_or(text, |text| text.trim_end_matches('/'));
+    let address = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let address = address.map_or(text, |text| text.trim_end_matches('/'));
     address.parse().map_err(|error: InvalidAddress| error.to_string())
 }
 

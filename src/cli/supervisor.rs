@@ -91,16 +91,17 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
             launch.on_stop = OnStop::StopWorkers;
         }
         // A file that cannot be used is logged, and the last good one stays in force.
-        let _problems = locks.keep_fresh(&tasks);
         let clock = Clock::new();
+        let _problems = locks.keep_fresh(&clock, &tasks);
         let credentials = locks.credentials(&format!("supervisor on {}", options.host), &clock);
+        let tls = locks.tls().client();
         launch.locks = locks;
         launch.zookeeper_users = users.clone();
         if let Some(users) = users {
             let access = |users: &Users| Some(zookeeper_users::access(users));
             zookeeper_users::keep_fresh(users, Arc::clone(&tree), &tasks, access);
         }
-        let clients = supervisor::SupervisorClients::over_http(Arc::clone(&tree) as _, &credentials)
+        let clients = supervisor::SupervisorClients::over_http(Arc::clone(&tree) as _, (&credentials, &tls))
             .map_err(|error| Failure::internal(error.into()))?;
         let ended =
             supervisor::run(options, Arc::clone(&tree) as _, processes, clients, launch, clock, stop).await;

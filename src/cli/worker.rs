@@ -19,6 +19,7 @@ use crate::{
 use stormkeeper_access::{
     credentials::{Credentials, Signer},
     locks,
+    tls::client::ClientTls,
 };
 use stormkeeper_coordination::{
     cluster::{store::Store, users::Users},
@@ -75,13 +76,16 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let clock = Clock::new();
         let keys = locks::worker_keys(&spec.dir, &tasks).map_err(|error| Failure::internal(error.into()))?;
         let signer = Signer::worker(spec.topology.clone(), keys.clone(), clock.clone());
-        let ingest = IngestClient::new(Store::new(Arc::clone(&tree) as _))
-            .map_err(|error| Failure::internal(error.into()))?;
+        let tls = locks::worker_tls(&spec.dir, &tasks).map_err(|error| Failure::internal(error.into()))?;
+        let ingest =
+            IngestClient::over(&ClientTls::of_worker(tls.clone()), Store::new(Arc::clone(&tree) as _))
+                .map_err(|error| Failure::internal(error.into()))?;
         let ingest = Some(Arc::new(ingest.with_credentials(Credentials::Signer(signer))) as _);
         let options = worker::Options {
             listen_on: config.workers_listen_on(),
             unfinished_bytes: config.unfinished_frame_bytes(),
             keys: Some(keys),
+            tls: Some(tls),
             ..spec.into()
         };
         let ended = worker::run(options, Arc::clone(&tree) as _, ingest, clock, stop).await;

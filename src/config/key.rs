@@ -311,6 +311,46 @@ pub const KEYS: &[Key] = &[
          listens on loopback its address.",
     ),
     key(
+        "storm.tls",
+        Kind::Choice(&["off", "optional", "required"]),
+        "null",
+        "Whether ports and requests speak TLS: `optional` accepts plain HTTP too, as a step in a running cluster; \
+         unset, `required` if storm.tls.cert.file is set (for a command, storm.tls.ca.file), else `off`.",
+    ),
+    key(
+        "storm.tls.ca.file",
+        Kind::Text,
+        "null",
+        "The file with the authorities, in PEM, that have signed the certificates of daemons and of clients.",
+    ),
+    key(
+        "storm.tls.cert.file",
+        Kind::Text,
+        "null",
+        "The file with the certificate of this host, in PEM, for its storm.local.hostname; those between it and its \
+         authority follow it. It is read again when it changes.",
+    ),
+    key(
+        "storm.tls.client.certificates",
+        Kind::Choice(&["off", "optional", "required"]),
+        "\"off\"",
+        "Whether clients are asked for a certificate: `optional` takes one in place of a token (`cert:NAME` in \
+         ui.tokens.file), `required` also demands one in storm.tls.daemons of each daemon.",
+    ),
+    key(
+        "storm.tls.daemons",
+        Kind::Text,
+        "null",
+        "The names in the certificates of nimbuses and supervisors, separated by commas; `*.` at the beginning \
+         stands for one label.",
+    ),
+    key(
+        "storm.tls.key.file",
+        Kind::Text,
+        "null",
+        "The file with the private key of storm.tls.cert.file, in PEM, with the mode 0600.",
+    ),
+    key(
         "storm.zookeeper.connection.timeout",
         Kind::Millis(100, WEEK_MILLIS),
         "15000",
@@ -468,6 +508,18 @@ pub const KEYS: &[Key] = &[
         Kind::Hosts,
         "null",
         "Further names under which the API of a nimbus may be addressed, as by a proxy, and hosts whose web pages may use it; addresses, `localhost`, the host's own name and `nimbus.seeds` are always allowed, and ports are not compared.",
+    ),
+    key(
+        "ui.cert.file",
+        Kind::Text,
+        "null",
+        "The file with the client certificate of commands, in PEM; --cert comes first.",
+    ),
+    key(
+        "ui.cert.key.file",
+        Kind::Text,
+        "null",
+        "The file with the private key of ui.cert.file, in PEM, with the mode 0600; --key comes first.",
     ),
     key(
         "ui.header.access.control.allow.origin",

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use crate::config::{load::Config, value::Value};
-use stormkeeper_access::locks;
+use stormkeeper_access::{locks, tls::TlsSettings};
 use stormkeeper_coordination::{
     cluster::layout,
     tree::{self, options::OnMissingRoot},
@@ -122,7 +122,34 @@ impl Config {
             mode,
             tokens: self.file_if_set("ui.tokens.file"),
             secret: self.file_if_set("storm.cluster.secret.file"),
+            tls: self.tls_settings(),
         }
+    }
+
+    /// Settings of TLS.
+    pub fn tls_settings(&self) -> TlsSettings {
+        let mode = |key| match self.value(key) {
+            Value::Text(text) => Some(text.parse().unwrap_or_else(|_| unfit("a use of TLS"))),
+            _ => None,
+        };
+        let daemons = match self.value("storm.tls.daemons") {
+            Value::Text(names) => names.as_str(),
+            _ => "",
+        };
+        let daemons = daemons.split(',').map(str::trim).filter(|name| !name.is_empty());
+        TlsSettings {
+            mode: mode("storm.tls"),
+            certificate: self.file_if_set("storm.tls.cert.file"),
+            key: self.file_if_set("storm.tls.key.file"),
+            authorities: self.file_if_set("storm.tls.ca.file"),
+            client_certificates: mode("storm.tls.client.certificates").unwrap_or_default(),
+            daemons: daemons.map(str::to_owned).collect(),
+        }
+    }
+
+    /// Files with the certificate of commands and its key.
+    pub fn certificate_files(&self) -> [Option<PathBuf>; 2] {
+        ["ui.cert.file", "ui.cert.key.file"].map(|key| self.file_if_set(key))
     }
 
     /// File with the users of the tree.

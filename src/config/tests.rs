@@ -352,3 +352,31 @@ fn addresses_are_taken_as_people_type_them() {
         "{error}"
     );
 }
+
+#[test]
+fn settings_of_tls_are_read_and_misspelt_ones_refused() {
+    use stormkeeper_access::tls::{TlsMode, TlsSettings};
+
+    let read = |text: &str| load(text, &[]).map(|(config, _)| config.tls_settings());
+    assert_eq!(read(""), Ok(TlsSettings::default()));
+    let settings = read(
+        "storm.tls: optional\nstorm.tls.cert.file: /c\nstorm.tls.key.file: /k\nstorm.tls.ca.file: /a\n\
+         storm.tls.client.certificates: required\nstorm.tls.daemons: 'n1.example.com, *.storm.example.com'\n",
+    );
+    let daemons = ["n1.example.com", "*.storm.example.com"].map(str::to_owned);
+    assert_eq!(
+        settings,
+        Ok(TlsSettings {
+            mode: Some(TlsMode::Optional),
+            certificate: Some("/c".into()),
+            key: Some("/k".into()),
+            authorities: Some("/a".into()),
+            client_certificates: TlsMode::Required,
+            daemons: daemons.into(),
+        })
+    );
+    for bad in ["storm.tls: on", "storm.tls.client.certificates: maybe"] {
+        let error = read(bad).expect_err(bad);
+        assert!(error.contains("optional"), "{error}");
+    }
+}

@@ -22,7 +22,7 @@ pub use own_dir::{Leftover, OwnDir, end_leftovers};
 pub use watch::{End, Until};
 
 use processes::InProcess;
-use stormkeeper_access::credentials::Credentials;
+use stormkeeper_access::{credentials::Credentials, tls::client::ClientTls};
 use stormkeeper_api_types::{
     client::{self, Client, Timeouts},
     message::{InitialStatus, KillRequest, SubmitRequest, TopologyDetail, TopologyErrors, TopologySummary},
@@ -187,7 +187,10 @@ impl Cluster {
                 supervisor,
                 server.connect(),
                 Arc::clone(&processes) as _,
-                supervisor::SupervisorClients::over_http(server.connect(), &Credentials::None)?,
+                supervisor::SupervisorClients::over_http(
+                    server.connect(),
+                    (&Credentials::None, &ClientTls::off()),
+                )?,
                 LaunchDefaults { on_stop: OnStop::StopWorkers, ..options.launch.clone() },
                 clock.clone(),
                 stop_supervisors.clone(),

@@ -2,6 +2,7 @@
 //! when they change.
 
 use std::{
+    fmt,
     fs::File,
     io::{self, Read as _},
     os::unix::fs::MetadataExt as _,
@@ -136,18 +137,23 @@ impl Stamp {
 
 /// Content of a file, read again when the file changes. A file that becomes bad or disappears leaves
 /// the last good content in force; the reason is logged and reported. Clones share the content.
-#[derive(Debug)]
 pub struct WatchedFile<T>(Arc<Shared<T>>);
 
-#[derive(Debug)]
 struct Shared<T> {
-    path: PathBuf,
-    read: fn(&Path) -> Result<T, FileError>,
+    // More than one if they make one content: a certificate and its key.
+    paths: Vec<PathBuf>,
+    read: Box<dyn Fn() -> Result<T, FileError> + Send + Sync>,
     // Held for the exchange of a pointer.
     value: RwLock<Arc<T>>,
-    // Held while the file is read, by one caller at a time.
-    stamp: Mutex<Option<Stamp>>,
+    // Held while the files are read, by one caller at a time.
+    stamps: Mutex<Vec<Option<Stamp>>>,
     problem: watch::Sender<Option<String>>,
+}
+
+impl<T> fmt::Debug for WatchedFile<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WatchedFile").field(&self.0.paths).finish()
+    }
 }
 
 impl<T> Clone for WatchedFile<T> {
@@ -162,14 +168,26 @@ impl<T: Send + Sync + 'static> WatchedFile<T> {
     /// # Errors
     /// The error of `read`: a file that is bad at the start has no last good content.
     pub fn open(path: &Path, read: fn(&Path) -> Result<T, FileError>) -> Result<Self, FileError> {
+        let owned = path.to_owned();
+        Self::open_all(vec![path.to_owned()], move || read(&owned))
+    }
+
+    /// Reads one content from several files. Blocks.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_all(
+        paths: Vec<PathBuf>,
+        read: impl Fn() -> Result<T, FileError> + Send + Sync + 'static,
+    ) -> Result<Self, FileError> {
         // Before the reading: a change in between is read again.
-        let stamp = Stamp::of(path);
-        let value = read(path)?;
+        let stamps = paths.iter().map(|path| Stamp::of(path)).collect();
+        let value = read()?;
         Ok(Self(Arc::new(Shared {
-            path: path.to_owned(),
-            read,
+            paths,
+            read: Box::new(read),
             value: RwLock::new(Arc::new(value)),
-            stamp: Mutex::new(stamp),
+            stamps: Mutex::new(stamps),
             problem: watch::Sender::new(None),
         })))
     }
@@ -186,18 +204,18 @@ impl<T: Send + Sync + 'static> WatchedFile<T> {
 
     /// Reads the file again if it has changed. Blocks.
     pub fn refresh(&self) {
-        let Shared { path, read, value, stamp, problem } = &*self.0;
-        let mut last = stamp.lock().expect("nobody panics while holding the stamp");
-        let now = Stamp::of(path);
+        let Shared { paths, read, value, stamps, problem } = &*self.0;
+        let mut last = stamps.lock().expect("nobody panics while holding the stamps");
+        let now: Vec<_> = paths.iter().map(|path| Stamp::of(path)).collect();
         if now == *last {
             return;
         }
         *last = now;
-        match read(path) {
+        match read() {
             Ok(content) => {
                 *value.write().expect("nobody panics while holding the content") = Arc::new(content);
                 problem.send_replace(None);
-                info!(file = %path.display(), "read a changed file; it is in force");
+                info!(files = ?paths, "read a changed file; it is in force");
             }
             Err(error) => {
                 let reason = error_chain(&error);

@@ -10,9 +10,10 @@ use tracing::warn;
 use crate::{
     locks::{Locks, Mode},
     nonces::{Nonces, Refused},
-    principal::Principal,
+    principal::{Person, Principal},
     refusals::{RefusalKind, Refusals},
     signature::{BodyDigest, Head, SCHEME, Sender, Signature},
+    tls::certificate::PeerCertificate,
     token::Token,
 };
 use stormkeeper_model::{
@@ -58,6 +59,17 @@ pub enum Denied {
     /// The request was received before.
     #[error("the request was received before")]
     Replayed,
+    /// Daemons must have a certificate, and the sender has none.
+    #[error("the sender has no certificate of a daemon, and this one requires one")]
+    NoDaemonCertificate,
+    /// The certificate is that of somebody else than the token.
+    #[error("the certificate is that of {certificate}, and the token that of {token}")]
+    OtherCertificate {
+        /// Name in the line of the certificate.
+        certificate: String,
+        /// Name in the line of the token.
+        token: String,
+    },
     /// The sender has sent too many requests in the last minute.
     #[error("the sender has signed too many requests in the last minute")]
     TooMany,
@@ -91,6 +103,8 @@ pub struct Received<'a> {
     pub path: &'a str,
     /// Header `Authorization`; `Some(None)` if it is no text or there are several.
     pub authorization: Option<Option<&'a str>>,
+    /// Certificate of the client, which the handshake of TLS has verified.
+    pub certificate: Option<&'a PeerCertificate>,
 }
 
 /// Checks the proofs of requests to one nimbus.
@@ -136,8 +150,12 @@ impl Gate {
     pub fn admit(&self, received: Received<'_>) -> Result<Admitted, Denied> {
         match (self.mode(), received.authorization) {
             // A build that was told to be open does not look at proofs.
-            (Mode::Open, _) | (Mode::Optional, None) => Ok(Admitted::sender(Principal::Anyone)),
-            (Mode::Required, None) => Err(Denied::Missing),
+            (Mode::Open, _) => Ok(Admitted::sender(Principal::Anyone)),
+            (Mode::Optional | Mode::Required, None) => match self.person_of(received.certificate) {
+                Some(person) => Ok(Admitted::sender(Principal::Person(person))),
+                None if self.mode() == Mode::Optional => Ok(Admitted::sender(Principal::Anyone)),
+                None => Err(Denied::Missing),
+            },
             (_, Some(None)) => Err(Denied::Malformed),
             // A nimbus that has no secret yet cannot check a signature.
             (Mode::Optional, Some(Some(text))) if !self.can_check(text) => {
@@ -145,6 +163,11 @@ impl Gate {
             }
             (_, Some(Some(text))) => self.check(received, text),
         }
+    }
+
+    /// Returns the person of a certificate, if the file of tokens has a line for one of its names.
+    fn person_of(&self, certificate: Option<&PeerCertificate>) -> Option<Person> {
+        self.locks.tokens()?.get().of_certificate(certificate?).cloned()
     }
 
     fn can_check(&self, text: &str) -> bool {
@@ -164,6 +187,10 @@ impl Gate {
         let token = Token::new(token.trim()).map_err(|_| Denied::UnknownToken)?;
         let tokens = self.locks.tokens().ok_or(Denied::UnknownToken)?.get();
         let person = tokens.find(&token).ok_or(Denied::UnknownToken)?;
+        // Neither of them can be the one that was meant.
+        if let Some(other) = self.person_of(received.certificate).filter(|other| other.name != person.name) {
+            return Err(Denied::OtherCertificate { certificate: other.name, token: person.name.clone() });
+        }
         Ok(Admitted::sender(Principal::Person(person.clone())))
     }
 
@@ -171,8 +198,9 @@ impl Gate {
         // Otherwise a request to one nimbus could be sent again to another.
         let addressed = received.host.unwrap_or_default();
         // The Host header does not name the usual port.
-        let announced = self.api.strip_suffix(":80").unwrap_or(&self.api);
-        if !addressed.eq_ignore_ascii_case(announced) {
+        let usual = [":80", ":443"].into_iter().find_map(|port| self.api.strip_suffix(port));
+        let is_own = |announced: &str| addressed.eq_ignore_ascii_case(announced);
+        if !is_own(&self.api) && !usual.is_some_and(is_own) {
             return Err(Denied::OtherAddress {
                 addressed: addressed.to_owned(),
                 announced: self.api.clone(),
@@ -183,6 +211,12 @@ impl Gate {
             Sender::Daemon(_) => (secrets.daemon_keys(), None),
             Sender::Worker(topology) => (secrets.worker_keys(topology), Some(topology)),
         };
+        if topology.is_none()
+            && let Some(daemons) = self.locks.tls().required_daemons()
+            && !received.certificate.is_some_and(|shown| daemons.include(shown))
+        {
+            return Err(Denied::NoDaemonCertificate);
+        }
         let head = Head { to: addressed, method: received.method, path: received.path };
         let claims = signature.verified(head, &keys).ok_or(Denied::WrongSignature)?;
         let (now, time) = (self.clock.now(), claims.time);

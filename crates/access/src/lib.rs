@@ -21,4 +21,5 @@ pub mod principal;
 pub mod refusals;
 pub mod secret;
 pub mod signature;
+pub mod tls;
 pub mod token;

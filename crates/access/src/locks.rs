@@ -10,6 +10,7 @@ use crate::{
     credentials::{Credentials, Signer},
     file::{FileError, WatchedFile},
     secret::{Secrets, WorkerKeys},
+    tls::{Tls, TlsError, TlsSettings, worker::WorkerTls},
     token::Tokens,
 };
 use stormkeeper_model::{TopologyId, clock::Clock};
@@ -71,6 +72,8 @@ pub struct Settings {
     pub tokens: Option<PathBuf>,
     /// `storm.cluster.secret.file`.
     pub secret: Option<PathBuf>,
+    /// `storm.tls` and its files.
+    pub tls: TlsSettings,
 }
 
 impl Settings {
@@ -89,6 +92,9 @@ pub enum Error {
     /// A file cannot be used.
     #[error(transparent)]
     File(#[from] FileError),
+    /// TLS cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Daemons have no secret.
     #[error(
         "{why}, but storm.cluster.secret.file is not set: daemons could not prove who they are; make a secret \
@@ -115,12 +121,13 @@ pub struct Locks {
     mode: Mode,
     tokens: Option<WatchedFile<Tokens>>,
     secrets: Option<WatchedFile<Secrets>>,
+    tls: Tls,
 }
 
 impl Locks {
     /// No locks.
     pub fn open() -> Self {
-        Self { mode: Mode::Open, tokens: None, secrets: None }
+        Self { mode: Mode::Open, tokens: None, secrets: None, tls: Tls::default() }
     }
 
     /// Reads the files of a nimbus. Blocks.
@@ -147,6 +154,7 @@ impl Locks {
             mode,
             tokens: settings.tokens.as_ref().map(open_tokens).transpose()?,
             secrets: Self::secrets_of(settings)?,
+            tls: Tls::of_daemon(&settings.tls, settings.secret.is_some())?,
         })
     }
 
@@ -162,7 +170,12 @@ impl Locks {
         }
         let tokens = settings.tokens.as_ref().filter(|path| path.exists());
         let tokens = tokens.map(|path| WatchedFile::open(path, Tokens::read)).transpose()?;
-        Ok(Self { mode: settings.of_supervisor(), tokens, secrets: Self::secrets_of(settings)? })
+        Ok(Self {
+            mode: settings.of_supervisor(),
+            tokens,
+            secrets: Self::secrets_of(settings)?,
+            tls: Tls::of_daemon(&settings.tls, settings.secret.is_some())?,
+        })
     }
 
     fn secrets_of(settings: &Settings) -> Result<Option<WatchedFile<Secrets>>, FileError> {
@@ -184,6 +197,11 @@ impl Locks {
         self.secrets.as_ref()
     }
 
+    /// TLS of the ports and the requests.
+    pub fn tls(&self) -> &Tls {
+        &self.tls
+    }
+
     /// Credentials with which the daemon of this name sends requests.
     pub fn credentials(&self, name: &str, clock: &Clock) -> Credentials {
         let signer = |secrets: &WatchedFile<Secrets>| {
@@ -202,7 +220,7 @@ impl Locks {
 
     /// Starts to read the files again when they change. Returns the reasons why a file on the disk is
     /// not in force.
-    pub fn keep_fresh(&self, tasks: &Tasks) -> Problems {
+    pub fn keep_fresh(&self, clock: &Clock, tasks: &Tasks) -> Problems {
         if let Some(tokens) = &self.tokens {
             tasks.start("tokens", OnExit::Ignore, tokens.clone().keep_fresh());
         }
@@ -212,6 +230,7 @@ impl Locks {
         Problems {
             tokens: self.tokens.as_ref().map_or_else(nothing, WatchedFile::problem),
             secrets: self.secrets.as_ref().map_or_else(nothing, WatchedFile::problem),
+            tls: self.tls.keep_fresh(clock.clone(), tasks),
         }
     }
 }
@@ -227,12 +246,14 @@ pub struct Problems {
     pub tokens: watch::Receiver<Option<String>>,
     /// Of the cluster secret.
     pub secrets: watch::Receiver<Option<String>>,
+    /// Of the certificate and the authorities.
+    pub tls: watch::Receiver<Option<String>>,
 }
 
 impl Problems {
     /// Returns the present reasons as one text.
     pub fn text(&self) -> Option<String> {
-        let texts = [&self.tokens, &self.secrets].map(|problem| problem.borrow().clone());
+        let texts = [&self.tokens, &self.secrets, &self.tls].map(|problem| problem.borrow().clone());
         let texts: Vec<String> = texts.into_iter().flatten().collect();
         (!texts.is_empty()).then(|| texts.join("; "))
     }
@@ -247,6 +268,17 @@ pub fn worker_keys(dir: &Path, tasks: &Tasks) -> Result<WatchedFile<Option<Worke
     let keys = WatchedFile::open(&dir.join(WorkerKeys::FILE), WorkerKeys::read)?;
     tasks.start("access keys", OnExit::Ignore, keys.clone().keep_fresh());
     Ok(keys)
+}
+
+/// Opens the TLS of a worker in its directory, which its supervisor writes if it has TLS, and starts to
+/// read it again when it changes. Blocks.
+///
+/// # Errors
+/// [`FileError`] if there is a file that cannot be used.
+pub fn worker_tls(dir: &Path, tasks: &Tasks) -> Result<WatchedFile<Option<WorkerTls>>, FileError> {
+    let tls = WatchedFile::open(&dir.join(WorkerTls::FILE), WorkerTls::read)?;
+    tasks.start("authorities", OnExit::Ignore, tls.clone().keep_fresh());
+    Ok(tls)
 }
 
 #[cfg(test)]
@@ -269,7 +301,8 @@ mod tests {
             .expect("written");
         let (tokens, secret) = (path("tokens"), path("secret"));
         let locks = |mode, tokens: &Option<PathBuf>, secret: &Option<PathBuf>| {
-            let settings = Settings { mode, tokens: tokens.clone(), secret: secret.clone() };
+            let (tokens, secret) = (tokens.clone(), secret.clone());
+            let settings = Settings { mode, tokens, secret, tls: TlsSettings::default() };
             Locks::of_nimbus(&settings).map(|locks| locks.mode()).map_err(|error| error.to_string())
         };
         assert_eq!(locks(None, &None, &None), Ok(Mode::Open));
@@ -291,14 +324,14 @@ mod tests {
         assert!(refused.contains("storm.access is `required`"), "{refused}");
         let missing = locks(None, &path("missing"), &secret).expect_err("a missing file opens nothing");
         assert!(missing.contains("missing"), "{missing}");
-        let shared = Settings { mode: None, tokens: path("missing"), secret: secret.clone() };
+        let shared = Settings { tokens: path("missing"), secret: secret.clone(), ..Settings::default() };
         let locks = Locks::of_supervisor(&shared).expect("tokens are for nimbuses");
         assert_eq!((locks.mode(), locks.tokens().is_some()), (Mode::Required, false));
         let bad = dir.path().join("bad");
         create_secret(&bad, "ann owner\n").expect("written");
         let bad = Settings { tokens: Some(bad), ..shared };
         assert!(matches!(Locks::of_supervisor(&bad), Err(Error::File(_))));
-        let supervisor = Settings { mode: Some(Mode::Required), tokens: None, secret: None };
+        let supervisor = Settings { mode: Some(Mode::Required), ..Settings::default() };
         assert!(matches!(Locks::of_supervisor(&supervisor), Err(Error::NoSecret { .. })));
     }
 }

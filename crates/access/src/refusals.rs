@@ -52,7 +52,9 @@ impl From<&Denied> for RefusalKind {
             | Denied::Malformed
             | Denied::UnknownToken
             | Denied::OtherAddress { .. }
-            | Denied::WrongSignature => Self::Unauthenticated,
+            | Denied::WrongSignature
+            | Denied::NoDaemonCertificate
+            | Denied::OtherCertificate { .. } => Self::Unauthenticated,
             Denied::Stale | Denied::Replayed => Self::Stale,
             Denied::TooMany => Self::TooMany,
         }

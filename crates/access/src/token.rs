@@ -6,7 +6,10 @@
 //! # name   role     owner       SHA-256 of the token
 //! ann      admin                sha256:4b1a…
 //! ci       operator owner=team  sha256:90cc…
+//! grafana  reader               cert:grafana.example.com
 //! ```
+//!
+//! A line with `cert:` is for whoever shows a client certificate with that name, in place of a token.
 
 use std::{
     collections::BTreeMap,
@@ -17,6 +20,7 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
+use crate::tls::certificate::PeerCertificate;
 use crate::{
     file::{self, FileError, Protection},
     hex,
@@ -108,9 +112,25 @@ impl Token {
     }
 }
 
-/// The tokens of a file.
+/// Prefix of the name of a client certificate in the file.
+const CERTIFICATE: &str = "cert:";
+
+/// Maximum characters of the name of a certificate.
+const CERTIFICATE_CHARS_MAX: usize = 253;
+
+/// Proof of a line.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Proof {
+    Digest([u8; 32]),
+    Certificate(String),
+}
+
+/// The tokens of a file, and the certificates that stand for one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tokens(Vec<([u8; 32], Person)>);
+pub struct Tokens {
+    digests: Vec<([u8; 32], Person)>,
+    certificates: BTreeMap<String, Person>,
+}
 
 impl Tokens {
     /// Reads a file that nobody but its owner may change. Blocks.
@@ -126,26 +146,40 @@ impl Tokens {
     /// # Errors
     /// [`FileError::Line`] for the first invalid line, [`FileError::Content`] without any token.
     pub fn parse(path: &Path, text: &str) -> Result<Self, FileError> {
-        let (mut tokens, mut names, mut digests) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        let (mut tokens, mut names, mut proofs) = (Self::default(), BTreeMap::new(), BTreeMap::new());
         for (line, content) in file::lines(text) {
             let fail = |fault| FileError::Line { path: PathBuf::from(path), line, fault };
-            let (digest, person) = parse_line(content).map_err(fail)?;
+            let (proof, person) = parse_line(content).map_err(fail)?;
             if let Some(first) = names.insert(person.name.clone(), line) {
                 return Err(fail(format!("the name {} is in line {first} already", person.name)));
             }
-            if let Some(first) = digests.insert(digest, line) {
-                return Err(fail(format!("the token is that of line {first}; make one for each name")));
+            if let Some(first) = proofs.insert(proof.clone(), line) {
+                let what = match proof {
+                    Proof::Digest(_) => "token",
+                    Proof::Certificate(_) => "certificate",
+                };
+                return Err(fail(format!("the {what} is that of line {first}; make one for each name")));
             }
-            if tokens.len() == TOKENS_MAX {
+            if proofs.len() > TOKENS_MAX {
                 return Err(fail(format!("there are more than {TOKENS_MAX} tokens")));
             }
-            tokens.push((digest, person));
+            match proof {
+                Proof::Digest(digest) => tokens.digests.push((digest, person)),
+                Proof::Certificate(name) => {
+                    tokens.certificates.insert(name, person);
+                }
+            }
         }
-        if tokens.is_empty() {
+        if proofs.is_empty() {
             let fault = "it has no token; `stormkeeper token new NAME --role admin` prints the first line";
             return Err(FileError::Content { path: path.to_owned(), fault: fault.to_owned() });
         }
-        Ok(Self(tokens))
+        Ok(tokens)
+    }
+
+    /// Returns the person of a certificate: the line with the first of its names that is in the file.
+    pub fn of_certificate(&self, certificate: &PeerCertificate) -> Option<&Person> {
+        certificate.names.iter().find_map(|name| self.certificates.get(&name.to_ascii_lowercase()))
     }
 
     /// Returns the person of a token. Takes the same time for every token.
@@ -153,16 +187,17 @@ impl Tokens {
         let digest = token.digest();
         // The index after the last one stands for "none".
         let mut found = u64::MAX;
-        for (index, (known, _)) in self.0.iter().enumerate() {
+        for (index, (known, _)) in self.digests.iter().enumerate() {
             let is_equal: Choice = known.ct_eq(&digest);
             found.conditional_assign(&(index as u64), is_equal);
         }
-        usize::try_from(found).ok().and_then(|index| self.0.get(index)).map(|(_, person)| person)
+        usize::try_from(found).ok().and_then(|index| self.digests.get(index)).map(|(_, person)| person)
     }
 }
 
-fn parse_line(line: &str) -> Result<([u8; 32], Person), String> {
-    const SHAPE: &str = "expected `NAME ROLE [owner=OWNER] sha256:DIGEST`";
+fn parse_line(line: &str) -> Result<(Proof, Person), String> {
+    const SHAPE: &str =
+        "expected `NAME ROLE [owner=OWNER] sha256:DIGEST`, or `cert:NAME` in place of the digest";
     let words: Vec<&str> = line.split_whitespace().collect();
     let (name, role, rest) = match &words[..] {
         [name, role, rest @ ..] if !rest.is_empty() => (*name, *role, rest),
@@ -170,7 +205,7 @@ fn parse_line(line: &str) -> Result<([u8; 32], Person), String> {
     };
     check_name("name", name)?;
     let role: Role = role.parse().map_err(|error| format!("{} is no role: {error}", quoted(role)))?;
-    let (mut owner, mut digest) = (None, None);
+    let (mut owner, mut proof) = (None, None);
     for word in rest {
         if let Some(text) = word.strip_prefix("owner=") {
             check_name("owner", text)?;
@@ -181,7 +216,16 @@ fn parse_line(line: &str) -> Result<([u8; 32], Person), String> {
             let bytes = hex::decode_array::<32>(&text.to_ascii_lowercase());
             let bytes =
                 bytes.ok_or_else(|| format!("the digest after {DIGEST} has not 64 hexadecimal digits"))?;
-            if digest.replace(bytes).is_some() {
+            if proof.replace(Proof::Digest(bytes)).is_some() {
+                return Err("it has two digests".to_owned());
+            }
+        } else if let Some(name) = word.strip_prefix(CERTIFICATE) {
+            let is_name = (1..=CERTIFICATE_CHARS_MAX).contains(&name.len())
+                && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'*');
+            if !is_name {
+                return Err(format!("{} is no name of one certificate", quoted(name)));
+            }
+            if proof.replace(Proof::Certificate(name.to_ascii_lowercase())).is_some() {
                 return Err("it has two digests".to_owned());
             }
         } else if Token::new(word).is_ok() {
@@ -194,8 +238,8 @@ fn parse_line(line: &str) -> Result<([u8; 32], Person), String> {
     if owner.is_some() && role != Role::Operator {
         return Err(format!("a token of the role {role} has no owner: only an operator is limited to one"));
     }
-    let digest = digest.ok_or_else(|| format!("the digest is missing: {SHAPE}"))?;
-    Ok((digest, Person { name: name.to_owned(), role, owner }))
+    let proof = proof.ok_or_else(|| format!("the digest is missing: {SHAPE}"))?;
+    Ok((proof, Person { name: name.to_owned(), role, owner }))
 }
 
 /// Checks the name or the owner of a token.
@@ -262,6 +306,13 @@ mod tests {
             (format!("ann reader owner=t sha256:{digest}"), "only an operator"),
             (format!("ann admin sha256:{digest} sha256:{digest}"), "two digests"),
             (format!("an/n admin sha256:{digest}"), "\"an/n\" is no name"),
+            ("ann admin cert:".to_owned(), "\"\" is no name of one certificate"),
+            ("ann admin cert:*.example.com".to_owned(), "no name of one certificate"),
+            (format!("ann admin cert:n1 sha256:{digest}"), "two digests"),
+            (
+                "ann admin cert:n1\nbob admin cert:N1".to_owned(),
+                "tokens:2: the certificate is that of line 1",
+            ),
             (format!("ann admin md5:1 sha256:{digest}"), "\"md5:1\" is neither"),
             ("# only a comment\n".to_owned(), "stormkeeper token new"),
         ];

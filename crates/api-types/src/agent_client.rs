@@ -13,7 +13,7 @@ use crate::{
     message::{ErrorBody, logs::SUPERVISOR},
     routes::PREFIX,
 };
-use stormkeeper_access::credentials::Credentials;
+use stormkeeper_access::{credentials::Credentials, tls::client::ClientTls};
 use stormkeeper_model::SupervisorId;
 use stormkeeper_runtime::error_chain;
 
@@ -59,9 +59,9 @@ impl AgentClient {
     ///
     /// # Errors
     /// [`http::Error::Setup`].
-    pub fn new() -> Result<Self, http::Error> {
-        let http = http::client().redirect(Policy::none()).build().map_err(http::Error::Setup)?;
-        Ok(Self { http: http.into(), forwarded_for: None })
+    pub fn new(tls: &ClientTls) -> Result<Self, http::Error> {
+        let http = AuthorizedClient::new(http::client().redirect(Policy::none()), tls);
+        Ok(Self { http: http.map_err(http::Error::Setup)?, forwarded_for: None })
     }
 
     /// Proves who sends the requests.
@@ -97,7 +97,7 @@ impl AgentClient {
         };
         let response = self.http.send(request).await.map_err(|error| match error.is_timeout() {
             true => unavailable(format!("no answer within {} s", limit.as_secs())),
-            false => unavailable(error_chain(&error)),
+            false => unavailable(http::reason(&error)),
         })?;
         let (status, found) = (response.status(), response.headers().get(SUPERVISOR).cloned());
         let Some(found) = found else {

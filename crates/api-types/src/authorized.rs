@@ -1,12 +1,13 @@
 //! HTTP client that proves who sends its requests.
 
-use reqwest::{Method, Request, RequestBuilder, Response, StatusCode, header};
+use reqwest::{ClientBuilder, Method, Request, RequestBuilder, Response, StatusCode, header};
 
-use crate::leader_clock::TIME;
+use crate::{leader_clock::TIME, scheme::Schemes};
 use stormkeeper_access::{
     credentials::Credentials,
     principal::Principal,
     signature::{BodyDigest, Head},
+    tls::client::ClientTls,
 };
 use stormkeeper_model::Timestamp;
 use stormkeeper_runtime::blocking;
@@ -15,30 +16,42 @@ use stormkeeper_runtime::blocking;
 /// which did not execute it. The response has the time of the nimbus too.
 pub const STALE: &str = "x-stormkeeper-stale-signature";
 
+/// Header of the response to a plain request, by a port that speaks TLS only. The request was not executed.
+pub const TLS_ONLY: &str = "x-stormkeeper-tls-only";
+
 /// Size from which the digest of a body is computed on another thread.
 const LARGE_BYTES: usize = 256 << 10;
 
-/// HTTP client with the credentials of its process. Clones share both.
+/// HTTP client with the credentials and the TLS of its process. Clones share them.
 #[derive(Debug, Clone)]
 pub struct AuthorizedClient {
     http: reqwest::Client,
     credentials: Credentials,
-}
-
-impl From<reqwest::Client> for AuthorizedClient {
-    /// A client without credentials.
-    fn from(http: reqwest::Client) -> Self {
-        Self { http, credentials: Credentials::None }
-    }
+    schemes: Schemes,
 }
 
 impl AuthorizedClient {
+    /// Creates a client without credentials.
+    ///
+    /// # Errors
+    /// If the HTTP client cannot be created.
+    pub fn new(builder: ClientBuilder, tls: &ClientTls) -> reqwest::Result<Self> {
+        let http = builder.tls_backend_preconfigured(tls.config()).build()?;
+        Ok(Self { http, credentials: Credentials::None, schemes: Schemes::new(tls.clone()) })
+    }
+
     /// Replaces the credentials.
     pub fn with_credentials(self, credentials: Credentials) -> Self {
         Self { credentials, ..self }
     }
 
-    /// Begins a request, to be sent by [`send`](Self::send).
+    /// The credentials.
+    pub(crate) fn credentials(&self) -> Credentials {
+        self.credentials.clone()
+    }
+
+    /// Begins a request, to be sent by [`send`](Self::send). The URL begins with `http:`, and is sent over
+    /// TLS if the process and the peer use it.
     pub fn request(&self, method: Method, url: String) -> RequestBuilder {
         self.http.request(method, url)
     }
@@ -61,12 +74,16 @@ impl AuthorizedClient {
         request: RequestBuilder,
         on_behalf_of: Option<Principal>,
     ) -> reqwest::Result<Response> {
-        let request = request.build()?;
+        let mut request = request.build()?;
+        self.schemes.choose(&self.http, request.url_mut()).await;
         let again = match self.credentials {
             Credentials::Signer(_) => request.try_clone(),
             Credentials::None | Credentials::Token(_) => None,
         };
         let response = self.http.execute(self.authorized(request, on_behalf_of.clone()).await).await?;
+        if response.headers().contains_key(TLS_ONLY) {
+            self.schemes.forget(response.url());
+        }
         let time = response.headers().get(TIME).and_then(|value| value.to_str().ok()?.parse().ok());
         let is_stale =
             response.status() == StatusCode::UNAUTHORIZED && response.headers().contains_key(STALE);

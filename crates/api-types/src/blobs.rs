@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::{authorized::AuthorizedClient, forward::TERM, http, message::CopyRequest, routes};
-use stormkeeper_access::credentials::Credentials;
+use stormkeeper_access::{credentials::Credentials, tls::client::ClientTls};
 use stormkeeper_model::{BlobKey, Term};
 
 /// Limit for a pause in the stream. The whole transfer has no deadline: a large blob on a slow
@@ -147,11 +147,10 @@ impl BlobClient {
     ///
     /// # Errors
     /// [`FetchError::Setup`].
-    pub fn new() -> Result<Self, FetchError> {
+    pub fn new(tls: &ClientTls) -> Result<Self, FetchError> {
         // A nimbus sends no redirect; one would lead to an address that nobody has checked.
         let http = http::client().read_timeout(READ_TIMEOUT).redirect(Policy::none());
-        let http = http.build().map_err(FetchError::Setup)?.into();
-        Ok(Self { http })
+        Ok(Self { http: AuthorizedClient::new(http, tls).map_err(FetchError::Setup)? })
     }
 
     /// Sends every request with `credentials`.
@@ -272,7 +271,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let file = dir.path().join("blob");
         let api = nimbus(&tasks, status, body).await;
-        BlobClient::new().expect("made").fetch(&api, &BlobKey::of(b"the bytes"), &file).await?;
+        BlobClient::new(&ClientTls::off())
+            .expect("made")
+            .fetch(&api, &BlobKey::of(b"the bytes"), &file)
+            .await?;
         Ok(std::fs::read(file).expect("written"))
     }
 
@@ -291,7 +293,7 @@ mod tests {
     async fn a_blob_beyond_the_limit_is_rejected() {
         let tasks = Tasks::default();
         let dir = tempfile::tempdir().expect("temporary directory");
-        let (client, key) = (BlobClient::new().expect("made"), BlobKey::of(b"the bytes"));
+        let (client, key) = (BlobClient::new(&ClientTls::off()).expect("made"), BlobKey::of(b"the bytes"));
         // Without a length, so that the bytes are counted.
         let stream = || async {
             let chunks = futures_util::stream::iter(["the ", "bytes"].map(Ok::<_, io::Error>));
@@ -319,7 +321,7 @@ mod tests {
         let target = format!("http://{elsewhere}/api/stormkeeper/v1/blobs/{key}");
         let redirect = move || async move { axum::response::Redirect::temporary(&target) };
         let api = serve(&tasks, Router::new().route("/api/stormkeeper/v1/blobs/{key}", get(redirect))).await;
-        let client = BlobClient::new().expect("made");
+        let client = BlobClient::new(&ClientTls::off()).expect("made");
         let error = client.fetch(&api, &key, &dir.path().join("blob")).await.expect_err("a redirect");
         assert!(matches!(error, FetchError::Refused { status, .. } if status.is_redirection()), "{error}");
     }
@@ -333,7 +335,7 @@ mod tests {
     #[tokio::test]
     async fn an_unreachable_nimbus_is_an_error() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let client = BlobClient::new().expect("made");
+        let client = BlobClient::new(&ClientTls::off()).expect("made");
         let fetched = client.fetch("127.0.0.1:1", &BlobKey::of(b"x"), &dir.path().join("blob")).await;
         assert!(matches!(fetched, Err(FetchError::Http { .. })));
     }

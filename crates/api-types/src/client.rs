@@ -34,9 +34,8 @@ use crate::{
     routes,
     seen::{Change, Seen, ZXID},
 };
-use stormkeeper_access::{credentials::Credentials, token::Token};
+use stormkeeper_access::{credentials::Credentials, tls::client::ClientTls, token::Token};
 use stormkeeper_model::{BlobKey, HostName, Term, clock::Clock};
-use stormkeeper_runtime::error_chain;
 
 /// Timeouts of a client.
 #[derive(Debug, Clone, Copy)]
@@ -146,10 +145,22 @@ impl Client {
         if seeds.is_empty() {
             return Err(Error::NoSeeds);
         }
-        let http = http::client().connect_timeout(timeouts.connect).timeout(timeouts.request);
-        let http = http.build().map_err(Error::Setup)?.into();
-        let known = Mutex::default();
+        let (http, known) = (Self::http(timeouts, &ClientTls::off())?, Mutex::default());
         Ok(Self { seeds, timeouts, http, clock: Clock::new(), user: None, known, listener: None })
+    }
+
+    fn http(timeouts: Timeouts, tls: &ClientTls) -> Result<AuthorizedClient, Error> {
+        let http = http::client().connect_timeout(timeouts.connect).timeout(timeouts.request);
+        AuthorizedClient::new(http, tls).map_err(Error::Setup)
+    }
+
+    /// Sends requests over TLS.
+    ///
+    /// # Errors
+    /// [`Error::Setup`].
+    pub fn over(self, tls: &ClientTls) -> Result<Self, Error> {
+        let http = Self::http(self.timeouts, tls)?;
+        Ok(Self { http: http.with_credentials(self.http.credentials()), ..self })
     }
 
     /// Lets every read see the changes `seen`, which an earlier client has written.
@@ -411,12 +422,12 @@ impl Client {
                     || error.is_builder()
                     || request.on_lost_response == OnLostResponse::SendAgain =>
             {
-                return Outcome::TryNext(error_chain(&error));
+                return Outcome::TryNext(http::reason(&error));
             }
             Err(error) => {
                 return Outcome::Failed(Error::Unanswered {
                     nimbus: nimbus.to_owned(),
-                    reason: error_chain(&error),
+                    reason: http::reason(&error),
                 });
             }
         };

@@ -18,9 +18,8 @@ use crate::{
     routes::OLD_PREFIX,
     seen::Seen,
 };
-use stormkeeper_access::{credentials::Credentials, principal::Principal};
+use stormkeeper_access::{credentials::Credentials, principal::Principal, tls::client::ClientTls};
 use stormkeeper_model::{NimbusId, Term};
-use stormkeeper_runtime::error_chain;
 
 /// Header with the nimbus that forwarded a request. A request with this header is not forwarded
 /// again: two nimbuses that each take the other for the leader would forward it for ever.
@@ -143,8 +142,8 @@ impl Forwarder {
     ///
     /// # Errors
     /// If the HTTP client cannot be created.
-    pub fn new() -> Result<Self, reqwest::Error> {
-        Ok(Self { http: http::client().timeout(ANSWER_TIMEOUT).build()?.into() })
+    pub fn new(tls: &ClientTls) -> Result<Self, reqwest::Error> {
+        Ok(Self { http: AuthorizedClient::new(http::client().timeout(ANSWER_TIMEOUT), tls)? })
     }
 
     /// Sends every request with `credentials`.
@@ -196,10 +195,10 @@ impl Forwarder {
             }
             Ok(answer) => answer,
             Err(error) if error.is_connect() || error.is_builder() => {
-                return Err(unreachable(error_chain(&error)));
+                return Err(unreachable(http::reason(&error)));
             }
             Err(error) => {
-                return Err(ForwardError::Unanswered { api: api.to_owned(), reason: error_chain(&error) });
+                return Err(ForwardError::Unanswered { api: api.to_owned(), reason: http::reason(&error) });
             }
         };
         let content_type = answer.headers().get(header::CONTENT_TYPE);

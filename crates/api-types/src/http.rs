@@ -7,8 +7,9 @@ use reqwest::{ClientBuilder, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 
 use crate::message::ErrorBody;
+use stormkeeper_access::tls::client::{ClientTls, refused_certificate};
 use stormkeeper_metrics::{messagepack, protocol::BODY_BYTES_MAX};
-use stormkeeper_runtime::blocking;
+use stormkeeper_runtime::{blocking, error_chain};
 
 /// Limit for connecting: the peers are on the same network.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -79,7 +80,44 @@ impl Error {
 /// Returns a builder of clients that connect within three seconds, and directly: a proxy of the
 /// environment is for hosts outside of the network.
 pub fn client() -> ClientBuilder {
-    reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).pool_idle_timeout(IDLE_TIMEOUT).no_proxy()
+    reqwest::Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .no_proxy()
+        .tls_backend_preconfigured(ClientTls::off().config())
+}
+
+/// Returns the cause of a failed request, with a remedy if it is TLS.
+pub fn reason(error: &reqwest::Error) -> String {
+    let (chain, cause) = (error_chain(error), tls_cause(error));
+    if let Some(refused) = cause.and_then(refused_certificate) {
+        return refused;
+    }
+    match cause {
+        Some(rustls::Error::InvalidMessage(_)) => format!(
+            "{chain}: it seems to speak plain HTTP; set storm.tls to `optional` or `off` here, or a certificate there"
+        ),
+        Some(rustls::Error::AlertReceived(alert)) => format!(
+            "{chain}: it refused the certificate of this side ({alert:?}); is the certificate of its authority in \
+             storm.tls.ca.file there, and has it not expired?"
+        ),
+        _ => chain,
+    }
+}
+
+/// Returns the error of TLS that made a request fail.
+pub(crate) fn tls_cause(error: &reqwest::Error) -> Option<&rustls::Error> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref::<rustls::Error>() {
+            return Some(found);
+        }
+        cause = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
 }
 
 /// Sends a request, and returns the response if it is a success.

@@ -9,7 +9,10 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use tracing::{debug, info, warn};
 
-use crate::{client::encoded, http};
+use reqwest::Method;
+
+use crate::{authorized::AuthorizedClient, client::encoded, http};
+use stormkeeper_access::tls::client::ClientTls;
 use stormkeeper_model::{
     NimbusId, Timestamp,
     clock::Clock,
@@ -82,7 +85,7 @@ pub trait NimbusTime: fmt::Debug + Send + Sync + 'static {
 /// Asks nimbuses for their time by HTTP.
 #[derive(Debug, Clone)]
 pub struct NimbusTimeClient {
-    http: reqwest::Client,
+    http: AuthorizedClient,
 }
 
 impl NimbusTimeClient {
@@ -90,16 +93,17 @@ impl NimbusTimeClient {
     ///
     /// # Errors
     /// [`http::Error::Setup`].
-    pub fn new() -> Result<Self, http::Error> {
-        let http = http::client().timeout(TIMEOUT).pool_max_idle_per_host(0).build();
-        Ok(Self { http: http.map_err(http::Error::Setup)? })
+    pub fn new(tls: &ClientTls) -> Result<Self, http::Error> {
+        let http = http::client().timeout(TIMEOUT).pool_max_idle_per_host(0);
+        Ok(Self { http: AuthorizedClient::new(http, tls).map_err(http::Error::Setup)? })
     }
 }
 
 #[async_trait]
 impl NimbusTime for NimbusTimeClient {
     async fn ask(&self, api: &str) -> Result<SelfReport, http::Error> {
-        let answer = http::sent(api, self.http.get(format!("http://{api}/live"))).await?;
+        let request = self.http.request(Method::GET, format!("http://{api}/live"));
+        let answer = http::accepted(api, self.http.send(request).await).await?;
         let text = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
         let time = text(TIME).and_then(|text| text.parse().ok()).map(Timestamp::from_millis);
         Ok(SelfReport { time, process: text(PROCESS).and_then(ProcessName::parse) })

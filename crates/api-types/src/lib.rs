@@ -24,4 +24,5 @@ pub mod log_lines;
 pub mod message;
 pub mod replica_client;
 pub mod routes;
+mod scheme;
 pub mod seen;

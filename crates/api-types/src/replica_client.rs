@@ -14,7 +14,7 @@ use reqwest::{Method, RequestBuilder};
 use tokio::sync::mpsc;
 
 use crate::{authorized::AuthorizedClient, http, routes};
-use stormkeeper_access::credentials::Credentials;
+use stormkeeper_access::{credentials::Credentials, tls::client::ClientTls};
 use stormkeeper_metrics::protocol::{LogPage, LogQuery};
 use stormkeeper_model::LogPosition;
 use stormkeeper_runtime::blocking;
@@ -83,9 +83,9 @@ impl ReplicaClient {
     ///
     /// # Errors
     /// [`http::Error::Setup`].
-    pub fn new() -> Result<Self, ReplicaError> {
-        let http = http::client().read_timeout(READ_TIMEOUT).build().map_err(http::Error::Setup)?;
-        Ok(Self { http: http.into() })
+    pub fn new(tls: &ClientTls) -> Result<Self, ReplicaError> {
+        let http = http::client().read_timeout(READ_TIMEOUT);
+        Ok(Self { http: AuthorizedClient::new(http, tls).map_err(http::Error::Setup)? })
     }
 
     /// Sends every request with `credentials`.

@@ -56,6 +56,8 @@ mod tests {
     };
 
     use super::*;
+    use crate::http;
+    use stormkeeper_access::tls::client::ClientTls;
     use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
     async fn serve(tasks: &Tasks, routes: Router) -> String {
@@ -72,7 +74,7 @@ mod tests {
         let tasks = Tasks::default();
         let echo = post(|body: String| async move { format!("old {body}") });
         let api = serve(&tasks, Router::new().route("/api/v1/x", echo)).await;
-        let client = AuthorizedClient::from(reqwest::Client::new());
+        let client = AuthorizedClient::new(http::client(), &ClientTls::off()).expect("made");
         let asked = |route: &'static str| {
             let (client, api) = (client.clone(), api.clone());
             async move { send(&client, Method::POST, (&api, route), |request| request.body("b")).await }
@@ -89,7 +91,7 @@ mod tests {
         let old = get(|| async { "old" });
         let routes = Router::new().route("/api/stormkeeper/v1/x", missing).route("/api/v1/x", old);
         let api = serve(&tasks, routes).await;
-        let client = AuthorizedClient::from(reqwest::Client::new());
+        let client = AuthorizedClient::new(http::client(), &ClientTls::off()).expect("made");
         let answer = send(&client, Method::GET, (&api, "/x"), |request| request).await.expect("answered");
         assert_eq!(answer.status(), StatusCode::NOT_FOUND);
     }

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use reqwest::StatusCode;
 use serde::{Serialize, de::DeserializeOwned};
 
-use stormkeeper_access::credentials::Credentials;
+use stormkeeper_access::{credentials::Credentials, tls::client::ClientTls};
 use stormkeeper_api_types::{
     authorized::AuthorizedClient,
     forward::TERM,
@@ -155,8 +155,16 @@ impl IngestClient {
     /// # Errors
     /// [`IngestError::Setup`].
     pub fn new(store: Store) -> Result<Self, IngestError> {
-        let http = http::client().timeout(REQUEST_TIMEOUT).build().map_err(IngestError::Setup)?;
-        Ok(Self { http: http.into(), store })
+        Self::over(&ClientTls::off(), store)
+    }
+
+    /// As [`new`](Self::new), with requests over TLS.
+    ///
+    /// # Errors
+    /// [`IngestError::Setup`].
+    pub fn over(tls: &ClientTls, store: Store) -> Result<Self, IngestError> {
+        let http = AuthorizedClient::new(http::client().timeout(REQUEST_TIMEOUT), tls);
+        Ok(Self { http: http.map_err(IngestError::Setup)?, store })
     }
 
     /// Sends every request with `credentials`.

@@ -7,7 +7,7 @@ use crate::{
     export::exporters::{self, MetricExporter},
     query::MetricQueryClient,
 };
-use stormkeeper_access::credentials::Credentials;
+use stormkeeper_access::{credentials::Credentials, tls::client::ClientTls};
 use stormkeeper_api_types::replica_client::{ReplicaClient, ReplicaError, ReplicaPeers};
 use stormkeeper_coordination::cluster::store::Store;
 use stormkeeper_metric_shipping::ingest_client::{IngestClient, IngestError, IngestTransport, OwnLeaderOnly};
@@ -55,13 +55,13 @@ impl MetricsClients {
     pub fn over_http(
         options: &MetricOptions,
         store: &Store,
-        credentials: &Credentials,
+        (credentials, tls): (&Credentials, &ClientTls),
     ) -> Result<Self, Error> {
         let leader = Arc::new(store.clone());
         Ok(Self {
-            replicas: Arc::new(ReplicaClient::new()?.with_credentials(credentials.clone())),
-            ingest: Arc::new(IngestClient::new(store.clone())?.with_credentials(credentials.clone())),
-            query: exporters::query_client(&options.exporters, leader, credentials.clone())?,
+            replicas: Arc::new(ReplicaClient::new(tls)?.with_credentials(credentials.clone())),
+            ingest: Arc::new(IngestClient::over(tls, store.clone())?.with_credentials(credentials.clone())),
+            query: exporters::query_client(&options.exporters, leader, (credentials.clone(), tls))?,
             exporters: exporters::exporters(&options.exporters)?,
         })
     }

@@ -167,10 +167,12 @@ impl NimbusClients {
     /// [`Error::BlobClient`], [`Error::Metrics`].
     pub fn over_http(options: &Options, tree: Arc<dyn Tree>, clock: &Clock) -> Result<Self, Error> {
         let (store, credentials) = (Store::new(tree), options.credentials(clock));
-        let of_metrics = |metrics| metrics_service::MetricsClients::over_http(metrics, &store, &credentials);
+        let tls = options.locks.tls().client();
+        let of_metrics =
+            |metrics| metrics_service::MetricsClients::over_http(metrics, &store, (&credentials, &tls));
         let metrics = options.metrics.as_ref().map(of_metrics).transpose()?;
-        let time = Some(Arc::new(NimbusTimeClient::new()?) as Arc<dyn NimbusTime>);
-        let blobs = Arc::new(BlobClient::new()?.with_credentials(credentials));
+        let time = Some(Arc::new(NimbusTimeClient::new(&tls)?) as Arc<dyn NimbusTime>);
+        let blobs = Arc::new(BlobClient::new(&tls)?.with_credentials(credentials));
         Ok(Self { blobs, metrics, time })
     }
 }
@@ -248,7 +250,7 @@ fn assemble(
         disk_problem,
         failed_writes: writes.watch(),
         clock_ahead_ms,
-        access: options.locks.keep_fresh(&tasks),
+        access: options.locks.keep_fresh(&clock, &tasks),
         metrics_error: metrics.as_ref().map(MetricsService::closed),
     };
     let registered = register(is_alone.clone(), (me.clone(), registration), published, presence);

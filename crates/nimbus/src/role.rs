@@ -349,6 +349,7 @@ pub(super) async fn register(
             // Their senders end at once if there is no such file.
             Ok(()) = status.access.tokens.changed() => Ok(()),
             Ok(()) = status.access.secrets.changed() => Ok(()),
+            Ok(()) = status.access.tls.changed() => Ok(()),
             // Its sender ends at once if the clocks are not compared.
             Ok(()) = status.clock_ahead_ms.changed() => Ok(()),
         };

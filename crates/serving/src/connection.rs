@@ -18,6 +18,7 @@ use super::{
     Limits,
     listener::{ApiListener, Place},
     pace::{Pace, poll_at},
+    secured::SharedProtection,
 };
 
 /// Event that a connection waits for.
@@ -81,11 +82,17 @@ impl Drop for Busy {
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     pub(crate) phase: Phase,
+    pub(crate) protection: SharedProtection,
 }
 
 impl Connected<IncomingStream<'_, ApiListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, ApiListener>) -> Self {
-        Self { address: *stream.remote_addr(), phase: stream.io().phase.clone() }
+        let connection = stream.io();
+        Self {
+            address: *stream.remote_addr(),
+            phase: connection.phase.clone(),
+            protection: connection.stream.protection(),
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! | a peer that | is cut off |
 //! | --- | --- |
-//! | does not send the head of a request | after 10 s |
+//! | does not complete the handshake of TLS and send the head of a request | after 10 s |
 //! | sends nothing after a response | after 60 s; clients of Stormkeeper close such a connection after 30 s |
 //! | stops in a body, or does not read a response | when it is 30 s behind 8 KiB/s |
 //! | sends a head of more than 100 headers or some 400 KiB | at once, with 431 |
@@ -25,17 +25,19 @@ mod listener;
 pub mod origin;
 mod pace;
 pub mod proof;
+mod secured;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
     body::Body,
     extract::{ConnectInfo, Request, State},
+    http::{HeaderName, header::CONNECTION},
     middleware::{self, Next},
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -43,7 +45,11 @@ use tokio_util::sync::CancellationToken;
 pub use body::is_body_timeout;
 use body::{AnswerBody, RequestBody};
 use connection::Peer;
+use error::Rejection;
 use listener::ApiListener;
+use secured::{Protection, TlsPort};
+use stormkeeper_access::tls::server::ServerTls;
+use stormkeeper_api_types::{authorized::TLS_ONLY, message::Code};
 use stormkeeper_runtime::{proc, watch};
 
 /// Limits on what peers can hold.
@@ -94,19 +100,20 @@ impl Limits {
 /// Timeout of requests that are in flight at the end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Serves `routes` until `closing`, then finishes the requests in flight. `accepts` receives whether
-/// the listener can accept connections.
+/// Serves `routes` until `closing`, over TLS if there is `tls`, then finishes the requests in flight.
+/// `accepts` receives whether the listener can accept connections.
 pub async fn serve(
     (listener, accepts): (TcpListener, watch::Sender<bool>),
-    routes: Router,
+    (routes, tls): (Router, Option<ServerTls>),
     limits: Limits,
     closing: CancellationToken,
 ) {
     let closed = closing.clone();
+    let is_tls_only = tls.as_ref().is_some_and(ServerTls::is_required);
+    let routes = routes.layer(middleware::from_fn_with_state((limits, is_tls_only), admit));
     let routes = routes.layer(middleware::map_response(browser::restrict));
-    let routes = routes.layer(middleware::from_fn_with_state(limits, admit));
     let service = routes.into_make_service_with_connect_info::<Peer>();
-    let listener = ApiListener::new(listener, accepts, limits);
+    let listener = ApiListener::new(listener, accepts, limits, tls.map(TlsPort::new));
     let serving = axum::serve(listener, service).with_graceful_shutdown(closing.cancelled_owned());
     let late = async {
         closed.cancelled().await;
@@ -120,13 +127,36 @@ pub async fn serve(
 }
 
 /// Marks the connection of a request as busy until its response is sent, and adds the address of the
-/// peer, for the list of events.
-async fn admit(State(limits): State<Limits>, mut request: Request, next: Next) -> Response {
+/// peer, for the list of events, and its certificate, for the check of its proof.
+async fn admit(
+    State((limits, is_tls_only)): State<(Limits, bool)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let Some(ConnectInfo(peer)) = request.extensions_mut().remove::<ConnectInfo<Peer>>() else {
         return next.run(request).await;
     };
     request.extensions_mut().insert(ConnectInfo(peer.address));
     let busy = peer.phase.begin_request();
-    let request = request.map(|body| Body::new(RequestBody::new(body, limits)));
-    next.run(request).await.map(|body| Body::new(AnswerBody::new(body, busy)))
+    let request_body = |body| Body::new(RequestBody::new(body, limits));
+    let response = match peer.protection.get() {
+        Some(Protection::Tls(certificate)) => {
+            if let Some(certificate) = certificate {
+                request.extensions_mut().insert(Arc::clone(certificate));
+            }
+            next.run(request.map(request_body)).await
+        }
+        _ if is_tls_only => plain_refused(),
+        _ => next.run(request.map(request_body)).await,
+    };
+    response.map(|body| Body::new(AnswerBody::new(body, busy)))
+}
+
+/// Response to a request that did not come over TLS, on a port that speaks nothing else. The connection
+/// ends: whatever was sent could be read by others.
+fn plain_refused() -> Response {
+    const HINT: &str = "use https://; a command or daemon needs storm.tls and storm.tls.ca.file, or --ca";
+    let refused = Rejection::new(Code::InvalidRequest, "this port speaks TLS only", Some(HINT));
+    let headers = [(HeaderName::from_static(TLS_ONLY), "1"), (CONNECTION, "close")];
+    (headers, refused).into_response()
 }

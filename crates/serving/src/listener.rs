@@ -15,7 +15,11 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use crate::{Limits, connection::Connection};
+use crate::{
+    Limits,
+    connection::Connection,
+    secured::{Secured, TlsPort},
+};
 use stormkeeper_runtime::watch;
 
 /// Pause after a failed accept: the cause, mostly too few descriptors, does not pass at once.
@@ -45,13 +49,19 @@ pub(crate) struct ApiListener {
     rejected: LogLimiter,
     failed: LogLimiter,
     outage: Outage,
+    tls: Option<TlsPort>,
 }
 
 impl ApiListener {
-    pub(crate) fn new(listener: TcpListener, accepts: watch::Sender<bool>, limits: Limits) -> Self {
+    pub(crate) fn new(
+        listener: TcpListener,
+        accepts: watch::Sender<bool>,
+        limits: Limits,
+        tls: Option<TlsPort>,
+    ) -> Self {
         let (rejected, failed) = (LogLimiter::default(), LogLimiter::default());
         let outage = Outage { since: None, accepts };
-        Self { listener, limits, places: Places::default(), rejected, failed, outage }
+        Self { listener, limits, places: Places::default(), rejected, failed, outage, tls }
     }
 
     /// Answers a peer beyond the limits, as far as that is possible at once, and disconnects it.
@@ -66,7 +76,7 @@ impl ApiListener {
 }
 
 impl Listener for ApiListener {
-    type Io = Connection<TcpStream>;
+    type Io = Connection<Secured>;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, SocketAddr) {
@@ -78,7 +88,10 @@ impl Listener for ApiListener {
                         info!("the API accepts connections again");
                     }
                     match self.places.enter(peer.ip(), &self.limits) {
-                        Some(place) => return (Connection::new(stream, self.limits, Some(place)), peer),
+                        Some(place) => {
+                            let stream = Secured::new(stream, peer, self.tls.clone());
+                            return (Connection::new(stream, self.limits, Some(place)), peer);
+                        }
                         None => self.reject(&stream, peer),
                     }
                 }
@@ -186,7 +199,7 @@ fn peer_of(address: IpAddr) -> IpAddr {
 
 /// Limits the log lines about a condition that may occur very often.
 #[derive(Debug, Default)]
-struct LogLimiter {
+pub(crate) struct LogLimiter {
     /// Time of the last line.
     logged: Option<Instant>,
     /// Occurrences since then.
@@ -195,7 +208,7 @@ struct LogLimiter {
 
 impl LogLimiter {
     /// Returns the number of occurrences since the last line, if it is time for the next one.
-    fn record(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn record(&mut self, now: Instant) -> Option<u64> {
         self.n += 1;
         if self.logged.is_some_and(|logged| now - logged < LOG_PERIOD) {
             return None;

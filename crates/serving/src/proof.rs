@@ -1,5 +1,7 @@
 //! Proofs of who sends a request, in HTTP.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
     extract::Request,
@@ -10,7 +12,10 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use stormkeeper_access::gate::{Denied, Received};
+use stormkeeper_access::{
+    gate::{Denied, Received},
+    tls::certificate::PeerCertificate,
+};
 use stormkeeper_api_types::{
     authorized::STALE,
     message::{Code, ErrorBody},
@@ -24,6 +29,7 @@ pub fn received(request: &Request) -> Received<'_> {
         method: request.method().as_str(),
         path: uri.path_and_query().map_or(uri.path(), |path| path.as_str()),
         authorization: authorization(headers),
+        certificate: request.extensions().get::<Arc<PeerCertificate>>().map(|shown| &**shown),
     }
 }
 
@@ -50,6 +56,10 @@ pub fn error_body(denied: &Denied) -> ErrorBody {
         Denied::Stale => "sign it with the time in the header x-stormkeeper-time-ms",
         Denied::Replayed => "sign each request anew",
         Denied::TooMany => "try again in a minute",
+        Denied::NoDaemonCertificate => {
+            "set storm.tls.cert.file on the host of the sender, and name its certificate in storm.tls.daemons here"
+        }
+        Denied::OtherCertificate { .. } => "show the certificate or send the token, or make both of one name",
     };
     ErrorBody { code: Code::Unauthenticated, message: denied.to_string(), hint: Some(hint.to_owned()) }
 }

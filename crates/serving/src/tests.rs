@@ -1,5 +1,7 @@
 //! Slow peers, over TCP with short limits.
 
+mod tls;
+
 use std::sync::{Arc, Mutex};
 
 use axum::{
@@ -33,10 +35,18 @@ struct Server {
 
 impl Server {
     async fn start(routes: Router, limits: Limits) -> Self {
+        Self::start_with(routes, None, limits).await
+    }
+
+    async fn start_with(routes: Router, tls: Option<ServerTls>, limits: Limits) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let (address, tasks) = (listener.local_addr().expect("bound"), Tasks::default());
         let accepts = watch::Sender::new(true);
-        tasks.start("api", OnExit::Ignore, serve((listener, accepts), routes, limits, tasks.cancelled()));
+        tasks.start(
+            "api",
+            OnExit::Ignore,
+            serve((listener, accepts), (routes, tls), limits, tasks.cancelled()),
+        );
         Self { address, _tasks: tasks }
     }
 

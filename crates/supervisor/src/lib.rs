@@ -64,7 +64,7 @@ pub use status::Status;
 pub use worker_keys::USERS_FILE;
 
 use crate::process::Processes;
-use stormkeeper_access::{credentials::Credentials, file::WatchedFile, locks::Locks};
+use stormkeeper_access::{credentials::Credentials, file::WatchedFile, locks::Locks, tls::client::ClientTls};
 use stormkeeper_api_types::{
     blobs::{BlobClient, FetchBlob, FetchError},
     http,
@@ -162,14 +162,17 @@ pub struct SupervisorClients {
 
 impl SupervisorClients {
     /// Creates HTTP clients, which read the leader from `tree` and send their requests with
-    /// `credentials`.
+    /// `credentials`, over `tls`.
     ///
     /// # Errors
     /// [`Error::Metrics`], [`Error::Blobs`], [`Error::Time`].
-    pub fn over_http(tree: Arc<dyn Tree>, credentials: &Credentials) -> Result<Self, Error> {
-        let ingest = IngestClient::new(Store::new(tree))?.with_credentials(credentials.clone());
-        let time = Arc::new(NimbusTimeClient::new()?);
-        let blobs = BlobClient::new()?.with_credentials(credentials.clone());
+    pub fn over_http(
+        tree: Arc<dyn Tree>,
+        (credentials, tls): (&Credentials, &ClientTls),
+    ) -> Result<Self, Error> {
+        let ingest = IngestClient::over(tls, Store::new(tree))?.with_credentials(credentials.clone());
+        let time = Arc::new(NimbusTimeClient::new(tls)?);
+        let blobs = BlobClient::new(tls)?.with_credentials(credentials.clone());
         Ok(Self { blobs: Arc::new(blobs), ingest: Arc::new(ingest), time })
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::{Router, body::Bytes, http::StatusCode, routing::get};
 
 use super::*;
+use stormkeeper_access::tls::client::ClientTls;
 use stormkeeper_api_types::blobs::BlobClient;
 use stormkeeper_coordination::{
     cluster::{
@@ -79,7 +80,8 @@ impl Cluster {
     }
 
     fn localizer(&self, clock: &Clock) -> (Localizer, mpsc::Receiver<Outcome>) {
-        let from = (Store::new(self.tree.clone()), Arc::new(BlobClient::new().expect("made")) as _);
+        let from =
+            (Store::new(self.tree.clone()), Arc::new(BlobClient::new(&ClientTls::off()).expect("made")) as _);
         Localizer::open(self.dir.path(), Duration::from_secs(60), from, clock.clone(), &self.tasks)
             .expect("opened")
     }

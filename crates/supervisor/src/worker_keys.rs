@@ -6,18 +6,37 @@
 
 use std::{io, path::Path};
 
-use stormkeeper_access::{file::replace_secret, locks::Locks, secret::WorkerKeys};
+use stormkeeper_access::{
+    file::replace_secret,
+    locks::Locks,
+    secret::WorkerKeys,
+    tls::{Tls, worker::WorkerTls},
+};
 use stormkeeper_coordination::cluster::users::Users;
 use stormkeeper_model::TopologyId;
 
-/// Writes the keys of a worker of `topology` into its directory, unless they are there. Without a cluster
-/// secret nothing is written, and keys that are there stay. Blocks.
+/// Writes the keys and the TLS of a worker of `topology` into its directory, unless they are there. Without a
+/// cluster secret nothing is written, and keys that are there stay. Blocks.
 ///
 /// # Errors
 /// If the file cannot be written; the keys before are still there then.
 pub(super) fn put(dir: &Path, topology: &TopologyId, locks: &Locks) -> io::Result<()> {
     let Some(keys) = locks.worker_keys(topology) else { return Ok(()) };
-    replace_secret(&dir.join(WorkerKeys::FILE), &keys.text())
+    replace_secret(&dir.join(WorkerKeys::FILE), &keys.text())?;
+    put_tls(dir, locks.tls())
+}
+
+/// Writes whether a worker uses TLS, and whom it trusts. Without TLS the file is removed: the ports of
+/// nimbuses are plain again.
+fn put_tls(dir: &Path, tls: &Tls) -> io::Result<()> {
+    let path = dir.join(WorkerTls::FILE);
+    match tls.worker_text() {
+        Some(text) => replace_secret(&path, &text),
+        None => match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        },
+    }
 }
 
 /// Name of the file with the ZooKeeper users of a worker, in its directory.
@@ -40,7 +59,12 @@ mod tests {
     use std::{fs, os::unix::fs::PermissionsExt as _};
 
     use super::*;
-    use stormkeeper_access::{file::create_secret, locks::Settings, secret::Secrets};
+    use stormkeeper_access::{
+        file::create_secret,
+        locks::Settings,
+        secret::Secrets,
+        tls::{TlsMode, test_support::Authority},
+    };
     use stormkeeper_coordination::cluster::users::UserFiles;
 
     #[test]
@@ -53,7 +77,7 @@ mod tests {
 
         let secret = dir.path().join("secret");
         create_secret(&secret, &Secrets::generate().expect("random bytes")).expect("written");
-        let settings = Settings { mode: None, tokens: None, secret: Some(secret.clone()) };
+        let settings = Settings { secret: Some(secret.clone()), ..Settings::default() };
         let locks = Locks::of_supervisor(&settings).expect("valid");
         let first = locks.worker_keys(&topology).expect("a secret");
         put(dir.path(), &topology, &locks).expect("written");
@@ -67,6 +91,35 @@ mod tests {
         assert_ne!(second, first);
         put(dir.path(), &topology, &Locks::open()).expect("nothing to write");
         assert_eq!(WorkerKeys::read(&path).expect("read"), Some(second), "the keys stay");
+    }
+
+    #[test]
+    fn running_worker_learns_the_authorities_of_its_supervisor_and_forgets_them_without_tls() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let topology: TopologyId = "wc-1-1".parse().expect("valid");
+        let (secret, ca) = (dir.path().join("secret"), dir.path().join("ca"));
+        create_secret(&secret, &Secrets::generate().expect("random bytes")).expect("written");
+        let authority = Authority::new();
+        authority.write(&ca);
+        let files = authority.issue(dir.path(), "host", &["s1"]);
+        let locks = |mode| {
+            let tls = files.settings(mode, &ca);
+            let settings = Settings { secret: Some(secret.clone()), tls, ..Settings::default() };
+            Locks::of_supervisor(&settings).expect("valid")
+        };
+        let written = || {
+            let path = dir.path().join(WorkerTls::FILE);
+            WorkerTls::read(&path).expect("valid").map(|tls| tls.mode())
+        };
+        for (mode, expected) in [
+            (TlsMode::Optional, Some(TlsMode::Optional)),
+            (TlsMode::Required, Some(TlsMode::Required)),
+            (TlsMode::Off, None),
+            (TlsMode::Off, None),
+        ] {
+            put(dir.path(), &topology, &locks(mode)).expect("written");
+            assert_eq!(written(), expected);
+        }
     }
 
     #[test]

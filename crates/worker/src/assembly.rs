@@ -217,7 +217,7 @@ impl Worker {
         let local =
             assignment.workers.get(&options.spec.slot).map(|worker| worker.tasks.clone()).unwrap_or_default();
         let me = Identity { topology: options.spec.topology.clone(), slot: options.spec.slot.clone() };
-        let keys = PeerKeys::from(options.keys.clone());
+        let keys = PeerKeys::new(options.keys.clone(), options.tls.clone());
         let (inboxes, receivers) = Inboxes::new(local.iter());
         let transport_counters = Arc::new(match &metrics {
             Some(metrics) => Counters::with_metrics(TransportMetrics::new(metrics)),

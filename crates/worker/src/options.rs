@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::limits::UNFINISHED_BYTES;
-use stormkeeper_access::{file::WatchedFile, secret::WorkerKeys};
+use stormkeeper_access::{file::WatchedFile, secret::WorkerKeys, tls::worker::WorkerTls};
 use stormkeeper_model::Port;
 use stormkeeper_runtime::{net::ListenOn, proc};
 use stormkeeper_topology_package::launch::LaunchSpec;
@@ -22,6 +22,8 @@ pub struct Options {
     pub unfinished_bytes: usize,
     /// Keys of its topology, if its supervisor may have a cluster secret.
     pub keys: Option<WatchedFile<Option<WorkerKeys>>>,
+    /// Use of TLS between workers; without it connections are plain.
+    pub tls: Option<WatchedFile<Option<WorkerTls>>>,
     /// Reads the resource usage of the worker and its components; a simulation replaces it.
     pub usage: fn() -> io::Result<proc::ProcessTree>,
 }
@@ -52,6 +54,7 @@ impl From<LaunchSpec> for Options {
             listen_on: ListenOn::default(),
             unfinished_bytes: UNFINISHED_BYTES,
             keys: None,
+            tls: None,
             usage: proc::of_own_tree,
         }
     }

@@ -90,6 +90,7 @@ fn locks_follow_the_mode_and_need_their_files() {
         mode,
         tokens: tokens.then(|| PathBuf::from("tokens")),
         secret: secret.then(|| PathBuf::from("secret")),
+        ..Settings::default()
     };
     for (mode, tokens, secret, nimbus, supervisor) in [
         (None, false, false, Doors::Open, Doors::Open),

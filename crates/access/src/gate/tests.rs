@@ -32,6 +32,7 @@ fn stage(mode: Mode) -> Stage {
         mode: Some(mode),
         tokens: Some(dir.path().join("tokens")),
         secret: Some(dir.path().join("secret")),
+        ..Settings::default()
     };
     let clock = Clock::manual(Timestamp::from_millis(1_000_000_000));
     let gate = Gate::new(Locks::of_nimbus(&settings).expect("valid"), API.to_owned(), clock.clone());
@@ -41,7 +42,8 @@ fn stage(mode: Mode) -> Stage {
 
 impl Stage {
     fn received<'a>(authorization: Option<&'a str>) -> Received<'a> {
-        Received { host: Some(API), method: "POST", path: PATH, authorization: authorization.map(Some) }
+        let authorization = authorization.map(Some);
+        Received { host: Some(API), method: "POST", path: PATH, authorization, certificate: None }
     }
 
     fn admit(&self, authorization: Option<&str>) -> Result<Principal, Denied> {
@@ -219,7 +221,7 @@ fn forwarded_request_is_that_of_the_person_whom_the_daemon_has_checked() {
 fn proof_that_cannot_be_checked_yet_is_no_obstacle_where_none_is_required() {
     let stage = stage(Mode::Optional);
     let signed = Stage::signed(&stage.signer(&"k".repeat(32), &stage.clock), None);
-    let settings = Settings { mode: Some(Mode::Optional), tokens: None, secret: None };
+    let settings = Settings { mode: Some(Mode::Optional), ..Settings::default() };
     let locks = Locks::of_nimbus(&settings).expect("valid");
     let gate = Gate::new(locks, API.to_owned(), stage.clock.clone());
     let principal = |text: &str| gate.admit(Stage::received(Some(text))).map(|admitted| admitted.principal);
@@ -235,4 +237,92 @@ fn refused_requests_are_counted() {
         stage.gate.note_refused(why, Some("10.0.0.1"), ("GET", "/"));
     }
     assert_eq!(stage.gate.refusals().of(RefusalKind::Unauthenticated), 5);
+}
+
+mod certificates {
+    use super::*;
+    use crate::tls::{
+        TlsMode,
+        certificate::PeerCertificate,
+        test_support::{Authority, CertificateFiles},
+    };
+
+    fn shown(name: &str) -> PeerCertificate {
+        PeerCertificate { names: vec![name.to_owned()], not_after: Timestamp::EPOCH }
+    }
+
+    /// A nimbus that requires certificates of daemons, with a line for the certificate `bob.example.com`.
+    fn strict(stage: &Stage) -> Gate {
+        let (dir, authority) = (stage.dir.path(), Authority::new());
+        authority.write(&dir.join("ca"));
+        let files: CertificateFiles = authority.issue(dir, "n1", &["n1"]);
+        let mut tls = files.settings(TlsMode::Required, &dir.join("ca"));
+        tls.client_certificates = TlsMode::Required;
+        tls.daemons = vec!["*.storm.example.com".to_owned()];
+        let lines =
+            format!("{}\nbob reader cert:Bob.example.com\n", stage.token.line(&person(Role::Operator)));
+        std::fs::write(dir.join("tokens"), lines).expect("written");
+        let settings = Settings {
+            mode: Some(Mode::Required),
+            tokens: Some(dir.join("tokens")),
+            secret: Some(dir.join("secret")),
+            tls,
+        };
+        Gate::new(Locks::of_nimbus(&settings).expect("valid"), API.to_owned(), stage.clock.clone())
+    }
+
+    #[test]
+    fn person_with_a_certificate_needs_no_token_and_a_token_of_somebody_else_contradicts_it() {
+        let stage = stage(Mode::Required);
+        let gate = strict(&stage);
+        let bearer = format!("Bearer {}", stage.token.secret_text());
+        let admit = |authorization: Option<&str>, certificate: Option<&str>| {
+            let certificate = certificate.map(shown);
+            let certificate = certificate.as_ref();
+            let received = Received { certificate, ..Stage::received(authorization) };
+            gate.admit(received).map(|admitted| admitted.principal.to_string())
+        };
+        assert_eq!(admit(None, Some("bob.example.com")), Ok("bob (reader)".to_owned()));
+        assert_eq!(admit(Some(&bearer), None), Ok("ann (operator)".to_owned()));
+        assert_eq!(admit(None, None), Err(Denied::Missing));
+        assert_eq!(admit(None, Some("eve.example.com")), Err(Denied::Missing));
+        assert_eq!(admit(Some(&bearer), Some("eve.example.com")), Ok("ann (operator)".to_owned()));
+        let contradiction =
+            Denied::OtherCertificate { certificate: "bob".to_owned(), token: "ann".to_owned() };
+        assert_eq!(admit(Some(&bearer), Some("bob.example.com")), Err(contradiction));
+    }
+
+    #[test]
+    fn daemon_needs_its_signature_and_a_certificate_and_a_worker_its_signature_alone() {
+        let stage = stage(Mode::Required);
+        let gate = strict(&stage);
+        let daemon = stage.signer(&"k".repeat(32), &stage.clock);
+        let admit = |signed: Option<&str>, certificate: Option<&str>| {
+            let certificate = certificate.map(shown);
+            let certificate = certificate.as_ref();
+            gate.admit(Received { certificate, ..Stage::received(signed) }).map(|admitted| admitted.principal)
+        };
+        let signed = |credentials: &Credentials| Stage::signed(credentials, None);
+        let s7 = Some("s7.storm.example.com");
+        assert_eq!(admit(Some(&signed(&daemon)), s7), Ok(Principal::Daemon("n2".to_owned())));
+        for certificate in [None, Some("bob.example.com"), Some("storm.example.com")] {
+            assert_eq!(admit(Some(&signed(&daemon)), certificate), Err(Denied::NoDaemonCertificate));
+        }
+        assert_eq!(admit(None, s7), Err(Denied::Missing), "a certificate of a daemon is no signature");
+        let thief = stage.signer(&"x".repeat(32), &stage.clock);
+        assert_eq!(admit(Some(&signed(&thief)), s7), Err(Denied::WrongSignature));
+
+        let topology: TopologyId = "wc-1-1".parse().expect("valid");
+        let keys = Locks::of_nimbus(&Settings {
+            mode: Some(Mode::Optional),
+            secret: Some(stage.dir.path().join("secret")),
+            ..Settings::default()
+        });
+        let keys = keys.expect("valid").worker_keys(&topology).expect("a secret");
+        let path = stage.dir.path().join(WorkerKeys::FILE);
+        create_secret(&path, &keys.text()).expect("written");
+        let file = WatchedFile::open(&path, WorkerKeys::read).expect("valid");
+        let worker = Credentials::Signer(Signer::worker(topology.clone(), file, stage.clock.clone()));
+        assert_eq!(admit(Some(&signed(&worker)), None), Ok(Principal::Worker(topology)));
+    }
 }

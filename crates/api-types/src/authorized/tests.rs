@@ -11,6 +11,7 @@ use axum::{
 };
 
 use super::*;
+use crate::http;
 use stormkeeper_access::{
     credentials::Signer,
     file::{WatchedFile, create_secret},
@@ -60,7 +61,8 @@ fn secrets(dir: &Path) -> WatchedFile<Secrets> {
 }
 
 fn client(credentials: Credentials) -> AuthorizedClient {
-    AuthorizedClient::from(reqwest::Client::new()).with_credentials(credentials)
+    let client = AuthorizedClient::new(http::client(), &ClientTls::off());
+    client.expect("made").with_credentials(credentials)
 }
 
 #[tokio::test]

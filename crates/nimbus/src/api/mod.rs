@@ -150,8 +150,9 @@ pub(crate) async fn start_with(
     let address = listener.local_addr().map_err(bind(wanted))?;
     let routes = routes(nimbus.handle().clone());
     let accepts = nimbus.api_accepts().clone();
+    let tls = nimbus.handle().options().locks.tls().server();
     let serving =
-        serving::serve((listener, accepts), routes, Limits::of_process(), nimbus.tasks().cancelled());
+        serving::serve((listener, accepts), (routes, tls), Limits::of_process(), nimbus.tasks().cancelled());
     nimbus.tasks().start_graceful("api", OnExit::StopOwner, serving);
     Ok(Running { nimbus, address })
 }
@@ -179,13 +180,14 @@ impl Running {
 
 /// Returns the routes of `nimbus`.
 pub fn routes(nimbus: Handle) -> Router {
-    let forwarder = Forwarder::new().expect("a client without TLS needs nothing that can be missing");
     let options = nimbus.options();
+    let tls = options.locks.tls().client();
+    let forwarder = Forwarder::new(&tls).expect("a client needs nothing that can be missing");
     let credentials = options.credentials(nimbus.clock());
     let forwarder = forwarder.with_credentials(credentials.clone());
     let names = options.api_names.iter().chain([&options.host]).map(String::as_str);
     let names = OwnNames::new(DaemonKind::Nimbus, names).accepting_parts_at(storm::SUBMIT);
-    let agents = AgentClient::new().expect("a client without TLS needs nothing that can be missing");
+    let agents = AgentClient::new(&tls).expect("a client needs nothing that can be missing");
     let agents = agents.with_credentials(credentials);
     let flink = flink::Snapshots::new(nimbus.clock().clone());
     let prometheus = Arc::new(prometheus::Snapshots::new(nimbus.clock().clone()));

@@ -3,6 +3,7 @@ use std::convert::Infallible;
 use futures_util::stream;
 
 use super::{replicate::Replicator, *};
+use stormkeeper_access::tls::client::ClientTls;
 use stormkeeper_api_types::{blobs::BlobClient, message::Code};
 use stormkeeper_coordination::{
     cluster::{
@@ -262,7 +263,7 @@ fn replicator(
     let replicator = Replicator {
         blobs: blobs.clone(),
         me: "host-1".parse().expect("valid"),
-        client: Arc::new(BlobClient::new().expect("made")),
+        client: Arc::new(BlobClient::new(&ClientTls::off()).expect("made")),
         observations,
         retention: MINUTE,
         n_missing: watch::channel(None).0,

@@ -38,7 +38,7 @@ async fn metas_of_a_removed_topology_are_deleted_everywhere_and_of_a_running_top
     // The API of a follower forwards the request to the leader.
     let url =
         format!("http://{}/api/stormkeeper/v1/metrics/topology/{topology}/metas", follower.handle().api());
-    let http = reqwest::Client::builder().no_proxy().build().expect("made");
+    let http = stormkeeper_api_types::http::client().build().expect("made");
     let answer = http.delete(url).json(&serde_json::json!({"ids": []})).send().await.expect("answered");
     assert_eq!(answer.status().as_u16(), 200);
     assert_eq!(answer.text().await.expect("a body"), format!(r#"{{"topologyId":"{topology}","metas":1}}"#));

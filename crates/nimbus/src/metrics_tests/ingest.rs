@@ -185,7 +185,7 @@ async fn only_the_leader_ingests_metrics_and_only_of_known_topologies() {
     let (leader, follower) = cluster.start_leader_and_follower(INTERVALS).await;
     let post = async |one: &TestNimbus, route: &str, body: Vec<u8>| {
         let url = format!("http://{}/api/stormkeeper/v1/metrics/{route}", one.handle().api());
-        let client = reqwest::Client::builder().no_proxy().build().expect("made");
+        let client = stormkeeper_api_types::http::client().build().expect("made");
         let response = client.post(url).body(body).send().await.expect("answered");
         (response.status().as_u16(), response.bytes().await.expect("a body").to_vec())
     };

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{change::Change, daemon::NimbusClients, handle::Submission, refusal::Refusal};
+use stormkeeper_access::tls::client::ClientTls;
 use stormkeeper_api_types::{
     blobs::BlobClient,
     message::{KillRequest, RebalanceRequest},
@@ -43,7 +44,11 @@ use stormkeeper_topology_package::package::{self, TopologyPackage};
 const LONG: Duration = Duration::from_secs(600);
 
 fn clients() -> NimbusClients {
-    NimbusClients { blobs: Arc::new(BlobClient::new().expect("made")), metrics: None, time: None }
+    NimbusClients {
+        blobs: Arc::new(BlobClient::new(&ClientTls::off()).expect("made")),
+        metrics: None,
+        time: None,
+    }
 }
 
 /// Step of the cluster's clock.

@@ -153,6 +153,7 @@ impl Server {
                     self.registration.set_agent(Ok(announced));
                     let accepts = watch::Sender::new(true);
                     let limits = Limits::of_process().with_connections(CONNECTIONS_MAX);
+                    let routes = (routes, self.locks.tls().server());
                     stormkeeper_serving::serve((listener, accepts), routes, limits, closing.clone()).await;
                 }
                 Err(error) => {

@@ -188,7 +188,7 @@ async fn locked_agent_answers_signatures_of_nimbuses_and_tokens_and_nobody_else(
     let token = Token::generate().expect("random bytes");
     let reader = Person { name: "prometheus".to_owned(), role: Role::Reader, owner: None };
     create_secret(&tokens, &token.line(&reader)).expect("written");
-    let settings = Settings { mode: None, tokens: Some(tokens), secret: Some(secret) };
+    let settings = Settings { tokens: Some(tokens), secret: Some(secret), ..Settings::default() };
     let locks = Locks::of_supervisor(&settings).expect("valid");
     let clock = Clock::new();
     let world = World::with(locks.clone());

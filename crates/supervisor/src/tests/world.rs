@@ -1,6 +1,7 @@
 //! A host with its supervisors, for the tests of this folder.
 
 use super::*;
+use stormkeeper_access::tls::client::ClientTls;
 
 pub(super) const TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -125,7 +126,7 @@ impl World {
             abandoned_after: Duration::from_secs(3600),
         };
         let tree = FaultyTree::new(self.server.connect(), FaultPlan::seeded(0, self.faults));
-        let blobs = Arc::new(BlobClient::new().expect("made"));
+        let blobs = Arc::new(BlobClient::new(&ClientTls::off()).expect("made"));
         Agent::start(options, tree, processes, blobs, defaults, self.clock.clone()).await
     }
 

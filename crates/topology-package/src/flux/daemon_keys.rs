@@ -10,6 +10,8 @@ const OF_DAEMONS: &[&str] = &[
     "storm.cluster.",
     "storm.insecure",
     "storm.local.",
+    "storm.tls",
+    "storm.tls.",
     "storm.zookeeper.",
     "supervisor.",
     "task.heartbeat.frequency.secs",

@@ -7,7 +7,7 @@ use tokio::{net::TcpStream, time::timeout};
 use tracing::debug;
 
 use super::messages::{self, Duplex, MAGIC, MasterReply, VERSION, WorkerMessage};
-use crate::transport::{Identity, PeerKeys, greet, wire::Hello};
+use crate::transport::{Identity, PeerKeys, PeerStream, greet, wire::Hello};
 use stormkeeper_model::Slot;
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
@@ -47,7 +47,7 @@ pub trait MasterLink: fmt::Debug + Send + Sync {
 /// Connections over TCP, to the ports for tuples.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TcpMasterLink {
-    /// Keys with which the worker proves that it is one of its topology, where that is required.
+    /// Keys with which the worker proves that it is one of its topology, and its TLS.
     pub(crate) keys: PeerKeys,
 }
 
@@ -71,9 +71,10 @@ impl MasterLink for TcpMasterLink {
 }
 
 /// Connects to the master's worker and performs the handshake for reports.
-async fn open_connection(me: &Identity, to: MasterAddress<'_>, keys: &PeerKeys) -> io::Result<TcpStream> {
+async fn open_connection(me: &Identity, to: MasterAddress<'_>, keys: &PeerKeys) -> io::Result<PeerStream> {
     let hello = Hello { topology: me.topology.clone(), to: to.slot.clone(), from: me.slot.clone() };
-    let mut stream = TcpStream::connect((to.host, to.slot.port.0)).await?;
+    let stream = TcpStream::connect((to.host, to.slot.port.0)).await?;
+    let mut stream = PeerStream::connect(stream, keys).await?;
     greet(&mut stream, (MAGIC, VERSION), &hello, keys).await.map_err(io::Error::other)?;
     Ok(stream)
 }

@@ -15,7 +15,6 @@ use std::{io, time::Duration};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
-    net::TcpStream,
     sync::mpsc,
 };
 
@@ -87,7 +86,7 @@ pub(crate) fn pair() -> (Duplex<WorkerMessage, MasterReply>, Duplex<MasterReply,
 /// Forwards messages over a TCP connection after the handshake, until either side closes it. With a
 /// `budget`, the peer's frames are limited by it.
 pub(crate) async fn run_connection<S, H>(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Send,
     end: Duplex<H, S>,
     budget: Option<FrameBudget>,
 ) -> ReadError
@@ -96,7 +95,7 @@ where
     H: for<'de> Deserialize<'de> + Send,
 {
     let Duplex { send, receive } = end;
-    let (reader, writer) = stream.into_split();
+    let (reader, writer) = tokio::io::split(stream);
     tokio::select! {
         // The connection ends with either direction: an incomplete frame is lost with it.
         error = read_all::<H>(reader, send, budget) => error,
@@ -134,8 +133,11 @@ async fn write_all<S: Serialize>(
 ) -> io::Error {
     while let Some(message) = messages.recv().await {
         let frame = wire::frame_of(&message);
-        let written = tokio::time::timeout(WRITE_DEADLINE, writer.write_all(&frame)).await;
-        match written {
+        let write = async {
+            writer.write_all(&frame).await?;
+            writer.flush().await
+        };
+        match tokio::time::timeout(WRITE_DEADLINE, write).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return error,
             Err(_elapsed) => return io::ErrorKind::TimedOut.into(),

@@ -10,36 +10,66 @@
 //! ```
 //!
 //! A proof is the HMAC-SHA256 of the greeting and of random numbers of both ends. So a recorded greeting
-//! proves nothing, and a process that took the port of a worker gets no tuples. What follows on the
-//! connection is neither encrypted nor signed.
+//! proves nothing, and a process that took the port of a worker gets no tuples. Over TLS a proof also covers
+//! key material of the connection, and is always demanded, so that nobody in between can read or change what
+//! follows. On a plain connection it is neither encrypted nor signed.
 
 use std::io;
 
 use serde::{Deserialize, Serialize};
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio::io::AsyncWriteExt as _;
+use tracing::error;
 
-use super::wire::{self, Hello, HelloReply, MAX_HANDSHAKE_BYTES, ReadError};
+use super::{
+    stream::PeerStream,
+    wire::{self, Hello, HelloReply, MAX_HANDSHAKE_BYTES, ReadError},
+};
 use stormkeeper_access::{
     file::WatchedFile,
     secret::{Key, WorkerKeys},
+    tls::{TlsMode, ephemeral::EphemeralTls, worker::WorkerTls},
 };
 
 /// Bit of the version of a greeting with proofs.
 pub(super) const PROVED: u16 = 1 << 15;
 
-/// Keys of this worker, which change in the running worker. Without a file there are none.
+/// Keys and TLS of this worker, which change in the running worker. Without a file there are none.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct PeerKeys(Option<WatchedFile<Option<WorkerKeys>>>);
-
-impl From<Option<WatchedFile<Option<WorkerKeys>>>> for PeerKeys {
-    fn from(file: Option<WatchedFile<Option<WorkerKeys>>>) -> Self {
-        Self(file)
-    }
+pub(crate) struct PeerKeys {
+    keys: Option<WatchedFile<Option<WorkerKeys>>>,
+    tls: Option<WatchedFile<Option<WorkerTls>>>,
+    own: Option<EphemeralTls>,
 }
 
 impl PeerKeys {
+    pub(crate) fn new(
+        keys: Option<WatchedFile<Option<WorkerKeys>>>,
+        tls: Option<WatchedFile<Option<WorkerTls>>>,
+    ) -> Self {
+        // A worker of a simulation has neither.
+        let own = (keys.is_some() || tls.is_some()).then(EphemeralTls::new);
+        if let Some(Err(error)) = &own {
+            error!(%error, "connections to other workers that require TLS will fail");
+        }
+        Self { keys, tls, own: own.and_then(Result::ok) }
+    }
+
     fn now(&self) -> Option<WorkerKeys> {
-        self.0.as_ref().and_then(|file| file.get().as_ref().clone())
+        self.keys.as_ref().and_then(|file| file.get().as_ref().clone())
+    }
+
+    /// The certificate of this worker.
+    pub(super) fn tls(&self) -> Option<EphemeralTls> {
+        self.own.clone()
+    }
+
+    /// Returns whether plain connections are refused.
+    pub(super) fn requires_tls(&self) -> bool {
+        let required = |file: &WatchedFile<Option<WorkerTls>>| match file.get().as_ref() {
+            Some(tls) => tls.mode() == TlsMode::Required,
+            None => false,
+        };
+        self.tls.as_ref().is_some_and(required)
     }
 
     fn keys(&self) -> Vec<Key> {
@@ -103,15 +133,19 @@ struct Facts<'a> {
     hello: &'a [u8],
     sender: &'a [u8; 32],
     receiver: &'a [u8; 32],
+    /// Key material of TLS.
+    binding: Option<[u8; 32]>,
 }
 
 impl Facts<'_> {
-    fn parts(&self, end: End) -> [&[u8]; 5] {
+    fn parts(&self, end: End) -> Vec<&[u8]> {
         let end: &[u8] = match end {
             End::Sender => b"stormkeeper sender of tuples 1",
             End::Receiver => b"stormkeeper receiver of tuples 1",
         };
-        [end, &self.magic, self.hello, self.sender, self.receiver]
+        let mut parts = vec![end, &self.magic, self.hello, self.sender, self.receiver];
+        parts.extend(self.binding.as_ref().map(|binding| &binding[..]));
+        parts
     }
 }
 
@@ -126,12 +160,13 @@ fn nonce() -> Result<[u8; 32], GreetError> {
 /// # Errors
 /// [`GreetError`].
 pub(crate) async fn greet(
-    stream: &mut TcpStream,
+    stream: &mut PeerStream,
     (magic, version): ([u8; 4], u16),
     hello: &Hello,
     keys: &PeerKeys,
 ) -> Result<(), GreetError> {
-    let is_proved = keys.is_required();
+    let binding = stream.binding().map_err(GreetError::Io)?;
+    let is_proved = keys.is_required() || binding.is_some();
     let keys = if is_proved { keys.keys() } else { Vec::new() };
     let offer = Offer { nonce: nonce()?, keys: keys.iter().map(Key::name).collect() };
     let (version, frame) = (if is_proved { version | PROVED } else { version }, wire::frame_of(hello));
@@ -140,19 +175,19 @@ pub(crate) async fn greet(
     if is_proved {
         opening.extend_from_slice(&wire::frame_of(&offer));
     }
-    stream.write_all(&opening).await.map_err(GreetError::Io)?;
+    write(stream, &opening).await?;
     if is_proved {
         let (key, receiver, proof) = match read::<Challenge>(stream).await? {
             Challenge::Prove { key, nonce, proof } => (key, nonce, proof),
             Challenge::Refused(reason) => return Err(GreetError::Refused(reason)),
         };
         let key = keys.iter().find(|own| own.name() == key).ok_or(GreetError::Unproved)?;
-        let facts = Facts { magic, hello, sender: &offer.nonce, receiver: &receiver };
+        let facts = Facts { magic, hello, sender: &offer.nonce, receiver: &receiver, binding };
         if !key.verify(&facts.parts(End::Receiver), &proof) {
             return Err(GreetError::Unproved);
         }
         let proof = Proof { proof: key.sign(&facts.parts(End::Sender)) };
-        stream.write_all(&wire::frame_of(&proof)).await.map_err(GreetError::Io)?;
+        write(stream, &wire::frame_of(&proof)).await?;
     }
     match read(stream).await? {
         HelloReply::Welcome => Ok(()),
@@ -160,7 +195,12 @@ pub(crate) async fn greet(
     }
 }
 
-async fn read<T: serde::de::DeserializeOwned>(stream: &mut TcpStream) -> Result<T, GreetError> {
+async fn write(stream: &mut PeerStream, bytes: &[u8]) -> Result<(), GreetError> {
+    stream.write_all(bytes).await.map_err(GreetError::Io)?;
+    stream.flush().await.map_err(GreetError::Io)
+}
+
+async fn read<T: serde::de::DeserializeOwned>(stream: &mut PeerStream) -> Result<T, GreetError> {
     let mut content = Vec::new();
     wire::read_frame(stream, MAX_HANDSHAKE_BYTES, &mut content).await.map_err(GreetError::Reply)?;
     wire::read_message(&content).map_err(GreetError::Unreadable)
@@ -172,11 +212,12 @@ async fn read<T: serde::de::DeserializeOwned>(stream: &mut TcpStream) -> Result<
 /// # Errors
 /// [`GreetError`] if the connection breaks, or the sender is refused.
 pub(super) async fn demand_proof(
-    stream: &mut TcpStream,
+    stream: &mut PeerStream,
     magic: [u8; 4],
     hello: &[u8],
     keys: &PeerKeys,
 ) -> Result<(), GreetError> {
+    let binding = stream.binding().map_err(GreetError::Io)?;
     let offer: Offer = read(stream).await?;
     let keys = keys.keys();
     let Some(key) = keys.iter().find(|own| offer.keys.contains(&own.name())) else {
@@ -185,14 +226,14 @@ pub(super) async fn demand_proof(
             false => "this worker has another key: the cluster secrets of both supervisors differ",
         };
         let refused = Challenge::Refused(reason.to_owned());
-        stream.write_all(&wire::frame_of(&refused)).await.map_err(GreetError::Io)?;
+        write(stream, &wire::frame_of(&refused)).await?;
         return Err(GreetError::Refused(reason.to_owned()));
     };
     let own = nonce()?;
-    let facts = Facts { magic, hello, sender: &offer.nonce, receiver: &own };
+    let facts = Facts { magic, hello, sender: &offer.nonce, receiver: &own, binding };
     let proof = key.sign(&facts.parts(End::Receiver));
     let challenge = Challenge::Prove { key: key.name(), nonce: own, proof };
-    stream.write_all(&wire::frame_of(&challenge)).await.map_err(GreetError::Io)?;
+    write(stream, &wire::frame_of(&challenge)).await?;
     let Proof { proof } = read(stream).await?;
     match key.verify(&facts.parts(End::Sender), &proof) {
         true => Ok(()),

@@ -25,6 +25,7 @@ use super::{
     outbox::{Sent, offer},
     peer::{SOCKET_BUFFER_BYTES, tune},
     replay::{ConnectionNumbers, ReplayGuard, WrongNumber},
+    stream::PeerStream,
     wire::{self, Addressed, Hello, HelloReply, MAGIC, MAX_HANDSHAKE_BYTES, Marks, ReadError, VERSION},
 };
 use crate::metrics::{
@@ -91,6 +92,8 @@ enum Refusal {
     HandshakeTimeout,
     #[error("the peer's handshake cannot be decoded")]
     Handshake(#[source] rmp_serde::decode::Error),
+    #[error("the handshake of TLS failed")]
+    Tls(#[source] io::Error),
     #[error("the peer did not prove that it is a worker of this topology")]
     Unproved(#[source] GreetError),
     #[error("{0}")]
@@ -248,13 +251,13 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(self, mut stream: TcpStream) {
-        let handshake = match timeout(HANDSHAKE_DEADLINE, self.shake_hands(&mut stream)).await {
+    async fn run(self, stream: TcpStream) {
+        let handshake = match timeout(HANDSHAKE_DEADLINE, self.shake_hands(stream)).await {
             Ok(handshake) => handshake,
             Err(_elapsed) => Err(Refusal::HandshakeTimeout),
         };
         match handshake {
-            Ok(Purpose::Tuples) => {
+            Ok((Purpose::Tuples, stream)) => {
                 let mut reader = BufReader::with_capacity(READ_BUFFER_BYTES, stream);
                 let refusal = self.receive(&mut reader).await;
                 if self.record_end(&self.counters.refused_frames, &refusal) {
@@ -263,7 +266,7 @@ impl Connection {
                         timeout(FAREWELL_DEADLINE, send_reason(reader.into_inner(), &refusal)).await;
                 }
             }
-            Ok(Purpose::MetricReports(end)) => {
+            Ok((Purpose::MetricReports(end), stream)) => {
                 let error = messages::run_connection(stream, end, Some(self.budget.clone())).await;
                 self.record_end(&self.counters.refused_frames, &Refusal::Frame(error));
             }
@@ -288,6 +291,7 @@ impl Connection {
             | Refusal::UnknownProtocol
             | Refusal::HandshakeTimeout
             | Refusal::Handshake(_)
+            | Refusal::Tls(_)
             | Refusal::Unproved(_)
             | Refusal::Rejected(_)
             | Refusal::Batch(_) => {
@@ -300,9 +304,11 @@ impl Connection {
     }
 
     /// Reads the peer's handshake, checks it, and replies to it.
-    async fn shake_hands(&self, stream: &mut TcpStream) -> Result<Purpose, Refusal> {
+    async fn shake_hands(&self, stream: TcpStream) -> Result<(Purpose, PeerStream), Refusal> {
         let broken = |error| Refusal::Frame(ReadError::Io(error));
-        tune(stream).map_err(broken)?;
+        tune(&stream).map_err(broken)?;
+        let mut stream = PeerStream::accept(stream, &self.keys).await.map_err(Refusal::Tls)?;
+        let is_tls = matches!(stream, PeerStream::Tls(_));
         let mut magic = [0; MAGIC.len()];
         stream.read_exact(&mut magic).await.map_err(broken)?;
         let (ours, is_report) = match magic {
@@ -314,13 +320,18 @@ impl Connection {
         let (is_proved, version) = (version & PROVED != 0, version & !PROVED);
         let decision = if version == ours {
             let mut content = Vec::new();
-            wire::read_frame(stream, MAX_HANDSHAKE_BYTES, &mut content).await.map_err(Refusal::Frame)?;
+            wire::read_frame(&mut stream, MAX_HANDSHAKE_BYTES, &mut content).await.map_err(Refusal::Frame)?;
             let hello: Hello = wire::read_message(&content).map_err(Refusal::Handshake)?;
             if is_proved {
-                demand_proof(stream, magic, &content, &self.keys).await.map_err(Refusal::Unproved)?;
+                demand_proof(&mut stream, magic, &content, &self.keys).await.map_err(Refusal::Unproved)?;
             }
             let checked = match self.check_hello(&hello) {
-                Ok(()) if !is_proved && self.keys.is_required() => Err(format!(
+                Ok(()) if !is_tls && self.keys.requires_tls() => Err(format!(
+                    "the worker at {} does not use TLS; its supervisor may have another storm.tls",
+                    hello.from
+                )),
+                // Without a proof somebody may be in between.
+                Ok(()) if !is_proved && (is_tls || self.keys.is_required()) => Err(format!(
                     "the worker at {} does not prove that it has the key of {}; its supervisor may have another \
                      storm.access, or none of storm.cluster.secret.file",
                     hello.from, hello.topology
@@ -337,7 +348,8 @@ impl Connection {
             Err(reason) => HelloReply::Refused(reason.clone()),
         };
         stream.write_all(&wire::frame_of(&answer)).await.map_err(broken)?;
-        decision.map_err(Refusal::Rejected)
+        stream.flush().await.map_err(broken)?;
+        Ok((decision.map_err(Refusal::Rejected)?, stream))
     }
 
     /// Connects a worker's metric reports to the topology master.
@@ -381,7 +393,7 @@ impl Connection {
     }
 
     /// Puts tuples in inboxes until the connection ends.
-    async fn receive(&self, reader: &mut BufReader<TcpStream>) -> Refusal {
+    async fn receive(&self, reader: &mut BufReader<PeerStream>) -> Refusal {
         let (mut content, mut batch, mut numbers) = (Vec::new(), Vec::new(), ConnectionNumbers::default());
         loop {
             if let Err(error) = self.budget.read_frame(reader, FRAME_BYTES_MAX, &mut content).await {
@@ -427,7 +439,7 @@ impl Connection {
 
 /// Tells a peer why its connection is closed. What the peer has sent meanwhile is read and discarded,
 /// since the kernel discards the reason if it is not.
-async fn send_reason(mut stream: TcpStream, refusal: &Refusal) -> io::Result<()> {
+async fn send_reason(mut stream: PeerStream, refusal: &Refusal) -> io::Result<()> {
     let reason = error_chain(refusal).chars().take(REASON_CHARS).collect();
     stream.write_all(&wire::frame_of(&HelloReply::Refused(reason))).await?;
     stream.shutdown().await?;

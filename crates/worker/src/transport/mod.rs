@@ -33,10 +33,13 @@
 //!   receiver says why it closes a connection; the sender connects again under a new number, after
 //!   pauses that grow to two seconds while connections break soon.
 //! - Connections are accepted from workers of the assignment only (`Membership`), which, where the
-//!   cluster is locked, prove that they have the key of the topology (`greeting`). Unfinished frames
+//!   cluster is locked, prove that they have the key of the topology (`greeting`), over TLS if it is required
+//!   (`stream`). Unfinished frames
 //!   hold a bounded number of bytes for a bounded time (`FrameBudget`), and idle connections end: by
 //!   the sender first, so that no frame is lost.
 
+#[cfg(feature = "test-support")]
+pub mod bench_support;
 mod counters;
 mod frame_budget;
 #[cfg(feature = "fuzzing")]
@@ -49,6 +52,7 @@ mod outbox;
 mod peer;
 mod replay;
 mod size;
+mod stream;
 mod trouble;
 pub(crate) mod wire;
 
@@ -61,6 +65,7 @@ pub(crate) use metrics::{ConnectionMetricSet, TransportMetrics};
 pub(crate) use outbox::OwnHost;
 pub use outbox::{Inboxes, Outbox, Peers, Sent};
 pub(crate) use size::excess;
+pub(crate) use stream::PeerStream;
 
 use stormkeeper_model::{Slot, TopologyId};
 

@@ -21,6 +21,7 @@ use super::{
     greeting::{GreetError, PeerKeys, greet},
     metrics::ConnectionMetrics,
     outbox::OwnHost,
+    stream::PeerStream,
     trouble::{self, Trouble},
     wire::{self, Addressed, BatchFrame, Hello, HelloReply, MAGIC, MAX_HANDSHAKE_BYTES, VERSION},
 };
@@ -103,6 +104,10 @@ enum ConnectError {
     Unresolved { host: String, source: io::Error },
     #[error("cannot connect")]
     Io(#[source] io::Error),
+    #[error(
+        "the handshake of TLS failed; the peer may be of a build without it, or the two supervisors differ in storm.tls"
+    )]
+    Tls(#[source] io::Error),
     #[error(transparent)]
     Greeting(#[from] GreetError),
     #[error("no connection within {CONNECT_DEADLINE:?}")]
@@ -314,12 +319,13 @@ impl Sender {
         link.trouble.end();
     }
 
-    async fn connect(&self) -> Result<TcpStream, ConnectError> {
+    async fn connect(&self) -> Result<PeerStream, ConnectError> {
         timeout(CONNECT_DEADLINE, self.shake_hands()).await.unwrap_or(Err(ConnectError::TimedOut))
     }
 
-    async fn shake_hands(&self) -> Result<TcpStream, ConnectError> {
-        let mut stream = self.open().await?;
+    async fn shake_hands(&self) -> Result<PeerStream, ConnectError> {
+        let stream = self.open().await?;
+        let mut stream = PeerStream::connect(stream, &self.keys).await.map_err(ConnectError::Tls)?;
         let hello = Hello {
             topology: self.me.topology.clone(),
             to: self.address.slot.clone(),
@@ -358,8 +364,7 @@ impl Sender {
 
     /// Sends the queued tuples until there will be no more, there were none for a while, or the
     /// connection breaks.
-    async fn send_all(&mut self, stream: TcpStream, link: &mut Link) -> Result<Done, Broken> {
-        let (mut reader, mut writer) = stream.into_split();
+    async fn send_all(&mut self, mut stream: PeerStream, link: &mut Link) -> Result<Done, Broken> {
         link.opened = Instant::now();
         let mut is_steady = false;
         loop {
@@ -367,8 +372,8 @@ impl Sender {
                 biased;
                 // First, so that no frame is written to a connection that the peer closed while
                 // nothing was sent. Cancel-safe: one byte is read or none.
-                byte = reader.read_u8() => return Err(match byte {
-                    Ok(first) => reason(first, &mut reader).await,
+                byte = stream.read_u8() => return Err(match byte {
+                    Ok(first) => reason(first, &mut stream).await,
                     Err(error) => error.into(),
                 }),
                 // Cancel-safe: the deadline stays.
@@ -397,8 +402,8 @@ impl Sender {
             if let Some(connection) = &self.queue.metrics {
                 connection.write_started(self.queue.frame.bytes().len());
             }
-            if let Err(error) = writer.write_all(self.queue.frame.bytes()).await {
-                return Err(reason_or(error, &mut reader).await);
+            if let Err(error) = write(&mut stream, self.queue.frame.bytes()).await {
+                return Err(reason_or(error, &mut stream).await);
             }
             if let Some((transport_metrics, begun)) = transport_metrics {
                 transport_metrics.sent(self.queue.frame.bytes().len());
@@ -410,6 +415,13 @@ impl Sender {
             self.queue.frame.clear();
         }
     }
+}
+
+/// Hands all bytes to the kernel.
+async fn write(stream: &mut PeerStream, bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes).await?;
+    // TLS keeps the last ones otherwise.
+    stream.flush().await
 }
 
 /// Returns why a connection broke: the reason that the peer gave, or else `error`.

@@ -1,6 +1,7 @@
 mod intake;
 mod proofs;
 mod reach;
+mod tls;
 
 use std::{
     net::{IpAddr, Ipv4Addr},

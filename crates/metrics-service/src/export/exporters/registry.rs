@@ -9,7 +9,7 @@ use crate::{
     },
     query::{LeaderLocator, MetricQueryClient, nimbus::NimbusQueryClient},
 };
-use stormkeeper_access::credentials::Credentials;
+use stormkeeper_access::{credentials::Credentials, tls::client::ClientTls};
 use stormkeeper_model::suggest;
 
 /// Constructor of an exporter.
@@ -110,11 +110,11 @@ pub fn exporters(options: &ExporterOptions) -> Result<Vec<Arc<dyn MetricExporter
 pub fn query_client(
     options: &ExporterOptions,
     leader: Arc<dyn LeaderLocator>,
-    credentials: Credentials,
+    (credentials, tls): (Credentials, &ClientTls),
 ) -> Result<Arc<dyn MetricQueryClient>, Error> {
     match options.query_client.trim() {
         "nimbus" => {
-            let client = NimbusQueryClient::new(leader).map_err(Error::Http)?;
+            let client = NimbusQueryClient::over(tls, leader).map_err(Error::Http)?;
             Ok(Arc::new(client.with_credentials(credentials)))
         }
         name => Err(unknown("metric query client", name, QUERY_CLIENTS.iter().copied())),

@@ -8,7 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{LeaderLocator, MetricQueryClient, QueryError};
 use reqwest::{Method, RequestBuilder, Response};
 
-use stormkeeper_access::credentials::Credentials;
+use stormkeeper_access::{credentials::Credentials, tls::client::ClientTls};
 use stormkeeper_api_types::{
     authorized::AuthorizedClient,
     client::encoded,
@@ -43,7 +43,15 @@ impl NimbusQueryClient {
     /// # Errors
     /// If the HTTP client cannot be created.
     pub fn new(leader: Arc<dyn LeaderLocator>) -> Result<Self, reqwest::Error> {
-        Ok(Self { http: http::client().timeout(ANSWER_TIMEOUT).build()?.into(), leader })
+        Self::over(&ClientTls::off(), leader)
+    }
+
+    /// As [`new`](Self::new), with requests over TLS.
+    ///
+    /// # Errors
+    /// If the HTTP client cannot be created.
+    pub fn over(tls: &ClientTls, leader: Arc<dyn LeaderLocator>) -> Result<Self, reqwest::Error> {
+        Ok(Self { http: AuthorizedClient::new(http::client().timeout(ANSWER_TIMEOUT), tls)?, leader })
     }
 
     /// Sends every request with `credentials`.

@@ -85,6 +85,8 @@ impl RefusedRequest {
             Self::Denied(Denied::WrongSignature) => "it is not signed with the cluster secret",
             Self::Denied(Denied::Stale) => "it was signed at another time",
             Self::Denied(Denied::Replayed) => "it was received before",
+            Self::Denied(Denied::NoDaemonCertificate) => "its sender has no certificate of a daemon",
+            Self::Denied(Denied::OtherCertificate { .. }) => "its token and its certificate have two names",
             Self::Denied(Denied::TooMany) => "its sender has sent too many requests",
             Self::Other(body) => &body.message,
             Self::Lookup(_) => "its topology cannot be looked up",

@@ -53,7 +53,7 @@ impl Keys {
 
     fn settings(&self, mode: Mode) -> Settings {
         let path = |name: &str| Some(self.dir.path().join(name));
-        Settings { mode: Some(mode), tokens: path("tokens"), secret: path("secret") }
+        Settings { mode: Some(mode), tokens: path("tokens"), secret: path("secret"), ..Settings::default() }
     }
 
     fn locks(&self, mode: Mode) -> Locks {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::transport::{PeerKeys, greet, wire::Hello};
+use crate::transport::{PeerKeys, PeerStream, greet, wire::Hello};
 use stormkeeper_access::{
     file::{WatchedFile, create_secret},
     secret::{Secrets, WorkerKeys},
@@ -13,19 +13,19 @@ const OLD: &str = "an-old-secret-of-thirty-two-bytes";
 const NEW: &str = "a-newer-secret-of-thirty-two-bytes";
 
 /// The file with the keys of a worker.
-struct KeyFile {
+pub(super) struct KeyFile {
     dir: tempfile::TempDir,
-    file: WatchedFile<Option<WorkerKeys>>,
+    pub(super) file: WatchedFile<Option<WorkerKeys>>,
 }
 
 /// Returns the keys of the workers of a topology.
-fn keys(secrets: &[&str], id: &str, is_required: bool) -> WorkerKeys {
+pub(super) fn keys(secrets: &[&str], id: &str, is_required: bool) -> WorkerKeys {
     let secrets = Secrets::parse(Path::new("secret"), &secrets.join("\n")).expect("valid");
     WorkerKeys { keys: secrets.worker_keys(&topology(id)), is_required }
 }
 
 impl KeyFile {
-    fn new(keys: Option<WorkerKeys>) -> Self {
+    pub(super) fn new(keys: Option<WorkerKeys>) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join(WorkerKeys::FILE);
         if let Some(keys) = keys {
@@ -40,7 +40,7 @@ impl KeyFile {
     }
 
     fn keys(&self) -> PeerKeys {
-        PeerKeys::from(Some(self.file.clone()))
+        PeerKeys::new(Some(self.file.clone()), None)
     }
 
     /// Replaces the keys in the running worker.
@@ -130,7 +130,7 @@ async fn recorded_greeting_proves_nothing() {
     let (keys, greeting) = (locked.keys(), hello.clone());
     let tasks = Tasks::default();
     tasks.start("worker", OnExit::Ignore, async move {
-        let mut stream = TcpStream::connect(address).await.expect("connected");
+        let mut stream = PeerStream::Plain(TcpStream::connect(address).await.expect("connected"));
         let _ended = greet(&mut stream, (wire::MAGIC, wire::VERSION), &greeting, &keys).await;
     });
     let (mut victim, _) = between.accept().await.expect("accepted");

@@ -1,0 +1,153 @@
+//! Cost of TLS between two workers: the same tuples over a plain connection and over TLS, in turn, so that
+//! whatever else the machine does meets both alike.
+//!
+//! Both workers run in this process. The time of the processor is that of both ends.
+
+#![expect(clippy::print_stdout, reason = "its output is for a terminal")]
+
+use std::{
+    net::Ipv4Addr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rustix::time::{ClockId, clock_gettime};
+use stormkeeper_model::{
+    Port, Slot, StreamId, TaskId, Timestamp,
+    assignment::{AssignedWorker, Assignment},
+    task_set::TaskSet,
+    topology::TaskTable,
+};
+use stormkeeper_runtime::{
+    net::ListenOn,
+    tasks::{OnExit, Tasks},
+};
+use stormkeeper_stream::{Origin, Tuple, Value};
+use stormkeeper_worker::transport::{
+    Counters, Identity, Inboxes, Listener, Peers, bench_support::Encryption,
+};
+use tokio::sync::mpsc;
+
+/// Rounds of each kind.
+const ROUNDS: usize = 21;
+
+/// Bytes of text in a tuple, and the number of tuples in a round.
+const PAYLOADS: [(usize, u32); 3] = [(4, 400_000), (100, 200_000), (1024, 60_000)];
+
+/// Maximum number of tuples that a receiver takes from its queue at once.
+const N_TAKEN: usize = 256;
+
+/// Duration of a round, and time of the processor.
+#[derive(Clone, Copy)]
+struct Cost {
+    wall: Duration,
+    processor: Duration,
+}
+
+struct Connection {
+    peers: Peers,
+    inbox: mpsc::Receiver<Tuple>,
+}
+
+fn identity(port: u16) -> Identity {
+    let slot = Slot { supervisor: "bench".parse().expect("a valid id"), port: Port(port) };
+    Identity { topology: "bench-1-1".parse().expect("a valid id"), slot }
+}
+
+impl Connection {
+    fn open(encryption: Option<&Encryption>, tasks: &Tasks) -> Self {
+        let listener = Listener::bind(ListenOn::Address(Ipv4Addr::LOCALHOST.into()), 0).expect("a free port");
+        let me = identity(listener.local_addr().expect("bound").port());
+        let (inboxes, mut receivers) = Inboxes::new([TaskId(7)]);
+        let inbox = receivers.remove(&TaskId(7)).expect("asked for");
+        let peers = Peers::new(identity(1), Inboxes::default(), Arc::new(Counters::default()), tasks);
+        let (listener, mut peers) = match encryption {
+            Some(encryption) => (encryption.of_listener(listener), encryption.of_peers(peers)),
+            None => (listener, peers),
+        };
+        let worker = AssignedWorker {
+            host: "127.0.0.1".to_owned(),
+            tasks: TaskSet::range(7, 7),
+            start: Timestamp::EPOCH,
+        };
+        let workers = [(me.slot.clone(), worker)].into();
+        tasks.start("listener", OnExit::Ignore, listener.run(me, inboxes, Arc::new(Counters::default())));
+        let table = TaskTable([("count".parse().expect("a valid id"), TaskSet::range(7, 7))].into());
+        peers.update(&Assignment { workers, unknown_fields: Default::default() }, &table);
+        Self { peers, inbox }
+    }
+
+    async fn round(&mut self, tasks: &Tasks, (text, n_tuples): (&str, u32)) -> Cost {
+        let (begin, processor) = (now(), processor_time());
+        let mut outbox = self.peers.outbox();
+        let text = Value::from(text);
+        let origin = Origin {
+            task: TaskId(1),
+            component: "split".parse().expect("a valid id"),
+            stream: StreamId::default_stream(),
+        };
+        tasks.start("emitter", OnExit::Ignore, async move {
+            let origin = Arc::new(origin);
+            for n in 0..n_tuples {
+                let values = vec![text.clone(), Value::Int(n.into())];
+                outbox.send(TaskId(7), Tuple::new(Arc::clone(&origin), values)).await;
+            }
+        });
+        let (mut n_taken, mut taken) = (0, Vec::with_capacity(N_TAKEN));
+        while n_taken < n_tuples as usize {
+            n_taken += self.inbox.recv_many(&mut taken, N_TAKEN).await;
+            taken.clear();
+        }
+        Cost { wall: begin.elapsed(), processor: processor_time() - processor }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
+}
+
+fn median(mut values: Vec<Duration>) -> Duration {
+    values.sort();
+    values[values.len() / 2]
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let (tasks, dir) = (Tasks::default(), tempfile::tempdir().expect("a folder"));
+    let encryption = Encryption::new(dir.path());
+    for (bytes, n_tuples) in PAYLOADS {
+        let text = "x".repeat(bytes);
+        let (plain, tls) = runtime.block_on(async {
+            let mut plain = Connection::open(None, &tasks);
+            let mut tls = Connection::open(Some(&encryption), &tasks);
+            let (mut of_plain, mut of_tls) = (Vec::new(), Vec::new());
+            for _ in 0..ROUNDS {
+                of_plain.push(plain.round(&tasks, (&text, n_tuples)).await);
+                of_tls.push(tls.round(&tasks, (&text, n_tuples)).await);
+            }
+            (of_plain, of_tls)
+        });
+        let of = |costs: &[Cost], pick: fn(&Cost) -> Duration| median(costs.iter().map(pick).collect());
+        let walls = [&plain, &tls].map(|costs| of(costs, |cost| cost.wall));
+        let processors = [&plain, &tls].map(|costs| of(costs, |cost| cost.processor));
+        let rates = walls.map(|wall| f64::from(n_tuples) / wall.as_secs_f64());
+        let each = processors.map(|time| time.as_secs_f64() * 1e9 / f64::from(n_tuples));
+        println!(
+            "{bytes:5} bytes of text: plain {:9.0} tuples/s, TLS {:9.0} tuples/s ({:+.1} %); processor {:5.0} and {:5.0} \
+             ns for a tuple ({:+.1} %)",
+            rates[0],
+            rates[1],
+            (rates[1] / rates[0] - 1.0) * 100.0,
+            each[0],
+            each[1],
+            (each[1] / each[0] - 1.0) * 100.0,
+        );
+    }
+    runtime.block_on(tasks.stop(Duration::from_secs(5)));
+}
