@@ -228,11 +228,11 @@ fn allowed_person(
     }
 }
 
-/// Returns the owner of a topology that the sender submits: its own choice, unless its token is limited
-/// to one.
+/// Returns the owner of a topology that the sender submits: the owner of its token, else the name of its
+/// token. Only a sender without a proof, in a cluster that needs none, names the owner.
 pub(super) fn owner_of(parts: &Parts, claimed: String) -> String {
     match principal(parts) {
-        Some(Principal::Person(Person { owner: Some(owner), .. })) => owner.clone(),
+        Some(Principal::Person(Person { name, owner, .. })) => owner.as_ref().unwrap_or(name).clone(),
         _ => claimed,
     }
 }

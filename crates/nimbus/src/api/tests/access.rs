@@ -223,15 +223,15 @@ async fn token_with_an_owner_changes_topologies_of_that_owner_only() {
         assert_eq!(status, StatusCode::OK, "{answer}");
         answer["topologyId"].as_str().expect("an id").parse::<TopologyId>().expect("valid")
     };
-    let of_ann = submit("of-ann", &keys.operator, "ann").await;
+    let of_bob = submit("of-bob", &keys.operator, "ann").await;
     let of_team = submit("of-team", &keys.of_team, "ann").await;
     let view = leader.handle().observation().expect("read").view;
-    assert_eq!(view.topologies[&of_ann].value.owner, "ann");
+    assert_eq!(view.topologies[&of_bob].value.owner, "bob", "the name of a token without an owner");
     assert_eq!(view.topologies[&of_team].value.owner, "team", "the owner of the token");
 
     let change =
         async |uri: &str| send(&leader, &token(&keys.of_team), &Sent::new(Method::POST, uri, "")).await;
-    for foreign in ["of-ann", of_ann.as_str()] {
+    for foreign in ["of-bob", of_bob.as_str()] {
         for verb in ["kill", "deactivate", "rebalance", "metrics"] {
             let (status, body) = change(&format!("/api/stormkeeper/v1/topology/{foreign}/{verb}")).await;
             assert_eq!((status, &body["code"]), (StatusCode::FORBIDDEN, &json!("forbidden")), "{verb}");
