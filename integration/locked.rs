@@ -15,7 +15,7 @@ use crate::{
     exact_counts::{SETTINGS, counted, settled, submit, wait_until_counted},
 };
 
-fn stormkeeper(args: &[&str]) -> Output {
+pub(crate) fn stormkeeper(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_stormkeeper"))
         .args(args)
         .env_remove("STORMKEEPER_CONF")
@@ -40,9 +40,16 @@ impl Keys {
         let made = stormkeeper(&["secret", "new", text(&keys.path("secret"))]);
         assert!(made.status.success(), "{made:?}");
         let mut lines = String::new();
-        for (name, role) in [("root", "admin"), ("bob", "operator"), ("grafana", "reader")] {
+        for (name, role, owner) in [
+            ("root", "admin", None),
+            ("bob", "operator", None),
+            ("ci", "operator", Some("team")),
+            ("grafana", "reader", None),
+        ] {
             let out = keys.path(name);
-            let made = stormkeeper(&["token", "new", name, "--role", role, "--out", text(&out)]);
+            let owner = owner.map(|owner| ["--owner", owner]);
+            let args = [&["token", "new", name, "--role", role, "--out", text(&out)][..]];
+            let made = stormkeeper(&[args.concat(), owner.into_iter().flatten().collect()].concat());
             assert!(made.status.success(), "{made:?}");
             let printed = String::from_utf8(made.stdout).expect("text");
             let line = printed.lines().find_map(|line| line.strip_prefix("line:")).expect("a line");
@@ -65,7 +72,7 @@ impl Keys {
         )
     }
 
-    fn token(&self, name: &str) -> String {
+    pub(crate) fn token(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).expect("there").trim().to_owned()
     }
 }

@@ -30,6 +30,7 @@ mod lost_host;
 mod old_layout;
 mod opentsdb;
 mod own_writes;
+mod owners;
 mod prometheus;
 mod prometheus_server;
 mod protected_tree;

@@ -195,6 +195,13 @@ async fn each_user_writes_its_own_znodes_and_no_others() {
     let connections = Connections::to(shared().await, &root, true).await;
     create_tree(&connections.nimbus.tree, &id).await;
     check_rights(&connections, &id).await;
+    let secret = layout::credentials(&id);
+    create(&connections.nimbus.tree, &secret).await;
+    for (name, tree) in connections.others() {
+        let may_read = tree.get(&secret).await.is_ok();
+        assert_eq!(may_read, name == "supervisor", "{name} reads {secret}");
+        assert!(is_denied(&tree.set(&secret, b"forged", None).await), "{name} writes {secret}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

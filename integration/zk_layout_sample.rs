@@ -16,6 +16,7 @@ use stormkeeper_runtime::test_support::{assert_generated_form, wait_until};
 use crate::{
     cluster::{Cluster, Process, ROOT, Shape, WAIT_MAX, kill9},
     exact_counts::SETTINGS,
+    locked::Keys,
 };
 
 /// The znode whose value zkCli prints between the answers of two commands, outside of the tree.
@@ -151,6 +152,7 @@ async fn commands(cluster: &Cluster, id: &str) -> Vec<String> {
         ("get", format!("/storms/{id}")),
         ("get", format!("/tasks/{id}")),
         ("get", format!("/assignments/{id}")),
+        ("get", format!("/credentials/{id}")),
         ("get", format!("/supervisor-assignments/{supervisor}")),
         ("ls", format!("/taskbeats/{id}")),
         ("get", format!("/taskbeats/{id}/{task}")),
@@ -182,8 +184,12 @@ fn kind_of(path: &str) -> Option<&'static str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sample_in_the_documentation_has_the_form_of_real_records() {
-    let mut cluster = Cluster::with(Shape::SMALL, SETTINGS).await;
+    let keys = Keys::new();
+    let secret =
+        format!("storm.cluster.secret.file: {}\nstorm.access: open\n", keys.path("secret").display());
+    let mut cluster = Cluster::with(Shape::SMALL, &format!("{SETTINGS}{secret}")).await;
     let id = prepare(&mut cluster).await;
+    cluster.ok(&["credentials", "word-count", "db.password=not-shown"]);
     cluster.ok(&["drain", "127.0.0.1", "--spout-wait", "3s"]);
     // Its workers run on.
     let status = cluster.supervisors[1].terminate();

@@ -105,6 +105,7 @@ const FIXED: &[&str] = &[
     "storms",
     "tasks",
     "assignments",
+    "credentials",
     "supervisors",
     "stopped-supervisors",
     "taskbeats",

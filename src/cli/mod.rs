@@ -8,6 +8,7 @@ mod activate;
 mod cluster;
 mod completions;
 mod config;
+mod credentials;
 mod drain;
 mod error;
 mod events;
@@ -24,6 +25,7 @@ mod nimbus;
 mod nimbuses;
 mod other_trees;
 mod output;
+mod owners;
 mod rebalance;
 mod recover;
 mod secret;
@@ -146,10 +148,14 @@ enum Command {
     GetErrors(get_errors::Args),
     /// Print the logs of a topology's workers, and follow them
     Logs(logs::Args),
+    /// Hand secrets to the workers of a topology, or renew them while it runs
+    Credentials(credentials::Args),
     /// Show the nimbuses and supervisors of the cluster
     Cluster(cluster::Args),
     /// Show the nimbus replicas: the leader, and the lag of each replica
     Nimbuses(nimbuses::Args),
+    /// Show what each owner of topologies uses, and its quota
+    Owners(owners::Args),
     /// Print the cluster's events: leader changes, moved tasks, and the reasons
     Events(events::Args),
     /// Move the workers of a host elsewhere and place no more workers on it
@@ -204,8 +210,10 @@ fn dispatch(Args { global, command }: Args) -> Result<(), Failure> {
         Command::MetricsControl(args) => metrics_control::run(&global, &args),
         Command::GetErrors(args) => get_errors::run(&global, &args),
         Command::Logs(args) => logs::run(&global, &args),
+        Command::Credentials(args) => credentials::run(&global, &args),
         Command::Cluster(args) => cluster::run(&global, &args),
         Command::Nimbuses(args) => nimbuses::run(&global, &args),
+        Command::Owners(args) => owners::run(&global, &args),
         Command::Events(args) => events::run(&global, &args),
         Command::Drain(args) => drain::run(&global, &args),
         Command::Undrain(args) => drain::undrain(&global, &args),

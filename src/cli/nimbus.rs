@@ -11,7 +11,7 @@ use crate::cli::{
     zookeeper_tls::{Process, TlsFiles},
     zookeeper_users::{self, DaemonKind},
 };
-use stormkeeper_access::locks::Locks;
+use stormkeeper_access::{file::WatchedFile, locks::Locks, quota::Quotas};
 use stormkeeper_coordination::{
     cluster::users::Users,
     tree::{self, Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree},
@@ -46,6 +46,8 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let locks = Locks::of_nimbus(&config.access_settings());
     let locks = locks.map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
     let exposed = exposure::said(config.exposure_of_nimbus(args.insecure))?;
+    let quotas = config.quotas_file().map(|path| WatchedFile::open(&path, Quotas::read)).transpose();
+    let quotas = quotas.map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
     let users = zookeeper_users::of_daemon(&config, DaemonKind::Nimbus)?;
     let access = users.as_ref().map(|users| zookeeper_users::access(&users.get()));
     let tls = TlsFiles::open(&config, Process::Daemon)?;
@@ -74,7 +76,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
             files.keep_fresh(Arc::clone(&tree), &tasks);
         }
         options.local_dir = local_dir;
-        (options.locks, options.exposed) = (locks, exposed);
+        (options.locks, options.exposed, options.quotas) = (locks, exposed, quotas);
         let ended = api::run(options, Arc::clone(&tree) as _, Clock::new(), stop).await;
         tree.close().await;
         tasks.stop(SHUTDOWN_TIMEOUT).await;

@@ -240,6 +240,13 @@ pub const KEYS: &[Key] = &[
         "The maximum number of series of topologies and components on the page for Prometheus; beyond it the lowest levels are left out as a whole.",
     ),
     key(
+        "nimbus.quotas.file",
+        Kind::Text,
+        "null",
+        "The file with the quotas of owners: a line for each, as `team topologies=50 tasks=1000 blob-bytes=1GiB`, and `*` for \
+         all others; the same on all nimbuses, which read it again when it changes. Unset, nobody is limited.",
+    ),
+    key(
         "nimbus.seeds",
         Kind::Hosts,
         "[\"localhost:8080\"]",

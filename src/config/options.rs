@@ -60,6 +60,7 @@ impl Config {
             // Files are read by the command that runs a nimbus, which decides about the exposure as well.
             locks: locks::Locks::open(),
             exposed: None,
+            quotas: None,
             api_names: self.api_names(),
             monitor_period: self.duration("nimbus.monitor.freq.secs"),
             task_timeout: self.duration("nimbus.task.timeout.secs"),
@@ -150,6 +151,11 @@ impl Config {
     /// Files with the certificate of commands and its key.
     pub fn certificate_files(&self) -> [Option<PathBuf>; 2] {
         ["ui.cert.file", "ui.cert.key.file"].map(|key| self.file_if_set(key))
+    }
+
+    /// File with the quotas of owners.
+    pub fn quotas_file(&self) -> Option<PathBuf> {
+        self.file_if_set("nimbus.quotas.file")
     }
 
     /// File with the users of the tree.

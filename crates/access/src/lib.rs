@@ -6,6 +6,9 @@
 //! | daemon | signature with a key of the cluster secret | [`secret`], [`signature`] |
 //! | worker | signature with the key of its topology | [`secret`], [`signature`] |
 //!
+//! [`sealed`] encrypts the credentials of topologies with keys of the cluster secret, [`quota`] limits what
+//! an owner has.
+//!
 //! [`credentials`] is the side of the sender, [`gate`] that of the nimbus. [`gate::Gate`] returns who
 //! sent a request; what a request needs is decided by the routes of the nimbus. [`exposure`] decides
 //! where a daemon may listen.
@@ -19,6 +22,8 @@ pub mod locks;
 mod nonces;
 pub mod principal;
 pub mod refusals;
+pub mod quota;
+pub mod sealed;
 pub mod secret;
 pub mod signature;
 pub mod tls;

@@ -9,6 +9,7 @@ use std::{
 use crate::{
     credentials::{Credentials, Signer},
     file::{FileError, WatchedFile},
+    quota::Quotas,
     secret::{Secrets, WorkerKeys},
     tls::{Tls, TlsError, TlsSettings, worker::WorkerTls},
     token::Tokens,
@@ -231,6 +232,7 @@ impl Locks {
             tokens: self.tokens.as_ref().map_or_else(nothing, WatchedFile::problem),
             secrets: self.secrets.as_ref().map_or_else(nothing, WatchedFile::problem),
             tls: self.tls.keep_fresh(clock.clone(), tasks),
+            quotas: nothing(),
         }
     }
 }
@@ -248,12 +250,23 @@ pub struct Problems {
     pub secrets: watch::Receiver<Option<String>>,
     /// Of the certificate and the authorities.
     pub tls: watch::Receiver<Option<String>>,
+    /// Of the quotas.
+    pub quotas: watch::Receiver<Option<String>>,
 }
 
 impl Problems {
+    /// Starts to read the quotas again when they change, and adds the reason why they are not in force.
+    #[must_use]
+    pub fn with_quotas(self, quotas: Option<&WatchedFile<Quotas>>, tasks: &Tasks) -> Self {
+        let Some(quotas) = quotas else { return self };
+        tasks.start("quotas", OnExit::Ignore, quotas.clone().keep_fresh());
+        Self { quotas: quotas.problem(), ..self }
+    }
+
     /// Returns the present reasons as one text.
     pub fn text(&self) -> Option<String> {
-        let texts = [&self.tokens, &self.secrets, &self.tls].map(|problem| problem.borrow().clone());
+        let all = [&self.tokens, &self.secrets, &self.tls, &self.quotas];
+        let texts = all.map(|problem| problem.borrow().clone());
         let texts: Vec<String> = texts.into_iter().flatten().collect();
         (!texts.is_empty()).then(|| texts.join("; "))
     }

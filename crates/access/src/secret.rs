@@ -75,6 +75,10 @@ impl Key {
         self.mac(parts).verify_slice(signature).is_ok()
     }
 
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Name of the key, from which the key cannot be computed.
     pub fn name(&self) -> [u8; 8] {
         let digest = self.sign(&[b"stormkeeper name of a key 1"]);
@@ -154,6 +158,11 @@ impl Secrets {
     /// so a key opens nothing after its topology.
     pub fn worker_keys(&self, topology: &TopologyId) -> Vec<Key> {
         self.keys("stormkeeper worker 1", topology.as_str())
+    }
+
+    /// Keys that seal the credentials of a topology, that of the first secret first.
+    pub(crate) fn sealing_keys(&self, topology: &TopologyId) -> Vec<Key> {
+        self.keys("stormkeeper credentials 1", topology.as_str())
     }
 
     fn keys(&self, purpose: &str, of: &str) -> Vec<Key> {

@@ -28,8 +28,9 @@ use crate::{
     forward::{TERM, USER},
     http,
     message::{
-        Accepted, ClusterSummary, Code, DrainRequest, EventList, HostAccepted, KillRequest, NimbusList,
-        RebalanceRequest, SubmitRequest, SupervisorList, TopologyDetail, TopologyErrors, TopologyList,
+        Accepted, ClusterSummary, Code, CredentialList, CredentialsRequest, DrainRequest, EventList,
+        HostAccepted, KillRequest, NimbusList, OwnerList, RebalanceRequest, SubmitRequest, SupervisorList,
+        TopologyDetail, TopologyErrors, TopologyList,
     },
     routes,
     seen::{Change, Seen, ZXID},
@@ -247,6 +248,25 @@ impl Client {
         self.post(&topology_route(topology, "/kill"), request, OnLostResponse::Fail).await
     }
 
+    /// Returns the names of a topology's credentials.
+    pub async fn credentials(&self, topology: &str) -> Result<CredentialList, Error> {
+        self.get(&topology_route(topology, "/credentials")).await
+    }
+
+    /// Sets and removes credentials of a topology.
+    pub async fn change_credentials(
+        &self,
+        topology: &str,
+        request: &CredentialsRequest,
+    ) -> Result<Accepted, Error> {
+        // A repeated removal would be rejected, as the credential is no longer there.
+        let on_lost = match request.remove.is_empty() {
+            true => OnLostResponse::SendAgain,
+            false => OnLostResponse::Fail,
+        };
+        self.post(&topology_route(topology, "/credentials"), request, on_lost).await
+    }
+
     /// Returns the recorded errors of a topology's tasks.
     pub async fn errors(&self, topology: &str) -> Result<TopologyErrors, Error> {
         self.get(&topology_route(topology, "/errors")).await
@@ -255,6 +275,11 @@ impl Client {
     /// Returns the cluster's numbers and its leader.
     pub async fn cluster(&self) -> Result<ClusterSummary, Error> {
         self.get("/cluster/summary").await
+    }
+
+    /// Returns what the owners of topologies use and may use.
+    pub async fn owners(&self) -> Result<OwnerList, Error> {
+        self.get("/owner/summary").await
     }
 
     /// Returns the last `limit` events, newest first; only those of `topology`, if given.

@@ -40,6 +40,9 @@ pub enum EventKind {
     Undrained,
     /// The metric settings of a topology were changed.
     MetricsChanged,
+    /// Credentials of a topology were set or removed.
+    #[serde(rename = "credentials-changed")]
+    CredentialsChanged,
     /// A leader continued without committed metrics (unclean takeover).
     #[serde(rename = "unclean-metric-takeover")]
     UncleanMetricTakeover,
@@ -66,6 +69,7 @@ impl fmt::Display for EventKind {
             Self::Drained => "drained",
             Self::Undrained => "undrained",
             Self::MetricsChanged => "metrics-changed",
+            Self::CredentialsChanged => "credentials-changed",
             Self::UncleanMetricTakeover => "unclean-metric-takeover",
             Self::Other => "other",
         })

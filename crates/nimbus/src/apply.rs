@@ -132,7 +132,8 @@ async fn remove_records(
     tree: &Arc<dyn ReadTree>,
 ) -> Result<Option<TreePath>, WriteError> {
     let mut left = Vec::new();
-    for root in [layout::taskbeats(id), layout::tasks(id), layout::taskerrors(id), layout::metrics(id)] {
+    let roots = [layout::taskbeats(id), layout::tasks(id), layout::taskerrors(id), layout::metrics(id)];
+    for root in roots.into_iter().chain([layout::credentials(id)]) {
         let doomed = subtree(&root, tree).await.map_err(WriteError::NotSent)?;
         // Children were found after their parents, so the reverse order is leaves first.
         let doomed: Vec<TreePath> = doomed.into_iter().rev().collect();

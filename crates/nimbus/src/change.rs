@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::{drain::check_wait, refusal::Refusal, submit::check_placeable};
-use stormkeeper_api_types::message::{KillRequest, RebalanceRequest};
+use stormkeeper_api_types::message::{CredentialsRequest, KillRequest, RebalanceRequest};
 use stormkeeper_coordination::{
     cluster::{
         event::EventDraft,
@@ -46,6 +46,8 @@ pub enum Change {
     /// Replace the metric settings that were changed before. An empty control restores the
     /// topology's own settings.
     Metrics(MetricControl),
+    /// Set and remove credentials, which are not in the topology record.
+    Credentials(CredentialsRequest),
 }
 
 impl Change {
@@ -57,6 +59,7 @@ impl Change {
             Self::Rebalance(_) => "rebalance",
             Self::Kill(_) => "kill",
             Self::Metrics(_) => "metrics",
+            Self::Credentials(_) => "credentials",
         }
     }
 }
@@ -138,7 +141,7 @@ pub(super) async fn execute(
                 check_control(control)?;
                 changed(&topology_record.value, change, now)?
             }
-            Change::Activate | Change::Deactivate | Change::Kill(_) => {
+            Change::Activate | Change::Deactivate | Change::Kill(_) | Change::Credentials(_) => {
                 changed(&topology_record.value, change, now)?
             }
         };
@@ -167,6 +170,7 @@ fn event_draft(id: &TopologyId, change: &Change, by: Option<String>, next: &Topo
         Change::Deactivate => EventKind::Deactivated,
         Change::Rebalance(_) => EventKind::Rebalancing,
         Change::Kill(_) => EventKind::Killed,
+        Change::Credentials(_) => EventKind::CredentialsChanged,
         Change::Metrics(control) => {
             let reason = format!("an operator asked for it; {}", describe_control(control));
             return EventDraft { by, ..EventDraft::of(id, EventKind::MetricsChanged, reason) };
@@ -223,6 +227,8 @@ pub(super) fn changed(
         Change::Kill(request) => (LifecycleEvent::Kill, request.wait_secs),
         // Metric settings can be changed in every status.
         Change::Metrics(control) => return Ok(with_metric_control(topology_record, control)),
+        // In a record of their own.
+        Change::Credentials(_) => return Ok(topology_record.clone()),
     };
     check_wait(wait_secs)?;
     let status = match topology_record.status.on(event)? {
@@ -233,7 +239,7 @@ pub(super) fn changed(
     let wait = Duration::from_secs(wait_secs.unwrap_or(topology_record.message_timeout_secs));
     let deadline = now.plus(wait);
     let pending = match change {
-        Change::Activate | Change::Deactivate | Change::Metrics(_) => None,
+        Change::Activate | Change::Deactivate | Change::Metrics(_) | Change::Credentials(_) => None,
         Change::Kill(_) => Some(PendingChange::Kill { deadline }),
         Change::Rebalance(request) => Some(PendingChange::Rebalance {
             deadline,

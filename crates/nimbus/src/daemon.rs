@@ -250,7 +250,7 @@ fn assemble(
         disk_problem,
         failed_writes: writes.watch(),
         clock_ahead_ms,
-        access: options.locks.keep_fresh(&clock, &tasks),
+        access: options.locks.keep_fresh(&clock, &tasks).with_quotas(options.quotas.as_ref(), &tasks),
         metrics_error: metrics.as_ref().map(MetricsService::closed),
     };
     let registered = register(is_alone.clone(), (me.clone(), registration), published, presence);

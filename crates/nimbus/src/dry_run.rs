@@ -7,12 +7,14 @@
 use std::time::Duration;
 
 use crate::{
+    credentials,
     decide::{Moment, decide},
     leader::LeaderContext,
     liveness::Liveness,
     policy::Policy,
     table_check::TableChecker,
 };
+use stormkeeper_access::file::WatchedFile;
 use stormkeeper_coordination::cluster::observer::Observation;
 
 /// Shortest time between two dry runs: the result is for people, nothing acts on it.
@@ -44,7 +46,9 @@ pub(super) async fn diagnose(context: LeaderContext) {
             if context.status.borrow().term.is_none() {
                 let moves_left = policy.max_moves_per_round;
                 let moment = Moment { wall: context.clock.now(), monotonic, moves_left };
-                let plan = decide(&view, &liveness, moment, &policy);
+                let mut plan = decide(&view, &liveness, moment, &policy);
+                let secrets = context.options.locks.secrets().map(WatchedFile::get);
+                plan.findings.extend(credentials::review(&view, secrets.as_deref()).1);
                 wait = wait.min(plan.next.unwrap_or(wait));
                 context.status.send_if_modified(|status| {
                     let is_news = status.term.is_none() && status.findings != plan.findings;

@@ -22,15 +22,18 @@ use crate::{
     apply::apply,
     blobs::BlobStore,
     change::{self, Change},
+    credentials,
     decide::{Moment, decide},
     drain::{self, DrainChange},
     liveness::Liveness,
     plan::Finding,
     policy::Policy,
+    quota,
     refusal::Refusal,
     submit::{self, PreparedTopology, TopologyIds},
     table_check::TableChecker,
 };
+use stormkeeper_access::{file::WatchedFile, quota::Quotas, secret::Secrets};
 use stormkeeper_coordination::{
     cluster::{
         layout,
@@ -38,6 +41,7 @@ use stormkeeper_coordination::{
         record::TopologyRecord,
         store::{self, Store},
         tree_id::TreeMemory,
+        view::ClusterView,
     },
     election::{FencedWriter, Leadership, keep_tree_id},
     tree::TreePath,
@@ -45,7 +49,7 @@ use stormkeeper_coordination::{
 use stormkeeper_metrics_service as metrics_service;
 use stormkeeper_metrics_service::MetricsService;
 use stormkeeper_model::{
-    HostName, SupervisorId, Term, TopologyId,
+    HostName, SupervisorId, Term, Timestamp, TopologyId,
     clock::{Clock, Monotonic},
 };
 use stormkeeper_runtime::{
@@ -299,6 +303,7 @@ impl LeaderLoop {
             self.liveness.observe(&view, monotonic);
             plan = decide(&view, &self.liveness, moment, &self.policy);
         }
+        plan.findings.extend(self.review_credentials(&view).await);
         self.report(plan.findings.clone());
         if plan.actions.is_empty() {
             let next = plan.next.unwrap_or(period).max(Duration::from_millis(1));
@@ -326,6 +331,68 @@ impl LeaderLoop {
             true => Next::Again,
             false => Next::Wait(RETRY_PAUSE),
         }
+    }
+
+    /// The cluster secrets, as last read.
+    fn secrets(&self) -> Option<Arc<Secrets>> {
+        self.context.options.locks.secrets().map(WatchedFile::get)
+    }
+
+    /// The quotas of owners, as last read.
+    fn quotas(&self) -> Option<Arc<Quotas>> {
+        self.context.options.quotas.as_ref().map(WatchedFile::get)
+    }
+
+    async fn submit(
+        &mut self,
+        (prepared, by): (&PreparedTopology, &Option<String>),
+        now: Timestamp,
+        view: &ClusterView,
+    ) -> Result<(TopologyId, TopologyRecord), Refusal> {
+        quota::check_submit(view, self.quotas().as_deref(), prepared)?;
+        let store = &self.context.store;
+        submit::execute((prepared, by), &mut self.ids, now, view, store, &self.writer).await
+    }
+
+    async fn change(
+        &self,
+        topology: &str,
+        (change, by): (&Change, &Option<String>),
+        now: Timestamp,
+        view: &ClusterView,
+    ) -> Result<(TopologyId, TopologyRecord), Refusal> {
+        let id = change::find(view, topology)?;
+        let topology_record = match change {
+            Change::Credentials(request) => {
+                let secrets = self.secrets();
+                let known = (view, secrets.as_deref());
+                let writes = (&self.context.store, &self.writer);
+                credentials::execute(&id, (request, by), now, known, writes).await?
+            }
+            Change::Rebalance(request) => {
+                quota::check_rebalance(view, self.quotas().as_deref(), &id, request)?;
+                change::execute(&id, (change, by), now, &self.context.store, &self.writer).await?
+            }
+            _ => change::execute(&id, (change, by), now, &self.context.store, &self.writer).await?,
+        };
+        Ok((id, topology_record))
+    }
+
+    /// Seals credentials with the first cluster secret which another one has sealed. Returns problems of
+    /// those that none of them opens. A write that fails is made in a later round.
+    async fn review_credentials(&self, view: &ClusterView) -> Vec<Finding> {
+        let secrets = self.secrets();
+        let (ops, findings) = credentials::review(view, secrets.as_deref());
+        for op in ops {
+            let path = op.path().clone();
+            match self.writer.commit(vec![op]).await {
+                Ok(_) => info!(%path, "sealed the credentials of a topology with the first cluster secret"),
+                Err(error) => {
+                    info!(%path, %error, "cannot seal the credentials of a topology again; trying again")
+                }
+            }
+        }
+        findings
     }
 
     /// Updates the view with the records in `written` and with the list of all records. Returns
@@ -360,7 +427,6 @@ impl LeaderLoop {
     async fn execute(&mut self, command: Command) {
         let now = self.context.clock.now();
         let term = self.writer.term();
-        let store = &self.context.store;
         // A command sees the writes of the last one, and every topology: the previous leader may
         // have added one a moment ago.
         let view = match self.context.observer.read_written(Vec::new()).await {
@@ -369,17 +435,11 @@ impl LeaderLoop {
         };
         let (result, reply, verb, by) = match command {
             Command::Submit { prepared, by, reply } => {
-                let asked = (&*prepared, &by);
-                let result = submit::execute(asked, &mut self.ids, now, &view, store, &self.writer).await;
+                let result = self.submit((&prepared, &by), now, &view).await;
                 (result, reply, "submit", by)
             }
             Command::Change { topology, change, by, reply } => {
-                let result = match change::find(&view, &topology) {
-                    Ok(id) => change::execute(&id, (&change, &by), now, store, &self.writer)
-                        .await
-                        .map(|topology_record| (id, topology_record)),
-                    Err(refusal) => Err(refusal),
-                };
+                let result = self.change(&topology, (&change, &by), now, &view).await;
                 (result, reply, change.verb(), by)
             }
             Command::Drain { host, change, by, reply } => {

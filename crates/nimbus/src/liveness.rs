@@ -376,12 +376,14 @@ fn unusable_slots(view: &ClusterView) -> BTreeSet<Slot> {
 fn orphaned_topologies(view: &ClusterView) -> BTreeSet<TopologyId> {
     let roots =
         [layout::assignments(), layout::tasks_parent(), layout::taskbeats_parent(), layout::metrics_parent()];
+    let roots = [&roots[..], &[layout::credentials_parent()]].concat();
     let unreadable = (view.unreadable.keys())
         .filter(|path| path.parent().is_some_and(|parent| roots.contains(&parent)))
         .filter_map(|path| path.name().parse().ok());
     let readable = (view.assignments.keys())
         .chain(view.tasks.keys())
         .chain(view.heartbeats.keys())
+        .chain(view.credentials.keys())
         .chain(&view.errors)
         .chain(view.metric_fingerprints.keys());
     let is_orphaned = |id: &TopologyId| {

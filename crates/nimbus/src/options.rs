@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-use stormkeeper_access::{credentials::Credentials, locks::Locks};
+use stormkeeper_access::{credentials::Credentials, file::WatchedFile, locks::Locks, quota::Quotas};
 use stormkeeper_model::clock::Clock;
 
 pub use crate::{
@@ -24,6 +24,8 @@ pub struct Options {
     pub locks: Locks,
     /// Listeners that everybody who reaches this host may use without a proof, for people.
     pub exposed: Option<String>,
+    /// Quotas of owners; `None` limits nobody.
+    pub quotas: Option<WatchedFile<Quotas>>,
     /// Names under which requests may address the API, with or without ports, besides addresses,
     /// `localhost` and `host`.
     pub api_names: Vec<String>,
@@ -103,6 +105,7 @@ impl Options {
             api: ([127, 0, 0, 1], 0).into(),
             locks: Locks::open(),
             exposed: None,
+            quotas: None,
             api_names: Vec::new(),
             monitor_period: Duration::from_secs(10),
             task_timeout: Duration::from_secs(30),

@@ -3,6 +3,7 @@
 use std::{fmt, time::Duration};
 
 use crate::{blobs, plan::ClusterProblem};
+use stormkeeper_access::{quota::Exceeded, sealed::SealError};
 use stormkeeper_api_types::message::Code;
 use stormkeeper_coordination::{
     cluster::{record::Leader, store, tree_id::ForeignTree},
@@ -164,6 +165,25 @@ pub enum Refusal {
     /// The records of the topology would exceed a limit.
     #[error("the topology is too large to be stored: {0}")]
     TooLarge(ClusterProblem),
+    /// The quota of an owner does not allow the request.
+    #[error("{owner} may not have this: {exceeded}")]
+    QuotaExceeded {
+        /// The owner.
+        owner: String,
+        /// The quota, and what is in use.
+        exceeded: Exceeded,
+    },
+    /// Credentials need a cluster secret, with which they are encrypted.
+    #[error("credentials are encrypted with the cluster secret, and this nimbus has none")]
+    NoClusterSecret,
+    /// The present credentials of a topology cannot be read.
+    #[error("the credentials of {topology} cannot be read: {error}")]
+    SealedCredentials {
+        /// The topology.
+        topology: TopologyId,
+        /// Cause.
+        error: SealError,
+    },
     /// An option is invalid for this topology.
     #[error("{0}")]
     BadOption(String),
@@ -243,6 +263,9 @@ impl Refusal {
             Self::BadOption(_) | Self::UnknownComponent { .. } | Self::UnknownNimbus { .. } => {
                 Code::InvalidRequest
             }
+            Self::QuotaExceeded { .. } => Code::QuotaExceeded,
+            Self::NoClusterSecret => Code::SwitchedOff,
+            Self::SealedCredentials { .. } => Code::UnreadableRecord,
             Self::Illegal(_) => Code::IllegalTransition,
             Self::Conflict { .. } => Code::Conflict,
             Self::Unreadable { .. } => Code::UnreadableRecord,
@@ -287,6 +310,15 @@ impl Refusal {
             }
             Self::BlobMissing { key } => format!("upload it first: PUT /api/stormkeeper/v1/blobs/{key}"),
             Self::Blob(blobs::Error::NoRoom { reason, .. }) => reason.hint(),
+            Self::QuotaExceeded { .. } => "`stormkeeper owners` shows what is used; kill a topology, or ask an \
+                                           administrator, who can raise the quota in nimbus.quotas.file of each nimbus"
+                .to_owned(),
+            Self::NoClusterSecret => "make a secret with `stormkeeper secret new FILE`, copy it to every host, and set \
+                                      storm.cluster.secret.file"
+                .to_owned(),
+            Self::SealedCredentials { .. } => "bring back the cluster secret as the second line of its file, or set all \
+                                               credentials again with --remove-others"
+                .to_owned(),
             Self::TooLarge(_) => "use fewer workers or tasks".to_owned(),
             Self::UnknownComponent { known, .. } => {
                 let known: Vec<&str> = known.iter().map(ComponentId::as_str).collect();

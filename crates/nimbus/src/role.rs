@@ -350,6 +350,7 @@ pub(super) async fn register(
             Ok(()) = status.access.tokens.changed() => Ok(()),
             Ok(()) = status.access.secrets.changed() => Ok(()),
             Ok(()) = status.access.tls.changed() => Ok(()),
+            Ok(()) = status.access.quotas.changed() => Ok(()),
             // Its sender ends at once if the clocks are not compared.
             Ok(()) = status.clock_ahead_ms.changed() => Ok(()),
         };

@@ -34,6 +34,8 @@ use stormkeeper_runtime::injected_bugs::{self, InjectedBug};
 pub(super) struct PreparedTopology {
     pub(super) name: TopologyName,
     pub(super) blob: BlobKey,
+    /// Bytes of the blob, if they are known.
+    pub(super) blob_bytes: Option<u64>,
     pub(super) owner: String,
     pub(super) status: TopologyStatus,
     pub(super) workers: u32,
@@ -57,7 +59,7 @@ impl PreparedTopology {
     pub(super) fn new(
         topology: &Topology,
         name: Option<TopologyName>,
-        blob: BlobKey,
+        (blob, blob_bytes): (BlobKey, Option<u64>),
         owner: String,
         status: TopologyStatus,
         message_timeout: std::time::Duration,
@@ -76,6 +78,7 @@ impl PreparedTopology {
         Ok(Self {
             name,
             blob,
+            blob_bytes,
             owner,
             status,
             workers: topology.wanted_workers(),
@@ -101,6 +104,7 @@ impl PreparedTopology {
             workers: self.workers,
             owner: self.owner.clone(),
             blob: self.blob.clone(),
+            blob_bytes: self.blob_bytes,
             message_timeout_secs: self.message_timeout_secs,
             pending: None,
             metrics: None,
@@ -311,6 +315,7 @@ mod tests {
         PreparedTopology {
             name: "wc".parse().expect("valid"),
             blob: BlobKey::of(b"x"),
+            blob_bytes: Some(1),
             owner: "me".to_owned(),
             status: TopologyStatus::Active,
             workers,

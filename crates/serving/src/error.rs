@@ -45,7 +45,9 @@ pub fn status(code: Code) -> StatusCode {
             StatusCode::CONFLICT
         }
         Code::Unauthenticated => StatusCode::UNAUTHORIZED,
-        Code::ForeignRequest | Code::Forbidden | Code::SwitchedOff => StatusCode::FORBIDDEN,
+        Code::ForeignRequest | Code::Forbidden | Code::SwitchedOff | Code::QuotaExceeded => {
+            StatusCode::FORBIDDEN
+        }
         Code::WrongContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::InsufficientStorage => StatusCode::INSUFFICIENT_STORAGE,

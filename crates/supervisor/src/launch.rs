@@ -12,6 +12,7 @@ use tracing::{error, warn};
 use crate::{
     LaunchDefaults,
     agent::Event,
+    credentials::KnownCredentials,
     ledger::Ledger,
     process::{self, ProcessId, Processes},
     slot::DesiredWorker,
@@ -19,6 +20,7 @@ use crate::{
     worker_dir, worker_keys,
 };
 use stormkeeper_access::file::WatchedFile;
+use stormkeeper_coordination::cluster::store::Store;
 use stormkeeper_model::{Port, Slot, SupervisorId, WorkerId};
 use stormkeeper_runtime::{
     blocking,
@@ -83,6 +85,8 @@ pub(super) struct Launcher {
     pub(super) local_dir: PathBuf,
     pub(super) defaults: Arc<LaunchDefaults>,
     pub(super) ledger: Ledger,
+    pub(super) store: Store,
+    pub(super) credentials: KnownCredentials,
     pub(super) processes: Arc<dyn Processes>,
     pub(super) events: mpsc::Sender<Event>,
 }
@@ -137,6 +141,10 @@ impl Launcher {
         if let Some(obstacle) = self.processes.port_obstacle(port).await {
             return Err(Error::PortTaken(obstacle));
         }
+        if self.defaults.locks.secrets().is_some() {
+            self.credentials.read_for_launch(&desired.topology, &self.store).await;
+        }
+        let credentials = self.credentials.clone();
         let spec = self.spec(port, worker, desired, code);
         let (ledger, for_disk, intent) = (self.ledger.clone(), spec.clone(), desired.clone());
         let (writes, defaults) = (self.ledger.writes.clone(), Arc::clone(&self.defaults));
@@ -151,6 +159,7 @@ impl Launcher {
                     let users = defaults.zookeeper_users.as_ref().map(WatchedFile::get);
                     worker_keys::put_users(&for_disk.dir, &for_disk.topology, users.as_deref())
                 })
+                .and_then(|()| credentials.put(&for_disk.dir, &for_disk.topology, &defaults.locks))
                 .map_err(|source| Error::Prepare { path: for_disk.dir.clone(), source })?;
             ledger.record_intent(port, &for_disk.worker, &intent).map_err(Error::Ledger)
         };

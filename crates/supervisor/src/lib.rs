@@ -22,6 +22,7 @@ mod agent_api;
 mod agent_failures;
 mod assignments;
 mod clock;
+mod credentials;
 mod failure_log;
 mod failures;
 #[cfg(feature = "fuzzing")]

@@ -14,6 +14,7 @@ use crate::{
     Error, LaunchDefaults, Options,
     agent::{Agent, Sources, Timers},
     assignments::{AssignmentsReader, AssignmentsState},
+    credentials::{CredentialsReader, KnownCredentials},
     failure_log::FailureLog,
     failures::FailureReporter,
     launch::Launcher,
@@ -122,8 +123,18 @@ impl Agent {
                 .map_err(|source| local_dir(&options, source))?;
         let (events, from_tasks) = mpsc::channel(EVENTS);
         let local_dir = options.local_dir.clone();
-        let launcher =
-            Launcher { me: me.clone(), local_dir, defaults: Arc::new(defaults), ledger, processes, events };
+        let (defaults, credentials) = (Arc::new(defaults), KnownCredentials::default());
+        let me_too = me.clone();
+        let launcher = Launcher {
+            me: me_too,
+            local_dir,
+            defaults,
+            ledger,
+            store: store.clone(),
+            credentials,
+            processes,
+            events,
+        };
         let ports: BTreeSet<Port> = options.ports.iter().copied().collect();
         let (slots, at_start) =
             start_slots(&launcher, contents, (&options.host, &ports), &clock, &tasks).await;
@@ -146,6 +157,7 @@ impl Agent {
             problems: Vec::new(),
         });
         let (assignments, recheck) = start_reader(&options, &store, me, &status, &tasks);
+        start_credentials(&launcher, &status, &tasks);
         let reporter = FailureReporter::start(store.clone(), clock.clone(), &tasks);
         let failed_writes = writes.watch();
         let agent = Self {
@@ -239,6 +251,22 @@ fn start_reader(
     let reader = AssignmentsReader::new(store.clone(), me, period, Arc::clone(&recheck), status.subscribe());
     tasks.start("read assignments", OnExit::StopOwner, reader.run(published));
     (assignments, recheck)
+}
+
+/// Starts to read the credentials of the topologies that run here, if there is a secret that opens them.
+fn start_credentials(launcher: &Launcher, status: &watch::Sender<Status>, tasks: &Tasks) {
+    let locks = launcher.defaults.locks.clone();
+    if locks.secrets().is_none() {
+        return;
+    }
+    let reader = CredentialsReader {
+        store: launcher.store.clone(),
+        known: launcher.credentials.clone(),
+        locks,
+        local_dir: launcher.local_dir.clone(),
+        status: status.subscribe(),
+    };
+    tasks.start("read credentials", OnExit::StopOwner, reader.run());
 }
 
 fn local_dir(options: &Options, source: io::Error) -> Error {

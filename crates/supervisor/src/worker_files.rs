@@ -96,15 +96,17 @@ impl Agent {
         let live: Vec<_> = occupied.collect();
         let (local_dir, events) = (self.launcher.local_dir.clone(), self.launcher.events.clone());
         let defaults = Arc::clone(&self.launcher.defaults);
+        let credentials = self.launcher.credentials.clone();
         let read = move || {
             if housekeep {
                 for (_, worker, topology, ..) in &live {
                     let dir = worker_dir::path(&local_dir, worker);
                     let users = defaults.zookeeper_users.as_ref().map(WatchedFile::get);
                     let written = worker_keys::put(&dir, topology, &defaults.locks)
-                        .and_then(|()| worker_keys::put_users(&dir, topology, users.as_deref()));
+                        .and_then(|()| worker_keys::put_users(&dir, topology, users.as_deref()))
+                        .and_then(|()| credentials.put(&dir, topology, &defaults.locks));
                     if let Err(error) = written {
-                        warn!(%worker, %error, "cannot write the keys of a worker; trying again in 10 s");
+                        warn!(%worker, %error, "cannot write the keys or credentials of a worker; trying again in 10 s");
                     }
                 }
                 worker_dir::housekeep(

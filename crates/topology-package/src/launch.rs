@@ -26,6 +26,16 @@ pub const WORKER_VARIABLE: &str = "STORMKEEPER_WORKER";
 /// Environment variable of every process of a component: the id of the component.
 pub const COMPONENT_VARIABLE: &str = "STORMKEEPER_COMPONENT";
 
+/// Environment variable of every process of a component: the path of [`CREDENTIALS_FILE`].
+pub const CREDENTIALS_VARIABLE: &str = "STORMKEEPER_CREDENTIALS_FILE";
+
+/// Name of the file with the credentials of the topology, a JSON object, in a worker's directory. It is
+/// missing without a cluster secret.
+pub const CREDENTIALS_FILE: &str = "credentials.json";
+
+/// Setting in the handshake of a component: the path of [`CREDENTIALS_FILE`].
+pub const CREDENTIALS_SETTING: &str = "stormkeeper.credentials.file";
+
 /// Beginning of the name of the memory (memfd) that holds the heartbeat of a worker; the id of the
 /// launch follows.
 pub const HEARTBEAT_MEMORY: &str = "stormkeeper-heartbeat-";
@@ -126,6 +136,11 @@ pub enum ReadError {
 }
 
 impl LaunchSpec {
+    /// Path of the file with the credentials of the topology.
+    pub fn credentials(&self) -> PathBuf {
+        self.dir.join(CREDENTIALS_FILE)
+    }
+
     /// Path of the spec's file.
     pub fn path(&self) -> PathBuf {
         self.dir.join(SPEC_FILE)

@@ -41,7 +41,7 @@ use stormkeeper_runtime::{
 };
 use stormkeeper_stream::Tuple;
 use stormkeeper_topology_package::{
-    launch::{COMPONENT_VARIABLE, SUPERVISOR_DIR_VARIABLE},
+    launch::{COMPONENT_VARIABLE, CREDENTIALS_VARIABLE, SUPERVISOR_DIR_VARIABLE},
     worker_report::REPORT_FILE,
 };
 
@@ -356,6 +356,7 @@ impl Worker {
         environment.insert("PYTHONPATH".to_owned(), with_adapter);
         // The adapter takes stdin and stdout when it is imported by a component.
         environment.insert(COMPONENT_VARIABLE.to_owned(), component.as_str().into());
+        environment.insert(CREDENTIALS_VARIABLE.to_owned(), self.options.spec.credentials().into());
         // In local mode, where the worker has no environment of its own: it proves whose process it is.
         if std::env::var_os(SUPERVISOR_DIR_VARIABLE).is_none() {
             let dir = self.options.spec.dir.clone().into();

@@ -124,7 +124,7 @@ impl Clients {
                 Change::Rebalance(request) => {
                     promise.workers_max = promise.workers_max.max(request.workers.unwrap_or(0));
                 }
-                Change::Activate | Change::Deactivate | Change::Metrics(_) => {}
+                Change::Activate | Change::Deactivate | Change::Metrics(_) | Change::Credentials(_) => {}
             }
             before
         };

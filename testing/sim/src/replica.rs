@@ -156,6 +156,7 @@ impl Replica {
     fn options(&self) -> Options {
         Options {
             locks: stormkeeper_access::locks::Locks::open(),
+            quotas: None,
             local_dir: self.dir.clone(),
             host: self.name.clone(),
             api: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),

@@ -304,3 +304,36 @@ pub struct MoveSummary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
 }
+
+/// `GET /api/stormkeeper/v1/owner/summary`: the owners of topologies, with what they use and may use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnerList {
+    /// The owners that have topologies or a quota of their own.
+    pub owners: Vec<OwnerSummary>,
+    /// Age of the answering nimbus' view, in milliseconds.
+    pub view_age_ms: u64,
+}
+
+/// One owner of topologies. A limit that is absent is none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnerSummary {
+    /// Its name.
+    pub owner: String,
+    /// Number of its topologies.
+    pub topologies: u64,
+    /// Maximum number of its topologies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topologies_max: Option<u64>,
+    /// Number of tasks of its topologies.
+    pub tasks: u64,
+    /// Maximum number of tasks of its topologies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks_max: Option<u64>,
+    /// Bytes of its different packages.
+    pub blob_bytes: u64,
+    /// Maximum bytes of its packages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blob_bytes_max: Option<u64>,
+}

@@ -70,6 +70,8 @@ pub enum Code {
     Unauthenticated,
     /// The sender of the request may not do this.
     Forbidden,
+    /// The quota of the owner does not allow it; the message names the quota and what is in use.
+    QuotaExceeded,
     /// The host is not one of the nimbus, or a web page of another site sent the request.
     ForeignRequest,
     /// A write has the content type of a form or of plain text.
@@ -116,6 +118,7 @@ impl Code {
             Self::NotRecoverable => "not_recoverable",
             Self::Unauthenticated => "unauthenticated",
             Self::Forbidden => "forbidden",
+            Self::QuotaExceeded => "quota_exceeded",
             Self::ForeignRequest => "foreign_request",
             Self::WrongContentType => "wrong_content_type",
             Self::SwitchedOff => "switched_off",

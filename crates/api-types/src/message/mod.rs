@@ -5,6 +5,7 @@
 //! unit. Unknown fields are ignored, so that a client may be older than its nimbus.
 
 mod cluster;
+mod credentials;
 mod error;
 pub mod logs;
 mod metrics;
@@ -16,8 +17,10 @@ use serde::{Deserialize, Serialize};
 
 pub use cluster::{
     ClusterSummary, DrainRequest, DrainSummary, EventList, EventSummary, HostAccepted, LeaderSummary,
-    MoveSummary, NimbusList, NimbusStatus, NimbusSummary, SupervisorList, SupervisorSummary, UnreadableZnode,
+    MoveSummary, NimbusList, NimbusStatus, NimbusSummary, OwnerList, OwnerSummary, SupervisorList,
+    SupervisorSummary, UnreadableZnode,
 };
+pub use credentials::{CredentialList, CredentialSummary, CredentialsRequest};
 pub use error::{Code, ErrorBody};
 pub use metrics::{
     CounterValue, DropSummary, ExportQueueSummary, ExporterSummary, ExporterWork, FollowerSummary,

@@ -55,6 +55,13 @@ pub const TABLE: &[Row] = &[
         watched_by: "nimbus; workers of that topology",
     },
     Row {
+        path: "/credentials/{topology-id}",
+        kind: "P",
+        holds: "credentials of the topology: their names with time and author of the last change, and their values, encrypted with a key of the cluster secret; absent without credentials",
+        written_by: "leader; also when the cluster secret was replaced",
+        watched_by: "nimbus; supervisors",
+    },
+    Row {
         path: "/supervisors/{supervisor-id}",
         kind: "E",
         holds: "host, usable slot ports, resources, declared capacity, whether memory limits are enforced, version, start time, whether it announces a stop in /stopped-supervisors, problems of its slots, the address of its agent, a clock that differs from the leader's, and what failed or started again there in the last ten minutes",
@@ -219,6 +226,16 @@ pub fn assignments() -> TreePath {
 /// `/assignments/{topology-id}`
 pub fn assignment(id: &TopologyId) -> TreePath {
     below(assignments(), id.as_str())
+}
+
+/// `/credentials`
+pub fn credentials_parent() -> TreePath {
+    top("credentials")
+}
+
+/// `/credentials/{topology-id}`
+pub fn credentials(id: &TopologyId) -> TreePath {
+    below(credentials_parent(), id.as_str())
 }
 
 /// `/supervisors`
@@ -392,6 +409,8 @@ pub enum OtherWriters<'a> {
     Workers(&'a str),
     /// Workers of a topology, and supervisors in their name.
     WorkersAndSupervisors(&'a str),
+    /// Nobody else, and besides the nimbuses only supervisors may read it.
+    NoneAndSupervisorsRead,
 }
 
 /// Returns who may write the znode at `path` besides the nimbuses.
@@ -402,6 +421,7 @@ pub fn other_writers(path: &TreePath) -> OtherWriters<'_> {
         ["supervisors" | "stopped-supervisors", _] => OtherWriters::Supervisors,
         ["taskbeats", topology] => OtherWriters::WorkersBelow(topology),
         ["taskbeats", topology, _] => OtherWriters::Workers(topology),
+        ["credentials", _] => OtherWriters::NoneAndSupervisorsRead,
         ["taskerrors", topology, ..] => OtherWriters::WorkersAndSupervisors(topology),
         _ => OtherWriters::None,
     }
@@ -439,8 +459,10 @@ pub fn records_of(id: &TopologyId) -> Vec<TreePath> {
 }
 
 /// Returns the parents of records that are named after a topology.
-pub fn topology_parents() -> [TreePath; 6] {
-    [storms(), tasks_parent(), assignments(), taskbeats_parent(), taskerrors_parent(), metrics_parent()]
+pub fn topology_parents() -> [TreePath; 7] {
+    let runtime = [taskbeats_parent(), taskerrors_parent(), metrics_parent()];
+    let [taskbeats, taskerrors, metrics] = runtime;
+    [storms(), tasks_parent(), assignments(), credentials_parent(), taskbeats, taskerrors, metrics]
 }
 
 /// Returns the persistent parents, which every daemon creates at start.
@@ -449,6 +471,7 @@ pub fn top_level() -> Vec<TreePath> {
         storms(),
         tasks_parent(),
         assignments(),
+        credentials_parent(),
         supervisors(),
         stopped_supervisors(),
         taskbeats_parent(),
@@ -493,6 +516,7 @@ mod tests {
             storm(&id),
             tasks(&id),
             assignment(&id),
+            credentials(&id),
             super::supervisor(&supervisor),
             stopped_supervisor(&supervisor),
             taskbeats(&id),

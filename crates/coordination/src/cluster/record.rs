@@ -50,6 +50,9 @@ pub struct TopologyRecord {
     pub owner: String,
     /// The topology package that its workers run.
     pub blob: BlobKey,
+    /// Bytes of the package, for the quota of the owner; absent in older builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blob_bytes: Option<u64>,
     /// Default wait of a kill, a rebalance or a drain.
     pub message_timeout_secs: u64,
     /// A kill or rebalance that is waiting for its deadline.
@@ -74,6 +77,7 @@ impl TopologyRecord {
             workers: 1,
             owner: "ann".to_owned(),
             blob: BlobKey::of(b"x"),
+            blob_bytes: None,
             message_timeout_secs: 30,
             pending: None,
             metrics: None,
@@ -93,6 +97,33 @@ pub struct TasksRecord {
     /// Fields of newer versions.
     #[serde(flatten)]
     pub unknown_fields: UnknownFields,
+}
+
+/// `/credentials/{topology-id}`: the credentials of a topology.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CredentialsRecord {
+    /// Number of the change that wrote the record, from 1.
+    pub number: u64,
+    /// Last change of each credential, by name.
+    pub entries: BTreeMap<String, CredentialEntry>,
+    /// Name of the key with which the values are encrypted.
+    pub key: String,
+    /// The encrypted values, as hexadecimal digits.
+    pub sealed: String,
+    /// Fields of newer versions.
+    #[serde(flatten)]
+    pub unknown_fields: UnknownFields,
+}
+
+/// Last change of one credential.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CredentialEntry {
+    /// Time of the change, by the leader's clock.
+    #[serde(rename = "changed_ms")]
+    pub changed: Timestamp,
+    /// Author of the change, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 /// `/assignments/{topology-id}`: the slots in which the tasks run.

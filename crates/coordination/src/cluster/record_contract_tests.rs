@@ -11,9 +11,9 @@ use super::{
     layout_version::Layout,
     metric_log::MetricLogState,
     record::{
-        self, BlobReplica, Drain, Election, Leader, MetaFingerprint, NimbusRecord, StoppedSupervisor,
-        StoredError, SupervisorAssignments, SupervisorRecord, TaskHeartbeat, TasksRecord, TopologyRecord,
-        Unreadable,
+        self, BlobReplica, CredentialsRecord, Drain, Election, Leader, MetaFingerprint, NimbusRecord,
+        StoppedSupervisor, StoredError, SupervisorAssignments, SupervisorRecord, TaskHeartbeat, TasksRecord,
+        TopologyRecord, Unreadable,
     },
 };
 use crate::{cluster::tree_id::TreeIdentity, tree::TreePath};
@@ -47,6 +47,11 @@ const RECORDS: &[(&str, WriteBack, &str)] = &[
         "/assignments/{topology-id}",
         write_back_assignment,
         r#"{"workers":[{"supervisor":"a","port":6700,"host":"h","tasks":"1-3","start_ms":5}]}"#,
+    ),
+    (
+        "/credentials/{topology-id}",
+        write_back::<CredentialsRecord>,
+        r#"{"number":2,"entries":{"db.password":{"changed_ms":5,"by":"ann"}},"key":"00","sealed":"ff"}"#,
     ),
     (
         "/supervisors/{supervisor-id}",

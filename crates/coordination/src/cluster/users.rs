@@ -5,7 +5,7 @@
 //! | nimbus | everything |
 //! | supervisor | `/supervisors`, `/stopped-supervisors`, and the errors of tasks |
 //! | worker of a topology | the heartbeats and the errors of its topology |
-//! | anyone | nothing; everybody may read |
+//! | anyone | nothing; everybody may read, except the credentials of topologies |
 //!
 //! Each znode gets the whole list when it is created, also those that supervisors and workers create,
 //! so every process knows the ids of the others. The password of a worker is derived from a key and
@@ -127,6 +127,7 @@ impl AccessRules for Users {
         let workers = |id, rights| (self.workers_of(id), rights);
         let others = match layout::other_writers(path) {
             OtherWriters::None => Vec::new(),
+            OtherWriters::NoneAndSupervisorsRead => vec![supervisors(Rights::Read)],
             OtherWriters::SupervisorsBelow => vec![supervisors(Rights::ReadAndChildren)],
             OtherWriters::Supervisors => vec![supervisors(Rights::ReadAndWrite)],
             OtherWriters::WorkersBelow(id) => vec![workers(id, Rights::ReadAndChildren)],
@@ -138,7 +139,8 @@ impl AccessRules for Users {
         let nimbuses = (self.nimbuses.clone(), Rights::All);
         let users = [nimbuses].into_iter().chain(others);
         let entries = users.flat_map(|(ids, rights)| ids.into_iter().map(move |id| (Who::User(id), rights)));
-        entries.chain([(Who::Anyone, Rights::Read)]).collect()
+        let is_secret = layout::other_writers(path) == OtherWriters::NoneAndSupervisorsRead;
+        entries.chain((!is_secret).then_some((Who::Anyone, Rights::Read))).collect()
     }
 }
 

@@ -10,8 +10,8 @@ use crate::{
         event::{Event, EventNumber},
         layout,
         record::{
-            Defect, Drain, Leader, MetaFingerprint, NimbusRecord, StoppedSupervisor, Stored,
-            SupervisorAssignments, SupervisorRecord, TasksRecord, TopologyRecord,
+            CredentialsRecord, Defect, Drain, Leader, MetaFingerprint, NimbusRecord, StoppedSupervisor,
+            Stored, SupervisorAssignments, SupervisorRecord, TasksRecord, TopologyRecord,
         },
     },
     tree::TreePath,
@@ -30,6 +30,8 @@ pub struct ClusterView {
     pub tasks: BTreeMap<TopologyId, Stored<TasksRecord>>,
     /// Assignments: the slots in which the tasks run.
     pub assignments: BTreeMap<TopologyId, Stored<Assignment>>,
+    /// Credentials of the topologies that have some, encrypted.
+    pub credentials: BTreeMap<TopologyId, Stored<CredentialsRecord>>,
     /// Live supervisors.
     pub supervisors: BTreeMap<SupervisorId, SupervisorRecord>,
     /// Supervisors that have announced a clean stop. The record of a live supervisor is out of date.

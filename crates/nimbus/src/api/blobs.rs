@@ -3,13 +3,13 @@
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::{StatusCode, header},
+    http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use tokio_util::io::ReaderStream;
 
 use super::{
-    Api,
+    Api, access,
     caller::{self, check_term},
     error::{ApiError, PathPart, internal, parse},
     forward::forward,
@@ -61,11 +61,30 @@ pub(super) async fn put_blob(
     if !api.nimbus.takes_writes() && !api.nimbus.is_missing(&key) {
         return forward(&api, &parts, body).await;
     }
+    check_quota(&api, &parts, &key, length)?;
     let blobs = api.nimbus.blobs();
     let room = blobs.check_room(length.unwrap_or_default()).await;
     room.map_err(|reason| blobs::Error::NoRoom { key: key.clone(), reason })?;
     blobs.put(&key, body.into_data_stream()).await?;
     Ok(StatusCode::CREATED.into_response())
+}
+
+/// Checks an upload of a person against the quota of the owner to whom a topology would belong.
+fn check_quota(api: &Api, parts: &Parts, key: &BlobKey, length: Option<u64>) -> Result<(), ApiError> {
+    let (Some(owner), Some(quotas)) = (access::owner_of_token(parts), &api.nimbus.options().quotas) else {
+        return Ok(());
+    };
+    let quotas = quotas.get();
+    if quotas.of(owner).blob_bytes.is_none() {
+        return Ok(());
+    }
+    let hint = Some("send the header Content-Length");
+    let unknown =
+        || ApiError::new(Code::InvalidRequest, "the size of the blob is not known beforehand", hint);
+    let upload = (key, length.ok_or_else(unknown)?);
+    let view = api.nimbus.observation()?.view;
+    let blobs = api.nimbus.blobs();
+    Ok(api.uploads.begin((&view, &quotas), owner, upload, |key| blobs.holds(key))?)
 }
 
 /// Fetches a copy of a blob from another nimbus, at the request of the leader.

@@ -8,12 +8,14 @@
 //! | `GET /api/stormkeeper/v1/cluster/events[?limit=N][&topology=T]` | elections, changes and moves with reasons, newest first |
 //! | `GET /api/stormkeeper/v1/nimbus/summary` | the nimbuses |
 //! | `GET /api/stormkeeper/v1/supervisor/summary` | the supervisors |
+//! | `GET /api/stormkeeper/v1/owner/summary` | the owners of topologies, with what they use and their quotas |
 //! | `GET /api/stormkeeper/v1/topology/summary` | every topology in short |
 //! | `GET /api/stormkeeper/v1/topology/{id or name}` | one topology with its workers, components and tasks |
 //! | `GET /api/stormkeeper/v1/topology/{id or name}/errors` | the recorded errors of its tasks |
 //! | `GET /api/stormkeeper/v1/topology/{id or name}/logs[/search]`, `…/logs/{supervisor}/{port}/{file}` | the logs of its workers: see `logs` |
 //! | `POST /api/stormkeeper/v1/topology/submit` | runs the topology of a blob |
 //! | `POST /api/stormkeeper/v1/topology/{id or name}/{activate,deactivate,rebalance,kill}` | changes a topology |
+//! | `GET`, `POST /api/stormkeeper/v1/topology/{id or name}/credentials` | the names of its credentials; sets and removes some |
 //! | `GET`, `POST /api/stormkeeper/v1/recovery` | the copy of a tree that ZooKeeper lost; brings the copy back |
 //! | `POST /api/stormkeeper/v1/host/{host}/{drain,undrain}` | drains a host, or uses it again |
 //! | `GET`, `PUT /api/stormkeeper/v1/blobs/{sha256}` | a blob |
@@ -36,6 +38,7 @@ mod access;
 mod blobs;
 mod caller;
 mod clocks;
+mod credentials;
 mod error;
 mod exposed;
 mod flink;
@@ -68,7 +71,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate as nimbus;
-use crate::{Handle, Nimbus, daemon::NimbusClients};
+use crate::{Handle, Nimbus, daemon::NimbusClients, quota::Uploads};
 use error::ApiError;
 use stormkeeper_access::refusals::RefusalKind;
 use stormkeeper_api_types::{
@@ -98,6 +101,8 @@ pub(crate) struct Api {
     flink: flink::Snapshots,
     prometheus: Arc<prometheus::Snapshots>,
     totals: Arc<storm::TotalsOfView>,
+    /// Packages that owners with quotas have uploaded.
+    uploads: Arc<Uploads>,
     /// Submits in parts that may run at the same time; further ones are refused.
     submits: Arc<Semaphore>,
 }
@@ -192,7 +197,8 @@ pub fn routes(nimbus: Handle) -> Router {
     let flink = flink::Snapshots::new(nimbus.clock().clone());
     let prometheus = Arc::new(prometheus::Snapshots::new(nimbus.clock().clone()));
     let submits = Arc::new(Semaphore::new(storm::SUBMITS_MAX));
-    let api = Api { nimbus, forwarder, agents, flink, prometheus, totals: Arc::default(), submits };
+    let (totals, uploads) = (Arc::default(), Arc::default());
+    let api = Api { nimbus, forwarder, agents, flink, prometheus, totals, uploads, submits };
     Router::new()
         .route("/live", get(async || StatusCode::OK))
         .route("/ready", get(reads::ready))
@@ -220,6 +226,7 @@ fn own_routes() -> Router<Api> {
         .route("/cluster/summary", get(reads::cluster))
         .route("/nimbus/summary", get(reads::nimbuses))
         .route("/supervisor/summary", get(reads::supervisors))
+        .route("/owner/summary", get(reads::owners))
         .route("/topology/summary", get(reads::topologies))
         .route("/topology/{topology}", get(reads::topology))
         .route("/topology/{topology}/logs", get(logs::list))
@@ -228,6 +235,7 @@ fn own_routes() -> Router<Api> {
         .route("/topology/{topology}/activate", post(writes::activate))
         .route("/topology/{topology}/deactivate", post(writes::deactivate))
         .route("/topology/{topology}/metrics", get(metrics::control).post(writes::metrics))
+        .route("/topology/{topology}/credentials", get(credentials::list).post(credentials::change))
         .merge(own_routes_apart_from_storm())
         .method_not_allowed_fallback(wrong_method)
 }

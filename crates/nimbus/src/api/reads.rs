@@ -11,9 +11,10 @@ use super::{
     error::{ApiError, PathPart},
     summary,
 };
-use crate::{change::find, refusal::Refusal};
+use crate::{change::find, quota, refusal::Refusal};
+use stormkeeper_access::file::WatchedFile;
 use stormkeeper_api_types::message::{
-    ClusterSummary, Code, ErrorSummary, EventList, NimbusList, SupervisorList, TopologyDetail,
+    ClusterSummary, Code, ErrorSummary, EventList, NimbusList, OwnerList, SupervisorList, TopologyDetail,
     TopologyErrors, TopologyList,
 };
 use stormkeeper_coordination::cluster::layout;
@@ -35,6 +36,13 @@ pub(super) async fn ready(State(api): State<Api>) -> Result<StatusCode, ApiError
 
 pub(super) async fn cluster(State(api): State<Api>) -> Result<Json<ClusterSummary>, ApiError> {
     Ok(Json(summary::cluster(&api.nimbus, &api.nimbus.observation()?)))
+}
+
+pub(super) async fn owners(State(api): State<Api>) -> Result<Json<OwnerList>, ApiError> {
+    let observation = api.nimbus.observation()?;
+    let quotas = api.nimbus.options().quotas.as_ref().map(WatchedFile::get);
+    let view_age_ms = u64::try_from(api.nimbus.view_age(&observation).as_millis()).unwrap_or(u64::MAX);
+    Ok(Json(OwnerList { owners: quota::owners(&observation.view, quotas.as_deref()), view_age_ms }))
 }
 
 pub(super) async fn nimbuses(State(api): State<Api>) -> Result<Json<NimbusList>, ApiError> {

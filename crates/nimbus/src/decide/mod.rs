@@ -136,6 +136,7 @@ fn topology_at(path: &TreePath) -> Option<TopologyId> {
     let parent = path.parent()?;
     let of_topologies =
         [layout::storms(), layout::tasks_parent(), layout::assignments(), layout::metrics_parent()];
+    let of_topologies = [&of_topologies[..], &[layout::credentials_parent()]].concat();
     of_topologies.contains(&parent).then(|| path.name().parse().ok()).flatten()
 }
 

@@ -138,7 +138,8 @@ fn has_records(view: &ClusterView, id: &TopologyId) -> bool {
         || view.heartbeats.contains_key(id)
         || view.errors.contains(id)
         || view.metric_fingerprints.contains_key(id)
-        || [layout::tasks(id), layout::taskbeats(id), layout::metrics(id)]
+        || view.credentials.contains_key(id)
+        || [layout::tasks(id), layout::taskbeats(id), layout::metrics(id), layout::credentials(id)]
             .iter()
             .any(|path| view.is_unreadable(path))
 }

@@ -238,7 +238,8 @@ impl Handle {
         let topology = topology.map_err(invalid_package)?;
         let topology = topology.ok_or_else(|| Refusal::BlobMissing { key: blob.clone() })?;
         let replication = self.options.replication.of(&topology);
-        let (key, timeout) = (blob.clone(), self.options.message_timeout);
+        let key = (blob.clone(), self.blobs.file(&blob).map(|(_, bytes)| bytes));
+        let timeout = self.options.message_timeout;
         let prepare = move || PreparedTopology::new(&topology, name, key, owner, status, timeout);
         let (turn, prepared) = turn.run(prepare).await;
         drop(turn);

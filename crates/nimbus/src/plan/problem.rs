@@ -104,6 +104,16 @@ pub enum ClusterProblem {
         /// The znode.
         path: TreePath,
     },
+    /// No secret of the cluster opens the credentials of a topology.
+    #[error(
+        "{path} is encrypted with a cluster secret that this nimbus does not have: workers keep the credentials that \
+         they have, and get no others; bring the secret back as the second line of its file, or set all credentials \
+         again with `stormkeeper credentials --remove-others`"
+    )]
+    SealedCredentials {
+        /// The record.
+        path: TreePath,
+    },
     /// The status of a topology is rebalancing, but its record contains no rebalance.
     #[error(
         "the status is rebalancing but the record contains no rebalance; kill the topology, or correct the record"

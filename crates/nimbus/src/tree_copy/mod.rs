@@ -72,6 +72,10 @@ impl TreeCopy {
         view.assignments
             .iter()
             .for_each(|(id, stored)| add(layout::assignment(id), &record::encode_assignment(&stored.value)));
+        // Encrypted, as in the tree.
+        view.credentials
+            .iter()
+            .for_each(|(id, stored)| add(layout::credentials(id), &record::encode(&stored.value)));
         view.drains
             .iter()
             .for_each(|(host, stored)| add(layout::drain(host), &record::encode(&stored.value)));
@@ -100,7 +104,7 @@ impl TreeCopy {
         before.keys().any(|id| !now.contains_key(id))
     }
 
-    /// True if `other` has the same topologies, assignments and drains.
+    /// True if `other` has the same topologies, assignments, credentials and drains.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         let metric_log = layout::metric_log();
         let parts = |copy: &Self| {

@@ -80,8 +80,9 @@ pub(crate) struct Restore<'a> {
 }
 
 /// Parents whose records are replaced by those of the copy.
-fn replaced() -> [TreePath; 4] {
-    [layout::storms(), layout::tasks_parent(), layout::assignments(), layout::drains()]
+fn replaced() -> [TreePath; 5] {
+    let credentials = layout::credentials_parent();
+    [layout::storms(), layout::tasks_parent(), layout::assignments(), credentials, layout::drains()]
 }
 
 impl Restore<'_> {

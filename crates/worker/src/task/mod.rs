@@ -59,6 +59,7 @@ use stormkeeper_model::{
     topology::Settings,
 };
 use stormkeeper_runtime::{oom::OomWatch, tasks::Tasks};
+use stormkeeper_topology_package::launch::{CREDENTIALS_SETTING, CREDENTIALS_VARIABLE};
 
 /// First and longest delay before a child is restarted: a component that cannot run costs two
 /// starts a minute.
@@ -142,7 +143,10 @@ impl TaskContext {
         let Wiring { topology, table, .. } = &*self.wiring;
         let ChildSpec { component, pid_dir, .. } = &self.launch;
         let (id, defaults) = (&self.topology, &self.defaults);
-        let hello = handshake::message(id, topology, defaults, table, component, self.task, pid_dir);
+        let mut hello = handshake::message(id, topology, defaults, table, component, self.task, pid_dir);
+        if let Some(path) = self.launch.environment.get(CREDENTIALS_VARIABLE) {
+            hello["conf"][CREDENTIALS_SETTING] = path.to_string_lossy().into();
+        }
         Child::start(&self.launch, &hello, &self.tasks)
     }
 

@@ -15,7 +15,7 @@ use crate::{
         event::{Event, EventNumber},
         layout,
         record::{
-            self, Defect, Drain, MetaFingerprint, NimbusRecord, StoppedSupervisor, Stored,
+            self, CredentialsRecord, Defect, Drain, MetaFingerprint, NimbusRecord, StoppedSupervisor, Stored,
             SupervisorAssignments, SupervisorRecord, TasksRecord, TopologyRecord, Unreadable,
         },
         view::ClusterView,
@@ -106,6 +106,7 @@ fn children_of(view: &ClusterView, root: &TreePath) -> BTreeSet<TreePath> {
         "storms" => view.topologies.keys().map(layout::storm).collect(),
         "tasks" => view.tasks.keys().map(layout::tasks).collect(),
         "assignments" => view.assignments.keys().map(layout::assignment).collect(),
+        "credentials" => view.credentials.keys().map(layout::credentials).collect(),
         "supervisors" => view.supervisors.keys().map(layout::supervisor).collect(),
         "stopped-supervisors" => view.stopped_supervisors.keys().map(layout::stopped_supervisor).collect(),
         "taskbeats" => view.heartbeats.keys().map(layout::taskbeats).collect(),
@@ -132,6 +133,9 @@ fn fold_child(view: &mut ClusterView, path: &TreePath, znode: Option<&NodeWithCh
             fold_stored::<SupervisorAssignments, SupervisorId>(view, path, znode, |view| {
                 &mut view.supervisor_assignments
             })
+        }
+        "credentials" => {
+            fold_stored::<CredentialsRecord, TopologyId>(view, path, znode, |view| &mut view.credentials)
         }
         "drains" => fold_stored::<Drain, HostName>(view, path, znode, |view| &mut view.drains),
         "events" => fold_event(view, path, znode),

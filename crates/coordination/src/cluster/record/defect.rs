@@ -79,6 +79,9 @@ fn remedy_of_damage(path: &TreePath) -> &'static str {
             "correct it with zkCli or restore it; if it is deleted, nimbus writes it again as it was, or places the \
              topology anew if it does not know it"
         }
+        "credentials" => {
+            "restore it with zkCli, or delete it and set the credentials again with `stormkeeper credentials`"
+        }
         "drains" => "correct it with zkCli, or delete it and drain the host again",
         "leader" | "nimbuses" | "supervisors" => {
             "its daemon writes it again within seconds; if it stays, delete it with zkCli"

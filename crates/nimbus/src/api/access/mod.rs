@@ -231,9 +231,14 @@ fn allowed_person(
 /// Returns the owner of a topology that the sender submits: the owner of its token, else the name of its
 /// token. Only a sender without a proof, in a cluster that needs none, names the owner.
 pub(super) fn owner_of(parts: &Parts, claimed: String) -> String {
+    owner_of_token(parts).map_or(claimed, str::to_owned)
+}
+
+/// Returns the owner of what the sender submits, if it has proved who it is.
+pub(super) fn owner_of_token(parts: &Parts) -> Option<&str> {
     match principal(parts) {
-        Some(Principal::Person(Person { name, owner, .. })) => owner.as_ref().unwrap_or(name).clone(),
-        _ => claimed,
+        Some(Principal::Person(Person { name, owner, .. })) => Some(owner.as_ref().unwrap_or(name)),
+        _ => None,
     }
 }
 

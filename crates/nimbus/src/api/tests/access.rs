@@ -19,21 +19,21 @@ use stormkeeper_metrics::{
 use stormkeeper_model::TopologyId;
 
 /// Address in the requests: that at which the nimbus is announced.
-fn host(running: &Running) -> String {
+pub(super) fn host(running: &Running) -> String {
     running.handle().api().to_owned()
 }
 
 /// Files of a locked cluster, and tokens of its people.
-struct Keys {
-    dir: tempfile::TempDir,
-    admin: Token,
-    operator: Token,
-    of_team: Token,
-    reader: Token,
+pub(super) struct Keys {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) admin: Token,
+    pub(super) operator: Token,
+    pub(super) of_team: Token,
+    pub(super) reader: Token,
 }
 
 impl Keys {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let mut lines = String::new();
         let mut token = |name: &str, role, owner: Option<&str>| {
@@ -56,7 +56,7 @@ impl Keys {
         Settings { mode: Some(mode), tokens: path("tokens"), secret: path("secret"), ..Settings::default() }
     }
 
-    fn locks(&self, mode: Mode) -> Locks {
+    pub(super) fn locks(&self, mode: Mode) -> Locks {
         Locks::of_nimbus(&self.settings(mode)).expect("valid")
     }
 
@@ -71,7 +71,7 @@ impl Keys {
     }
 
     /// Credentials of a worker of a topology.
-    fn worker(&self, topology: &TopologyId) -> Credentials {
+    pub(super) fn worker(&self, topology: &TopologyId) -> Credentials {
         let path = self.dir.path().join(format!("keys of {topology}"));
         let keys = self.locks(Mode::Required).worker_keys(topology).expect("a secret");
         let _there = create_secret(&path, &keys.text());
@@ -88,25 +88,25 @@ impl Fixture {
         start(options, self.server.connect(), Clock::new(), stop).await.expect("started")
     }
 
-    async fn locked_leader(&self, keys: &Keys) -> Running {
+    pub(super) async fn locked_leader(&self, keys: &Keys) -> Running {
         self.leading(self.start_locked("leader", keys.locks(Mode::Required)).await).await
     }
 }
 
 /// A request as it is sent: with the proof of `credentials`, made for `signed` if that is another body.
-struct Sent<'a> {
-    method: Method,
-    uri: &'a str,
-    body: Vec<u8>,
-    signed: Option<&'a [u8]>,
+pub(super) struct Sent<'a> {
+    pub(super) method: Method,
+    pub(super) uri: &'a str,
+    pub(super) body: Vec<u8>,
+    pub(super) signed: Option<&'a [u8]>,
 }
 
 impl<'a> Sent<'a> {
-    fn new(method: Method, uri: &'a str, body: &str) -> Self {
+    pub(super) fn new(method: Method, uri: &'a str, body: &str) -> Self {
         Self { method, uri, body: body.as_bytes().to_vec(), signed: None }
     }
 
-    fn request(&self, host: &str, credentials: &Credentials) -> Request<Body> {
+    pub(super) fn request(&self, host: &str, credentials: &Credentials) -> Request<Body> {
         let head = Head { to: host, method: self.method.as_str(), path: self.uri };
         let digest = BodyDigest::of(self.signed.unwrap_or(&self.body));
         let mut request = Request::builder().method(self.method.clone()).uri(self.uri).header("host", host);
@@ -117,19 +117,23 @@ impl<'a> Sent<'a> {
     }
 }
 
-async fn answer(running: &Running, request: Request<Body>) -> (StatusCode, HeaderMap, Value) {
+pub(super) async fn answer(running: &Running, request: Request<Body>) -> (StatusCode, HeaderMap, Value) {
     let response = routes(running.handle().clone()).oneshot(request).await.expect("infallible");
     let (head, body) = response.into_parts();
     let bytes = axum::body::to_bytes(body, usize::MAX).await.expect("a body");
     (head.status, head.headers, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
 }
 
-async fn send(running: &Running, credentials: &Credentials, sent: &Sent<'_>) -> (StatusCode, Value) {
+pub(super) async fn send(
+    running: &Running,
+    credentials: &Credentials,
+    sent: &Sent<'_>,
+) -> (StatusCode, Value) {
     let (status, _, body) = answer(running, sent.request(&host(running), credentials)).await;
     (status, body)
 }
 
-fn token(token: &Token) -> Credentials {
+pub(super) fn token(token: &Token) -> Credentials {
     Credentials::Token(token.clone())
 }
 

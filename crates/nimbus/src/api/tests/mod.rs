@@ -7,6 +7,7 @@ mod flink;
 mod logs;
 mod metrics;
 mod own_writes;
+mod owners;
 mod peers;
 mod prefix;
 mod prometheus;

@@ -340,6 +340,9 @@ impl World {
                 ("assignments", 2) => record::decode_assignment(path, data).map(|value| {
                     view.assignments.insert(id(), Stored { value, version: *version });
                 }),
+                ("credentials", 2) => record::decode(path, data).map(|value| {
+                    view.credentials.insert(id(), Stored { value, version: *version });
+                }),
                 ("supervisors", 2) => record::decode(path, data).map(|value| {
                     view.supervisors.insert(name.parse().expect("valid"), value);
                 }),

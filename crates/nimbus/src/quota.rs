@@ -1,0 +1,295 @@
+//! Quotas of owners: what an owner has in the view, and whether a request may add to it. Pure, except
+//! for the uploads that this nimbus remembers.
+//!
+//! The leader checks a request right before it writes it, on a view with all its earlier writes, so that
+//! two requests at once cannot both take the last place.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Mutex,
+};
+
+use crate::{refusal::Refusal, submit::PreparedTopology};
+use stormkeeper_access::quota::{Exceeded, Quotas, Usage};
+use stormkeeper_api_types::message::{OwnerSummary, RebalanceRequest};
+use stormkeeper_coordination::cluster::{record::TopologyRecord, view::ClusterView};
+use stormkeeper_model::{BlobKey, TopologyId, status::PendingChange, topology::TaskTable};
+
+fn count(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
+
+/// Returns what the topologies of an owner use, those of `except` not counted. A killed topology counts
+/// until it is removed, and a topology that waits for a rebalance has the larger number of tasks. A
+/// package counts once, and one of an earlier build, whose size is not known, not at all.
+fn usage(view: &ClusterView, owner: &str, except: Option<&TopologyId>) -> Usage {
+    let (mut usage, mut blobs) = (Usage::default(), BTreeMap::new());
+    for (id, stored) in &view.topologies {
+        let record = &stored.value;
+        if record.owner != owner {
+            continue;
+        }
+        blobs.insert(&record.blob, record.blob_bytes.unwrap_or_default());
+        if except != Some(id) {
+            usage.topologies += 1;
+            let table = view.tasks.get(id).map(|tasks| &tasks.value.components);
+            usage.tasks += table.map_or(0, |table| tasks_of(table, record));
+        }
+    }
+    usage.blob_bytes = blobs.values().fold(0, |sum, bytes| sum.saturating_add(*bytes));
+    usage
+}
+
+fn tasks_of(table: &TaskTable, record: &TopologyRecord) -> u64 {
+    let now = count(table.tasks().len());
+    match &record.pending {
+        Some(PendingChange::Rebalance { parallelism, .. }) => {
+            now.max(count(table.resized(parallelism).tasks().len()))
+        }
+        Some(PendingChange::Kill { .. }) | None => now,
+    }
+}
+
+fn exceeded(owner: &str) -> impl FnOnce(Exceeded) -> Refusal {
+    let owner = owner.to_owned();
+    move |exceeded| Refusal::QuotaExceeded { owner, exceeded }
+}
+
+/// Checks that the owner of a topology may have it.
+///
+/// # Errors
+/// [`Refusal::QuotaExceeded`].
+pub(super) fn check_submit(
+    view: &ClusterView,
+    quotas: Option<&Quotas>,
+    prepared: &PreparedTopology,
+) -> Result<(), Refusal> {
+    let Some(quotas) = quotas else { return Ok(()) };
+    let PreparedTopology { owner, blob, blob_bytes, tasks, .. } = prepared;
+    let before = usage(view, owner, None);
+    let has_blob =
+        view.topologies.values().any(|record| record.value.owner == *owner && record.value.blob == *blob);
+    let more_bytes = if has_blob { 0 } else { blob_bytes.unwrap_or_default() };
+    let after = Usage {
+        topologies: before.topologies + 1,
+        tasks: before.tasks.saturating_add(count(tasks.tasks().len())),
+        blob_bytes: before.blob_bytes.saturating_add(more_bytes),
+    };
+    quotas.of(owner).check(&before, &after).map_err(exceeded(owner))
+}
+
+/// Checks that the owner of a topology may have the tasks of a rebalance.
+///
+/// # Errors
+/// [`Refusal::QuotaExceeded`].
+pub(super) fn check_rebalance(
+    view: &ClusterView,
+    quotas: Option<&Quotas>,
+    id: &TopologyId,
+    request: &RebalanceRequest,
+) -> Result<(), Refusal> {
+    let (Some(quotas), Some(record), Some(tasks)) = (quotas, view.topologies.get(id), view.tasks.get(id))
+    else {
+        return Ok(());
+    };
+    let (owner, table) = (&record.value.owner, &tasks.value.components);
+    let before = usage(view, owner, None);
+    let tasks = usage(view, owner, Some(id)).tasks + count(table.resized(&request.parallelism).tasks().len());
+    quotas.of(owner).check(&before, &Usage { tasks, ..before }).map_err(exceeded(owner))
+}
+
+/// Returns what each owner uses and may use: those with topologies, and those with a line of their own.
+pub(super) fn owners(view: &ClusterView, quotas: Option<&Quotas>) -> Vec<OwnerSummary> {
+    let mut names: BTreeSet<&str> = view.topologies.values().map(|record| &*record.value.owner).collect();
+    names.extend(quotas.into_iter().flat_map(Quotas::owners));
+    let summary = |owner: &str| {
+        let (used, quota) = (usage(view, owner, None), quotas.map(|quotas| quotas.of(owner)));
+        let quota = quota.unwrap_or_default();
+        OwnerSummary {
+            owner: owner.to_owned(),
+            topologies: used.topologies,
+            topologies_max: quota.topologies,
+            tasks: used.tasks,
+            tasks_max: quota.tasks,
+            blob_bytes: used.blob_bytes,
+            blob_bytes_max: quota.blob_bytes,
+        }
+    };
+    names.into_iter().map(summary).collect()
+}
+
+/// Packages that owners have uploaded and no topology uses yet. A restart forgets them; the limit of
+/// all unused packages holds beside this.
+#[derive(Debug, Default)]
+pub(super) struct Uploads(
+    // Held for the check of one upload.
+    Mutex<BTreeMap<String, BTreeMap<BlobKey, u64>>>,
+);
+
+impl Uploads {
+    /// Checks that an owner may store a package of `bytes`, and remembers it. `is_stored` says whether a
+    /// package is still on this nimbus.
+    ///
+    /// # Errors
+    /// [`Refusal::QuotaExceeded`].
+    pub(super) fn begin(
+        &self,
+        (view, quotas): (&ClusterView, &Quotas),
+        owner: &str,
+        (key, bytes): (&BlobKey, u64),
+        is_stored: impl Fn(&BlobKey) -> bool,
+    ) -> Result<(), Refusal> {
+        let is_used = |key: &BlobKey| {
+            view.topologies.values().any(|record| record.value.owner == owner && record.value.blob == *key)
+        };
+        if is_used(key) {
+            return Ok(());
+        }
+        let mut owners = self.0.lock().expect("nobody panics while holding the uploads");
+        // So the list is no longer than that of the packages of this nimbus.
+        owners.values_mut().for_each(|blobs| blobs.retain(|key, _| is_stored(key)));
+        owners.retain(|_, blobs| !blobs.is_empty());
+        let own = owners.get(owner);
+        let unused = own.into_iter().flatten().filter(|(other, _)| *other != key && !is_used(other));
+        let unused = unused.fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
+        let used = usage(view, owner, None);
+        let before = Usage { blob_bytes: used.blob_bytes.saturating_add(unused), ..used };
+        let after = Usage { blob_bytes: before.blob_bytes.saturating_add(bytes), ..before };
+        quotas.of(owner).check(&before, &after).map_err(exceeded(owner))?;
+        owners.entry(owner.to_owned()).or_default().insert(key.clone(), bytes);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use stormkeeper_coordination::{
+        cluster::record::{Stored, TasksRecord, UnknownFields},
+        tree::Version,
+    };
+    use stormkeeper_model::{ComponentId, Timestamp, status::TopologyStatus};
+
+    fn quotas(text: &str) -> Quotas {
+        Quotas::parse(Path::new("quotas"), text).expect("valid")
+    }
+
+    fn split() -> ComponentId {
+        "split".parse().expect("valid")
+    }
+
+    fn add(view: &mut ClusterView, id: &str, owner: &str, (blob, bytes): (&[u8], u64), n_tasks: u32) {
+        let id: TopologyId = id.parse().expect("valid");
+        let record = TopologyRecord {
+            owner: owner.to_owned(),
+            blob: BlobKey::of(blob),
+            blob_bytes: Some(bytes),
+            ..TopologyRecord::sample("t")
+        };
+        let tasks = TasksRecord {
+            components: TaskTable::number([(split(), n_tasks)]),
+            requests: Default::default(),
+            unknown_fields: UnknownFields::new(),
+        };
+        view.topologies.insert(id.clone(), Stored { value: record, version: Version::FIRST });
+        view.tasks.insert(id, Stored { value: tasks, version: Version::FIRST });
+    }
+
+    fn prepared(owner: &str, (blob, bytes): (&[u8], u64), n_tasks: u32) -> PreparedTopology {
+        PreparedTopology {
+            name: "new".parse().expect("valid"),
+            blob: BlobKey::of(blob),
+            blob_bytes: Some(bytes),
+            owner: owner.to_owned(),
+            status: TopologyStatus::Active,
+            workers: 1,
+            message_timeout_secs: 30,
+            tasks: TaskTable::number([(split(), n_tasks)]),
+            requests: Default::default(),
+            sample_rate: None,
+        }
+    }
+
+    fn code<T>(result: Result<T, Refusal>) -> Option<String> {
+        result.err().map(|refusal| refusal.code().to_string())
+    }
+
+    #[test]
+    fn submit_beyond_a_quota_is_refused_with_what_is_used_and_who_can_change_it() {
+        let mut view = ClusterView::default();
+        add(&mut view, "a-1-1", "ann", (b"x", 100), 3);
+        add(&mut view, "b-1-1", "ann", (b"x", 100), 3);
+        add(&mut view, "c-1-1", "bob", (b"y", 1000), 50);
+        let check = |text: &str, blob: (&[u8], u64), n_tasks| {
+            check_submit(&view, Some(&quotas(text)), &prepared("ann", blob, n_tasks))
+        };
+        check("ann topologies=3 tasks=7 blob-bytes=100", (b"x", 100), 1)
+            .expect("the package is counted once");
+        for text in ["ann topologies=2", "ann tasks=6", "* topologies=0"] {
+            assert_eq!(code(check(text, (b"x", 100), 1)).as_deref(), Some("quota_exceeded"), "{text}");
+        }
+        check("ann blob-bytes=150", (b"z", 50), 1).expect("exactly the limit");
+        let refused = check("ann blob-bytes=149", (b"z", 50), 1).expect_err("too much");
+        let said = refused.to_string();
+        assert!(said.contains("ann") && said.contains("149 bytes of packages: 100 are in use"), "{said}");
+        assert!(refused.hint().is_some_and(|hint| hint.contains("nimbus.quotas.file")));
+        assert!(check_submit(&view, None, &prepared("ann", (b"z", 1 << 50), 1)).is_ok(), "without quotas");
+    }
+
+    #[test]
+    fn rebalance_counts_the_tasks_that_it_will_have_and_pending_ones_count_too() {
+        let mut view = ClusterView::default();
+        add(&mut view, "a-1-1", "ann", (b"x", 100), 3);
+        add(&mut view, "b-1-1", "ann", (b"x", 100), 3);
+        let id: TopologyId = "a-1-1".parse().expect("valid");
+        let to = |n| RebalanceRequest { wait_secs: None, workers: None, parallelism: [(split(), n)].into() };
+        let limits = quotas("ann tasks=8");
+        assert!(check_rebalance(&view, Some(&limits), &id, &to(5)).is_ok());
+        let refused = check_rebalance(&view, Some(&limits), &id, &to(6));
+        assert_eq!(code(refused).as_deref(), Some("quota_exceeded"));
+        let pending = PendingChange::Rebalance {
+            deadline: Timestamp::EPOCH,
+            resume: TopologyStatus::Active,
+            workers: None,
+            parallelism: to(5).parallelism,
+            only_drained: false,
+        };
+        view.topologies.get_mut(&id).expect("there").value.pending = Some(pending);
+        let other: TopologyId = "b-1-1".parse().expect("valid");
+        let refused = check_rebalance(&view, Some(&limits), &other, &to(4));
+        assert_eq!(code(refused).as_deref(), Some("quota_exceeded"), "5 wait for their deadline");
+        let shrinking = quotas("ann tasks=2");
+        assert!(
+            check_rebalance(&view, Some(&shrinking), &other, &to(1)).is_ok(),
+            "fewer tasks are always fine"
+        );
+    }
+
+    #[test]
+    fn uploads_before_a_submit_count_until_they_are_gone() {
+        let (uploads, view, limits) =
+            (Uploads::default(), ClusterView::default(), quotas("ann blob-bytes=100"));
+        let begin = |blob: &[u8], bytes, is_stored: bool| {
+            uploads.begin((&view, &limits), "ann", (&BlobKey::of(blob), bytes), |_| is_stored)
+        };
+        assert_eq!(code(begin(b"x", 101, true)).as_deref(), Some("quota_exceeded"));
+        begin(b"x", 60, true).expect("room");
+        begin(b"x", 60, true).expect("the same package again");
+        assert_eq!(code(begin(b"y", 60, true)).as_deref(), Some("quota_exceeded"));
+        begin(b"y", 60, false).expect("the first was deleted");
+        uploads.begin((&view, &limits), "bob", (&BlobKey::of(b"z"), 1 << 40), |_| true).expect("no limit");
+    }
+
+    #[test]
+    fn owners_are_listed_with_what_they_use_and_may_use() {
+        let mut view = ClusterView::default();
+        add(&mut view, "a-1-1", "ann", (b"x", 100), 3);
+        let all = owners(&view, Some(&quotas("* tasks=9\nbob topologies=2")));
+        let shown =
+            |owner: &OwnerSummary| (owner.owner.clone(), owner.tasks, owner.tasks_max, owner.topologies_max);
+        let all: Vec<_> = all.iter().map(shown).collect();
+        assert_eq!(all, [("ann".to_owned(), 3, Some(9), None), ("bob".to_owned(), 0, Some(9), Some(2))]);
+    }
+}

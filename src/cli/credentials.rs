@@ -1,0 +1,153 @@
+//! `stormkeeper credentials TOPOLOGY`
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read as _,
+    path::Path,
+};
+
+use anyhow::Context as _;
+
+use crate::cli::{
+    Global, client_runtime,
+    error::{ErrorKind, Failure},
+    output,
+};
+use stormkeeper_api_types::message::{CredentialList, CredentialsRequest};
+use stormkeeper_runtime::fs::regular_file;
+
+/// Maximum bytes of a file with credentials.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Hand secrets to the workers of a topology, or renew them while it runs.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Only the workers of the topology read the values, in the file that the environment variable \
+STORMKEEPER_CREDENTIALS_FILE of each component names; a change is there within seconds, and no worker restarts. \
+Nothing shows a value again. Other credentials of the topology stay as they are.\n\
+A FILE has a JSON object of names and texts; - is the standard input. A value on the command line is seen by \
+other users of the host.\n\
+Examples:\n  \
+stormkeeper credentials word-count secrets.json\n  \
+stormkeeper credentials word-count db.user=wc db.password=...\n  \
+stormkeeper credentials word-count                  # names, dates and authors\n  \
+stormkeeper credentials word-count --remove db.user"
+)]
+pub(super) struct Args {
+    /// Name or id of the topology
+    topology: String,
+    /// Credentials to set: NAME=VALUE, or a JSON file
+    #[arg(value_name = "FILE|NAME=VALUE")]
+    values: Vec<String>,
+    /// List the names of the credentials; the same as no arguments
+    #[arg(long, conflicts_with_all = ["values", "remove", "remove_others"])]
+    list: bool,
+    /// Remove this credential (can be repeated)
+    #[arg(long, value_name = "NAME")]
+    remove: Vec<String>,
+    /// Remove all credentials that this command does not set
+    #[arg(long)]
+    remove_others: bool,
+}
+
+pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
+    let client = global.client()?;
+    let request = CredentialsRequest {
+        set: read_values(&args.values)?,
+        remove: args.remove.iter().cloned().collect::<BTreeSet<_>>(),
+        remove_others: args.remove_others,
+    };
+    if args.list || request == CredentialsRequest::default() {
+        let list = client_runtime()?.block_on(client.credentials(&args.topology))?;
+        return report(global, &list);
+    }
+    let changed = client_runtime()?.block_on(client.change_credentials(&args.topology, &request))?;
+    if global.json {
+        return output::print_json(&changed);
+    }
+    output::print(&format!(
+        "The credentials of {} ({}) are changed; its workers have them within seconds\n",
+        changed.name, changed.topology_id
+    ))
+}
+
+fn report(global: &Global, list: &CredentialList) -> Result<(), Failure> {
+    if global.json {
+        return output::print_json(list);
+    }
+    if list.credentials.is_empty() {
+        output::note(&format!("{} has no credentials.", list.topology_id));
+        return Ok(());
+    }
+    let mut table = output::Table::new(&["NAME", "CHANGED", "BY"]);
+    for credential in &list.credentials {
+        let by = credential.by.clone().unwrap_or_default();
+        table.row([credential.name.clone(), credential.changed.to_string(), by]);
+    }
+    output::print(&table.text(0))
+}
+
+/// Reads the arguments and the files that they name.
+fn read_values(arguments: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let mut values = BTreeMap::new();
+    for argument in arguments {
+        let more = match argument.split_once('=') {
+            Some((name, value)) => BTreeMap::from([(name.to_owned(), value.to_owned())]),
+            None => of_file(argument)?,
+        };
+        for (name, value) in more {
+            if values.insert(name.clone(), value).is_some() {
+                return Err(Failure::usage(format!("the credential {name} is given twice")));
+            }
+        }
+    }
+    Ok(values)
+}
+
+fn of_file(name: &str) -> Result<BTreeMap<String, String>, Failure> {
+    let fail = |error: anyhow::Error| Failure::new(ErrorKind::Usage, error);
+    let mut text = String::new();
+    let read = match name {
+        "-" => std::io::stdin().take(FILE_BYTES_MAX).read_to_string(&mut text),
+        path => regular_file::open(Path::new(path))
+            .and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text)),
+    };
+    read.with_context(|| format!("reading credentials from {name}, which is neither NAME=VALUE"))
+        .map_err(fail)?;
+    // The cause would quote a part of a value.
+    serde_json::from_str(&text).map_err(|error| {
+        fail(anyhow::anyhow!(
+            "{name}:{}:{}: it is not a JSON object of names and texts, such as {{\"db.password\": \"…\"}}",
+            error.line(),
+            error.column()
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(arguments: &[&str]) -> Result<BTreeMap<String, String>, Failure> {
+        read_values(&arguments.iter().map(|argument| (*argument).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn values_come_from_arguments_and_files_and_a_bad_file_shows_none() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("secrets.json");
+        let name = path.to_str().expect("text");
+        std::fs::write(&path, r#"{"db.password": "a=b", "api": "k"}"#).expect("written");
+        let all = of(&[name, "x=1=2"]).expect("valid");
+        let expected = [("api", "k"), ("db.password", "a=b"), ("x", "1=2")];
+        assert_eq!(all, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+        let said = |result: Result<_, Failure>| format!("{:?}", result.expect_err("invalid"));
+        assert!(said(of(&[name, "api=2"])).contains("api is given twice"));
+        for bad in ["{\"a\": \"s3cr3t", "{\"a\": [\"s3cr3t\"]}", "s3cr3t", "[\"s3cr3t\"]"] {
+            std::fs::write(&path, bad).expect("written");
+            let said = said(of(&[name]));
+            assert!(said.contains("not a JSON object of names") && !said.contains("s3cr3t"), "{said}");
+        }
+        assert!(said(of(&["/missing/file"])).contains("/missing/file"));
+    }
+}
