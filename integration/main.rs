@@ -37,6 +37,7 @@ mod protected_tree;
 mod quiet_failover;
 mod recovery;
 mod relaunched_readings;
+mod run_as;
 mod storm_clients;
 mod tree_access;
 mod tree_contract;

@@ -8,6 +8,7 @@ mod reaper;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::{
@@ -151,6 +152,9 @@ impl Cluster {
     pub(crate) async fn with(shape: Shape, settings: &str) -> Self {
         let zookeeper = Ensemble::start(shape.zookeepers).await.expect("ZooKeeper starts");
         let dir = tempfile::tempdir().expect("a temporary directory");
+        // Workers may run as other users, who must reach their files.
+        let open = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(dir.path(), open).expect("it belongs to this test");
         let tasks = Tasks::default();
         let root: TreePath = ROOT.parse().expect("valid path");
         let tree = ZooKeeperTree::connect(zookeeper.options(root), fastrand::Rng::new(), &tasks);

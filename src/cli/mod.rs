@@ -367,6 +367,7 @@ fn launch_defaults(config: &Config) -> LaunchDefaults {
         abandoned_after: timing.abandoned_after,
         locks: Locks::open(),
         zookeeper_users: None,
+        run_as: None,
     }
 }
 

@@ -65,9 +65,13 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         let tasks = Tasks::default();
         let stop = CancellationToken::new();
         let dir = local_dir.clone();
-        tasks.start("file modes", OnExit::Ignore, async move {
-            blocking::run(move || modes::restrict(&dir)).await
-        });
+        let run_as = config.run_as();
+        // With workers of other users, they must reach their files.
+        if run_as.is_none() {
+            tasks.start("file modes", OnExit::Ignore, async move {
+                blocking::run(move || modes::restrict(&dir)).await
+            });
+        }
         stop_on_signal(&tasks, stop.clone());
         let tree_options = tree::options::Options {
             access,
@@ -96,6 +100,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         let credentials = locks.credentials(&format!("supervisor on {}", options.host), &clock);
         let tls = locks.tls().client();
         launch.locks = locks;
+        launch.run_as = run_as;
         launch.zookeeper_users = users.clone();
         if let Some(users) = users {
             let access = |users: &Users| Some(zookeeper_users::access(users));
@@ -115,7 +120,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
 fn failure(error: supervisor::Error) -> Failure {
     use supervisor::Error as E;
     let kind = match &error {
-        E::Identity(_) | E::LocalDir { .. } => ErrorKind::Config,
+        E::Identity(_) | E::LocalDir { .. } | E::RunAs(_) => ErrorKind::Config,
         _ => ErrorKind::Internal,
     };
     Failure::new(kind, error.into())

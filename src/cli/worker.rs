@@ -54,7 +54,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     telemetry::log_to(file, log_filter().as_deref());
     let config = Config::load(spec.config_file.as_deref(), &spec.overrides, &Environment::of_process());
     let (config, _warnings_were_the_supervisors) = config?;
-    let users = zookeeper_users::of_worker(&spec.dir.join(USERS_FILE))?;
+    let users = zookeeper_users::of_worker(&spec.files_dir().join(USERS_FILE))?;
     let access = |users: &Option<Users>| users.as_ref().map(zookeeper_users::access);
     let tls = TlsFiles::open(&config, Process::Worker)?;
     daemon_runtime()?.block_on(async {
@@ -74,7 +74,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         }
         let worker = spec.worker.clone();
         let clock = Clock::new();
-        let keys = locks::worker_keys(&spec.dir, &tasks).map_err(|error| Failure::internal(error.into()))?;
+        let keys =
+            locks::worker_keys(spec.files_dir(), &tasks).map_err(|error| Failure::internal(error.into()))?;
         let signer = Signer::worker(spec.topology.clone(), keys.clone(), clock.clone());
         let tls = locks::worker_tls(&spec.dir, &tasks).map_err(|error| Failure::internal(error.into()))?;
         let ingest =

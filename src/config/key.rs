@@ -462,6 +462,19 @@ pub const KEYS: &[Key] = &[
         "How often a supervisor checks everything again if no event triggers a check.",
     ),
     key(
+        "supervisor.run.worker.as.user",
+        Kind::Flag,
+        "false",
+        "Whether workers run as the user of the host whose name is the owner of their topology; the supervisor must run as \
+         root, and a topology whose owner is no such user does not start there.",
+    ),
+    key(
+        "supervisor.run.worker.as.user.min.uid",
+        Kind::Whole(1, 4_294_967_294),
+        "1000",
+        "The smallest id of a user as whom a worker may run; those below are of the system.",
+    ),
+    key(
         "supervisor.slots.ports",
         Kind::Ports,
         "[6700, 6701, 6702, 6703]",

@@ -153,6 +153,12 @@ impl Config {
         ["ui.cert.file", "ui.cert.key.file"].map(|key| self.file_if_set(key))
     }
 
+    /// Workers run as the owners of their topologies, if that is set.
+    pub fn run_as(&self) -> Option<supervisor::run_as::RunAs> {
+        let min_uid = self.narrow("supervisor.run.worker.as.user.min.uid");
+        self.flag("supervisor.run.worker.as.user").then_some(supervisor::run_as::RunAs { min_uid })
+    }
+
     /// File with the quotas of owners.
     pub fn quotas_file(&self) -> Option<PathBuf> {
         self.file_if_set("nimbus.quotas.file")

@@ -312,7 +312,8 @@ impl AssignmentsReader {
         };
         let desired = assignment.value.workers_of(&self.me).map(|(port, worker)| {
             let (topology, blob) = (topology.clone(), topology_record.value.blob.clone());
-            (port, DesiredWorker { topology, worker: worker.clone(), blob })
+            let owner = topology_record.value.owner.clone();
+            (port, DesiredWorker { topology, worker: worker.clone(), blob, owner })
         });
         Ok(ReadOutcome::Read(CachedAssignment { version: assignment.version, workers: desired.collect() }))
     }

@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -15,8 +15,8 @@ use std::{
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 
-use crate::{status::Status, worker_dir};
-use stormkeeper_access::{file::replace_secret, locks::Locks, sealed::Sealed, secret::Secrets};
+use crate::{run_as::FilesPlace, status::Status};
+use stormkeeper_access::{locks::Locks, sealed::Sealed, secret::Secrets};
 use stormkeeper_coordination::{
     cluster::{
         layout,
@@ -83,10 +83,10 @@ impl KnownCredentials {
     ///
     /// # Errors
     /// If the file cannot be written; the one before is still there then.
-    pub(super) fn put(&self, dir: &Path, topology: &TopologyId, locks: &Locks) -> io::Result<()> {
+    pub(super) fn put(&self, place: &FilesPlace, topology: &TopologyId, locks: &Locks) -> io::Result<()> {
         let (Some(secrets), Some(record)) = (locks.secrets(), self.get(topology)) else { return Ok(()) };
         let Some(text) = text(topology, record.as_ref(), &secrets.get()) else { return Ok(()) };
-        replace_secret(&dir.join(CREDENTIALS_FILE), &text)
+        place.replace_secret(CREDENTIALS_FILE, &text)
     }
 }
 
@@ -162,9 +162,10 @@ impl CredentialsReader {
     }
 
     async fn write(&self, topology: TopologyId, worker: &WorkerId) {
-        let dir = worker_dir::path(&self.local_dir, worker);
         let (known, locks) = (self.known.clone(), self.locks.clone());
-        let written = blocking::run(move || known.put(&dir, &topology, &locks)).await;
+        let (local_dir, id) = (self.local_dir.clone(), worker.clone());
+        let write = move || known.put(&FilesPlace::of_worker(&local_dir, &id), &topology, &locks);
+        let written = blocking::run(write).await;
         match written {
             Ok(()) => info!(%worker, "wrote the credentials of a worker"),
             Err(error) => {
@@ -191,12 +192,12 @@ mod tests {
         let locks = Locks::of_supervisor(&settings).expect("valid");
         let (wc, known): (TopologyId, _) = ("wc-1-1".parse().expect("valid"), KnownCredentials::default());
         let path = dir.path().join(CREDENTIALS_FILE);
-        known.put(dir.path(), &wc, &locks).expect("nothing is known");
+        known.put(&FilesPlace::plain(dir.path()), &wc, &locks).expect("nothing is known");
         assert!(!path.exists());
         known.set(&wc, None);
-        known.put(dir.path(), &wc, &Locks::open()).expect("no secret");
+        known.put(&FilesPlace::plain(dir.path()), &wc, &Locks::open()).expect("no secret");
         assert!(!path.exists());
-        known.put(dir.path(), &wc, &locks).expect("written");
+        known.put(&FilesPlace::plain(dir.path()), &wc, &locks).expect("written");
         assert_eq!(fs::read_to_string(&path).expect("there"), "{}\n");
 
         let sealed = locks.secrets().expect("there").get().seal(&wc, 3, b"{\"db\":\"s3cr3t\"}");
@@ -210,19 +211,19 @@ mod tests {
         };
         assert!(known.set(&wc, Some(record.clone())), "they differ");
         assert!(!known.set(&wc, Some(record.clone())), "they are the same");
-        known.put(dir.path(), &wc, &locks).expect("written");
+        known.put(&FilesPlace::plain(dir.path()), &wc, &locks).expect("written");
         let expected = "{\"db\":\"s3cr3t\"}\n";
         assert_eq!(fs::read_to_string(&path).expect("there"), expected);
         assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
 
         known.set(&wc, Some(CredentialsRecord { number: 4, ..record.clone() }));
-        known.put(dir.path(), &wc, &locks).expect("nothing is written");
+        known.put(&FilesPlace::plain(dir.path()), &wc, &locks).expect("nothing is written");
         assert_eq!(fs::read_to_string(&path).expect("there"), expected);
         // A record that was copied to another topology does not open there.
         let other: TopologyId = "other-1-1".parse().expect("valid");
         let foreign = tempfile::tempdir().expect("a directory");
         known.set(&other, Some(record));
-        known.put(foreign.path(), &other, &locks).expect("nothing is written");
+        known.put(&FilesPlace::plain(foreign.path()), &other, &locks).expect("nothing is written");
         assert!(!foreign.path().join(CREDENTIALS_FILE).exists());
     }
 }

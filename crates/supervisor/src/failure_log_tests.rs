@@ -16,6 +16,7 @@ fn desired(n: u64, start: u64) -> DesiredWorker {
             start: Timestamp::from_millis(start),
         },
         blob: BlobKey::of(b"x"),
+        owner: String::new(),
     }
 }
 

@@ -98,8 +98,8 @@ async fn report_all(store: Store, clock: Clock, mut failures: mpsc::Receiver<Fai
 
 async fn log_tail(failure: &Failure) -> String {
     let FailedThing::Worker { dir, .. } = &failure.what else { return String::new() };
-    let log = dir.join(logs::WORKER_LOG);
-    blocking::run(move || logs::tail(&log))
+    let dir = dir.clone();
+    blocking::run(move || logs::tail(&dir))
         .await
         .unwrap_or_else(|error| format!("(the worker's log cannot be read: {error})"))
 }

@@ -15,6 +15,7 @@ use crate::{
     credentials::KnownCredentials,
     ledger::Ledger,
     process::{self, ProcessId, Processes},
+    run_as::{self, FilesPlace, RunAsError},
     slot::DesiredWorker,
     unpack::TOPOLOGY_FILE,
     worker_dir, worker_keys,
@@ -44,6 +45,8 @@ pub(super) enum Error {
     Prepare { path: PathBuf, source: io::Error },
     #[error("{0}")]
     PortTaken(String),
+    #[error("{0}")]
+    RunAs(RunAsError),
     #[error("cannot write the ledger: {0}")]
     Ledger(io::Error),
     // Includes the source: the text is one line in the topology's errors.
@@ -144,27 +147,41 @@ impl Launcher {
         if self.defaults.locks.secrets().is_some() {
             self.credentials.read_for_launch(&desired.topology, &self.store).await;
         }
-        let credentials = self.credentials.clone();
-        let spec = self.spec(port, worker, desired, code);
-        let (ledger, for_disk, intent) = (self.ledger.clone(), spec.clone(), desired.clone());
-        let (writes, defaults) = (self.ledger.writes.clone(), Arc::clone(&self.defaults));
-        let prepare = move || {
-            check_code(&for_disk.code)?;
-            // The launches have directories of their own: this stands for all of them.
-            let parent = for_disk.dir.parent().unwrap_or(&for_disk.dir);
-            writes
-                .record(parent, worker_dir::prepare(&for_disk))
-                .and_then(|()| worker_keys::put(&for_disk.dir, &for_disk.topology, &defaults.locks))
-                .and_then(|()| {
-                    let users = defaults.zookeeper_users.as_ref().map(WatchedFile::get);
-                    worker_keys::put_users(&for_disk.dir, &for_disk.topology, users.as_deref())
-                })
-                .and_then(|()| credentials.put(&for_disk.dir, &for_disk.topology, &defaults.locks))
-                .map_err(|source| Error::Prepare { path: for_disk.dir.clone(), source })?;
-            ledger.record_intent(port, &for_disk.worker, &intent).map_err(Error::Ledger)
-        };
-        blocking::run(prepare).await?;
+        let (this, spec, intent) = (self.clone(), self.spec(port, worker, desired, code), desired.clone());
+        let spec = blocking::run(move || this.prepare(spec, port, &intent)).await?;
         self.processes.launch(&spec).await.map_err(|error| Error::Process { error })
+    }
+
+    /// Writes the files of a new worker and its intent into the ledger. Returns the complete spec. Blocks.
+    fn prepare(&self, spec: LaunchSpec, port: Port, intent: &DesiredWorker) -> Result<LaunchSpec, Error> {
+        check_code(&spec.code)?;
+        let spec = self.with_user(spec, &intent.owner)?;
+        let (place, topology, locks) = (FilesPlace::of_spec(&spec), &spec.topology, &self.defaults.locks);
+        // The launches have directories of their own: this stands for all of them.
+        let parent = spec.dir.parent().unwrap_or(&spec.dir);
+        let writes = &self.ledger.writes;
+        writes
+            .record(parent, worker_dir::prepare(&spec))
+            .and_then(|()| worker_keys::put(&place, topology, locks))
+            .and_then(|()| {
+                let users = self.defaults.zookeeper_users.as_ref().map(WatchedFile::get);
+                worker_keys::put_users(&place, topology, users.as_deref())
+            })
+            .and_then(|()| self.credentials.put(&place, topology, locks))
+            .map_err(|source| Error::Prepare { path: spec.dir.clone(), source })?;
+        self.ledger.record_intent(port, &spec.worker, intent).map_err(Error::Ledger)?;
+        Ok(spec)
+    }
+
+    /// Adds the user as whom a worker runs, if it runs as the owner of its topology, and what is that
+    /// user's.
+    fn with_user(&self, spec: LaunchSpec, owner: &str) -> Result<LaunchSpec, Error> {
+        let Some(run_as) = self.defaults.run_as else { return Ok(spec) };
+        let user = run_as.user(owner).map_err(Error::RunAs)?;
+        let failed = |source| Error::Prepare { path: spec.code.clone(), source };
+        let code = run_as::package_of(&self.local_dir, &spec.code, &user).map_err(failed)?;
+        let files = run_as::files_dir(&self.local_dir).join(spec.worker.as_str());
+        Ok(LaunchSpec { code, files: Some(files), user: Some(user), ..spec })
     }
 
     fn spec(&self, port: Port, worker: &WorkerId, desired: &DesiredWorker, code: PathBuf) -> LaunchSpec {
@@ -187,6 +204,9 @@ impl Launcher {
             overrides: defaults.overrides.clone(),
             withheld_variables: defaults.withheld_variables.clone(),
             abandoned_after: defaults.abandoned_after,
+            owner: desired.owner.clone(),
+            files: None,
+            user: None,
         }
     }
 

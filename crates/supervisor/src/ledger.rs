@@ -278,6 +278,7 @@ mod tests {
                 start: Timestamp::from_millis(5),
             },
             blob: BlobKey::of(b"x"),
+            owner: String::new(),
         }
     }
 

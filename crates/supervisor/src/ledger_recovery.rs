@@ -10,6 +10,7 @@ use crate::{
     launch::Launcher,
     ledger::{Contents, Entry},
     process::ProcessId,
+    run_as::FilesPlace,
     slot::DesiredWorker,
     worker_dir,
 };
@@ -93,8 +94,9 @@ async fn living(
     if !found.is_empty() {
         return Err(format!("{} processes run in the slot", found.len() + 1));
     }
-    let path = worker_dir::path(&launcher.local_dir, &worker).join(SPEC_FILE);
-    let spec = blocking::run(move || LaunchSpec::read(&path)).await.map_err(|error| error_chain(&error))?;
+    let (local_dir, id) = (launcher.local_dir.clone(), worker.clone());
+    let read = move || LaunchSpec::read(&FilesPlace::of_worker(&local_dir, &id).path(SPEC_FILE));
+    let spec = blocking::run(read).await.map_err(|error| error_chain(&error))?;
     if spec.worker != worker || spec.slot.port != port || spec.slot.supervisor != launcher.me {
         return Err(format!("the launch spec of {worker} is of another launch"));
     }
@@ -103,11 +105,12 @@ async fn living(
 
 /// Returns the worker that a launch runs.
 fn desired(spec: LaunchSpec) -> Result<DesiredWorker, String> {
-    let LaunchSpec { topology, start, host, code, tasks, .. } = spec;
+    let LaunchSpec { topology, start, host, code, tasks, owner, .. } = spec;
     if tasks.is_empty() {
         return Err("an earlier build launched it, whose launch spec does not list the tasks".to_owned());
     }
-    let key = code.file_name().and_then(|name| name.to_str()?.parse().ok());
+    // The copy for a user has the id of the user before the key.
+    let key = code.file_name().and_then(|name| name.to_str()?.rsplit('-').next()?.parse().ok());
     let blob = key.ok_or_else(|| format!("{} is not the directory of a package", code.display()))?;
-    Ok(DesiredWorker { topology, worker: AssignedWorker { host, tasks, start }, blob })
+    Ok(DesiredWorker { topology, worker: AssignedWorker { host, tasks, start }, blob, owner })
 }

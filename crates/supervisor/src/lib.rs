@@ -39,6 +39,7 @@ mod ports;
 mod problems;
 pub mod process;
 mod registration;
+pub mod run_as;
 pub mod slot;
 mod slot_runtime;
 mod start;
@@ -65,6 +66,7 @@ pub use status::Status;
 pub use worker_keys::USERS_FILE;
 
 use crate::process::Processes;
+use crate::run_as::{RunAs, RunAsError};
 use stormkeeper_access::{credentials::Credentials, file::WatchedFile, locks::Locks, tls::client::ClientTls};
 use stormkeeper_api_types::{
     blobs::{BlobClient, FetchBlob, FetchError},
@@ -116,6 +118,8 @@ pub struct LaunchDefaults {
     pub locks: Locks,
     /// Users of the tree, of which workers get those of their topologies; `None` for a tree without.
     pub zookeeper_users: Option<WatchedFile<Users>>,
+    /// Workers run as the owners of their topologies; `None` runs them as the user of the supervisor.
+    pub run_as: Option<RunAs>,
 }
 
 /// Why a supervisor cannot start or had to stop.
@@ -132,6 +136,9 @@ pub enum Error {
         /// Error of the file system.
         source: io::Error,
     },
+    /// Workers cannot run as the owners of their topologies.
+    #[error(transparent)]
+    RunAs(#[from] RunAsError),
     /// The tree has another layout.
     #[error("the tree in ZooKeeper cannot be used")]
     Layout(#[from] Refused),

@@ -6,6 +6,7 @@ use std::{
     path::Path,
 };
 
+use crate::run_as;
 use stormkeeper_runtime::fs::rotating_file;
 
 /// The output of a worker and its components, in the worker's directory.
@@ -42,26 +43,37 @@ pub(crate) fn rotate(log: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Rotates a log that a worker has open, if it is over the limit: copies it and truncates it.
-/// Lines written between the two steps are lost. The alternative, a pipe, would break when the
-/// supervisor ends before the worker. Blocks.
+/// Rotates the log in the directory of a worker that has it open, if it is over the limit: copies
+/// it and truncates it. Lines written between the two steps are lost. The alternative, a pipe,
+/// would break when the supervisor ends before the worker. Blocks.
 ///
 /// # Errors
 /// If the file system reports an error.
-pub(crate) fn rotate_in_place(log: &Path) -> io::Result<()> {
-    if is_over_limit(log)? {
-        fs::copy(log, rotating_file::older(log, 1))?;
-        File::options().write(true).open(log)?.set_len(0)?;
+pub(crate) fn rotate_in_place(dir: &Path) -> io::Result<()> {
+    let log = dir.join(WORKER_LOG);
+    if !is_over_limit(&log)? {
+        return Ok(());
     }
-    Ok(())
+    let older = rotating_file::older(&log, 1);
+    match run_as::owner_if_other(dir)? {
+        Some(owner) => {
+            let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            run_as::rotate_in_place(&dir.join("logs"), (&name(&log), &name(&older)), owner)
+        }
+        None => {
+            fs::copy(&log, older)?;
+            File::options().write(true).open(&log)?.set_len(0)
+        }
+    }
 }
 
-/// Returns the last lines of a log, at most 30 lines and 4 KiB; empty if there is no log. Blocks.
+/// Returns the last lines of the log in the directory of a worker, at most 30 lines and 4 KiB;
+/// empty if there is no log. Blocks.
 ///
 /// # Errors
 /// If the file exists and cannot be read.
-pub(crate) fn tail(log: &Path) -> io::Result<String> {
-    let mut file = match File::open(log) {
+pub(crate) fn tail(dir: &Path) -> io::Result<String> {
+    let mut file = match run_as::open_in(dir, WORKER_LOG) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
         Err(error) => return Err(error),
@@ -87,30 +99,32 @@ mod tests {
     #[test]
     fn tail_has_complete_lines_and_is_bounded() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let log = dir.path().join("worker.out");
-        assert_eq!(tail(&log).expect("no log"), "");
+        let log = dir.path().join(WORKER_LOG);
+        fs::create_dir(dir.path().join("logs")).expect("created");
+        assert_eq!(tail(dir.path()).expect("no log"), "");
         fs::write(&log, "one\ntwo\n").expect("written");
-        assert_eq!(tail(&log).expect("read"), "one\ntwo");
+        assert_eq!(tail(dir.path()).expect("read"), "one\ntwo");
         let many: String = (0..10_000).map(|i| format!("line {i}\n")).collect();
         fs::write(&log, many).expect("written");
-        let last = tail(&log).expect("read");
+        let last = tail(dir.path()).expect("read");
         assert_eq!(last.lines().count(), MAX_TAIL_LINES);
         assert!(last.starts_with("line 9970\n") && last.ends_with("line 9999"), "{last}");
         fs::write(&log, "x".repeat(100_000)).expect("written");
-        assert_eq!(tail(&log).expect("read").len(), 4096);
+        assert_eq!(tail(dir.path()).expect("read").len(), 4096);
     }
 
     #[test]
     fn writer_appends_after_its_open_log_was_truncated() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let log = dir.path().join("worker.out");
+        let log = dir.path().join(WORKER_LOG);
+        fs::create_dir(dir.path().join("logs")).expect("created");
         let mut writer = File::options().create(true).append(true).open(&log).expect("open");
         let limit = usize::try_from(MAX_LOG_BYTES).expect("small");
         writer.write_all(&vec![b'x'; limit]).expect("written");
-        rotate_in_place(&log).expect("at the limit");
+        rotate_in_place(dir.path()).expect("at the limit");
         assert_eq!(fs::metadata(&log).expect("there").len(), MAX_LOG_BYTES);
         writer.write_all(b"y").expect("written");
-        rotate_in_place(&log).expect("over the limit");
+        rotate_in_place(dir.path()).expect("over the limit");
         writer.write_all(b"z").expect("written");
         assert_eq!(fs::read(&log).expect("read"), b"z");
         assert_eq!(fs::metadata(rotating_file::older(&log, 1)).expect("there").len(), MAX_LOG_BYTES + 1);

@@ -107,6 +107,10 @@ impl Agent {
 
         let tasks = Tasks::default();
         let Opened { identity, memory, ledger, contents, writes } = open(&options, &clock).await?;
+        if let Some(run_as) = defaults.run_as {
+            let dir = options.local_dir.clone();
+            blocking::run(move || run_as.prepare(&dir)).await?;
+        }
         // No part of the agent uses the tree before its layout and its identity are checked.
         let (tree, refusal) = CheckedTree::start(tree, OnEmpty::Wait, memory.clone(), &tasks);
         let tree: Arc<dyn Tree> = tree;

@@ -13,10 +13,14 @@ use std::{
 
 use tracing::warn;
 
-use crate::{logs, process::ProcessId};
+use crate::{
+    logs,
+    process::ProcessId,
+    run_as::{self, FilesPlace},
+};
 use stormkeeper_metric_shipping::spool;
 use stormkeeper_model::WorkerId;
-use stormkeeper_runtime::fs::{modes, regular_file};
+use stormkeeper_runtime::fs::modes;
 use stormkeeper_topology_package::{
     launch::{HEARTBEAT_MEMORY, LaunchSpec, SPEC_FILE},
     status_file::FILE_BYTES,
@@ -109,7 +113,16 @@ pub(super) fn prepare(spec: &LaunchSpec) -> io::Result<()> {
     fs::create_dir(spec.dir.join("logs"))?;
     // Whatever the umask of a caller that is no daemon.
     modes::restrict(&spec.dir);
-    fs::write(spec.path(), spec.encode()?)
+    if let Some(files) = &spec.files {
+        run_as::create_files_dir(files)?;
+    }
+    match &spec.user {
+        Some(_) => {
+            let text = String::from_utf8(spec.encode()?).map_err(io::Error::other)?;
+            FilesPlace::of_spec(spec).replace_secret(SPEC_FILE, &text)
+        }
+        None => fs::write(spec.path(), spec.encode()?),
+    }
 }
 
 /// Reads the heartbeat file, if there is one yet.
@@ -117,7 +130,7 @@ pub(super) fn heartbeat(dir: &Path) -> Option<HeartbeatFile> {
     use io::Read as _;
 
     // A reader may see a part of a heartbeat; that is a change as well.
-    let file = regular_file::open(&dir.join("heartbeat")).ok()?;
+    let file = run_as::open_in(dir, "heartbeat").ok()?;
     let modified = file.metadata().ok()?.modified().ok();
     let mut content = Vec::new();
     file.take(MAX_HEARTBEAT_BYTES).read_to_end(&mut content).ok()?;
@@ -126,13 +139,13 @@ pub(super) fn heartbeat(dir: &Path) -> Option<HeartbeatFile> {
 
 /// Reads the report of a worker; `None` if there is none, or if it is being written.
 pub(super) fn report(dir: &Path) -> Option<WorkerReport> {
-    WorkerReport::decode(&read_start(&dir.join(REPORT_FILE), FILE_BYTES as u64)?)
+    WorkerReport::decode(&read_start(dir, REPORT_FILE, FILE_BYTES as u64)?)
 }
 
 /// Reads the reason why a worker ended, if it wrote one.
 pub(super) fn exit_reason(dir: &Path) -> Option<String> {
     const MAX_BYTES: u64 = 1024;
-    let reason = read_start(&dir.join(EXIT_REASON_FILE), MAX_BYTES)?;
+    let reason = read_start(dir, EXIT_REASON_FILE, MAX_BYTES)?;
     let reason = String::from_utf8_lossy(&reason).trim().to_owned();
     (!reason.is_empty()).then_some(reason)
 }
@@ -140,14 +153,14 @@ pub(super) fn exit_reason(dir: &Path) -> Option<String> {
 /// Reads the restarts of the components of a worker; `None` if there is no such file, as of an older
 /// worker, or if it is being written.
 pub(super) fn restarts(dir: &Path) -> Option<WorkerRestarts> {
-    WorkerRestarts::decode(&read_start(&dir.join(RESTARTS_FILE), FILE_BYTES as u64)?)
+    WorkerRestarts::decode(&read_start(dir, RESTARTS_FILE, FILE_BYTES as u64)?)
 }
 
-fn read_start(path: &Path, max_bytes: u64) -> Option<Vec<u8>> {
+fn read_start(dir: &Path, name: &str, max_bytes: u64) -> Option<Vec<u8>> {
     use io::Read as _;
 
     let mut content = Vec::new();
-    regular_file::open(path).ok()?.take(max_bytes).read_to_end(&mut content).ok()?;
+    run_as::open_in(dir, name).ok()?.take(max_bytes).read_to_end(&mut content).ok()?;
     Some(content)
 }
 
@@ -168,9 +181,9 @@ pub(super) fn all(local_dir: &Path) -> io::Result<Vec<WorkerId>> {
 /// Rotates the logs of `live` workers and removes all but the newest directories of dead workers.
 pub(super) fn housekeep(local_dir: &Path, live: &BTreeSet<WorkerId>) {
     for worker in live {
-        let log = path(local_dir, worker).join(logs::WORKER_LOG);
-        if let Err(error) = logs::rotate_in_place(&log) {
-            warn!(log = %log.display(), %error, "cannot rotate a worker's log");
+        let dir = path(local_dir, worker);
+        if let Err(error) = logs::rotate_in_place(&dir) {
+            warn!(dir = %dir.display(), %error, "cannot rotate a worker's log");
         }
     }
     if let Err(error) = remove_old(local_dir, live) {
@@ -201,8 +214,10 @@ fn remove_old(local_dir: &Path, live: &BTreeSet<WorkerId>) -> io::Result<()> {
         })
         .collect::<io::Result<_>>()?;
     dead.sort();
+    // Reports in the directory of another user are not read.
+    let may_be_read = |dir: &Path| run_as::owner_if_other(dir).is_ok_and(|other| other.is_none());
     let (undelivered, dead): (Vec<_>, Vec<_>) =
-        dead.into_iter().partition(|(_, dir)| spool::may_be_orphaned(dir));
+        dead.into_iter().partition(|(_, dir)| spool::may_be_orphaned(dir) && may_be_read(dir));
     let n_lost = undelivered.len().saturating_sub(UNDELIVERED_KEPT);
     if n_lost > 0 {
         warn!(
@@ -212,7 +227,14 @@ fn remove_old(local_dir: &Path, live: &BTreeSet<WorkerId>) -> io::Result<()> {
     }
     let n_old = dead.len().saturating_sub(DEAD_KEPT);
     let old = dead.into_iter().take(n_old).chain(undelivered.into_iter().take(n_lost));
-    old.into_iter().try_for_each(|(_, dir)| fs::remove_dir_all(dir))
+    old.into_iter().try_for_each(|(_, dir)| {
+        let files = run_as::files_dir(local_dir).join(dir.file_name().unwrap_or_default());
+        fs::remove_dir_all(dir)?;
+        match fs::remove_dir_all(files) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    })
 }
 
 #[cfg(test)]

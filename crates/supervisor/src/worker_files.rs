@@ -1,19 +1,20 @@
 //! Files of workers and of the ledger, which the agent reads and puts back in separate tasks.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tracing::warn;
 
 use crate::{
     agent::{Agent, Event},
     localize,
+    run_as::{self, FilesPlace},
     slot::{Launched, Progress, SlotState},
     slot_runtime::SlotRuntime,
     worker_dir::{self, Heartbeat},
     worker_keys,
 };
 use stormkeeper_access::file::WatchedFile;
-use stormkeeper_model::{Port, WorkerId, clock::Monotonic};
+use stormkeeper_model::{BlobKey, Port, WorkerId, clock::Monotonic};
 use stormkeeper_runtime::{blocking, tasks::OnExit};
 use stormkeeper_topology_package::{worker_report::WorkerReport, worker_restarts::WorkerRestarts};
 
@@ -97,18 +98,20 @@ impl Agent {
         let (local_dir, events) = (self.launcher.local_dir.clone(), self.launcher.events.clone());
         let defaults = Arc::clone(&self.launcher.defaults);
         let credentials = self.launcher.credentials.clone();
+        let packages: BTreeSet<BlobKey> = self.localizer.present().collect();
         let read = move || {
             if housekeep {
                 for (_, worker, topology, ..) in &live {
-                    let dir = worker_dir::path(&local_dir, worker);
+                    let place = FilesPlace::of_worker(&local_dir, worker);
                     let users = defaults.zookeeper_users.as_ref().map(WatchedFile::get);
-                    let written = worker_keys::put(&dir, topology, &defaults.locks)
-                        .and_then(|()| worker_keys::put_users(&dir, topology, users.as_deref()))
-                        .and_then(|()| credentials.put(&dir, topology, &defaults.locks));
+                    let written = worker_keys::put(&place, topology, &defaults.locks)
+                        .and_then(|()| worker_keys::put_users(&place, topology, users.as_deref()))
+                        .and_then(|()| credentials.put(&place, topology, &defaults.locks));
                     if let Err(error) = written {
                         warn!(%worker, %error, "cannot write the keys or credentials of a worker; trying again in 10 s");
                     }
                 }
+                run_as::remove_packages(&local_dir, |key| packages.contains(key));
                 worker_dir::housekeep(
                     &local_dir,
                     &live.iter().map(|(_, worker, ..)| worker.clone()).collect(),

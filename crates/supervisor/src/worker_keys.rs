@@ -4,10 +4,10 @@
 //! that had none gets one, the files of running workers are written again, and the workers read them:
 //! none restarts for it.
 
-use std::{io, path::Path};
+use std::io;
 
+use crate::run_as::FilesPlace;
 use stormkeeper_access::{
-    file::replace_secret,
     locks::Locks,
     secret::WorkerKeys,
     tls::{Tls, worker::WorkerTls},
@@ -20,19 +20,18 @@ use stormkeeper_model::TopologyId;
 ///
 /// # Errors
 /// If the file cannot be written; the keys before are still there then.
-pub(super) fn put(dir: &Path, topology: &TopologyId, locks: &Locks) -> io::Result<()> {
+pub(super) fn put(place: &FilesPlace, topology: &TopologyId, locks: &Locks) -> io::Result<()> {
     let Some(keys) = locks.worker_keys(topology) else { return Ok(()) };
-    replace_secret(&dir.join(WorkerKeys::FILE), &keys.text())?;
-    put_tls(dir, locks.tls())
+    place.replace_secret(WorkerKeys::FILE, &keys.text())?;
+    put_tls(place, locks.tls())
 }
 
 /// Writes whether a worker uses TLS, and whom it trusts. Without TLS the file is removed: the ports of
 /// nimbuses are plain again.
-fn put_tls(dir: &Path, tls: &Tls) -> io::Result<()> {
-    let path = dir.join(WorkerTls::FILE);
+fn put_tls(place: &FilesPlace, tls: &Tls) -> io::Result<()> {
     match tls.worker_text() {
-        Some(text) => replace_secret(&path, &text),
-        None => match std::fs::remove_file(path) {
+        Some(text) => place.replace_secret(WorkerTls::FILE, &text),
+        None => match std::fs::remove_file(place.path(WorkerTls::FILE)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         },
@@ -47,9 +46,9 @@ pub const USERS_FILE: &str = "zookeeper.users";
 ///
 /// # Errors
 /// If the file cannot be written.
-pub(super) fn put_users(dir: &Path, topology: &TopologyId, users: Option<&Users>) -> io::Result<()> {
+pub(super) fn put_users(place: &FilesPlace, topology: &TopologyId, users: Option<&Users>) -> io::Result<()> {
     match users {
-        Some(users) => replace_secret(&dir.join(USERS_FILE), &users.of_worker(topology).to_string()),
+        Some(users) => place.replace_secret(USERS_FILE, &users.of_worker(topology).to_string()),
         None => Ok(()),
     }
 }
@@ -72,7 +71,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let topology: TopologyId = "wc-1-1".parse().expect("valid");
         let path = dir.path().join(WorkerKeys::FILE);
-        put(dir.path(), &topology, &Locks::open()).expect("nothing to write");
+        put(&FilesPlace::plain(dir.path()), &topology, &Locks::open()).expect("nothing to write");
         assert!(!path.exists());
 
         let secret = dir.path().join("secret");
@@ -80,16 +79,16 @@ mod tests {
         let settings = Settings { secret: Some(secret.clone()), ..Settings::default() };
         let locks = Locks::of_supervisor(&settings).expect("valid");
         let first = locks.worker_keys(&topology).expect("a secret");
-        put(dir.path(), &topology, &locks).expect("written");
+        put(&FilesPlace::plain(dir.path()), &topology, &locks).expect("written");
         assert_eq!(WorkerKeys::read(&path).expect("read"), Some(first.clone()));
         assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
 
         fs::write(&secret, Secrets::generate().expect("random bytes")).expect("written");
         locks.secrets().expect("there").refresh();
-        put(dir.path(), &topology, &locks).expect("written");
+        put(&FilesPlace::plain(dir.path()), &topology, &locks).expect("written");
         let second = WorkerKeys::read(&path).expect("read").expect("there");
         assert_ne!(second, first);
-        put(dir.path(), &topology, &Locks::open()).expect("nothing to write");
+        put(&FilesPlace::plain(dir.path()), &topology, &Locks::open()).expect("nothing to write");
         assert_eq!(WorkerKeys::read(&path).expect("read"), Some(second), "the keys stay");
     }
 
@@ -117,7 +116,7 @@ mod tests {
             (TlsMode::Off, None),
             (TlsMode::Off, None),
         ] {
-            put(dir.path(), &topology, &locks(mode)).expect("written");
+            put(&FilesPlace::plain(dir.path()), &topology, &locks(mode)).expect("written");
             assert_eq!(written(), expected);
         }
     }
@@ -126,11 +125,11 @@ mod tests {
     fn worker_gets_the_users_of_its_topology_and_no_others() {
         let dir = tempfile::tempdir().expect("a directory");
         let topology: TopologyId = "wc-1-1".parse().expect("valid");
-        put_users(dir.path(), &topology, None).expect("nothing to write");
+        put_users(&FilesPlace::plain(dir.path()), &topology, None).expect("nothing to write");
         let path = dir.path().join(USERS_FILE);
         assert!(!path.exists());
         let files = UserFiles::generate([1, 2, 3].map(|byte| [byte; 32]));
-        put_users(dir.path(), &topology, Some(&files.supervisor)).expect("written");
+        put_users(&FilesPlace::plain(dir.path()), &topology, Some(&files.supervisor)).expect("written");
         assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
         let users = Users::parse(&fs::read_to_string(&path).expect("read")).expect("valid");
         assert_eq!(users, files.nimbus.of_worker(&topology));

@@ -90,6 +90,29 @@ pub struct LaunchSpec {
     /// ZooKeeper is not reached.
     #[serde(rename = "abandoned_after_ms", with = "millis", default = "abandoned_after")]
     pub abandoned_after: Duration,
+    /// Owner of the topology, for a supervisor that recovers its ledger; empty in a spec of an older
+    /// supervisor.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub owner: String,
+    /// Directory of what the supervisor writes for the worker, as this spec; without one, `dir`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<PathBuf>,
+    /// User of this host as whom the worker runs; without one, that of its supervisor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<WorkerUser>,
+}
+
+/// User of a host as whom a worker runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerUser {
+    /// Name.
+    pub name: String,
+    /// Id.
+    pub uid: u32,
+    /// Id of its group; it has no others.
+    pub gid: u32,
+    /// Home directory.
+    pub home: PathBuf,
 }
 
 /// The time for a spec of an older supervisor.
@@ -136,14 +159,19 @@ pub enum ReadError {
 }
 
 impl LaunchSpec {
+    /// Directory of what the supervisor writes for the worker.
+    pub fn files_dir(&self) -> &Path {
+        self.files.as_deref().unwrap_or(&self.dir)
+    }
+
     /// Path of the file with the credentials of the topology.
     pub fn credentials(&self) -> PathBuf {
-        self.dir.join(CREDENTIALS_FILE)
+        self.files_dir().join(CREDENTIALS_FILE)
     }
 
     /// Path of the spec's file.
     pub fn path(&self) -> PathBuf {
-        self.dir.join(SPEC_FILE)
+        self.files_dir().join(SPEC_FILE)
     }
 
     /// Encodes the spec as the content of its file.
@@ -220,6 +248,9 @@ mod tests {
             tasks: TaskSet::range(1, 3),
             withheld_variables: Vec::new(),
             abandoned_after: Duration::from_secs(3600),
+            owner: String::new(),
+            files: None,
+            user: None,
         }
     }
 

@@ -67,6 +67,9 @@ pub(super) fn options(dir: &Path) -> Options {
         tasks: stormkeeper_model::task_set::TaskSet::default(),
         withheld_variables: Vec::new(),
         abandoned_after: Duration::from_secs(3600),
+        owner: String::new(),
+        files: None,
+        user: None,
     };
     spec.into()
 }

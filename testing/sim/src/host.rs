@@ -149,6 +149,7 @@ fn defaults() -> LaunchDefaults {
     LaunchDefaults {
         locks: stormkeeper_access::locks::Locks::open(),
         zookeeper_users: None,
+        run_as: None,
         config_file: None,
         overrides: Vec::new(),
         heartbeat_period: Duration::from_secs(3),

@@ -61,6 +61,18 @@ impl ScopeCgroup {
         }
     }
 
+    /// Lets a user create cgroups in the scope and move processes between them. Nobody but root can move a
+    /// process out of it.
+    ///
+    /// # Errors
+    /// If the owner of a file cannot be changed.
+    pub fn delegate(&self, uid: u32, gid: u32) -> io::Result<()> {
+        let files = ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"];
+        let dirs = [self.dir.clone(), self.dir.join(INNER)];
+        let paths = dirs.iter().flat_map(|dir| files.iter().map(move |file| dir.join(file)));
+        paths.into_iter().try_for_each(|path| std::os::unix::fs::chown(path, Some(uid), Some(gid)))
+    }
+
     /// Finds the scope `name` of the process `pid`, which an earlier process created.
     pub fn of_process(name: &str, pid: u32) -> Option<Self> {
         let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;

@@ -10,7 +10,7 @@ use std::{
 
 use tracing::{info, warn};
 
-use crate::worker_dir;
+use crate::{run_as, worker_dir};
 use stormkeeper_metric_shipping::{
     ingest_client::IngestTransport,
     sender::{Enqueued, FlushOutcome, ReportSender, flush},
@@ -160,6 +160,10 @@ fn find(local_dir: &Path, known: &[WorkerId], room: usize) -> io::Result<Vec<Fou
 }
 
 fn read(worker_dir: &Path) -> io::Result<Option<(SpoolLock, ReportSender, VecDeque<SpooledReport>)>> {
+    // Files are written and deleted there, and another user could have put links in their place.
+    if run_as::owner_if_other(worker_dir)?.is_some() {
+        return Ok(None);
+    }
     let (lock, launch) = match spool::inspect(worker_dir)? {
         SpoolState::Orphaned(lock, launch) => (lock, launch),
         SpoolState::Delivered | SpoolState::Live => return Ok(None),

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::process::ProcessId;
 use stormkeeper_model::{BlobKey, WorkerId};
@@ -105,9 +105,15 @@ impl Leftovers {
 
     /// Watches the process of `worker`, which was just started: it starts components only after it
     /// has read its assignment, so they are in its scope.
-    pub(super) fn watch_new(&self, worker: WorkerId, process: ProcessId) {
+    /// A worker of another `user` may limit the memory of its components in its scope.
+    pub(super) fn watch_new(&self, worker: WorkerId, process: ProcessId, user: Option<(u32, u32)>) {
         let tracked = match ScopeCgroup::create(&self.scope_of(&worker), process.pid) {
-            Ok(scope) => Tracked::Scope(scope),
+            Ok(scope) => {
+                if let Some(Err(error)) = user.map(|(uid, gid)| scope.delegate(uid, gid)) {
+                    warn!(%worker, %error, "a worker cannot limit the memory of its components");
+                }
+                Tracked::Scope(scope)
+            }
             Err(reason) => {
                 static SEARCHED: Once = Once::new();
                 SEARCHED.call_once(|| {

@@ -26,6 +26,7 @@ use super::{environment::WorkerEnvironment, leftovers::Leftovers};
 use crate::{
     logs,
     process::{Error, ExitReport, ProcessId, Processes, StopSignal, port, table},
+    run_as,
     start::LAYOUT,
 };
 use stormkeeper_model::{Port, WorkerId};
@@ -170,6 +171,7 @@ impl Processes for OsProcesses {
         let (program, dir, spec) = (self.program.clone(), self.supervisor_dir.clone(), spec.clone());
         let (environment, children) = (Arc::clone(&self.environment), self.children.clone());
         let (leftovers, worker) = (self.leftovers.clone(), spec.worker.clone());
+        let user = spec.user.as_ref().map(|user| (user.uid, user.gid));
         let started = move || {
             let mut child = spawn(&program, &dir, &environment, &spec)?;
             // The child is not reaped yet, so it is in the process table even if it has ended.
@@ -183,7 +185,7 @@ impl Processes for OsProcesses {
                 }
             };
             children.lock().expect("no one panics while holding the children").insert(id, child);
-            leftovers.watch_new(worker, id);
+            leftovers.watch_new(worker, id, user);
             Ok(id)
         };
         blocking::run(started).await
@@ -299,12 +301,20 @@ fn spawn(
     logs::rotate(&log).map_err(prepare)?;
     let output = open_log(&log).map_err(prepare)?;
     let errors = output.try_clone().map_err(prepare)?;
-    Command::new(program)
+    let mut command = Command::new(program);
+    if let Some(user) = &spec.user {
+        // The log is open, so nothing is created any more where the user could have put a link.
+        run_as::hand_over(&spec.dir, &output, user).map_err(prepare)?;
+        // Without other groups: the standard library drops those of root with the user.
+        command.uid(user.uid).gid(user.gid);
+    }
+    command
         .arg("worker")
         .arg("--spec")
         .arg(spec.path())
         .env_clear()
         .envs(environment.passed())
+        .envs(spec.user.iter().flat_map(run_as::environment))
         .env(SUPERVISOR_DIR_VARIABLE, supervisor_dir)
         .env(WORKER_VARIABLE, spec.worker.as_str())
         .current_dir(&spec.dir)

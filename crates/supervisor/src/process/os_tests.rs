@@ -62,6 +62,9 @@ impl TestHost {
             tasks: stormkeeper_model::task_set::TaskSet::default(),
             withheld_variables: Vec::new(),
             abandoned_after: Duration::from_secs(3600),
+            owner: String::new(),
+            files: None,
+            user: None,
         }
     }
 }

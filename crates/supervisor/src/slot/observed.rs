@@ -17,6 +17,9 @@ pub struct DesiredWorker {
     pub worker: AssignedWorker,
     /// The topology package that the worker runs.
     pub blob: BlobKey,
+    /// Owner of the topology; empty in the ledger of an earlier build.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub owner: String,
 }
 
 impl DesiredWorker {

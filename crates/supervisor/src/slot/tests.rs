@@ -20,6 +20,7 @@ fn desired(n: u8) -> DesiredWorker {
             start: Timestamp::from_millis(u64::from(n)),
         },
         blob: BlobKey::of(&[n]),
+        owner: String::new(),
     }
 }
 

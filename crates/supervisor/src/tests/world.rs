@@ -114,6 +114,7 @@ impl World {
         let defaults = LaunchDefaults {
             locks: stormkeeper_access::locks::Locks::open(),
             zookeeper_users: None,
+            run_as: None,
             config_file: None,
             overrides: Vec::new(),
             heartbeat_period: Duration::from_secs(1),

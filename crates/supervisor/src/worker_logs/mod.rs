@@ -25,7 +25,7 @@ pub(crate) use chunk::CHUNK_BYTES_MAX;
 pub(crate) use name::LogName;
 pub(crate) use scan::{LINES_MAX, Scan};
 
-use crate::worker_dir;
+use crate::{run_as, worker_dir};
 use stormkeeper_api_types::message::logs::LogFile;
 use stormkeeper_model::{Port, Slot, Timestamp, TopologyId, WorkerId};
 use stormkeeper_topology_package::launch::SPEC_FILE;
@@ -114,12 +114,19 @@ impl WorkerLogStore {
 
     /// Reads the specification of a launch; `None` if there is none that can be read.
     fn launch(&self, worker: WorkerId) -> Option<Launch> {
-        let dir = self.dir(&worker).ok()?;
+        let dir = self.files_dir(&worker).or_else(|_same_user| self.dir(&worker)).ok()?;
         let (file, metadata) = open_regular(&dir, SPEC_FILE).ok()?;
         let mut bytes = Vec::new();
         file.take(SPEC_BYTES_MAX.min(metadata.len())).read_to_end(&mut bytes).ok()?;
         let Spec { topology, slot, start } = serde_json::from_slice(&bytes).ok()?;
         Some(Launch { worker, topology, port: slot.port, start })
+    }
+
+    /// Opens the directory with the specification of a launch of another user.
+    fn files_dir(&self, worker: &WorkerId) -> io::Result<OwnedFd> {
+        let path = run_as::files_dir(&self.local_dir).join(worker.as_str());
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        Ok(openat(CWD, &path, flags, Mode::empty())?)
     }
 
     /// Opens the directory of a launch.

@@ -52,6 +52,9 @@ impl Measuring {
             tasks: stormkeeper_model::task_set::TaskSet::default(),
             withheld_variables: Vec::new(),
             abandoned_after: Duration::from_secs(3600),
+            owner: String::new(),
+            files: None,
+            user: None,
         };
         Metrics::start(&spec.into(), Control::default(), &Clock::new()).map(Self)
     }
