@@ -1,11 +1,12 @@
-//! The metric store on a real disk: ingest, history, a page of a topology, registration, and the
-//! catch-up of a follower. Each is run a few times and printed; `-- NAME` selects one.
+//! The metric store on a real disk: ingest, history, a page of a topology, sums of Storm's pages,
+//! registration, and the catch-up of a follower. Each is run a few times and printed; `-- NAME`
+//! selects one.
 
 #![expect(clippy::print_stdout, reason = "its output is for a terminal")]
 
 use std::{path::Path, time::Duration};
 
-use stormkeeper_metric_store::{LatestQuery, MetricStore, Options};
+use stormkeeper_metric_store::{LatestQuery, MetricStore, Options, SumQuery};
 use stormkeeper_metrics::{
     MetricBatch, MetricId, Minute, Point, Window,
     batch::SequenceRange,
@@ -199,6 +200,77 @@ async fn reads(dir: &Path, clock: &Clock) {
     home.close().await;
 }
 
+/// Begins of the windows of Storm's pages: ten minutes, three hours, a day, and all time.
+fn windows() -> [Timestamp; 4] {
+    let begin = |minutes: u32| Timestamp::from_millis(u64::from(NOW - minutes) * 60_000 + 20_000);
+    [begin(10), begin(180), begin(1440), Window::D1.bucket(Minute(NOW - 1440)).start()]
+}
+
+/// Metrics of a component or of one of its tasks, as Storm's pages read them: the name, and the number
+/// of a metric of this kind for [`point`].
+const OF_PAGES: [(&str, usize); 8] = [
+    ("1@{}@sys@Emitted", 0),
+    ("1@{}@sys@Transferred", 0),
+    ("1@{}@sys@Acked", 0),
+    ("1@{}@sys@Failed", 0),
+    ("1@{}@sys@Executed", 0),
+    ("4@{}@sys@ProcessLatency", 6),
+    ("4@{}@sys@ExecutorTime", 6),
+    ("2@{}@sys@Capacity", 3),
+];
+
+/// Storm's pages of a topology with 20 components and of a component with 60 tasks, after a day of
+/// minutes.
+async fn pages(dir: &Path, clock: &Clock) {
+    let (home, topology) = (Home::open(dir), topology(1));
+    let of = |level: u8, subject: &str| {
+        let name = |(form, n): (&str, usize)| {
+            let subject = format!("{topology}@{subject}@");
+            (format!("{level}@{}", form.replace("{}", &subject)), n)
+        };
+        OF_PAGES.map(name)
+    };
+    let components: Vec<_> = (0..20).map(|n| of(2, &format!("component-{n}@0"))).collect();
+    let tasks: Vec<_> = (0..60).map(|n| of(1, &format!("component-0@{n}"))).collect();
+    let names: Vec<_> = components.iter().chain(&tasks).flatten().collect();
+    let registrations =
+        names.iter().map(|(name, _)| Registration { id: MetricId::of(name, 0), name: name.clone() });
+    let request = RegisterRequest { topology: topology.clone(), registrations: registrations.collect() };
+    home.store.register(TERM, request).await.expect("registered");
+    for n in 0..1440_u32 {
+        let minute = Minute(NOW - 1440 + n);
+        let points = names.iter().map(|(name, n)| (MetricId::of(name, 0), point(*n, minute))).collect();
+        let batch = MetricBatch { points, ..batch(&topology, &[], minute.0, u64::from(n) + 1) };
+        home.store.ingest(TERM, batch).await.expect("accepted");
+    }
+    let query = |(name, _): &(String, usize), from: &[Timestamp]| SumQuery {
+        name: name.parse().expect("a name"),
+        from: from.to_vec(),
+    };
+    for (window, shown) in [("all time", 3), ("a day", 2)] {
+        let own = &windows()[shown..=shown];
+        let of_topology = components.iter().flat_map(|of| {
+            let first = of[..2].iter().map(|metric| query(metric, &windows()));
+            let others = of[2..7].iter().map(|metric| query(metric, own));
+            first.chain(others).chain([query(&of[7], &windows()[..1])])
+        });
+        let of_component = tasks.iter().flatten().map(|metric| query(metric, own));
+        for (page, queries) in [
+            ("a topology with 20 components", of_topology.collect::<Vec<_>>()),
+            ("a component with 60 tasks", of_component.collect()),
+        ] {
+            let (mut times, before) = (Vec::new(), usage().0);
+            for _ in 0..50 {
+                let sums = timed(clock, &mut times, home.store.sums(queries.clone())).await.expect("read");
+                assert!(sums.iter().flatten().all(Option::is_some));
+            }
+            let cpu = Duration::from_secs_f64((usage().0 - before) / 50.0);
+            println!("sums for Storm's page of {page}, window {window}: {}, CPU {cpu:?}", median(times));
+        }
+    }
+    home.close().await;
+}
+
 /// Registration of 100,000 new names, of the same names again, and catch-up of an empty follower.
 async fn registration(dir: &Path, clock: &Clock) {
     let (mut new, mut again, mut follow, mut load) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -252,6 +324,9 @@ fn main() {
         }
         if is_wanted("reads") {
             reads(&folder.path().join("reads"), &clock).await;
+        }
+        if is_wanted("pages") {
+            pages(&folder.path().join("pages"), &clock).await;
         }
         if is_wanted("intake") {
             intake(&folder.path().join("intake"), &clock).await;

@@ -16,7 +16,10 @@ use super::{
     store::{Cursor, View},
     writer::Shared,
 };
-use stormkeeper_metrics::{MetricId, MetricName, Minute, Point, Window};
+use stormkeeper_metrics::{
+    MetricId, MetricName, Minute, Point, Window,
+    point::{Counter, Histogram, Meter, Timer},
+};
 use stormkeeper_model::Timestamp;
 
 /// Maximum number of metrics of one query.
@@ -87,27 +90,36 @@ fn runs(from: Minute, now: Minute) -> Vec<(Window, Minute, Option<Minute>)> {
 
 /// Returns the part of a point that `share` of its time has, if all of it is spread evenly.
 fn scaled(point: Point, share: f64) -> Point {
-    let part = |count: u64| (count as f64 * share).round() as u64;
     match point {
-        Point::Counter(mut counter) => {
-            counter.count = part(counter.count);
-            Point::Counter(counter)
-        }
-        Point::Meter(mut meter) => {
-            meter.count = part(meter.count);
-            Point::Meter(meter)
-        }
-        Point::Histogram(mut histogram) => {
-            let count = part(histogram.count);
-            // The mean stays.
-            histogram.sum *= count as f64 / histogram.count.max(1) as f64;
-            histogram.count = count;
-            histogram.zeros = part(histogram.zeros);
-            histogram.buckets = histogram.buckets.iter().map(|(index, n)| (index, part(n))).collect();
-            Point::Histogram(histogram)
-        }
+        Point::Counter(Counter { count }) => Point::Counter(Counter { count: part(count, share) }),
+        Point::Meter(meter) => Point::Meter(scaled_meter(meter, share)),
+        Point::Histogram(histogram) => Point::Histogram(scaled_histogram(histogram, share)),
+        Point::Timer(Timer { histogram, meter }) => Point::Timer(Timer {
+            histogram: scaled_histogram(histogram, share),
+            meter: scaled_meter(meter, share),
+        }),
         // The last reading is in the part that is inside, and so may the largest one be.
-        point @ (Point::Gauge(_) | Point::Timer(_)) => point,
+        point @ Point::Gauge(_) => point,
+    }
+}
+
+fn part(count: u64, share: f64) -> u64 {
+    (count as f64 * share).round() as u64
+}
+
+fn scaled_meter(meter: Meter, share: f64) -> Meter {
+    Meter { count: part(meter.count, share), ..meter }
+}
+
+/// Returns a part of a histogram with the same mean.
+fn scaled_histogram(histogram: Histogram, share: f64) -> Histogram {
+    let count = part(histogram.count, share);
+    Histogram {
+        sum: histogram.sum * (count as f64 / histogram.count.max(1) as f64),
+        count,
+        zeros: part(histogram.zeros, share),
+        buckets: histogram.buckets.iter().map(|(index, n)| (index, part(n, share))).collect(),
+        ..histogram
     }
 }
 

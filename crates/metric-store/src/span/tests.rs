@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use stormkeeper_metrics::point::{Counter, Histogram};
+use stormkeeper_metrics::point::Gauge;
 
 /// Points of all widths, each event counted in one of every width, as a store does it.
 #[derive(Default)]
@@ -137,4 +137,23 @@ fn mean_of_a_histogram_stays_when_a_part_of_it_counts() {
     let Point::Histogram(part) = scaled(Point::Histogram(histogram), 0.5) else { panic!("its kind stays") };
     assert_eq!((part.count, part.sum, part.max), (5, 25.0, 9.0));
     assert_eq!(part.buckets.iter().collect::<Vec<_>>(), [(3, 2)]);
+}
+
+#[test]
+fn part_of_a_timer_has_the_parts_of_its_histogram_and_its_meter() {
+    let mut histogram = Histogram { count: 10, sum: 50.0, zeros: 2, ..Histogram::default() };
+    histogram.buckets.add(3, 8);
+    let at = Minute(7);
+    let meter = Meter { count: 10, from: at, at, m1: 1.5, m5: 1.25, m15: 1.0 };
+    let point = Point::Timer(Timer { histogram, meter });
+    let Point::Timer(part) = scaled(point, 0.5) else { panic!("its kind stays") };
+    assert_eq!((part.histogram.count, part.histogram.sum, part.histogram.zeros), (5, 25.0, 1));
+    assert_eq!(part.histogram.buckets.iter().collect::<Vec<_>>(), [(3, 4)]);
+    assert_eq!(part.meter, Meter { count: 5, ..meter }, "rates are not divided");
+}
+
+#[test]
+fn gauge_of_the_oldest_minute_counts_as_a_whole() {
+    let point = Point::Gauge(Gauge { at: Minute(7), sum: 4.0, n: 2, min: 1.0, max: 3.0 });
+    assert_eq!(scaled(point.clone(), 0.5), point);
 }
