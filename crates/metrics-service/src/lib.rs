@@ -56,7 +56,7 @@ pub use ingest::BodyPermit;
 pub use leader::Leading;
 pub use options::{Intervals, MetricOptions};
 pub use replication::checkpoint::Checkpoint;
-pub use self_metrics::RequestTimer;
+pub use self_metrics::Stopwatch;
 pub use service::{MetricsService, Setup};
 pub use status::{CounterValues, ExporterActivity, ExporterState, Lag, MetricsStatus, ReplicaState};
 pub use topology_source::TopologySource;

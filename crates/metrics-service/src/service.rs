@@ -13,7 +13,7 @@ use crate::{
     history::History,
     ingest::{BodyPermit, Ingest},
     replication::{Replication, follower, meta_check},
-    self_metrics::{self, NimbusInstruments, RequestTimer, SelfMetrics},
+    self_metrics::{self, NimbusInstruments, SelfMetrics, Stopwatch},
     store_access::StoreAccess,
 };
 use stormkeeper_coordination::cluster::{observer::Observation, store::Store};
@@ -161,13 +161,18 @@ impl MetricsService {
     }
 
     /// Starts to measure the time of a request to this nimbus (`RequestTime`).
-    pub fn time_request(&self) -> RequestTimer {
+    pub fn time_request(&self) -> Stopwatch {
         self.self_metrics.instruments.time_request(&self.self_metrics.cluster.clock)
     }
 
     /// Counts a request that this nimbus refused (`RefusedRequests`).
     pub fn count_refused_request(&self) {
         self.self_metrics.instruments.count_refused_request();
+    }
+
+    /// Starts to measure the time of a decision of this nimbus as the leader (`DecisionTime`).
+    pub fn time_decision(&self) -> Stopwatch {
+        self.self_metrics.instruments.time_decision(&self.self_metrics.cluster.clock)
     }
 
     /// Returns a permit for a body that is about to be read.

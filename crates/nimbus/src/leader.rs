@@ -276,6 +276,7 @@ impl LeaderLoop {
 
     /// Decides once and applies the plan.
     async fn round(&mut self) -> Next {
+        let _stopwatch = self.context.metrics.as_ref().map(MetricsService::time_decision);
         let Observation { view, fresh, n_interruptions, .. } = self.observations.borrow_and_update().clone();
         let period = self.context.options.monitor_period;
         if !fresh {

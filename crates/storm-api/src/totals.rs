@@ -81,6 +81,11 @@ pub(crate) fn of_tasks(tasks: impl Iterator<Item = TaskId>, by_task: &BTreeMap<T
 }
 
 impl Totals {
+    /// Number of slots of live supervisors, and how many of them are assigned.
+    pub fn slots(&self) -> (usize, usize) {
+        (self.slots, self.slots_used)
+    }
+
     /// Computes the sums of a view. The time grows with the number of tasks.
     pub fn of(view: &ClusterView) -> Self {
         let mut totals = Self::default();

@@ -61,6 +61,7 @@ const ROWS: &[(Builtin, &str)] = &[
     (b::NIMBUS_EXPORT_DROPPED, "export_dropped_entries"),
     (b::NIMBUS_EXPORT_REJECTED, "export_rejected_numbers"),
     (b::NIMBUS_REQUEST_TIME, "request_time_seconds"),
+    (b::NIMBUS_DECISION_TIME, "decision_time_seconds"),
 ];
 
 /// Metrics that are measured and have no family, with the reason.

@@ -27,6 +27,7 @@ pub(crate) struct NimbusInstruments {
     pub(super) view_age: Gauge,
     requests: Histogram,
     refused: Counter,
+    decisions: Histogram,
 }
 
 /// Instruments that the ingest updates. Clones share the same values.
@@ -38,18 +39,24 @@ pub(crate) struct IngestInstruments {
     pub(crate) registered: Counter,
 }
 
-/// Measures the time of one request; records it when dropped, also if the client has gone away.
+/// Measures the time of one request or decision; records it when dropped, also if that ended early.
 #[derive(Debug)]
-pub struct RequestTimer {
+pub struct Stopwatch {
     started: Monotonic,
     clock: Clock,
-    requests: Histogram,
+    times: Histogram,
 }
 
-impl Drop for RequestTimer {
+impl Stopwatch {
+    fn start(clock: &Clock, times: &Histogram) -> Self {
+        Self { started: clock.monotonic(), clock: clock.clone(), times: times.clone() }
+    }
+}
+
+impl Drop for Stopwatch {
     fn drop(&mut self) {
         let took = self.clock.monotonic().since(self.started);
-        self.requests.update(took.as_secs_f64() * 1e6);
+        self.times.update(took.as_secs_f64() * 1e6);
     }
 }
 
@@ -85,15 +92,20 @@ impl NimbusInstruments {
             export_queue: registry.gauge(name(&builtin::NIMBUS_EXPORT_QUEUE)),
             requests: registry.histogram(name(&builtin::NIMBUS_REQUEST_TIME)),
             refused: registry.counter(name(&builtin::NIMBUS_REFUSED_REQUESTS)),
+            decisions: registry.histogram(name(&builtin::NIMBUS_DECISION_TIME)),
             view_age: registry.gauge(name(&builtin::NIMBUS_VIEW_AGE)),
             registry,
         }
     }
 
     /// Starts to measure the time of a request.
-    pub(crate) fn time_request(&self, clock: &Clock) -> RequestTimer {
-        let (started, clock, requests) = (clock.monotonic(), clock.clone(), self.requests.clone());
-        RequestTimer { started, clock, requests }
+    pub(crate) fn time_request(&self, clock: &Clock) -> Stopwatch {
+        Stopwatch::start(clock, &self.requests)
+    }
+
+    /// Starts to measure the time of a decision.
+    pub(crate) fn time_decision(&self, clock: &Clock) -> Stopwatch {
+        Stopwatch::start(clock, &self.decisions)
     }
 
     /// Counts a refused request.
@@ -131,15 +143,18 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_timed_until_its_timer_is_dropped() {
+    fn requests_and_decisions_are_timed_apart_until_their_stopwatch_is_dropped() {
         let clock = Clock::manual(Timestamp::EPOCH);
         let instruments = NimbusInstruments::new("h", "h:8080", clock.monotonic());
         for millis in [2, 5] {
-            let timer = instruments.time_request(&clock);
+            let stopwatch = instruments.time_request(&clock);
             clock.advance(Duration::from_millis(millis));
-            drop(timer);
+            drop(stopwatch);
         }
-        let times = instruments.requests.take();
-        assert_eq!((times.count, times.sum), (2, 7000.0));
+        let stopwatch = instruments.time_decision(&clock);
+        clock.advance(Duration::from_millis(9));
+        drop(stopwatch);
+        let times = [instruments.requests.take(), instruments.decisions.take()];
+        assert_eq!(times.map(|times| (times.count, times.sum)), [(2, 7000.0), (1, 9000.0)]);
     }
 }

@@ -7,6 +7,6 @@
 mod instruments;
 mod reporter;
 
-pub use instruments::RequestTimer;
+pub use instruments::Stopwatch;
 pub(crate) use instruments::{IngestInstruments, NimbusInstruments};
 pub(crate) use reporter::{SelfMetrics, report};

@@ -175,4 +175,6 @@ builtins! {
         "One request to this nimbus, from the head of the request to the head of the response; all requests together.";
     NIMBUS_REFUSED_REQUESTS: "RefusedRequests", SYS, Counter, Nimbus, "requests", Sum, On, MEASURED =>
         "Requests that this nimbus refused: without a proof or with a wrong one, beyond the rights of the sender, from pages of other sites, or changes that are switched off.";
+    NIMBUS_DECISION_TIME: "DecisionTime", SYS, Histogram, Nimbus, "µs", Mean, On, MEASURED =>
+        "One decision of this nimbus as the leader, with the writes that follow from it.";
 }

@@ -35,7 +35,8 @@ pub(super) async fn ready(State(api): State<Api>) -> Result<StatusCode, ApiError
 }
 
 pub(super) async fn cluster(State(api): State<Api>) -> Result<Json<ClusterSummary>, ApiError> {
-    Ok(Json(summary::cluster(&api.nimbus, &api.nimbus.observation()?)))
+    let observation = api.nimbus.observation()?;
+    Ok(Json(summary::cluster(&api.nimbus, &observation, &api.totals.of(&observation.view))))
 }
 
 pub(super) async fn owners(State(api): State<Api>) -> Result<Json<OwnerList>, ApiError> {

@@ -24,6 +24,7 @@ use stormkeeper_model::{
     task_set::TaskSet,
     topology::{TaskTable, Topology},
 };
+use stormkeeper_storm_api::Totals;
 
 pub(super) fn pending(nimbus: &Handle, change: PendingChange) -> Pending {
     let remaining_ms = nimbus.remaining_ms(change.deadline());
@@ -34,10 +35,9 @@ fn view_age_ms(nimbus: &Handle, observation: &Observation) -> u64 {
     u64::try_from(nimbus.view_age(observation).as_millis()).unwrap_or(u64::MAX)
 }
 
-pub(super) fn cluster(nimbus: &Handle, observation: &Observation) -> ClusterSummary {
+pub(super) fn cluster(nimbus: &Handle, observation: &Observation, totals: &Totals) -> ClusterSummary {
     let view = &observation.view;
-    let slots_total: usize = view.supervisors.values().map(|supervisor| supervisor.ports.len()).sum();
-    let slots_used = slots_used(view).values().sum();
+    let (slots_total, slots_used) = totals.slots();
     let tasks_total = view.tasks.values().map(|tasks| tasks.value.components.n_tasks()).sum();
     ClusterSummary {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -116,7 +116,7 @@ fn unreadable(view: &ClusterView) -> Vec<UnreadableZnode> {
 }
 
 /// Returns how many slots of each live supervisor are assigned.
-fn slots_used(view: &ClusterView) -> BTreeMap<&SupervisorId, usize> {
+pub(super) fn slots_used(view: &ClusterView) -> BTreeMap<&SupervisorId, usize> {
     let mut used: BTreeMap<&SupervisorId, usize> = view.supervisors.keys().map(|id| (id, 0)).collect();
     for slot in view.assignments.values().flat_map(|assignment| assignment.value.workers.keys()) {
         if let Some(n) = used.get_mut(&slot.supervisor) {

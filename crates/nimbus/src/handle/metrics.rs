@@ -10,7 +10,7 @@ use stormkeeper_metrics::{
     MetricId,
     protocol::{IngestResponse, LogPage, LogQuery, MetaPage, MetaQuery, RegisterResponse},
 };
-use stormkeeper_metrics_service::{BodyPermit, Checkpoint, Lag, MetricsService, MetricsStatus, RequestTimer};
+use stormkeeper_metrics_service::{BodyPermit, Checkpoint, Lag, MetricsService, MetricsStatus, Stopwatch};
 use stormkeeper_model::{LogPosition, NimbusId, TopologyId};
 use stormkeeper_runtime::tasks::Tasks;
 
@@ -44,7 +44,7 @@ impl Handle {
     }
 
     /// Starts to measure the time of a request; `None` if this nimbus runs without metrics.
-    pub fn time_request(&self) -> Option<RequestTimer> {
+    pub fn time_request(&self) -> Option<Stopwatch> {
         self.metrics_service().ok().map(MetricsService::time_request)
     }
 

@@ -41,7 +41,7 @@ pub(super) fn families(
 ) -> Families {
     let view = &*observation.view;
     let topologies = summary::topologies(nimbus, observation).topologies;
-    let of_cluster = of_cluster(view, summary::cluster(nimbus, observation).slots_used);
+    let of_cluster = of_cluster(view, summary::slots_used(view).values().sum());
     let mut of_topologies = of_topologies(&topologies);
     of_topologies.push(of_drops(view, drops));
     let by_level = [

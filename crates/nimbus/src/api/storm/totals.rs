@@ -11,7 +11,7 @@ pub(crate) struct TotalsOfView(Mutex<Option<(Arc<ClusterView>, Arc<Totals>)>>);
 
 impl TotalsOfView {
     /// Returns the sums of `view`. Others that ask at the same time wait for them.
-    pub(super) fn of(&self, view: &Arc<ClusterView>) -> Arc<Totals> {
+    pub(crate) fn of(&self, view: &Arc<ClusterView>) -> Arc<Totals> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, totals)) = &*last
             && Arc::ptr_eq(of, view)
