@@ -170,9 +170,9 @@ fn secrets_of_the_locked_cluster_are_made_once_and_accepted_by_its_daemons() {
     );
     assert_eq!(names(&supervisor), ["cluster.secret", "reader.token", "zookeeper-users-supervisor"]);
     let of = |of: &Path, tokens: bool| Settings {
-        mode: None,
         tokens: tokens.then(|| of.join("tokens")),
         secret: Some(of.join("cluster.secret")),
+        ..Settings::default()
     };
     assert_eq!(Locks::of_nimbus(&of(&nimbus, true)).expect("accepted").mode(), Mode::Required);
     assert_eq!(Locks::of_supervisor(&of(&supervisor, false)).expect("accepted").mode(), Mode::Required);

@@ -77,7 +77,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let keys =
             locks::worker_keys(spec.files_dir(), &tasks).map_err(|error| Failure::internal(error.into()))?;
         let signer = Signer::worker(spec.topology.clone(), keys.clone(), clock.clone());
-        let tls = locks::worker_tls(spec.files_dir(), &tasks).map_err(|error| Failure::internal(error.into()))?;
+        let tls =
+            locks::worker_tls(spec.files_dir(), &tasks).map_err(|error| Failure::internal(error.into()))?;
         let ingest =
             IngestClient::over(&ClientTls::of_worker(tls.clone()), Store::new(Arc::clone(&tree) as _))
                 .map_err(|error| Failure::internal(error.into()))?;

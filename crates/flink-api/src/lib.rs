@@ -19,6 +19,7 @@ mod id;
 mod job;
 pub mod metric;
 mod query;
+pub mod schema;
 mod state;
 
 pub use aggregate::Aggregate;

@@ -1,9 +1,10 @@
 //! Status and counts in the heartbeat of a task.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Status of a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TaskStatus {
     /// Its component is being started.
@@ -17,7 +18,7 @@ pub enum TaskStatus {
 }
 
 /// Tuples counted since the task's worker started. The counts are exact.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TaskCounts {
     /// Tuples that the component emitted.
     pub emitted: u64,

@@ -1,7 +1,8 @@
 //! Ids: one type each, checked when parsed, printed as the user wrote them.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// Error of a text that is not a valid id of the expected kind.
@@ -128,6 +129,21 @@ macro_rules! name_type {
                 write!(f, "{:?}", self.0)
             }
         }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({
+                    "description": concat!("A ", $kind, "."),
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": MAX_ID_BYTES,
+                })
+            }
+        }
     };
 }
 
@@ -247,7 +263,7 @@ impl BlobKey {
 }
 
 /// A numbered instance of a component, unique in its topology.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct TaskId(pub u32);
 
@@ -270,7 +286,7 @@ impl FromStr for TaskId {
 }
 
 /// A TCP port of a host. It identifies a slot of a supervisor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Port(pub u16);
 
@@ -296,7 +312,7 @@ impl fmt::Display for Slot {
 }
 
 /// The number that orders leaderships: the data version of the znode `/term`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Term(pub i32);
 

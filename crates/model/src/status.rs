@@ -4,12 +4,13 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{ComponentId, Timestamp};
 
 /// Status of a topology.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TopologyStatus {
     /// Spouts are asked for tuples.
@@ -123,7 +124,7 @@ impl fmt::Display for TopologyStatus {
 
 /// A change that waits for its deadline. All of it is stored in the topology's record, so that a
 /// new leader continues with the remaining time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase", tag = "change")]
 pub enum PendingChange {
     /// Remove the topology.

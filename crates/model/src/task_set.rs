@@ -1,7 +1,8 @@
 //! Task sets in range notation: `1-4,7`.
 
-use std::{collections::BTreeSet, fmt, str::FromStr};
+use std::{borrow::Cow, collections::BTreeSet, fmt, str::FromStr};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::{InvalidId, TaskId};
@@ -104,6 +105,20 @@ impl FromStr for TaskSet {
             tasks.extend((first..=last).map(TaskId));
         }
         Ok(Self(tasks))
+    }
+}
+
+impl JsonSchema for TaskSet {
+    fn schema_name() -> Cow<'static, str> {
+        "TaskSet".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Tasks as a list of numbers and ranges: `1-4,7`. Empty without tasks.",
+            "type": "string",
+            "pattern": "^([0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*)?$",
+        })
     }
 }
 

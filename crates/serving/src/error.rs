@@ -8,6 +8,9 @@ use axum::{
 
 use stormkeeper_api_types::message::{Code, ErrorBody};
 
+/// Maximum bytes of a message; the rest is cut off. A message repeats parts of a request, which may be long.
+const MESSAGE_BYTES_MAX: usize = 8 << 10;
+
 /// Response to a request that is rejected or fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection(pub ErrorBody);
@@ -26,8 +29,19 @@ impl Rejection {
 
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
-        (status(self.0.code), Json(self.0)).into_response()
+        (status(self.0.code), Json(bounded(self.0))).into_response()
     }
+}
+
+/// Returns the body of an error with at most [`MESSAGE_BYTES_MAX`] bytes of its message.
+pub fn bounded(mut body: ErrorBody) -> ErrorBody {
+    let length = body.message.len();
+    if length > MESSAGE_BYTES_MAX {
+        let end = (0..=MESSAGE_BYTES_MAX).rfind(|at| body.message.is_char_boundary(*at));
+        body.message.truncate(end.unwrap_or_default());
+        body.message.push_str(&format!("… ({length} bytes)"));
+    }
+    body
 }
 
 /// Returns the HTTP status of a code.
@@ -61,5 +75,18 @@ pub fn status(code: Code) -> StatusCode {
         | Code::NoMetricStore => StatusCode::SERVICE_UNAVAILABLE,
         Code::OutcomeUnknown => StatusCode::GATEWAY_TIMEOUT,
         Code::UnreadableRecord | Code::Internal | Code::Other => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_message_is_cut_at_a_character_and_says_its_length() {
+        let body = |message: String| bounded(ErrorBody { code: Code::Internal, message, hint: None }).message;
+        assert_eq!(body("ü".repeat(4096)), "ü".repeat(4096), "as long as allowed");
+        let cut = body(format!("a{}", "ü".repeat(5000)));
+        assert_eq!(cut, format!("a{}… (10001 bytes)", "ü".repeat(4095)));
     }
 }

@@ -2,8 +2,8 @@
 //! a connection, a head, a body, a response.
 //!
 //! Every response has headers that keep browsers from using it in another way than as data (`browser`).
-//! [`origin`] rejects requests that a web page of somebody else may have caused, and [`error`] is the
-//! error response of every API.
+//! [`origin`] rejects requests that a web page of somebody else may have caused, [`error`] is the error
+//! response of every API, and [`openapi`] describes the routes.
 //!
 //! | a peer that | is cut off |
 //! | --- | --- |
@@ -22,6 +22,7 @@ mod browser;
 mod connection;
 pub mod error;
 mod listener;
+pub mod openapi;
 pub mod origin;
 mod pace;
 pub mod proof;

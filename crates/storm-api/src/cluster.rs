@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{text, totals::Totals};
@@ -24,14 +25,16 @@ pub struct Cluster<'a> {
     pub problems: &'a BTreeMap<TopologyId, String>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "StormVersionInfo")]
 struct VersionInfo {
     version: &'static str,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct ClusterSummary {
+#[schemars(rename = "StormClusterSummary")]
+pub(crate) struct ClusterSummary {
     storm_version: &'static str,
     storm_version_info: VersionInfo,
     user: Option<String>,
@@ -61,13 +64,15 @@ struct ClusterSummary {
     central_log_url: Option<String>,
 }
 
-#[derive(Debug, Clone, Serialize)]
-struct NimbusList {
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "StormNimbusList")]
+pub(crate) struct NimbusList {
     nimbuses: Vec<NimbusSummary>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "StormNimbusSummary")]
 struct NimbusSummary {
     host: String,
     port: Option<u16>,
@@ -82,8 +87,9 @@ struct NimbusSummary {
     log_link: String,
 }
 
-#[derive(Debug, Clone, Serialize)]
-struct History {
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "StormHistory")]
+pub(crate) struct History {
     #[serde(rename = "topo-history")]
     topologies: Vec<TopologyId>,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -23,9 +24,10 @@ use stormkeeper_model::{
     assignment::AssignedWorker, error::TaskError, task_set::TaskSet,
 };
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Body {
+#[schemars(rename = "StormComponent")]
+pub(crate) struct Body {
     user: Option<String>,
     id: ComponentId,
     encoded_id: String,
@@ -61,8 +63,9 @@ struct Body {
 }
 
 /// Sums of a component in one window.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "StormComponentStats")]
 struct Row {
     window_pretty: String,
     window: String,
@@ -71,8 +74,9 @@ struct Row {
 }
 
 /// Numbers of a component or an executor: those of a spout, or those of a bolt.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "StormNumbers")]
 struct Numbers {
     emitted: Option<u64>,
     transferred: Option<u64>,
@@ -84,8 +88,9 @@ struct Numbers {
     of_bolt: Option<BoltNumbers>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "StormBoltNumbers")]
 struct BoltNumbers {
     capacity: String,
     execute_latency: String,
@@ -93,8 +98,9 @@ struct BoltNumbers {
     process_latency: String,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "StormInputStats")]
 struct InputStats {
     component: ComponentId,
     encoded_component_id: String,
@@ -106,7 +112,8 @@ struct InputStats {
     failed: Option<u64>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "StormOutputStats")]
 struct OutputStats {
     stream: StreamId,
     emitted: Option<u64>,
@@ -115,16 +122,18 @@ struct OutputStats {
     of_spout: Option<SpoutOutput>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "StormSpoutOutput")]
 struct SpoutOutput {
     complete_latency: String,
     acked: Option<u64>,
     failed: Option<u64>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "StormExecutorStats")]
 struct ExecutorStats {
     id: String,
     encoded_id: String,
@@ -137,8 +146,9 @@ struct ExecutorStats {
     numbers: Numbers,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "StormComponentError")]
 struct ComponentError {
     error_time: Timestamp,
     /// The same under its name in the code of Storm 2.

@@ -1,9 +1,11 @@
 //! Errors as Storm's clients read them.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Body of every error: Storm's two fields, and those of the own API beside them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "StormError")]
 pub struct Failure<Code> {
     error: String,
     #[serde(rename = "errorMessage")]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -16,8 +17,9 @@ use stormkeeper_model::{
     topology::{Grouping, Input},
 };
 
-#[derive(Debug, Clone, Serialize)]
-struct Node {
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "StormGraphNode")]
+pub(crate) struct Node {
     #[serde(rename = ":type")]
     kind: &'static str,
     #[serde(rename = ":capacity")]
@@ -35,7 +37,8 @@ struct Node {
     inputs: Vec<Edge>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "StormGraphPlace")]
 struct Place {
     #[serde(rename = ":host")]
     host: String,
@@ -48,7 +51,8 @@ struct Place {
     transferred: Option<u64>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "StormGraphEdge")]
 struct Edge {
     #[serde(rename = ":component")]
     component: ComponentId,
@@ -60,13 +64,15 @@ struct Edge {
     grouping: &'static str,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Init {
+#[schemars(rename = "StormGraph")]
+pub(crate) struct Init {
     visualization_table: Vec<Vec<StreamBox>>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[schemars(rename = "StormStreamBox")]
 struct StreamBox {
     stream: StreamId,
     #[serde(rename = "sani-stream")]
@@ -74,9 +80,10 @@ struct StreamBox {
     checked: bool,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct LogConfig {
+#[schemars(rename = "StormLogConfig")]
+pub(crate) struct LogConfig {
     named_logger_levels: Map<String, Value>,
 }
 

@@ -5,6 +5,7 @@
 //!   [`Values`] these values as read from a metric store.
 //! - [`Cluster`] makes the pages that need no measured values, [`TopologyPage`] those of a topology.
 //! - [`Rebalance`] and [`Operation`] are the bodies of writes, [`Failure`] that of every error.
+//! - [`schema`] describes the bodies for the OpenAPI document.
 //!
 //! `docs/storm-api.md` describes each path and the deliberate differences from Storm.
 
@@ -15,6 +16,7 @@ mod graph;
 mod jsonp;
 mod numbers;
 mod owners;
+pub mod schema;
 mod streams;
 mod supervisors;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -10,24 +11,27 @@ use crate::{
     totals::{Amount, TopologyTotals},
 };
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct OwnerList {
+#[schemars(rename = "StormOwnerList")]
+pub(crate) struct OwnerList {
     scheduler_display_resource: bool,
     owners: Vec<OwnerSummary>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct OwnerPage {
+#[schemars(rename = "StormOwnerPage")]
+pub(crate) struct OwnerPage {
     scheduler_display_resource: bool,
     #[serde(flatten)]
     summary: OwnerSummary,
     topologies: Vec<TopologySummary>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "StormOwnerSummary")]
 struct OwnerSummary {
     owner: String,
     total_topologies: usize,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -15,9 +16,10 @@ use stormkeeper_metrics::{
 };
 use stormkeeper_model::{ComponentId, StreamId, TopologyId};
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Body {
+#[schemars(rename = "StormTopologyMetrics")]
+pub(crate) struct Body {
     id: TopologyId,
     window: String,
     window_hint: String,
@@ -28,7 +30,8 @@ struct Body {
     bolts: Vec<BoltStreams>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "StormSpoutStreams")]
 struct SpoutStreams {
     id: ComponentId,
     emitted: Vec<OfStream<Option<u64>>>,
@@ -38,7 +41,8 @@ struct SpoutStreams {
     complete_ms_avg: Vec<OfStream<String>>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "StormBoltStreams")]
 struct BoltStreams {
     id: ComponentId,
     emitted: Vec<OfStream<Option<u64>>>,
@@ -50,13 +54,15 @@ struct BoltStreams {
     executed_ms_avg: Vec<OfInput<String>>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "StormOfStream_{T}")]
 struct OfStream<T> {
     stream_id: StreamId,
     value: T,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "StormOfInput_{T}")]
 struct OfInput<T> {
     component_id: ComponentId,
     stream_id: StreamId,

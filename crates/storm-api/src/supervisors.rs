@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -15,24 +16,27 @@ use stormkeeper_model::{
     topology::TaskTable,
 };
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct SupervisorList {
+#[schemars(rename = "StormSupervisorList")]
+pub(crate) struct SupervisorList {
     supervisors: Vec<SupervisorSummary>,
     scheduler_display_resource: bool,
     logviewer_port: Option<u16>,
     logviewer_scheme: &'static str,
 }
 
-#[derive(Debug, Clone, Serialize)]
-struct SupervisorPage {
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "StormSupervisorPage")]
+pub(crate) struct SupervisorPage {
     #[serde(flatten)]
     list: SupervisorList,
     workers: Vec<WorkerSummary>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "StormSupervisorSummary")]
 struct SupervisorSummary {
     id: SupervisorId,
     host: String,
@@ -57,8 +61,9 @@ struct SupervisorSummary {
 }
 
 /// Worker in the pages of a supervisor and of a topology.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "StormWorkerSummary")]
 pub(crate) struct WorkerSummary {
     supervisor_id: SupervisorId,
     host: String,

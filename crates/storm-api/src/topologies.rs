@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -11,16 +12,18 @@ use crate::{
 use stormkeeper_coordination::cluster::record::TopologyRecord;
 use stormkeeper_model::{Port, TopologyId, TopologyName, status::TopologyStatus};
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct TopologyList {
+#[schemars(rename = "StormTopologyList")]
+pub(crate) struct TopologyList {
     topologies: Vec<TopologySummary>,
     scheduler_display_resource: bool,
 }
 
 /// Topology in a list, and the first part of its page.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "StormTopologySummary")]
 pub(crate) struct TopologySummary {
     id: TopologyId,
     encoded_id: String,
@@ -46,15 +49,17 @@ pub(crate) struct TopologySummary {
     storm_version: &'static str,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct TopologyWorkers {
+#[schemars(rename = "StormTopologyWorkers")]
+pub(crate) struct TopologyWorkers {
     host_port_list: Vec<HostPort>,
     logviewer_port: Option<u16>,
     logviewer_scheme: &'static str,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[schemars(rename = "StormHostPort")]
 struct HostPort {
     host: String,
     port: Port,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -50,9 +51,10 @@ pub struct TopologyPage<'a> {
     pub errors: &'a BTreeMap<ComponentId, TaskError>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Body {
+#[schemars(rename = "StormTopology")]
+pub(crate) struct Body {
     #[serde(flatten)]
     summary: TopologySummary,
     user: Option<String>,
@@ -74,8 +76,9 @@ struct Body {
     central_log_url: Option<String>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "StormTopologyStats")]
 struct TopologyStats {
     window_pretty: String,
     window: String,
@@ -86,8 +89,9 @@ struct TopologyStats {
     failed: Option<u64>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "StormSpoutSummary")]
 struct SpoutSummary {
     spout_id: ComponentId,
     encoded_spout_id: String,
@@ -96,8 +100,9 @@ struct SpoutSummary {
     complete_latency: String,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "StormBoltSummary")]
 struct BoltSummary {
     bolt_id: ComponentId,
     encoded_bolt_id: String,
@@ -109,8 +114,9 @@ struct BoltSummary {
     process_latency: String,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "StormComponentSummary")]
 struct ComponentSummary {
     executors: usize,
     tasks: usize,
@@ -126,8 +132,9 @@ struct ComponentSummary {
 }
 
 /// Last error of a component; empty texts and `null` if there is none.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "StormLastError")]
 pub(crate) struct LastError {
     last_error: String,
     error_host: String,

@@ -1,14 +1,16 @@
 //! Bodies of writes.
 
-use std::{collections::BTreeMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use stormkeeper_model::{ComponentId, TopologyId};
 
 /// Answer to activate, deactivate, rebalance, kill and submit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "StormOperation")]
 pub struct Operation {
     topology_operation: String,
     topology_id: TopologyId,
@@ -35,15 +37,17 @@ impl Operation {
 }
 
 /// Body of a rebalance. All of it is optional; fields that are unknown are ignored, as in Storm.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "StormRebalance")]
 pub struct Rebalance {
     #[serde(default)]
     rebalance_options: Option<Options>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "StormOptions")]
 struct Options {
     #[serde(default)]
     num_workers: Option<Number>,
@@ -67,6 +71,25 @@ impl Rebalance {
 /// Whole number, or a text of digits, as Storm's own page sends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Number(u32);
+
+impl JsonSchema for Number {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "StormNumber".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "anyOf": [
+                { "type": "integer", "minimum": 0, "maximum": u32::MAX },
+                { "type": "string", "pattern": "^[0-9]{1,10}$" },
+            ],
+        })
+    }
+}
 
 impl<'de> Deserialize<'de> for Number {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use stormkeeper_model::{
@@ -9,7 +10,7 @@ use stormkeeper_model::{
 };
 
 /// `GET /api/stormkeeper/v1/supervisor/summary`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SupervisorList {
     /// Sorted by host, then id.
@@ -23,7 +24,7 @@ pub struct SupervisorList {
 }
 
 /// A live supervisor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SupervisorSummary {
     /// Supervisor id.
@@ -68,7 +69,7 @@ pub struct SupervisorSummary {
 }
 
 /// `GET /api/stormkeeper/v1/nimbus/summary`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NimbusList {
     /// Sorted by id.
@@ -86,7 +87,7 @@ pub struct NimbusList {
 }
 
 /// A live nimbus replica.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NimbusSummary {
     /// Nimbus id.
@@ -130,7 +131,7 @@ pub struct NimbusSummary {
 }
 
 /// Role of a nimbus.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum NimbusStatus {
     /// Decides and writes.
     #[serde(rename = "Leader")]
@@ -150,7 +151,7 @@ impl fmt::Display for NimbusStatus {
 }
 
 /// `GET /api/stormkeeper/v1/cluster/summary`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterSummary {
     /// Version of the answering nimbus.
@@ -185,7 +186,7 @@ pub struct ClusterSummary {
 }
 
 /// The leader.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LeaderSummary {
     /// Nimbus id.
@@ -197,7 +198,7 @@ pub struct LeaderSummary {
 }
 
 /// A znode without a valid record. Nimbus skips the znode and does not touch its topology or host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UnreadableZnode {
     /// Path of the znode.
@@ -210,7 +211,7 @@ pub struct UnreadableZnode {
 }
 
 /// `POST /api/stormkeeper/v1/host/{host}/drain`: move the workers of a host to other hosts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DrainRequest {
     /// Time for which the spouts of a topology are stopped before the topology moves; its message
@@ -220,7 +221,7 @@ pub struct DrainRequest {
 }
 
 /// The response to drain and undrain.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostAccepted {
     /// The requested operation: `drain` or `undrain`.
@@ -232,7 +233,7 @@ pub struct HostAccepted {
 }
 
 /// A drained host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DrainSummary {
     /// The host.
@@ -250,7 +251,7 @@ pub struct DrainSummary {
 }
 
 /// `GET /api/stormkeeper/v1/cluster/events`: recent events.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventList {
     /// Newest first.
@@ -262,7 +263,7 @@ pub struct EventList {
 }
 
 /// One event.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventSummary {
     /// Event number: later events have larger numbers.
@@ -293,7 +294,7 @@ pub struct EventSummary {
 }
 
 /// Tasks that moved from one slot to another, each `supervisor:port`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MoveSummary {
     /// The tasks.
     pub tasks: TaskSet,
@@ -306,7 +307,7 @@ pub struct MoveSummary {
 }
 
 /// `GET /api/stormkeeper/v1/owner/summary`: the owners of topologies, with what they use and may use.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OwnerList {
     /// The owners that have topologies or a quota of their own.
@@ -316,7 +317,7 @@ pub struct OwnerList {
 }
 
 /// One owner of topologies. A limit that is absent is none.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OwnerSummary {
     /// Its name.

@@ -5,13 +5,14 @@ use std::{
     fmt,
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use stormkeeper_model::{Timestamp, TopologyId};
 
 /// `POST /api/stormkeeper/v1/topology/{id or name}/credentials`: set and remove credentials. Its `Debug`
 /// form has no values.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CredentialsRequest {
     /// Values to set, by name; the others stay.
@@ -36,7 +37,7 @@ impl fmt::Debug for CredentialsRequest {
 }
 
 /// `GET /api/stormkeeper/v1/topology/{id or name}/credentials`: the names of a topology's credentials.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CredentialList {
     /// The topology.
@@ -46,7 +47,7 @@ pub struct CredentialList {
 }
 
 /// A credential without its value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CredentialSummary {
     /// Its name.

@@ -1,5 +1,6 @@
 //! Bodies about the logs of workers, of the agent of a supervisor and of nimbuses.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use stormkeeper_model::{Port, SupervisorId, Timestamp, TopologyId, WorkerId};
@@ -8,7 +9,7 @@ use stormkeeper_model::{Port, SupervisorId, Timestamp, TopologyId, WorkerId};
 pub const SUPERVISOR: &str = "x-stormkeeper-supervisor";
 
 /// Logs of the workers of one topology on one supervisor: `GET …/logs/{topology}` of its agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentLogs {
     /// The supervisor.
@@ -23,7 +24,7 @@ pub struct AgentLogs {
 }
 
 /// Logs of one launch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerLogs {
     /// Port of the slot.
@@ -37,7 +38,7 @@ pub struct WorkerLogs {
 }
 
 /// A log file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LogFile {
     /// The name: `worker.log`, `worker.log.1`, `worker.out` and so on.
@@ -50,7 +51,7 @@ pub struct LogFile {
 }
 
 /// Part of a log file: `GET …/logs/{topology}/{port}/{file}` of an agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LogChunk {
     /// The launch.
@@ -74,7 +75,7 @@ pub struct LogChunk {
 }
 
 /// Position in a log, which stays valid when the log is rotated.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LogPosition {
     /// Identity of the file on its disk, which a rename keeps.
@@ -84,7 +85,7 @@ pub struct LogPosition {
 }
 
 /// Lines of the logs of one supervisor: `GET …/logs/{topology}/search` of its agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LogLines {
     /// The supervisor.
@@ -99,7 +100,7 @@ pub struct LogLines {
 }
 
 /// Lines of the log of one launch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerLines {
     /// Port of the slot.
@@ -115,7 +116,7 @@ pub struct WorkerLines {
 }
 
 /// A line of a log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LogLine {
     /// Name of the file.
@@ -127,7 +128,7 @@ pub struct LogLine {
 }
 
 /// Position in one of the logs of a launch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LogCursor {
     /// Name of the log: `worker.log` or `worker.out`.
@@ -138,7 +139,7 @@ pub struct LogCursor {
 }
 
 /// `GET /api/stormkeeper/v1/topology/{topology}/logs`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TopologyLogs {
     /// The topology.
@@ -152,7 +153,7 @@ pub struct TopologyLogs {
 }
 
 /// `GET /api/stormkeeper/v1/topology/{topology}/logs/search`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TopologyLogLines {
     /// The topology.
@@ -164,7 +165,7 @@ pub struct TopologyLogLines {
 }
 
 /// A supervisor whose logs are missing in a response.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UnavailableAgent {
     /// The supervisor.

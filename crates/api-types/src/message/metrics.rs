@@ -7,6 +7,7 @@
 mod status;
 mod values;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use status::{
@@ -23,7 +24,7 @@ use stormkeeper_model::{
 };
 
 /// The answering nimbus, and the progress of its metric store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MetricStoreView {
     /// The answering nimbus.
@@ -42,7 +43,7 @@ pub struct MetricStoreView {
 }
 
 /// `GET /api/stormkeeper/v1/metrics/topologies`: the topologies that have metrics.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MeasuredTopologyList {
     /// Sorted by id; includes killed topologies and `__CLUSTER__`, `__NIMBUS__`, `__SUPERVISOR__`.
@@ -55,7 +56,7 @@ pub struct MeasuredTopologyList {
 }
 
 /// A topology that has metrics.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MeasuredTopology {
     /// Topology id.
@@ -70,7 +71,7 @@ pub struct MeasuredTopology {
 }
 
 /// `GET /api/stormkeeper/v1/metrics/topology/{id or name}/metas`: the metrics of a topology.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MetricMetaList {
     /// The topology.
@@ -85,7 +86,7 @@ pub struct MetricMetaList {
 }
 
 /// A metric: its full name and the parts of the name.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MetricMetaView {
     /// Metric id: sixteen hexadecimal digits.
@@ -123,7 +124,7 @@ pub struct MetricMetaView {
 
 /// `GET /api/stormkeeper/v1/metrics/topology/{id or name}/latest`: the value of each metric in the window
 /// that ends now.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LatestList {
     /// The topology.
@@ -140,7 +141,7 @@ pub struct LatestList {
 }
 
 /// A metric and its value in a window.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LatestValue {
     /// The metric.
@@ -158,7 +159,7 @@ pub struct LatestValue {
 /// override its settings. A request replaces the one before; an empty request removes all
 /// overrides. `GET` returns the current overrides. Names are the last parts of metric names, such as
 /// `EmitTime`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MetricControlRequest {
     /// Metrics that are measured although settings disable them.
@@ -188,7 +189,7 @@ impl From<MetricControlRequest> for MetricControl {
 }
 
 /// `GET /api/stormkeeper/v1/metrics/topology/{id or name}/track`: the workers in which each task ran.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskTrack {
     /// The topology.
@@ -203,7 +204,7 @@ pub struct TaskTrack {
 }
 
 /// The stay of a task in one worker.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskPlace {
     /// The task.
@@ -227,7 +228,7 @@ pub struct TaskPlace {
 }
 
 /// `GET /api/stormkeeper/v1/metrics/history`: current and past topologies.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TopologyHistory {
     /// Newest first.
@@ -240,7 +241,7 @@ pub struct TopologyHistory {
 }
 
 /// A topology in the history.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PastTopology {
     /// Topology id.
@@ -266,7 +267,7 @@ pub struct PastTopology {
 }
 
 /// Request to forget metrics of a killed topology.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ForgetRequest {
     /// Ids of the metrics, as in the lists of metrics; at most 10,000.
@@ -274,7 +275,7 @@ pub struct ForgetRequest {
 }
 
 /// Response to [`ForgetRequest`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Forgotten {
     /// The topology.

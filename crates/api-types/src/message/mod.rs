@@ -13,6 +13,7 @@ mod recovery;
 
 use std::{collections::BTreeMap, fmt};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use cluster::{
@@ -42,7 +43,7 @@ use stormkeeper_model::{
 };
 
 /// `POST /api/stormkeeper/v1/topology/submit`: run the topology in a blob that was uploaded before.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SubmitRequest {
     /// Topology name; the name in the topology package when absent.
@@ -59,7 +60,7 @@ pub struct SubmitRequest {
 
 /// `POST /api/stormkeeper/v1/blobs/{sha256}/copy`: fetch a blob from another nimbus. A leader sends this
 /// request to the other nimbuses when a topology is submitted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CopyRequest {
     /// Address of a nimbus that has the blob, `host:port`.
@@ -67,7 +68,7 @@ pub struct CopyRequest {
 }
 
 /// The status of a topology after its submission.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum InitialStatus {
     /// Spouts run as soon as they are placed.
@@ -87,7 +88,7 @@ impl From<InitialStatus> for TopologyStatus {
 }
 
 /// `POST /api/stormkeeper/v1/topology/{id or name}/rebalance`: place the tasks again after a wait.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RebalanceRequest {
     /// Time for which spouts are stopped before; the topology's message timeout when absent.
@@ -102,7 +103,7 @@ pub struct RebalanceRequest {
 }
 
 /// `POST /api/stormkeeper/v1/topology/{id or name}/kill`: remove the topology after a wait.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KillRequest {
     /// Time for which spouts are stopped before; the topology's message timeout when absent.
@@ -111,7 +112,7 @@ pub struct KillRequest {
 }
 
 /// Response to submit, activate, deactivate, rebalance and kill: the topology's new state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Accepted {
     /// The requested operation: `submit`, `activate`, …
@@ -128,7 +129,7 @@ pub struct Accepted {
 }
 
 /// A kill or rebalance that waits for its deadline.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Pending {
     /// The change with its options and its deadline by the leader's clock.
@@ -140,7 +141,7 @@ pub struct Pending {
 }
 
 /// `GET /api/stormkeeper/v1/topology/summary`: all topologies in short.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TopologyList {
     /// Sorted by name, then id.
@@ -161,7 +162,7 @@ pub struct TopologyList {
 }
 
 /// A topology in one line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TopologySummary {
     /// Topology id.
@@ -200,7 +201,7 @@ pub struct TopologySummary {
 }
 
 /// `GET /api/stormkeeper/v1/topology/{id or name}`: a topology with all details.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TopologyDetail {
     /// The topology's line in the list.
@@ -238,7 +239,7 @@ impl TopologyDetail {
 }
 
 /// One worker of a topology.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerSummary {
     /// The supervisor of the worker.
@@ -263,7 +264,7 @@ pub struct WorkerSummary {
 }
 
 /// One component of a topology.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ComponentSummary {
     /// Component id.
@@ -287,7 +288,7 @@ pub struct ComponentSummary {
 }
 
 /// One task of a topology.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskSummary {
     /// The task.
@@ -317,7 +318,7 @@ pub struct TaskSummary {
 }
 
 /// Liveness of a task according to the tree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TaskLiveness {
     /// The task has a heartbeat.
@@ -339,7 +340,7 @@ impl fmt::Display for TaskLiveness {
 }
 
 /// An error of a task.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorSummary {
     /// The component.
@@ -371,7 +372,7 @@ impl From<TaskError> for ErrorSummary {
 }
 
 /// `GET /api/stormkeeper/v1/topology/{id or name}/errors`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TopologyErrors {
     /// The topology.

@@ -1,5 +1,6 @@
 //! Recovery of a tree that ZooKeeper lost.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use stormkeeper_model::{
@@ -7,7 +8,7 @@ use stormkeeper_model::{
 };
 
 /// `GET /api/stormkeeper/v1/recovery`: the tree that a nimbus has lost, and its copy of that tree.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RecoveryStatus {
     /// The nimbus.
@@ -25,7 +26,7 @@ pub struct RecoveryStatus {
 }
 
 /// Copy of a tree in short.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TreeCopySummary {
     /// Id of the copied tree.
@@ -45,7 +46,7 @@ pub struct TreeCopySummary {
 }
 
 /// Topology of a copy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CopiedTopology {
     /// Topology id.
@@ -61,7 +62,7 @@ pub struct CopiedTopology {
 }
 
 /// `POST /api/stormkeeper/v1/recovery`: bring the copy of this nimbus back.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RecoveryRequest {
     /// Latest term that any nimbus saw: terms go on after it.
@@ -70,7 +71,7 @@ pub struct RecoveryRequest {
 }
 
 /// Response to a recovery.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Recovered {
     /// Id of the recovered tree.

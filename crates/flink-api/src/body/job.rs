@@ -238,6 +238,27 @@ pub fn job_application(job: &Job) -> Value {
     })
 }
 
+/// Returns the body of `/applications/:applicationid`.
+pub fn application(job: &Job) -> Value {
+    let mut application = job_application(job);
+    application["jobs"] = json!([overview_of(job)]);
+    application
+}
+
+/// Returns the body of `/jobs/:jobid/execution-result`.
+pub fn execution_result(job: &Job) -> Value {
+    let Some(end_ms) = job.end_ms else { return json!({ "status": { "id": "IN_PROGRESS" } }) };
+    json!({
+        "status": { "id": "COMPLETED" },
+        "job-execution-result": {
+            "id": job.id.to_string(),
+            "application-status": job.state.word(),
+            "accumulator-results": {},
+            "net-runtime": end_ms.saturating_sub(job.start_ms),
+        },
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

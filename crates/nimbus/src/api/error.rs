@@ -9,13 +9,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::de::DeserializeOwned;
-use tracing::{error, warn};
+use tracing::error;
 
 use crate::{blobs, refusal::Refusal};
 use stormkeeper_api_types::message::{Code, ErrorBody};
 use stormkeeper_coordination::cluster::store;
 use stormkeeper_runtime::error_chain;
-use stormkeeper_serving::error::Rejection;
+use stormkeeper_serving::error::{Rejection, bounded};
 
 /// Error response to a request.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl ApiError {
 
     /// Returns the body, for an answer in another form.
     pub(super) fn into_body(self) -> ErrorBody {
-        self.0
+        bounded(self.0)
     }
 
     /// Returns the HTTP status.
@@ -170,14 +170,20 @@ pub(super) fn too_slow() -> ApiError {
     ApiError::new(Code::InvalidRequest, "the body did not arrive in time", Some("send it without pauses"))
 }
 
-/// Returns the error for a body that could not be read.
-pub(super) fn body_error(status: StatusCode, text: &str) -> ApiError {
-    if status == StatusCode::PAYLOAD_TOO_LARGE {
-        let limit = super::JSON_BYTES_MAX;
-        return ApiError::new(Code::TooLarge, format!("the body is larger than {limit} bytes"), None);
+/// Returns the error for a body that is too large.
+pub(super) fn too_large() -> ApiError {
+    let limit = super::JSON_BYTES_MAX;
+    ApiError::new(Code::TooLarge, format!("the body is larger than {limit} bytes"), None)
+}
+
+/// Returns the error for a body that could not be read: its sender has gone, or its chunks are malformed.
+pub(super) fn broken_body(error: &axum::Error) -> ApiError {
+    // The errors around the first cause say the same as this message.
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
     }
-    warn!(text, "could not read the body of a request");
-    ApiError::new(Code::InvalidRequest, format!("the body could not be read: {text}"), None)
+    ApiError::new(Code::InvalidRequest, format!("the body could not be read: {cause}"), None)
 }
 
 #[cfg(test)]

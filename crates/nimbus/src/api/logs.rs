@@ -42,7 +42,7 @@ const SEARCH_TIMEOUT: Duration = Duration::from_secs(15);
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Parameters of the list of logs.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
     /// True to ask all supervisors, and not only those to which the topology is assigned.
@@ -51,14 +51,18 @@ pub(super) struct ListQuery {
 }
 
 /// Parameters of a search.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SearchQuery {
+    /// Text that the lines contain.
     text: Option<String>,
+    /// Component that the lines name.
     component: Option<String>,
     /// Host of a supervisor, or its id.
     host: Option<String>,
+    /// Port of a slot.
     port: Option<u16>,
+    /// Number of last lines of each launch.
     last: Option<usize>,
     /// True to search all launches, on all supervisors.
     #[serde(default)]
@@ -66,12 +70,16 @@ pub(super) struct SearchQuery {
 }
 
 /// Parameters of a part of a log.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ChunkQuery {
+    /// Launch of the worker; the newest if absent.
     worker: Option<String>,
+    /// Number of bytes before the part.
     offset: Option<u64>,
+    /// Identity of the file, from the response before.
     identity: Option<String>,
+    /// Maximum number of bytes.
     length: Option<u64>,
 }
 

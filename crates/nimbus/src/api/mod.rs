@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `GET /live`, `GET /ready` | whether the process runs; whether it has read the cluster |
 //! | `GET /metrics` | numbers for Prometheus: see `prometheus` |
+//! | `GET /api/openapi.json` | the OpenAPI document of all routes: see `describe` |
 //! | `GET /api/stormkeeper/v1/cluster/summary` | the cluster in numbers, the leader, unreadable records |
 //! | `GET /api/stormkeeper/v1/cluster/events[?limit=N][&topology=T]` | elections, changes and moves with reasons, newest first |
 //! | `GET /api/stormkeeper/v1/nimbus/summary` | the nimbuses |
@@ -39,6 +40,7 @@ mod blobs;
 mod caller;
 mod clocks;
 mod credentials;
+mod describe;
 mod error;
 mod exposed;
 mod flink;
@@ -46,6 +48,7 @@ mod forward;
 mod ingest;
 mod logs;
 mod metrics;
+mod own;
 mod prometheus;
 mod reads;
 mod recovery;
@@ -65,19 +68,20 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
-    routing::{get, post},
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate as nimbus;
 use crate::{Handle, Nimbus, daemon::NimbusClients, quota::Uploads};
+use describe::get;
 use error::ApiError;
 use stormkeeper_access::refusals::RefusalKind;
 use stormkeeper_api_types::{
     agent_client::AgentClient,
     forward::{BEHIND, BEHIND_MIN, Forwarder, TERM},
     leader_clock::{PROCESS, TIME},
+    message::Code,
     routes::{HEADER, OLD_PREFIX, PREFIX},
     seen::{Change, Seen, ZXID},
 };
@@ -86,6 +90,7 @@ use stormkeeper_model::clock::Clock;
 use stormkeeper_runtime::tasks::OnExit;
 use stormkeeper_serving::{
     self as serving, Limits,
+    openapi::{self, Content, Routes},
     origin::{self, DaemonKind, OwnNames},
 };
 
@@ -197,15 +202,10 @@ pub fn routes(nimbus: Handle) -> Router {
     let flink = flink::Snapshots::new(nimbus.clock().clone());
     let prometheus = Arc::new(prometheus::Snapshots::new(nimbus.clock().clone()));
     let submits = Arc::new(Semaphore::new(storm::SUBMITS_MAX));
+    let (router, _operations) = described().into_parts();
     let (totals, uploads) = (Arc::default(), Arc::default());
     let api = Api { nimbus, forwarder, agents, flink, prometheus, totals, uploads, submits };
-    Router::new()
-        .route("/live", get(async || StatusCode::OK))
-        .route("/ready", get(reads::ready))
-        .route("/metrics", get(prometheus::metrics))
-        .nest(PREFIX, own_routes())
-        .nest(OLD_PREFIX, storm_routes())
-        .merge(flink::routes())
+    router
         .fallback(async |OriginalUri(uri): OriginalUri, headers: HeaderMap| {
             refuse(&headers, uri.path(), ApiError::no_such_route(uri.path()))
         })
@@ -220,59 +220,37 @@ pub fn routes(nimbus: Handle) -> Router {
         .with_state(api)
 }
 
-/// Routes below the prefix of the own API.
-fn own_routes() -> Router<Api> {
-    Router::new()
-        .route("/cluster/summary", get(reads::cluster))
-        .route("/nimbus/summary", get(reads::nimbuses))
-        .route("/supervisor/summary", get(reads::supervisors))
-        .route("/owner/summary", get(reads::owners))
-        .route("/topology/summary", get(reads::topologies))
-        .route("/topology/{topology}", get(reads::topology))
-        .route("/topology/{topology}/logs", get(logs::list))
-        .route("/topology/{topology}/logs/search", get(logs::search))
-        .route("/topology/{topology}/logs/{supervisor}/{port}/{file}", get(logs::chunk))
-        .route("/topology/{topology}/activate", post(writes::activate))
-        .route("/topology/{topology}/deactivate", post(writes::deactivate))
-        .route("/topology/{topology}/metrics", get(metrics::control).post(writes::metrics))
-        .route("/topology/{topology}/credentials", get(credentials::list).post(credentials::change))
-        .merge(own_routes_apart_from_storm())
-        .method_not_allowed_fallback(wrong_method)
+/// All routes with their descriptions.
+fn described() -> Routes<Api> {
+    Routes::new()
+        .serve(get("/live", "Whether the process runs"), async || StatusCode::OK)
+        .serve(get("/ready", "Whether this nimbus knows the cluster").may_fail(&READY), reads::ready)
+        .serve(
+            get("/metrics", "Page for Prometheus").answers_content(Content::Other(prometheus::MEDIA_TYPES)),
+            prometheus::metrics,
+        )
+        .serve(describe::document_operation(), async || openapi::response(describe::document_text()))
+        .nest(PREFIX, own::routes())
+        .nest(OLD_PREFIX, storm_routes())
+        .merge(flink::routes())
 }
 
 /// Routes below Storm's prefix, which was that of the own API before: those of Storm, and those of the
 /// own API for builds before its prefix.
-fn storm_routes() -> Router<Api> {
+fn storm_routes() -> Routes<Api> {
     storm::either::routes()
         .merge(storm::routes())
-        .merge(own_routes_apart_from_storm())
-        .method_not_allowed_fallback(wrong_method)
+        .merge_again(own::routes_apart_from_storm())
+        .with_router(|router| router.method_not_allowed_fallback(wrong_method))
 }
 
-/// Routes of the own API at paths that Storm's API does not have.
-fn own_routes_apart_from_storm() -> Router<Api> {
-    let blobs = get(blobs::get_blob).put(blobs::put_blob);
-    Router::new()
-        .route("/cluster/events", get(reads::events))
-        .route("/topology/submit", post(writes::submit))
-        .route("/topology/{topology}/errors", get(reads::errors))
-        .route("/topology/{topology}/rebalance", post(writes::rebalance))
-        .route("/topology/{topology}/kill", post(writes::kill))
-        .route("/host/{host}/drain", post(writes::drain))
-        .route("/host/{host}/undrain", post(writes::undrain))
-        .route(recovery::ROUTE, get(recovery::status).post(recovery::recover))
-        .route("/metrics/register", post(ingest::register))
-        .route("/metrics/ingest", post(ingest::ingest))
-        .route("/metrics/sync/log", get(ingest::log))
-        .route("/metrics/sync/checkpoint", get(ingest::checkpoint))
-        .route("/metrics/sync/metas", get(ingest::metas))
-        .route("/metrics/sync/points", get(ingest::points))
-        .route("/metrics/sync/track", get(ingest::track))
-        .route("/metrics/sync/history", get(ingest::history))
-        .route("/blobs/{key}", blobs)
-        .route("/blobs/{key}/copy", post(blobs::copy_blob))
-        .merge(metrics::routes())
+/// Returns the OpenAPI document of a nimbus.
+pub fn openapi_document() -> serde_json::Value {
+    describe::document(described().into_parts().1)
 }
+
+/// Errors of a nimbus that should not be asked now.
+const READY: [Code; 2] = [Code::AnotherTree, Code::TreeUnavailable];
 
 async fn wrong_method(method: Method, OriginalUri(uri): OriginalUri, headers: HeaderMap) -> Response {
     refuse(&headers, uri.path(), ApiError::wrong_method(&method, uri.path()))

@@ -51,7 +51,7 @@ pub(super) async fn nimbuses(State(api): State<Api>) -> Result<Json<NimbusList>,
 }
 
 /// Parameters of the list of events.
-#[derive(Debug, Default, serde::Deserialize)]
+#[derive(Debug, Default, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EventQuery {
     /// Maximum number of events; all that are kept if absent.

@@ -4,15 +4,17 @@ use axum::{
     Json,
     body::Body,
     extract::{Request, State},
-    http::{StatusCode, request::Parts},
+    http::request::Parts,
     response::{IntoResponse, Response},
 };
+use bytes::BytesMut;
+use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 
 use super::{
     Api, JSON_BYTES_MAX, access,
     caller::{self, check_term},
-    error::{ApiError, PathPart, body_error, parse, too_slow},
+    error::{ApiError, PathPart, broken_body, parse, too_large, too_slow},
     forward::forward_and_refresh,
     serving::is_body_timeout,
     summary,
@@ -118,9 +120,10 @@ async fn change_host<T: DeserializeOwned + Default>(
     }
 }
 
-#[derive(Debug, Default, serde::Deserialize)]
+/// Body of a request without options.
+#[derive(Debug, Default, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct NoOptions {}
+pub(super) struct NoOptions {}
 
 async fn change<T: DeserializeOwned + Default>(
     api: &Api,
@@ -150,13 +153,19 @@ pub(super) async fn change_or_forward(
 /// Reads the whole body: a follower needs it twice, to check it and to forward it.
 pub(super) async fn read_body(request: Request) -> Result<(Parts, axum::body::Bytes), ApiError> {
     let (parts, body) = request.into_parts();
-    match axum::body::to_bytes(body, JSON_BYTES_MAX).await {
-        Ok(bytes) => Ok((parts, bytes)),
-        Err(error) if is_body_timeout(&error) => Err(too_slow()),
-        Err(error) if access::is_wrong_body(&error) => Err(access::wrong_body()),
-        // The only other cause is a caller that disconnected, which reads no response.
-        Err(error) => Err(body_error(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string())),
+    let (mut bytes, mut chunks) = (BytesMut::new(), body.into_data_stream());
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| match error {
+            error if is_body_timeout(&error) => too_slow(),
+            error if access::is_wrong_body(&error) => access::wrong_body(),
+            error => broken_body(&error),
+        })?;
+        if bytes.len() + chunk.len() > JSON_BYTES_MAX {
+            return Err(too_large());
+        }
+        bytes.extend_from_slice(&chunk);
     }
+    Ok((parts, bytes.freeze()))
 }
 
 async fn answer(

@@ -36,3 +36,25 @@ pub fn assert_generated_form(name: &str, key: &str, text: &str, form: impl Fn(&s
     let renewed = format!("{}{text}{}", &whole[..start], &whole[end..]);
     fs::write(&path, renewed).unwrap_or_else(|error| panic!("cannot write {name}: {error}"));
 }
+
+/// Compares the file `name` (relative to the root of the checkout) with `text`. With `UPDATE=1` it writes the
+/// file instead.
+///
+/// # Panics
+/// If the file differs from `text`.
+#[expect(clippy::disallowed_methods, reason = "a test's switch, set by scripts/fix")]
+pub fn assert_generated_file(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(name);
+    // A missing file differs.
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    if found == text {
+        return;
+    }
+    let first = found.lines().zip(text.lines()).position(|(is, expected)| is != expected);
+    assert!(
+        env::var("UPDATE").is_ok_and(|update| update == "1"),
+        "{name} is stale from line {} on: run this test with UPDATE=1 (scripts/fix does so for all unit tests)",
+        first.unwrap_or_else(|| found.lines().count().min(text.lines().count())) + 1,
+    );
+    fs::write(&path, text).unwrap_or_else(|error| panic!("cannot write {name}: {error}"));
+}

@@ -12,6 +12,7 @@ use axum::{
     http::{header, request::Parts},
     response::{IntoResponse as _, Response},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
@@ -75,12 +76,16 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for ValidPa
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SearchQuery {
+    /// Text that the lines contain.
     text: Option<String>,
+    /// Component that the lines name.
     component: Option<String>,
+    /// Port of a slot.
     port: Option<u16>,
+    /// Launch of a worker.
     worker: Option<String>,
     /// Number of last lines of each launch.
     last: Option<usize>,
@@ -89,19 +94,24 @@ pub(super) struct SearchQuery {
     past: bool,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ChunkQuery {
+    /// Launch of the worker; the newest if absent.
     worker: Option<String>,
+    /// Number of bytes before the part.
     #[serde(default)]
     offset: u64,
+    /// Identity of the file, from the response before.
     identity: Option<String>,
+    /// Maximum number of bytes.
     length: Option<u64>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DownloadQuery {
+    /// Launch of the worker; the newest if absent.
     worker: Option<String>,
 }
 

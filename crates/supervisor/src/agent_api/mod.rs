@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `GET /live` | whether the process runs |
 //! | `GET /metrics` | the host and its workers, for Prometheus |
+//! | `GET /api/openapi.json` | the OpenAPI document of these routes |
 //! | `GET /api/stormkeeper/v1/logs/{topology id}` | the launches of the topology here, and their log files |
 //! | `GET …/logs/{topology id}/search` | the last lines of the logs, also by text and component |
 //! | `GET …/logs/{topology id}/{port}/{file}` | a part of a log file, by position |
@@ -12,6 +13,7 @@
 //! The same limits and checks apply as for the API of a nimbus ([`stormkeeper_serving`]). A port that
 //! another program uses stops nothing else: it is a problem of the supervisor, and is tried again.
 
+mod describe;
 mod log_routes;
 mod page;
 mod searches;
@@ -49,7 +51,10 @@ use stormkeeper_access::{
 };
 use stormkeeper_api_types::{
     leader_clock::TIME,
-    message::{Code, logs::SUPERVISOR},
+    message::{
+        Code,
+        logs::{AgentLogs, LogChunk, LogLines, SUPERVISOR},
+    },
     routes::PREFIX,
 };
 use stormkeeper_model::{SupervisorId, WorkerId, address::host_port, clock::Clock};
@@ -57,6 +62,7 @@ use stormkeeper_runtime::{net::ListenOn, tasks::OnExit, watch};
 use stormkeeper_serving::{
     Limits,
     error::Rejection,
+    openapi::{self, Content, Routes},
     origin::{self, DaemonKind, OwnNames},
     proof,
 };
@@ -216,22 +222,55 @@ fn routes(api: AgentApi, names: OwnNames, gate: Gate) -> Router {
     let id = HeaderValue::try_from(api.supervisor.as_str()).ok();
     let api = AgentApi { refusals: Arc::clone(gate.refusals()), ..api };
     let checked = (Arc::new(names), Arc::clone(gate.refusals()));
-    let logs = Router::new()
-        .route("/logs/{topology}", get(log_routes::list))
-        .route("/logs/{topology}/search", get(log_routes::search))
-        .route("/logs/{topology}/{port}/{file}", get(log_routes::chunk))
-        .route("/logs/{topology}/{port}/{file}/download", get(log_routes::download))
-        .method_not_allowed_fallback(wrong_method);
-    Router::new()
-        .route("/live", get(async || StatusCode::OK))
-        .route("/metrics", get(page::metrics))
-        .nest(PREFIX, logs)
+    let (router, _operations) = described().into_parts();
+    router
+        .route(describe::PATH, get(async || openapi::response(describe::document_text())))
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::new(gate), require_proof))
         .layer(middleware::from_fn_with_state(checked, reject_foreign))
         .layer(middleware::map_response_with_state(id, add_supervisor))
         .with_state(api)
+}
+
+/// All routes but that of their document, with their descriptions.
+fn described() -> Routes<AgentApi> {
+    let logs = Routes::new()
+        .serve(
+            describe::logs(
+                "/logs/{topology}",
+                "The launches of a topology on this host, and their log files",
+            )
+            .answers::<AgentLogs>(),
+            log_routes::list,
+        )
+        .serve(
+            describe::logs("/logs/{topology}/search", "The last lines of the logs of a topology")
+                .query::<log_routes::SearchQuery>()
+                .answers::<LogLines>(),
+            log_routes::search,
+        )
+        .serve(
+            describe::logs("/logs/{topology}/{port}/{file}", "Part of a log file")
+                .query::<log_routes::ChunkQuery>()
+                .answers::<LogChunk>(),
+            log_routes::chunk,
+        )
+        .serve(
+            describe::logs("/logs/{topology}/{port}/{file}/download", "A log file")
+                .query::<log_routes::DownloadQuery>()
+                .answers_content(Content::Other(&["application/octet-stream"])),
+            log_routes::download,
+        )
+        .with_router(|router| router.method_not_allowed_fallback(wrong_method));
+    Routes::new()
+        .serve(describe::get("/live", "Whether the process runs"), async || StatusCode::OK)
+        .serve(
+            describe::get("/metrics", "Page for Prometheus")
+                .answers_content(Content::Other(page::MEDIA_TYPES)),
+            page::metrics,
+        )
+        .nest(PREFIX, logs)
 }
 
 async fn no_such_route(OriginalUri(uri): OriginalUri) -> Rejection {

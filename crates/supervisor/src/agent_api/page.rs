@@ -29,6 +29,10 @@ use stormkeeper_runtime::{
 };
 use stormkeeper_serving::error::Rejection;
 
+/// Media types of the page, of which the client chooses one.
+pub(super) const MEDIA_TYPES: &[&str] =
+    &["text/plain", "application/openmetrics-text", "application/vnd.google.protobuf"];
+
 /// Shortest time between two readings: one costs some milliseconds, and several monitors may ask.
 const PERIOD: Duration = Duration::from_secs(1);
 

@@ -237,3 +237,22 @@ async fn second_agent_of_a_host_takes_another_port_unless_one_is_set() {
     let second = listen(taken, true).expect("another port");
     assert_ne!(second.local_addr().expect("bound").port(), taken.port());
 }
+
+#[test]
+fn generated_document_of_the_agent() {
+    let document = describe::document(described().into_parts().1);
+    let text = serde_json::to_string_pretty(&document).expect("JSON");
+    stormkeeper_runtime::test_support::assert_generated_file("docs/openapi-agent.json", &format!("{text}\n"));
+}
+
+#[tokio::test]
+async fn document_is_served_and_names_every_route() {
+    let world = World::new();
+    let request = HttpRequest::get("/api/openapi.json").header("host", "localhost").body(Body::empty());
+    let (status, body) = world.send(request.expect("valid")).await;
+    assert_eq!(status, StatusCode::OK);
+    let document: Value = serde_json::from_slice(&body).expect("JSON");
+    let paths = document["paths"].as_object().expect("paths");
+    assert_eq!(paths.len(), 7, "{:?}", paths.keys());
+    assert_eq!(paths["/live"]["get"]["security"], serde_json::json!([]), "a probe needs no token");
+}

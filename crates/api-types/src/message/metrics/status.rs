@@ -1,12 +1,13 @@
 //! Status of a metric store, of its export and of its followers.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::MetricStoreView;
 use stormkeeper_model::{NimbusId, Timestamp, TopologyId};
 
 /// `GET /api/stormkeeper/v1/metrics/status`: metric store and export queue of the answering nimbus.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MetricStoreStatus {
     /// The answering nimbus.
@@ -41,7 +42,7 @@ pub struct MetricStoreStatus {
 }
 
 /// A follower, as known to the leader.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FollowerSummary {
     /// The follower.
@@ -51,7 +52,7 @@ pub struct FollowerSummary {
 }
 
 /// Number of dropped items of one topology and cause.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DropSummary {
     /// The topology.
@@ -63,7 +64,7 @@ pub struct DropSummary {
 }
 
 /// The export queue.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExportQueueSummary {
     /// Number of minutes of topologies that are not closed.
@@ -80,7 +81,7 @@ pub struct ExportQueueSummary {
 }
 
 /// One exporter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExporterSummary {
     /// Name of the exporter.
@@ -104,7 +105,7 @@ pub struct ExporterSummary {
 }
 
 /// Activity of an exporter, and its counts since this nimbus leads.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExporterWork {
     /// Current activity: `starting`, `idle`, `leased`, `pausing` or `stuck`.

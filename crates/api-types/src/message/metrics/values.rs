@@ -1,12 +1,13 @@
 //! Values of metrics over time.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{MetricMetaView, MetricStoreView};
 use stormkeeper_model::{Timestamp, TopologyId};
 
 /// `GET /api/stormkeeper/v1/metrics/data`: points of metrics over time.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PointList {
     /// The topology of the metrics.
@@ -27,7 +28,7 @@ pub struct PointList {
 }
 
 /// The points of one metric.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Series {
     /// The metric.
@@ -38,7 +39,7 @@ pub struct Series {
 }
 
 /// A value and its interval of time.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TimedValue {
     /// Start of the time bucket, which is as wide as the window; the last bucket may still grow.
@@ -48,7 +49,7 @@ pub struct TimedValue {
 }
 
 /// Value of a metric over an interval of time, by type.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum MetricValue {
     /// Number of events.
@@ -64,14 +65,14 @@ pub enum MetricValue {
 }
 
 /// A counter over an interval of time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CounterValue {
     /// Number of events. Exact.
     pub count: u64,
 }
 
 /// A gauge over an interval of time.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GaugeValue {
     /// Value at the last reading: the sum over all tasks or workers, or their mean for metrics whose
     /// sum is meaningless, such as ratios.
@@ -89,7 +90,7 @@ pub struct GaugeValue {
 }
 
 /// A meter over an interval of time; rates are per second.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MeterValue {
     /// Number of events. Exact.
     pub count: u64,
@@ -106,7 +107,7 @@ pub struct MeterValue {
 
 /// A distribution over an interval of time. Without values, count and sum are 0
 /// and the other fields are null.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HistogramValue {
     /// Number of values. Exact.
     pub count: u64,
@@ -137,7 +138,7 @@ pub struct HistogramValue {
 }
 
 /// A timer over an interval of time.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TimerValue {
     /// Durations in µs.
     pub histogram: HistogramValue,

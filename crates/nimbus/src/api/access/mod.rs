@@ -9,7 +9,7 @@ mod signed_body;
 use axum::{
     body::Body,
     extract::{ConnectInfo, Request, State},
-    http::{HeaderMap, request::Parts},
+    http::{HeaderMap, Method, request::Parts},
     middleware::Next,
     response::Response,
 };
@@ -30,6 +30,11 @@ use stormkeeper_api_types::message::{Code, ErrorBody};
 use stormkeeper_coordination::cluster::view::ClusterView;
 use stormkeeper_model::TopologyId;
 use stormkeeper_serving::proof;
+
+/// Returns who may send a request, for people; `None` if anyone may.
+pub(super) fn right_of(method: &Method, path: &str) -> Option<String> {
+    need(method, path).text().map(str::to_owned)
+}
 
 /// Lets requests pass whose sender may do what they ask for.
 pub(super) async fn check(State(api): State<Api>, request: Request, next: Next) -> Response {

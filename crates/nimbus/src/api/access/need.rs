@@ -69,6 +69,28 @@ pub(super) fn need(method: &Method, path: &str) -> Need {
     }
 }
 
+impl Need {
+    /// Returns who may do it, for people; `None` if anyone may.
+    pub(super) fn text(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Nothing => return None,
+            Self::Read => "a token of the role reader",
+            Self::ChangeTopology(_) => {
+                "a token of the role operator, for the owner of the topology if it is limited to one"
+            }
+            Self::Submit => "a token of the role operator",
+            Self::StoreBlob => "a token of the role operator, or the cluster secret",
+            Self::ReadBlob(_) => {
+                "a token of the role admin, the cluster secret, or the key of the topology of the package"
+            }
+            Self::Operate => "a token of the role operator that is not limited to an owner",
+            Self::Recover => "a token of the role admin",
+            Self::Daemon => "the cluster secret",
+            Self::SendMetrics => "the cluster secret, or the key of the topology of the metrics",
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

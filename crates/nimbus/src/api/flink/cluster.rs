@@ -30,10 +30,7 @@ pub(super) async fn applications(asked: Asked) -> Answer {
 }
 
 pub(super) async fn application(asked: Asked, PathParts(job): PathParts<String>) -> Answer {
-    let job = asked.job(&job)?.job;
-    let mut application = body::job_application(&job);
-    application["jobs"] = body::job_overview(&[job])["jobs"].take();
-    Ok(Reply(application))
+    Ok(Reply(body::application(&asked.job(&job)?.job)))
 }
 
 /// Answers with the settings of this nimbus that others may know.

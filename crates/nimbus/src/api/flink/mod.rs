@@ -19,22 +19,89 @@ mod vertices;
 mod workers;
 
 use axum::{
-    Json, Router,
+    Json,
     extract::OriginalUri,
+    http::{Method, StatusCode},
     response::{IntoResponse as _, Response},
-    routing::get,
 };
+use schemars::JsonSchema;
 use serde_json::{Value, json};
 
 use super::{Api, error::ApiError};
 use asked::Failure;
 pub(super) use snapshot::Snapshots;
-use stormkeeper_flink_api::Error;
+use stormkeeper_flink_api::{Error, schema};
+use stormkeeper_serving::openapi::{Content, Dialect, MakeSchema, Operation, Routes};
+
+static FLINK: Dialect = Dialect {
+    name: "Flink",
+    description: "Flink's metric REST API. The same paths are served without `/v1`.",
+    prefix: "/v1",
+    id: "flink",
+    json: "application/json",
+    error: schema::error,
+};
+
+/// Parameters of metrics of one thing.
+#[derive(Debug, JsonSchema)]
+#[expect(dead_code, reason = "only described: `Query` reads them")]
+struct ValuesQuery {
+    /// Names of metrics, with commas between them; without it, the answer lists all names.
+    get: Option<String>,
+}
+
+/// Parameters of aggregates of metrics.
+#[derive(Debug, JsonSchema)]
+#[expect(dead_code, reason = "only described: `Query` reads them")]
+struct AggregatesQuery {
+    /// Names of metrics, with commas between them; without it, the answer lists all names.
+    get: Option<String>,
+    /// Aggregates of `min`, `max`, `avg`, `sum` and `skew`, with commas between them; all if absent.
+    agg: Option<String>,
+    /// Ids of topologies, for aggregates over topologies.
+    jobs: Option<String>,
+    /// `host:port` of workers, for aggregates over workers.
+    taskmanagers: Option<String>,
+    /// Numbers and ranges of tasks, as `0,2-4`, for aggregates over tasks.
+    subtasks: Option<String>,
+}
+
+/// Parameters of the errors of a topology.
+#[derive(Debug, JsonSchema)]
+#[schemars(rename_all = "camelCase")]
+#[expect(dead_code, reason = "only described: `Query` reads them")]
+struct ExceptionsQuery {
+    /// Maximum number of errors: 20 if absent.
+    max_exceptions: Option<u32>,
+}
+
+fn read(path: &str, summary: &'static str, answer: MakeSchema) -> Operation {
+    Operation::new(&FLINK, Method::GET, path, summary).answers_content(Content::Json(answer))
+}
+
+/// Describes a read of something that may not be there.
+fn find(path: &str, summary: &'static str, answer: MakeSchema) -> Operation {
+    read(path, summary, answer).may_fail_with(StatusCode::NOT_FOUND, "not_found")
+}
+
+/// Describes metrics of one thing: never 404.
+fn values(path: &str, summary: &'static str) -> Operation {
+    let values = Operation::new(&FLINK, Method::GET, path, summary).query::<ValuesQuery>();
+    values.answers_content(Content::Json(schema::values))
+}
+
+/// Describes aggregates of metrics.
+fn aggregates(path: &str, summary: &'static str) -> Operation {
+    let aggregates = Operation::new(&FLINK, Method::GET, path, summary).query::<AggregatesQuery>();
+    aggregates.answers_content(Content::Json(schema::aggregates))
+}
 
 /// Returns the routes, bare and below `/v1`.
-pub(super) fn routes() -> Router<Api> {
-    let versioned = paths().fallback(not_found).method_not_allowed_fallback(not_found);
-    paths().method_not_allowed_fallback(not_found).nest("/v1", versioned)
+pub(super) fn routes() -> Routes<Api> {
+    let bare = paths().with_router(|router| router.method_not_allowed_fallback(not_found));
+    let versioned =
+        paths().with_router(|router| router.fallback(not_found).method_not_allowed_fallback(not_found));
+    Routes::new().merge_again(bare).nest("/v1", versioned)
 }
 
 async fn not_found(OriginalUri(uri): OriginalUri) -> Failure {
@@ -63,64 +130,162 @@ pub(super) fn refusal(error: ApiError) -> Response {
     (status, Json(fields)).into_response()
 }
 
-fn paths() -> Router<Api> {
-    Router::new()
-        .route("/overview", get(cluster::overview))
-        .route("/config", get(cluster::config))
-        .route("/datasets", get(cluster::datasets))
-        .route("/jars", get(cluster::jars))
-        .route("/applications/overview", get(cluster::applications))
-        .route("/applications/{job}", get(cluster::application))
-        .route("/jobmanager/config", get(cluster::job_manager_config))
-        .route("/jobmanager/environment", get(cluster::environment))
-        .route("/jobmanager/logs", get(cluster::job_manager_logs))
-        .route("/jobmanager/thread-dump", get(cluster::job_manager_thread_dump))
-        .route("/jobmanager/metrics", get(metrics::of_job_manager))
-        .route("/taskmanagers", get(workers::all))
-        .route("/taskmanagers/metrics", get(metrics::of_task_managers))
-        .route("/taskmanagers/{worker}", get(workers::one))
-        .route("/taskmanagers/{worker}/metrics", get(metrics::of_task_manager))
-        .route("/taskmanagers/{worker}/logs", get(workers::logs))
-        .route("/taskmanagers/{worker}/thread-dump", get(workers::thread_dump))
-        .route("/jobs", get(reads::all))
-        .route("/jobs/overview", get(reads::overview))
-        .route("/jobs/metrics", get(metrics::of_jobs))
-        .route("/jobs/{job}", get(reads::details))
-        .route("/jobs/{job}/status", get(reads::status))
-        .route("/jobs/{job}/plan", get(reads::plan))
-        .route("/jobs/{job}/config", get(reads::config))
-        .route("/jobs/{job}/jobmanager/config", get(reads::job_manager_config))
-        .route("/jobs/{job}/jobmanager/environment", get(reads::environment))
-        .route("/jobs/{job}/exceptions", get(reads::exceptions))
-        .route("/jobs/{job}/accumulators", get(reads::accumulators))
-        .route("/jobs/{job}/execution-result", get(reads::execution_result))
-        .route("/jobs/{job}/checkpoints", get(reads::checkpoints))
-        .route("/jobs/{job}/checkpoints/config", get(reads::checkpoint_config))
-        .route("/jobs/{job}/checkpoints/details/{checkpoint}", get(reads::checkpoint))
-        .route(
-            "/jobs/{job}/checkpoints/details/{checkpoint}/subtasks/{vertex}",
-            get(reads::checkpoint_of_vertex),
+fn paths() -> Routes<Api> {
+    Routes::new()
+        .serve(read("/overview", "The cluster in numbers", schema::overview), cluster::overview)
+        .serve(read("/config", "The configuration of the web page", schema::config), cluster::config)
+        .serve(read("/datasets", "Empty: there are no data sets", schema::datasets), cluster::datasets)
+        .serve(read("/jars", "Empty: there are no jars", schema::jars), cluster::jars)
+        .serve(
+            read("/applications/overview", "The topologies as applications", schema::applications),
+            cluster::applications,
         )
-        .route("/jobs/{job}/metrics", get(metrics::of_job))
+        .serve(
+            find("/applications/{job}", "A topology as an application", schema::application),
+            cluster::application,
+        )
+        .serve(
+            read("/jobmanager/config", "Settings of this nimbus", schema::job_manager_config),
+            cluster::job_manager_config,
+        )
+        .serve(
+            read("/jobmanager/environment", "The environment: there is no JVM", schema::environment),
+            cluster::environment,
+        )
+        .serve(
+            read("/jobmanager/logs", "Empty: a nimbus does not serve its logs", schema::logs),
+            cluster::job_manager_logs,
+        )
+        .serve(
+            read("/jobmanager/thread-dump", "Empty: there is no JVM", schema::thread_dump),
+            cluster::job_manager_thread_dump,
+        )
+        .serve(values("/jobmanager/metrics", "Metrics of the leading nimbus"), metrics::of_job_manager)
+        .serve(read("/taskmanagers", "The workers", schema::task_managers), workers::all)
+        .serve(aggregates("/taskmanagers/metrics", "Metrics over all workers"), metrics::of_task_managers)
+        .serve(find("/taskmanagers/{worker}", "A worker", schema::task_manager), workers::one)
+        .serve(values("/taskmanagers/{worker}/metrics", "Metrics of a worker"), metrics::of_task_manager)
+        .serve(
+            find("/taskmanagers/{worker}/logs", "Empty: supervisors serve the logs", schema::logs),
+            workers::logs,
+        )
+        .serve(
+            find("/taskmanagers/{worker}/thread-dump", "Empty: there is no JVM", schema::thread_dump),
+            workers::thread_dump,
+        )
+        .merge(paths_of_jobs())
         .merge(paths_of_vertices())
 }
 
-fn paths_of_vertices() -> Router<Api> {
-    let routes = Router::new()
-        .route("/", get(vertices::details))
-        .route("/accumulators", get(vertices::accumulators))
-        .route("/backpressure", get(vertices::backpressure))
-        .route("/subtasktimes", get(vertices::subtask_times))
-        .route("/taskmanagers", get(vertices::task_managers))
-        .route("/watermarks", get(vertices::watermarks))
-        .route("/metrics", get(metrics::of_vertex))
-        .route("/jm-operator-metrics", get(metrics::of_operator))
-        .route("/subtasks/accumulators", get(vertices::subtask_accumulators))
-        .route("/subtasks/metrics", get(metrics::of_subtasks))
-        .route("/subtasks/{subtask}", get(vertices::subtask))
-        .route("/subtasks/{subtask}/metrics", get(metrics::of_subtask))
-        .route("/subtasks/{subtask}/attempts/{attempt}", get(vertices::attempt))
-        .route("/subtasks/{subtask}/attempts/{attempt}/accumulators", get(vertices::attempt_accumulators))
-        .method_not_allowed_fallback(not_found);
-    Router::new().nest("/jobs/{job}/vertices/{vertex}", routes)
+fn paths_of_jobs() -> Routes<Api> {
+    Routes::new()
+        .serve(read("/jobs", "Ids and states of the topologies", schema::jobs_in_short), reads::all)
+        .serve(read("/jobs/overview", "All topologies in short", schema::job_overview), reads::overview)
+        .serve(aggregates("/jobs/metrics", "Metrics over all topologies"), metrics::of_jobs)
+        .serve(find("/jobs/{job}", "A topology", schema::job), reads::details)
+        .serve(find("/jobs/{job}/status", "The state of a topology", schema::status), reads::status)
+        .serve(find("/jobs/{job}/plan", "The graph of a topology", schema::plan), reads::plan)
+        .serve(find("/jobs/{job}/config", "The settings of a topology", schema::job_config), reads::config)
+        .serve(
+            find("/jobs/{job}/jobmanager/config", "Settings of this nimbus", schema::job_manager_config),
+            reads::job_manager_config,
+        )
+        .serve(
+            find(
+                "/jobs/{job}/jobmanager/environment",
+                "The environment: there is no JVM",
+                schema::environment,
+            ),
+            reads::environment,
+        )
+        .serve(
+            find("/jobs/{job}/exceptions", "The errors of a topology", schema::exceptions)
+                .query::<ExceptionsQuery>(),
+            reads::exceptions,
+        )
+        .serve(
+            find("/jobs/{job}/accumulators", "Empty: there are no accumulators", schema::job_accumulators),
+            reads::accumulators,
+        )
+        .serve(
+            find("/jobs/{job}/execution-result", "Whether a topology has ended", schema::execution_result),
+            reads::execution_result,
+        )
+        .serve(
+            find("/jobs/{job}/checkpoints", "Empty: there are no checkpoints", schema::checkpoints),
+            reads::checkpoints,
+        )
+        .serve(
+            find(
+                "/jobs/{job}/checkpoints/config",
+                "The configuration of checkpoints: none",
+                schema::checkpoint_config,
+            ),
+            reads::checkpoint_config,
+        )
+        .serve(
+            find(
+                "/jobs/{job}/checkpoints/details/{checkpoint}",
+                "Always 404: there are no checkpoints",
+                schema::never,
+            ),
+            reads::checkpoint,
+        )
+        .serve(
+            find(
+                "/jobs/{job}/checkpoints/details/{checkpoint}/subtasks/{vertex}",
+                "Always 404: there are no checkpoints",
+                schema::never,
+            ),
+            reads::checkpoint_of_vertex,
+        )
+        .serve(values("/jobs/{job}/metrics", "Metrics of a topology"), metrics::of_job)
+}
+
+fn paths_of_vertices() -> Routes<Api> {
+    let routes = Routes::new()
+        .serve(find("/", "A component", schema::vertex), vertices::details)
+        .serve(
+            find("/accumulators", "Empty: there are no accumulators", schema::vertex_accumulators),
+            vertices::accumulators,
+        )
+        .serve(
+            find("/backpressure", "The backpressure of a component", schema::vertex_backpressure),
+            vertices::backpressure,
+        )
+        .serve(
+            find("/subtasktimes", "The times of the tasks of a component", schema::subtask_times),
+            vertices::subtask_times,
+        )
+        .serve(
+            find("/taskmanagers", "The tasks of a component by worker", schema::vertex_task_managers),
+            vertices::task_managers,
+        )
+        .serve(
+            find("/watermarks", "Empty: tuples have no event time", schema::watermarks),
+            vertices::watermarks,
+        )
+        .serve(values("/metrics", "Metrics of a component"), metrics::of_vertex)
+        .serve(values("/jm-operator-metrics", "Empty: there are no coordinators"), metrics::of_operator)
+        .serve(
+            find("/subtasks/accumulators", "Empty: there are no accumulators", schema::subtask_accumulators),
+            vertices::subtask_accumulators,
+        )
+        .serve(aggregates("/subtasks/metrics", "Metrics over the tasks of a component"), metrics::of_subtasks)
+        .serve(find("/subtasks/{subtask}", "A task", schema::subtask), vertices::subtask)
+        .serve(values("/subtasks/{subtask}/metrics", "Metrics of a task"), metrics::of_subtask)
+        .serve(
+            find("/subtasks/{subtask}/attempts/{attempt}", "The current attempt of a task", schema::subtask),
+            vertices::attempt,
+        )
+        .serve(
+            find(
+                "/subtasks/{subtask}/attempts/{attempt}/accumulators",
+                "Empty: there are no accumulators",
+                schema::attempt_accumulators,
+            ),
+            vertices::attempt_accumulators,
+        )
+        .with_router(|router| router.method_not_allowed_fallback(not_found));
+    Routes::new().nest("/jobs/{job}/vertices/{vertex}", routes)
 }

@@ -1,12 +1,10 @@
 //! Paths about jobs.
 
-use serde_json::json;
-
 use super::asked::{Answer, Asked, Failure, PathParts, Reply};
 use crate::refusal::Refusal;
 use stormkeeper_coordination::cluster::layout;
 use stormkeeper_flink_api::{
-    Error, FlinkId, Job, JobState,
+    Error, FlinkId, Job,
     body::{self, ExceptionEntry},
 };
 use stormkeeper_model::{TaskId, error::TaskError};
@@ -107,17 +105,7 @@ pub(super) async fn accumulators(asked: Asked, PathParts(job): PathParts<String>
 }
 
 pub(super) async fn execution_result(asked: Asked, PathParts(job): PathParts<String>) -> Answer {
-    let Job { id, state, start_ms, end_ms, .. } = asked.job(&job)?.job;
-    let Some(end_ms) = end_ms else { return Ok(Reply(json!({ "status": { "id": "IN_PROGRESS" } }))) };
-    Ok(Reply(json!({
-        "status": { "id": "COMPLETED" },
-        "job-execution-result": {
-            "id": id.to_string(),
-            "application-status": JobState::word(state),
-            "accumulator-results": {},
-            "net-runtime": end_ms.saturating_sub(start_ms),
-        },
-    })))
+    Ok(Reply(body::execution_result(&asked.job(&job)?.job)))
 }
 
 pub(super) async fn checkpoints(asked: Asked, PathParts(job): PathParts<String>) -> Answer {

@@ -51,10 +51,8 @@ pub(super) async fn backpressure(asked: Asked, PathParts((job, id)): PathParts<I
     let vertex = vertex(&job, &id)?;
     Ok(Reply(match package {
         Some(_) => backpressure::body(&job, vertex),
-        // Without the package nobody knows what receives from the vertex. This is Flink's word for
-        // an answer without content.
-        None => json!({ "status": "deprecated", "backpressureLevel": "ok", "end-timestamp": job.now_ms,
-            "subtasks": [], "backpressure-level": "ok" }),
+        // Without the package nobody knows what receives from the vertex.
+        None => backpressure::unknown(&job),
     }))
 }
 

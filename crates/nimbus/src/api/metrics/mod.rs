@@ -30,20 +30,70 @@ mod shape;
 mod source;
 mod status;
 
-use axum::{Router, routing::get};
-
-use super::Api;
+use super::{
+    Api,
+    describe::{OF_METRICS, delete, get},
+};
 pub(super) use reads::control;
 pub(super) use source::store_error;
+use stormkeeper_api_types::message::{
+    Code, ForgetRequest, Forgotten, LatestList, MeasuredTopologyList, MetricMetaList, MetricStoreStatus,
+    PointList, TaskTrack, TopologyHistory,
+};
+use stormkeeper_serving::openapi::Routes;
 
 /// Returns the routes.
-pub(super) fn routes() -> Router<Api> {
-    Router::new()
-        .route("/metrics/topologies", get(reads::topologies))
-        .route("/metrics/topology/{topology}/metas", get(reads::metas).delete(forget::delete_metas))
-        .route("/metrics/topology/{topology}/latest", get(reads::latest))
-        .route("/metrics/topology/{topology}/track", get(reads::track))
-        .route("/metrics/data", get(series::data))
-        .route("/metrics/history", get(reads::history))
-        .route("/metrics/status", get(reads::status))
+pub(super) fn routes() -> Routes<Api> {
+    let read = |path, summary| get(path, summary).may_fail(&OF_METRICS);
+    Routes::new()
+        .serve(
+            read("/metrics/topologies", "The topologies that have metrics, also removed ones")
+                .query::<params::PageParams>()
+                .answers::<MeasuredTopologyList>(),
+            reads::topologies,
+        )
+        .serve(
+            read("/metrics/topology/{topology}/metas", "The metrics of a topology")
+                .query::<params::ListParams>()
+                .answers::<MetricMetaList>(),
+            reads::metas,
+        )
+        .serve(
+            delete("/metrics/topology/{topology}/metas", "Deletes metrics of a removed topology")
+                .takes::<ForgetRequest>()
+                .answers::<Forgotten>()
+                .may_fail(&OF_METRICS)
+                .may_fail(&[Code::Conflict]),
+            forget::delete_metas,
+        )
+        .serve(
+            read("/metrics/topology/{topology}/latest", "The values of metrics in the window that ends now")
+                .query::<params::ListParams>()
+                .answers::<LatestList>(),
+            reads::latest,
+        )
+        .serve(
+            read("/metrics/topology/{topology}/track", "The workers in which each task ran")
+                .query::<params::TrackParams>()
+                .answers::<TaskTrack>(),
+            reads::track,
+        )
+        .serve(
+            read("/metrics/data", "Points of metrics over time")
+                .query::<params::DataParams>()
+                .answers::<PointList>()
+                .may_fail(&[Code::UnknownMetric]),
+            series::data,
+        )
+        .serve(
+            read("/metrics/history", "Current and past topologies")
+                .query::<params::HistoryParams>()
+                .answers::<TopologyHistory>(),
+            reads::history,
+        )
+        .serve(
+            read("/metrics/status", "The metric store of this nimbus, and its exporters")
+                .answers::<MetricStoreStatus>(),
+            reads::status,
+        )
 }

@@ -6,6 +6,7 @@ use axum::{
     extract::{FromRequestParts, Query, rejection::QueryRejection},
     http::request::Parts,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{cursor::Cursor, filter::Filter};
@@ -41,16 +42,24 @@ pub(super) fn bad(message: impl Into<String>, hint: Option<&str>) -> ApiError {
 }
 
 /// Parameters of the lists of metas and of latest values.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListParams {
+    /// Window in seconds, 60, 600, 7200 or 86400, or as `1m`, `10m`, `2h` or `1d`.
     pub(super) window: Option<String>,
+    /// Level of the metrics, such as `component`.
     pub(super) level: Option<String>,
+    /// Component of the metrics.
     pub(super) component: Option<String>,
+    /// Task of the metrics, a number.
     pub(super) task: Option<String>,
+    /// Stream of the metrics.
     pub(super) stream: Option<String>,
+    /// Pattern for the last part of names: `*` is any text, `?` any character.
     pub(super) name: Option<String>,
+    /// Length of a page: 500, at most 5000.
     pub(super) limit: Option<String>,
+    /// `next` of the page before.
     pub(super) after: Option<String>,
 }
 
@@ -61,21 +70,34 @@ impl ListParams {
 }
 
 /// Parameters of points over time.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DataParams {
+    /// Id of one metric.
     pub(super) id: Option<String>,
+    /// Full name of one metric.
     pub(super) name: Option<String>,
+    /// Topology of the metrics, by id or name.
     pub(super) topology: Option<String>,
+    /// Pattern for the last part of names: `*` is any text, `?` any character.
     pub(super) pattern: Option<String>,
+    /// Level of the metrics, such as `component`.
     pub(super) level: Option<String>,
+    /// Component of the metrics.
     pub(super) component: Option<String>,
+    /// Task of the metrics, a number.
     pub(super) task: Option<String>,
+    /// Stream of the metrics.
     pub(super) stream: Option<String>,
+    /// Window in seconds, 60, 600, 7200 or 86400, or as `1m`, `10m`, `2h` or `1d`.
     pub(super) window: Option<String>,
+    /// Begin, in milliseconds since 1970, or as `-90s`, `-1h` or `-2d` before now.
     pub(super) from: Option<String>,
+    /// End, in the same form.
     pub(super) to: Option<String>,
+    /// Length of a page: 500, at most 5000.
     pub(super) limit: Option<String>,
+    /// `next` of the page before.
     pub(super) after: Option<String>,
 }
 
@@ -86,26 +108,32 @@ impl DataParams {
 }
 
 /// Parameters of the list of topologies.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PageParams {
+    /// Length of a page: 500, at most 5000.
     pub(super) limit: Option<String>,
+    /// `next` of the page before.
     pub(super) after: Option<String>,
 }
 
 /// Parameters of the track.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TrackParams {
+    /// Task of the metrics, a number.
     pub(super) task: Option<String>,
+    /// Length of a page: 500, at most 5000.
     pub(super) limit: Option<String>,
 }
 
 /// Parameters of the history.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HistoryParams {
+    /// Name of topologies.
     pub(super) name: Option<String>,
+    /// Length of a page: 500, at most 5000.
     pub(super) limit: Option<String>,
 }
 

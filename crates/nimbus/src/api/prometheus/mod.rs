@@ -41,6 +41,10 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// Levels that are left out of a page that is too large, in this order.
 const LEVELS: [Level; 3] = [Level::ComponentStream, Level::Component, Level::Topology];
 
+/// Media types of the page, of which the client chooses one.
+pub(super) const MEDIA_TYPES: &[&str] =
+    &["text/plain", "application/openmetrics-text", "application/vnd.google.protobuf"];
+
 /// Families of the last snapshot, and what the next one needs of it.
 #[derive(Debug)]
 pub(super) struct Snapshots {

@@ -2,30 +2,37 @@
 //! request of a command or a daemon of this project is for the own API. Deleted in the release after.
 
 use axum::{
-    Router,
     extract::{Request, State},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::post,
 };
 
 use super::{
-    cluster,
+    change, cluster, page,
     params::{IsOwn, Params, PathOf},
-    topology, writes,
+    read, topology, writes,
 };
 use crate::api::{Api, error::PathPart, metrics, reads, writes as own_writes};
+use stormkeeper_serving::openapi::Routes;
+use stormkeeper_storm_api::schema;
 
-/// Returns the routes.
-pub(crate) fn routes() -> Router<Api> {
-    Router::new()
-        .route("/cluster/summary", get(cluster_summary))
-        .route("/nimbus/summary", get(nimbuses))
-        .route("/supervisor/summary", get(supervisors))
-        .route("/topology/summary", get(topologies))
-        .route("/topology/{topology}", get(one_topology))
-        .route("/topology/{topology}/metrics", get(topology_metrics).post(own_writes::metrics))
-        .route("/topology/{topology}/activate", post(activate))
-        .route("/topology/{topology}/deactivate", post(deactivate))
+/// Returns the routes, which are described as those of Storm's API.
+pub(crate) fn routes() -> Routes<Api> {
+    const METRICS: &str = "/topology/{topology}/metrics";
+    Routes::new()
+        .serve(read("/cluster/summary", "The cluster in numbers", schema::cluster_summary), cluster_summary)
+        .serve(read("/nimbus/summary", "The nimbuses", schema::nimbuses), nimbuses)
+        .serve(read("/supervisor/summary", "The supervisors", schema::supervisors), supervisors)
+        .serve(read("/topology/summary", "All topologies in short", schema::topologies), topologies)
+        .serve(page("/topology/{topology}", "A topology", schema::topology), one_topology)
+        .serve(
+            page(METRICS, "The numbers of a topology by stream", schema::topology_metrics),
+            topology_metrics,
+        )
+        .serve(change("/topology/{topology}/activate", "Lets the spouts of a topology run"), activate)
+        .serve(change("/topology/{topology}/deactivate", "Stops the spouts of a topology"), deactivate)
+        // Of the own API only.
+        .with_router(|router| router.route(METRICS, post(own_writes::metrics)))
 }
 
 async fn cluster_summary(IsOwn(own): IsOwn, State(api): State<Api>, params: Params) -> Response {

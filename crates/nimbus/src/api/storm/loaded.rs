@@ -254,11 +254,6 @@ mod tests {
         let many = describe(&[hole(1), hole(2), hole(3), hole(4), hole(5)]).expect("a text");
         assert!(many.ends_with("to 1970-01-01T00:31:00.000Z, and 2 times more"), "{many}");
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn window_ends_with_the_last_reported_minute() {

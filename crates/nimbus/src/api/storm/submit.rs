@@ -42,6 +42,23 @@ const WORD_BYTES_MAX: u64 = 1000;
 const PARTS: &str = "the parts are `topology` (the topology file, once), `resource` (a file with its path below \
                      resources/ as its filename, any number), `name`, `owner` and `status` (active or inactive)";
 
+/// Parts of a request, for its description.
+#[derive(Debug, schemars::JsonSchema)]
+#[schemars(rename = "StormSubmit")]
+#[expect(dead_code, reason = "only described: parts are read one after the other, as they arrive")]
+pub(super) struct PartsOfSubmit {
+    /// The topology file.
+    topology: String,
+    /// Files with their paths below resources/ as their filenames; any number.
+    resource: Option<String>,
+    /// Name of the topology, instead of that in the file.
+    name: Option<String>,
+    /// User who submits the topology.
+    owner: Option<String>,
+    /// Status after the submit.
+    status: Option<InitialStatus>,
+}
+
 /// Parts of a request.
 #[derive(Debug, Default)]
 struct Parts {

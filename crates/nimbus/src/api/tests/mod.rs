@@ -1,11 +1,13 @@
 //! Routes: called directly if one nimbus is enough, over HTTP if a test needs two.
 
 mod access;
+mod bodies;
 mod clocks;
 mod exposed;
 mod flink;
 mod logs;
 mod metrics;
+mod openapi;
 mod own_writes;
 mod owners;
 mod peers;

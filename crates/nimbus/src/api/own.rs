@@ -1,0 +1,225 @@
+//! Routes of the own API, with their descriptions.
+
+use axum::http::StatusCode;
+
+use super::{
+    Api, blobs, credentials,
+    describe::{OF_CHANGE, OF_METRICS, OF_SUBMIT, get, post, put},
+    ingest, logs, metrics, reads, recovery, writes, wrong_method,
+};
+use stormkeeper_api_types::message::{
+    Accepted, ClusterSummary, Code, CopyRequest, CredentialList, CredentialsRequest, DrainRequest, EventList,
+    HostAccepted, KillRequest, MetricControlRequest, NimbusList, OwnerList, RebalanceRequest, Recovered,
+    RecoveryRequest, RecoveryStatus, SubmitRequest, SupervisorList, TopologyDetail, TopologyErrors,
+    TopologyList,
+    logs::{LogChunk, TopologyLogLines, TopologyLogs},
+};
+use stormkeeper_metrics::protocol::MSGPACK;
+use stormkeeper_serving::openapi::{Content, Operation, Routes};
+
+/// Bodies of MessagePack, between the builds of one project.
+const MESSAGES: Content = Content::Other(&[MSGPACK]);
+
+/// Bytes of a blob.
+const BLOB: Content = Content::Other(&["application/octet-stream"]);
+
+/// Returns the routes below the prefix of the own API.
+pub(super) fn routes() -> Routes<Api> {
+    let change = |path, summary| {
+        post(path, summary).may_take::<writes::NoOptions>().answers::<Accepted>().may_fail(&OF_CHANGE)
+    };
+    let of_topology =
+        |operation: Operation| operation.may_fail(&[Code::UnknownTopology, Code::TreeUnavailable]);
+    Routes::new()
+        .serve(
+            get("/cluster/summary", "The cluster in numbers, and its leader").answers::<ClusterSummary>(),
+            reads::cluster,
+        )
+        .serve(get("/nimbus/summary", "The nimbuses").answers::<NimbusList>(), reads::nimbuses)
+        .serve(get("/supervisor/summary", "The supervisors").answers::<SupervisorList>(), reads::supervisors)
+        .serve(
+            get("/owner/summary", "The owners of topologies, what they have and their quotas")
+                .answers::<OwnerList>(),
+            reads::owners,
+        )
+        .serve(
+            get("/topology/summary", "All topologies in short").answers::<TopologyList>(),
+            reads::topologies,
+        )
+        .serve(
+            of_topology(get("/topology/{topology}", "A topology with its workers, components and tasks"))
+                .answers::<TopologyDetail>(),
+            reads::topology,
+        )
+        .serve(
+            of_topology(get("/topology/{topology}/logs", "The log files of the workers of a topology"))
+                .query::<logs::ListQuery>()
+                .answers::<TopologyLogs>(),
+            logs::list,
+        )
+        .serve(
+            of_topology(get("/topology/{topology}/logs/search", "Lines of the logs of a topology"))
+                .query::<logs::SearchQuery>()
+                .answers::<TopologyLogLines>()
+                .may_fail(&[Code::UnknownHost]),
+            logs::search,
+        )
+        .serve(
+            of_topology(get("/topology/{topology}/logs/{supervisor}/{port}/{file}", "Part of a log file"))
+                .query::<logs::ChunkQuery>()
+                .answers::<LogChunk>()
+                .may_fail(&[Code::UnknownHost, Code::UnknownLog, Code::AgentUnavailable]),
+            logs::chunk,
+        )
+        .serve(change("/topology/{topology}/activate", "Lets the spouts of a topology run"), writes::activate)
+        .serve(
+            change("/topology/{topology}/deactivate", "Stops the spouts of a topology"),
+            writes::deactivate,
+        )
+        .serve(
+            of_topology(get("/topology/{topology}/metrics", "The metric switches of a topology"))
+                .answers::<MetricControlRequest>(),
+            metrics::control,
+        )
+        .serve(
+            change("/topology/{topology}/metrics", "Replaces the metric switches of a topology")
+                .may_take::<MetricControlRequest>(),
+            writes::metrics,
+        )
+        .serve(
+            of_topology(get("/topology/{topology}/credentials", "Names of the credentials of a topology"))
+                .answers::<CredentialList>(),
+            credentials::list,
+        )
+        .serve(
+            post("/topology/{topology}/credentials", "Changes credentials of a topology")
+                .takes::<CredentialsRequest>()
+                .answers::<Accepted>()
+                .may_fail(&OF_CHANGE),
+            credentials::change,
+        )
+        .merge(routes_apart_from_storm())
+        .with_router(|router| router.method_not_allowed_fallback(wrong_method))
+}
+
+/// Returns the routes at paths that Storm's API does not have.
+pub(super) fn routes_apart_from_storm() -> Routes<Api> {
+    Routes::new()
+        .serve(
+            get("/cluster/events", "Elections, changes and moves with their reasons, newest first")
+                .query::<reads::EventQuery>()
+                .answers::<EventList>()
+                .may_fail(&[Code::UnknownTopology]),
+            reads::events,
+        )
+        .serve(
+            post("/topology/submit", "Runs the topology of a blob that was stored before")
+                .takes::<SubmitRequest>()
+                .answers::<Accepted>()
+                .may_fail(&OF_SUBMIT),
+            writes::submit,
+        )
+        .serve(
+            get("/topology/{topology}/errors", "The recorded errors of the tasks of a topology")
+                .answers::<TopologyErrors>()
+                .may_fail(&[Code::UnknownTopology, Code::TreeUnavailable]),
+            reads::errors,
+        )
+        .serve(
+            post("/topology/{topology}/rebalance", "Places the tasks of a topology again after a wait")
+                .may_take::<RebalanceRequest>()
+                .answers::<Accepted>()
+                .may_fail(&OF_CHANGE),
+            writes::rebalance,
+        )
+        .serve(
+            post("/topology/{topology}/kill", "Removes a topology after a wait")
+                .may_take::<KillRequest>()
+                .answers::<Accepted>()
+                .may_fail(&OF_CHANGE),
+            writes::kill,
+        )
+        .merge(routes_of_hosts())
+        .merge(routes_of_daemons())
+        .merge(metrics::routes())
+}
+
+fn routes_of_hosts() -> Routes<Api> {
+    Routes::new()
+        .serve(
+            post("/host/{host}/drain", "Moves the workers of a host to other hosts")
+                .may_take::<DrainRequest>()
+                .answers::<HostAccepted>()
+                .may_fail(&[Code::UnknownHost, Code::Conflict]),
+            writes::drain,
+        )
+        .serve(
+            post("/host/{host}/undrain", "Lets a host have workers again")
+                .may_take::<writes::NoOptions>()
+                .answers::<HostAccepted>()
+                .may_fail(&[Code::UnknownHost, Code::Conflict]),
+            writes::undrain,
+        )
+        .serve(
+            get(recovery::ROUTE, "The copy of a tree that ZooKeeper lost").answers::<RecoveryStatus>(),
+            recovery::status,
+        )
+        .serve(
+            post(recovery::ROUTE, "Brings back the tree that ZooKeeper lost")
+                .takes::<RecoveryRequest>()
+                .answers::<Recovered>()
+                .may_fail(&[Code::NotRecoverable, Code::Conflict]),
+            recovery::recover,
+        )
+}
+
+/// Routes that daemons and commands use among themselves.
+fn routes_of_daemons() -> Routes<Api> {
+    let sync = |path, summary| get(path, summary).answers_content(MESSAGES).may_fail(&OF_METRICS);
+    let message = |path, summary| {
+        post(path, summary).takes_content(MESSAGES).answers_content(MESSAGES).may_fail(&OF_METRICS)
+    };
+    Routes::new()
+        .serve(
+            message("/metrics/register", "Registers metrics of a topology, on the leader"),
+            ingest::register,
+        )
+        .serve(message("/metrics/ingest", "Takes values of metrics, on the leader"), ingest::ingest)
+        .serve(
+            sync("/metrics/sync/log", "Entries of the metric log")
+                .may_fail(&[Code::NoLeader, Code::Conflict]),
+            ingest::log,
+        )
+        .serve(
+            get("/metrics/sync/checkpoint", "Copy of the metric store, as a tar file")
+                .answers_content(Content::Other(&["application/x-tar"]))
+                .may_fail(&OF_METRICS),
+            ingest::checkpoint,
+        )
+        .serve(sync("/metrics/sync/metas", "Names of metrics"), ingest::metas)
+        .serve(sync("/metrics/sync/points", "Points of metrics"), ingest::points)
+        .serve(sync("/metrics/sync/track", "Workers in which tasks ran"), ingest::track)
+        .serve(sync("/metrics/sync/history", "Topologies of the history"), ingest::history)
+        .serve(
+            get("/blobs/{key}", "Bytes of a blob").answers_content(BLOB).may_fail(&[Code::BlobMissing]),
+            blobs::get_blob,
+        )
+        .serve(
+            put("/blobs/{key}", "Stores a blob")
+                .takes_content(BLOB)
+                .succeeds_with(StatusCode::CREATED)
+                .may_fail(&[Code::BlobMismatch, Code::InsufficientStorage, Code::Conflict]),
+            blobs::put_blob,
+        )
+        .serve(
+            post("/blobs/{key}/copy", "Fetches a blob from another nimbus, for the leader")
+                .takes::<CopyRequest>()
+                .may_fail(&[
+                    Code::BlobMissing,
+                    Code::BlobMismatch,
+                    Code::InsufficientStorage,
+                    Code::Conflict,
+                ]),
+            blobs::copy_blob,
+        )
+}

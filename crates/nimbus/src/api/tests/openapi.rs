@@ -1,0 +1,102 @@
+//! The OpenAPI document.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+fn operations(document: &Value) -> impl Iterator<Item = (&String, &String, &Value)> {
+    let paths = document["paths"].as_object().expect("paths").iter();
+    paths.flat_map(|(path, methods)| {
+        let methods = methods.as_object().expect("methods").iter();
+        methods.map(move |(method, operation)| (path, method, operation))
+    })
+}
+
+#[test]
+fn generated_document_of_a_nimbus() {
+    let text = serde_json::to_string_pretty(&openapi_document()).expect("JSON");
+    stormkeeper_runtime::test_support::assert_generated_file("docs/openapi.json", &format!("{text}\n"));
+}
+
+#[test]
+fn ids_of_operations_are_unique_and_every_operation_says_what_it_is_and_who_may() {
+    let document = openapi_document();
+    let mut ids = BTreeSet::new();
+    for (path, method, operation) in operations(&document) {
+        let id = operation["operationId"].as_str().expect("an id");
+        assert!(ids.insert(id), "{method} {path}: {id} is the id of another operation");
+        assert!(!operation["summary"].as_str().expect("a summary").is_empty(), "{method} {path}");
+        let is_probe = matches!(path.as_str(), "/live" | "/ready");
+        assert_eq!(operation.get("security").is_some(), is_probe, "{method} {path}");
+    }
+    assert!(ids.len() > 100, "{}", ids.len());
+    assert_eq!(
+        document["paths"]["/api/v1/topology/{topology}/metrics"].get("post"),
+        None,
+        "it is an old path"
+    );
+}
+
+#[test]
+fn no_two_types_have_one_name() {
+    let document = openapi_document();
+    let schemas = document["components"]["schemas"].as_object().expect("schemas");
+    // The second of two types with one name has a number behind it.
+    let numbered: Vec<&String> = schemas.keys().filter(|name| name.ends_with('2')).collect();
+    assert_eq!(numbered, Vec::<&String>::new());
+}
+
+#[test]
+fn rights_are_those_of_the_layer_that_checks_them() {
+    let document = openapi_document();
+    let right = |path: &str, method: &str| {
+        let operation = &document["paths"][path][method];
+        let text = operation["description"].as_str().expect("a text").split(". ").next().map(str::to_owned);
+        text.expect("a sentence")
+    };
+    assert_eq!(right("/live", "get"), "Anyone may ask");
+    assert_eq!(right("/api/stormkeeper/v1/recovery", "post"), "Needs a token of the role admin");
+    assert_eq!(right("/api/stormkeeper/v1/metrics/sync/log", "get"), "Needs the cluster secret");
+    assert_eq!(right("/v1/jobs", "get"), "Needs a token of the role reader");
+    let change = "Needs a token of the role operator, for the owner of the topology if it is limited to one";
+    assert_eq!(right("/api/v1/topology/{topology}/kill/{wait}", "post"), change);
+}
+
+#[test]
+fn every_reference_leads_to_a_part_of_the_document() {
+    fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
+        match value {
+            Value::Object(fields) => {
+                found.extend(fields.get("$ref").and_then(Value::as_str));
+                fields.values().for_each(|value| references(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+    let document = openapi_document();
+    let mut found = BTreeSet::new();
+    references(&document, &mut found);
+    assert!(found.len() > 100, "{}", found.len());
+    for reference in found {
+        let pointer = reference.strip_prefix('#').expect("within the document");
+        assert!(document.pointer(pointer).is_some(), "{reference}");
+    }
+}
+
+#[tokio::test]
+async fn document_is_served_and_each_of_its_paths_is_a_route() {
+    let fixture = Fixture::new().await;
+    let leader = fixture.leader().await;
+    let router = routes(leader.handle().clone());
+    let (status, served) = ask(&router, Method::GET, "/api/openapi.json", "").await;
+    assert_eq!((status, &served), (StatusCode::OK, &openapi_document()));
+    for (path, method, _) in operations(&served) {
+        if method != "get" || path.contains("/sync/") {
+            continue;
+        }
+        let path = path.replace(['{', '}'], "");
+        let (_, answer) = ask(&router, Method::GET, &path, "").await;
+        assert!(answer["code"] != "no_such_route" && answer["code"] != "wrong_method", "{path}: {answer}");
+    }
+}
