@@ -48,7 +48,7 @@ async fn changes_that_are_switched_off_change_nothing_in_any_api_and_daemons_do_
         assert!(text.contains("ui.actions.enabled"), "{method} {uri}: {text}");
     }
     let (_, list) = ask(&router, Method::GET, "/api/stormkeeper/v1/topology/summary", "").await;
-    assert_eq!(list["topologies"][0]["status"], "ACTIVE", "{list}");
+    assert_eq!(list["topologies"][0]["status"], "active", "{list}");
     for uri in ["metrics/register", "metrics/ingest"] {
         let (_, body) = ask(&router, Method::POST, &format!("/api/stormkeeper/v1/{uri}"), "{}").await;
         assert_ne!(body["code"], "switched_off", "{uri}: {body}");
