@@ -88,7 +88,7 @@ families! {
     SUPERVISOR_CPU: "supervisor_cpu_seconds", Counter, Seconds => "CPU time of this supervisor.";
     SUPERVISOR_MEMORY: "supervisor_memory_used_bytes", Gauge, Bytes => "Resident memory of this supervisor.";
     SLOTS: "supervisor_slots", Gauge, Things => "Slots of this supervisor.";
-    REFUSED_REQUESTS: "supervisor_refused_requests", Counter, Things =>
+    REFUSED_REQUESTS: "refused_requests", Counter, Things =>
         "Requests that the agent refused since it listens, by kind.";
     HOST_CPU: "host_cpu_seconds", Counter, Seconds => "Busy time of all processors of the host.";
     HOST_MEMORY: "host_memory_bytes", Gauge, Bytes => "Memory of the host.";
