@@ -226,7 +226,7 @@ async fn raw(agent: &str, target: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-async fn agents(cluster: &Cluster) -> Vec<String> {
+pub(crate) async fn agents(cluster: &Cluster) -> Vec<String> {
     let parent = layout::supervisors();
     wait_until("every supervisor announces its agent", WAIT_MAX, async || {
         let names =

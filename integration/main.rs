@@ -28,6 +28,7 @@ mod logs;
 mod lost_disk;
 mod lost_host;
 mod old_layout;
+mod openapi;
 mod opentsdb;
 mod own_writes;
 mod owners;

@@ -37,6 +37,16 @@ STREAMPARSE_PACKAGES=(
   Fabric39==1.15.3.post2 requests==2.34.2 ruamel.yaml==0.19.1 texttable==1.7.2 thriftpy2==0.7.1
 )
 
+# Pinned: an integration test generates requests from the OpenAPI documents with it.
+SCHEMATHESIS_VERSION=4.32.5
+SCHEMATHESIS_PACKAGES=(
+  "schemathesis==$SCHEMATHESIS_VERSION" anyio==4.16.0 certifi==2026.10.19.post1 charset-normalizer==3.5.3
+  click==8.5.1 graphql-core==3.3.2 harfile==0.6.0 hypothesis==6.170.17 hypothesis-graphql==0.13.5 idna==3.20
+  iniconfig==2.3.1 jsonschema_rs==0.60.3 markdown-it-py==4.3.0 MarkupSafe==3.0.4 mdurl==0.1.2 packaging==26.4
+  pluggy==1.7.0 Pygments==2.21.0 pyrate-limiter==4.5.1 pytest==9.2.0 PyYAML==6.0.4 requests==2.34.2 rich==15.0.0
+  sortedcontainers==2.4.0 typing_extensions==4.16.0 urllib3==2.8.0 Werkzeug==3.1.9
+)
+
 # ----------------------------------------------------------------- messages
 
 say() { printf '%s\n' "$*" >&2; }
@@ -243,6 +253,10 @@ ensure_flink_client() {
 
 ensure_streamparse() {
   ensure_python_library streamparse "$STREAMPARSE_VERSION" streamparse.cli.sparse "${STREAMPARSE_PACKAGES[@]}"
+}
+
+ensure_schemathesis() {
+  ensure_python_library schemathesis "$SCHEMATHESIS_VERSION" schemathesis "${SCHEMATHESIS_PACKAGES[@]}"
 }
 
 # The programs of scripts/tools.txt, in PATH, in exactly those versions.

@@ -189,6 +189,7 @@ pub(crate) fn options(servers: Vec<String>) -> Options {
         on_missing_root: OnMissingRoot::Wait,
         cluster_znodes: &[],
         access: None,
+        tls: None,
         session_timeout: Duration::from_secs(30),
         request_timeout: Duration::from_secs(30),
     }
