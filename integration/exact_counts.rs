@@ -150,7 +150,7 @@ async fn history_equals_the_counts_of_the_components() {
     for metric in ["Emitted", "Acked", "Executed"] {
         expect_store_to_show(&store, &cluster, &id, metric).await;
     }
-    wait_until_requests_are_timed(&cluster).await;
+    wait_until_requests_and_decisions_are_timed(&cluster).await;
 }
 
 pub(crate) async fn submit(cluster: &Cluster, counts: &Path) {
@@ -188,6 +188,22 @@ pub(crate) async fn wait_until_counted(cluster: &Cluster, counts: &Path) {
         if all_went_on { Ok(()) } else { Err(format!("{before:?}, then {now:?}\n{}", cluster.logs())) }
     })
     .await;
+}
+
+/// A cluster whose topology `exact` has stopped: the counts of its two components, both settled.
+pub(crate) async fn settled_cluster() -> (Cluster, String, u64, u64) {
+    let cluster = Cluster::with(Shape::SMALL, SETTINGS).await;
+    let counts = cluster.path("counts");
+    submit(&cluster, &counts).await;
+    cluster.wait_until_whole("exact").await;
+    wait_until_counted(&cluster, &counts).await;
+    cluster.ok(&["deactivate", "exact"]);
+    let id = cluster.json(&["show", "exact"])["id"].as_str().expect("an id").to_owned();
+    settled(&cluster, (&id, "numbers", "Emitted"), &counts).await;
+    settled(&cluster, (&id, "sink", "Acked"), &counts).await;
+    let (emitted, acked) = (counted(&counts, "numbers").1, counted(&counts, "sink").1);
+    assert!(emitted > 100 && acked > 100, "{emitted} emitted, {acked} acked");
+    (cluster, id, emitted, acked)
 }
 
 /// Kills the leader and deletes all of its data on disk.
@@ -272,12 +288,17 @@ async fn expect_store_to_show(store: &VictoriaMetrics, cluster: &Cluster, topolo
 }
 
 /// Waits until the nimbuses have reported the times of their requests; they report once a minute.
-async fn wait_until_requests_are_timed(cluster: &Cluster) {
-    wait_until("the requests of the nimbuses are timed", EXPORT_PATIENCE, async || {
-        let series = history(cluster, "__NIMBUS__", ("RequestTime", "nimbus"))?;
-        let points = series.iter().flat_map(|series| series["points"].as_array().into_iter().flatten());
-        let counts = points.filter_map(|point| point["value"]["histogram"]["count"].as_u64());
-        if counts.sum::<u64>() > 0 { Ok(()) } else { Err(format!("{series:?}\n{}", cluster.logs())) }
+async fn wait_until_requests_and_decisions_are_timed(cluster: &Cluster) {
+    wait_until("the requests and decisions of the nimbuses are timed", EXPORT_PATIENCE, async || {
+        for metric in ["RequestTime", "DecisionTime"] {
+            let series = history(cluster, "__NIMBUS__", (metric, "nimbus"))?;
+            let points = series.iter().flat_map(|series| series["points"].as_array().into_iter().flatten());
+            let counts = points.filter_map(|point| point["value"]["histogram"]["count"].as_u64());
+            if counts.sum::<u64>() == 0 {
+                return Err(format!("{metric}: {series:?}\n{}", cluster.logs()));
+            }
+        }
+        Ok(())
     })
     .await;
 }

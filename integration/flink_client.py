@@ -1,6 +1,7 @@
 """Every read of flink-rest-client against a nimbus, as one JSON object; the test compares the values.
 
   python3 flink_client.py HOST PORT
+  python3 flink_client.py HOST PORT cancel    # cancels all jobs
 """
 
 import json
@@ -23,6 +24,18 @@ def status_of_query(client, n_bytes):
     """Status of a query of this length, for metrics that do not exist."""
     names = "sys.Nothing," * (n_bytes // 12)
     return requests.get(client.api_url + "/jobmanager/metrics?get=" + names).status_code
+
+
+def log_of(client, worker, path):
+    """Status and number of bytes of a log, which the client only lists."""
+    response = requests.get("%s/taskmanagers/%s/%s" % (client.api_url, worker, path))
+    return response.status_code, len(response.content)
+
+
+def cancel(jobs):
+    """Cancels all jobs."""
+    cancelled = [jobs.terminate(job_id) for job_id in jobs.job_ids()]
+    return {"cancelled": cancelled, "after": jobs.all()}
 
 
 def vertex_of(jobs, job_id, vertex_id):
@@ -61,7 +74,6 @@ def job_of(jobs, job_id):
         "checkpoints": jobs.get_checkpoints(job_id),
         "checkpoint_ids": jobs.get_checkpoint_ids(job_id),
         "no_checkpoint": refused(lambda: jobs.get_checkpoint_details(job_id, 1)),
-        "cancel": refused(lambda: jobs.terminate(job_id)),
         "savepoint": refused(lambda: jobs.create_savepoint(job_id, "/tmp")),
         "stop": refused(lambda: jobs.stop(job_id, "/tmp")),
         "rescale": refused(lambda: jobs.rescale(job_id, 2)),
@@ -72,6 +84,9 @@ def job_of(jobs, job_id):
 def main():
     client = FlinkRestClient.get(sys.argv[1], int(sys.argv[2]))
     manager, workers, jobs = client.jobmanager, client.taskmanagers, client.jobs
+    if sys.argv[3:] == ["cancel"]:
+        json.dump(cancel(jobs), sys.stdout)
+        return
     answers = {
         "overview": client.overview(),
         "config": client.config(),
@@ -96,6 +111,8 @@ def main():
                 worker: {
                     "details": workers.get(worker),
                     "logs": workers.get_logs(worker),
+                    "log": log_of(client, worker, "log")[1],
+                    "no_log": log_of(client, worker, "logs/nothing.log")[0],
                     "metrics": workers.get_metrics(worker),
                     "threads": workers.get_thread_dump(worker),
                 }

@@ -6,16 +6,13 @@ use std::{path::Path, process::Command};
 use serde_json::{Value, json};
 use stormkeeper_runtime::test_support::wait_until;
 
-use crate::{
-    cluster::{Cluster, Shape},
-    exact_counts::{self, SETTINGS, counted, settled, wait_until_counted},
-};
+use crate::{cluster::Cluster, exact_counts::settled_cluster};
 
 /// Timeout of values that a nimbus measures once a minute.
 const MINUTES: std::time::Duration = std::time::Duration::from_secs(180);
 
-/// Makes every call of the client to one nimbus; returns the answers.
-fn call(api: &str) -> Result<Value, String> {
+/// Makes every read of the client to one nimbus, or cancels all jobs; returns the answers.
+fn call(api: &str, verb: &[&str]) -> Result<Value, String> {
     #[expect(clippy::disallowed_methods, reason = "scripts/test passes the path of the client")]
     let library = std::env::var("STORMKEEPER_FLINK_CLIENT").expect(
         "STORMKEEPER_FLINK_CLIENT is not set: run scripts/test, which installs the client and sets it",
@@ -23,8 +20,13 @@ fn call(api: &str) -> Result<Value, String> {
     let (host, port) = api.rsplit_once(':').expect("an address");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/flink_client.py");
     let mut command = Command::new("python3");
-    let output =
-        command.arg(script).args([host, port]).env("PYTHONPATH", library).output().expect("python3 runs");
+    let output = command
+        .arg(script)
+        .args([host, port])
+        .args(verb)
+        .env("PYTHONPATH", library)
+        .output()
+        .expect("python3 runs");
     match output.status.success() {
         true => serde_json::from_slice(&output.stdout).map_err(|error| error.to_string()),
         false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
@@ -35,7 +37,7 @@ fn call(api: &str) -> Result<Value, String> {
 async fn expect(cluster: &Cluster, what: &str, is_expected: impl Fn(&Value) -> Result<(), String>) {
     for api in cluster.apis() {
         wait_until(&format!("{what} at {api}"), MINUTES, async || {
-            let answers = call(api)?;
+            let answers = call(api, &[])?;
             is_expected(&answers).map_err(|reason| format!("{reason}\n{answers}\n{}", cluster.logs()))
         })
         .await;
@@ -83,7 +85,7 @@ fn check_refused(job: &Value) -> Result<(), String> {
         if text.contains("(404): ") { Ok(()) } else { Err(format!("{call}: {text}")) }
     };
     equal("checkpoints", &job["checkpoint_ids"], &json!([]))?;
-    ["no_checkpoint", "cancel", "savepoint", "stop", "rescale"].into_iter().try_for_each(not_found)
+    ["no_checkpoint", "savepoint", "stop", "rescale"].into_iter().try_for_each(not_found)
 }
 
 fn check_running(answers: &Value, counts: (u64, u64)) -> Result<(), String> {
@@ -107,6 +109,14 @@ fn check_running(answers: &Value, counts: (u64, u64)) -> Result<(), String> {
         if !memory.is_some_and(|bytes| bytes > 1e6) {
             return Err(format!("{worker} uses {memory:?} bytes"));
         }
+        let mut files = details["logs"].as_array().into_iter().flatten();
+        let listed = files.find(|file| file["name"] == json!("worker.log"));
+        let (listed, read) = (listed.and_then(|file| file["size"].as_u64()), details["log"].as_u64());
+        // It may have grown in between.
+        if listed.is_none_or(|listed| listed == 0 || read < Some(listed)) {
+            return Err(format!("{read:?} bytes of the log of {worker}: {}", details["logs"]));
+        }
+        equal("an unknown log", &details["no_log"], &json!(404))?;
         equal("job of a worker", &details["details"]["allocatedSlots"][0]["jobId"], &json!(id))?;
     }
     let memory = &answers["jobmanager"]["metrics"]["sys.MemoryUsed"];
@@ -126,19 +136,14 @@ fn check_killed(answers: &Value, counts: (u64, u64)) -> Result<(), String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unmodified_client_reads_the_counts_of_the_components_from_each_nimbus() {
-    let cluster = Cluster::with(Shape::SMALL, SETTINGS).await;
-    let counts = cluster.path("counts");
-    exact_counts::submit(&cluster, &counts).await;
-    cluster.wait_until_whole("exact").await;
-    wait_until_counted(&cluster, &counts).await;
-    cluster.ok(&["deactivate", "exact"]);
-    let id = cluster.json(&["show", "exact"])["id"].as_str().expect("an id").to_owned();
-    for (component, metric) in [("numbers", "Emitted"), ("sink", "Acked")] {
-        settled(&cluster, (&id, component, metric), &counts).await;
-    }
-    let expected = (counted(&counts, "numbers").1, counted(&counts, "sink").1);
-    assert!(expected.0 > 100 && expected.1 > 100, "{expected:?}");
+    let (cluster, _, emitted, acked) = settled_cluster().await;
+    let expected = (emitted, acked);
     expect(&cluster, "the running topology", |answers| check_running(answers, expected)).await;
+    let answers = call(&cluster.apis()[0], &["cancel"]).expect("cancelled");
+    let states: Vec<&Value> =
+        answers["after"].as_array().expect("a list").iter().map(|job| &job["status"]).collect();
+    assert_eq!((&answers["cancelled"], states), (&json!([true]), vec![&json!("CANCELLING")]), "{answers}");
+    // The default wait is longer than this test needs.
     cluster.ok(&["kill", "exact", "-w", "0s"]);
     cluster.wait_until_nothing_is_left().await;
     expect(&cluster, "the killed topology", |answers| check_killed(answers, expected)).await;

@@ -13,8 +13,8 @@ use serde_json::json;
 use stormkeeper_runtime::test_support::wait_until;
 
 use crate::{
-    cluster::{Cluster, Shape, WAIT_MAX},
-    exact_counts::{self, counted, settled, wait_until_counted},
+    cluster::{Cluster, WAIT_MAX},
+    exact_counts::settled_cluster,
 };
 
 /// Runs streamparse as its users do. It asks `lein` for the version of Storm, which a script answers.
@@ -102,22 +102,6 @@ fn tables(text: &str) -> Tables {
 
 fn number(row: &BTreeMap<String, String>, column: &str) -> u64 {
     row[column].parse().unwrap_or_else(|error| panic!("{column} of {row:?}: {error}"))
-}
-
-/// A cluster whose topology `exact` has stopped: the counts of its two components, both settled.
-async fn settled_cluster() -> (Cluster, String, u64, u64) {
-    let cluster = Cluster::with(Shape::SMALL, exact_counts::SETTINGS).await;
-    let counts = cluster.path("counts");
-    exact_counts::submit(&cluster, &counts).await;
-    cluster.wait_until_whole("exact").await;
-    wait_until_counted(&cluster, &counts).await;
-    cluster.ok(&["deactivate", "exact"]);
-    let id = cluster.json(&["show", "exact"])["id"].as_str().expect("an id").to_owned();
-    settled(&cluster, (&id, "numbers", "Emitted"), &counts).await;
-    settled(&cluster, (&id, "sink", "Acked"), &counts).await;
-    let (emitted, acked) = (counted(&counts, "numbers").1, counted(&counts, "sink").1);
-    assert!(emitted > 100 && acked > 100, "{emitted} emitted, {acked} acked");
-    (cluster, id, emitted, acked)
 }
 
 #[tokio::test(flavor = "multi_thread")]

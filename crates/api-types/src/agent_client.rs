@@ -1,8 +1,13 @@
 //! Client of the agents of supervisors, for nimbuses.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
-use reqwest::{Method, redirect::Policy};
+use bytes::Bytes;
+use futures_util::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
+use reqwest::{Method, Response, redirect::Policy};
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -19,6 +24,12 @@ use stormkeeper_runtime::error_chain;
 
 /// Maximum bytes of a response: several times the limits that an agent has for lines and chunks.
 const RESPONSE_BYTES_MAX: usize = 16 << 20;
+
+/// Maximum bytes of a file: supervisors keep less of a log in one file.
+const FILE_BYTES_MAX: u64 = 4 << 30;
+
+/// Limit for the next part of a file.
+const PART_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Error of a request to an agent.
 #[derive(Debug, thiserror::Error)]
@@ -87,32 +98,80 @@ impl AgentClient {
         query: &[(&str, String)],
         limit: Duration,
     ) -> Result<T, AgentError> {
-        let unavailable = |reason: String| AgentError::Unavailable { address: address.to_owned(), reason };
+        let reading = async {
+            let response = self.ask((supervisor, address), route, query).await?;
+            whole(address, response).await
+        };
+        let body = tokio::time::timeout(limit, reading).await.map_err(|_too_long| late(address, limit))??;
+        let invalid = |error| unavailable(address, format!("its answer is invalid: {error}"));
+        serde_json::from_slice(&body).map_err(invalid)
+    }
+
+    /// Sends `GET {route}{query}` as [`get`](Self::get) does, and returns the bytes of a file as they
+    /// arrive: the begin within `limit`, each further part within 30 s, at most 4 GiB in all.
+    ///
+    /// # Errors
+    /// [`AgentError`]. The bytes end with an error if they break off.
+    pub async fn file(
+        &self,
+        (supervisor, address): (&SupervisorId, &str),
+        route: &[&str],
+        query: &[(&str, String)],
+        limit: Duration,
+    ) -> Result<BoxStream<'static, io::Result<Bytes>>, AgentError> {
+        let asked = self.ask((supervisor, address), route, query);
+        let response =
+            tokio::time::timeout(limit, asked).await.map_err(|_too_long| late(address, limit))??;
+        Ok(stream::try_unfold((response, FILE_BYTES_MAX), async |(mut response, left)| {
+            let part = tokio::time::timeout(PART_TIMEOUT, response.chunk()).await?;
+            let Some(part) = part.map_err(io::Error::other)? else { return Ok(None) };
+            let left = left.checked_sub(part.len() as u64).ok_or(io::ErrorKind::FileTooLarge)?;
+            Ok(Some((part, (response, left))))
+        })
+        .boxed())
+    }
+
+    /// Sends a request, and returns the response if it is one of the supervisor, and no rejection.
+    async fn ask(
+        &self,
+        (supervisor, address): (&SupervisorId, &str),
+        route: &[&str],
+        query: &[(&str, String)],
+    ) -> Result<Response, AgentError> {
         let path: String = route.iter().map(|part| format!("/{}", encoded(part))).collect();
         let url = format!("http://{address}{PREFIX}{path}");
-        let request = self.http.request(Method::GET, url).query(query).timeout(limit);
+        let request = self.http.request(Method::GET, url).query(query);
         let request = match &self.forwarded_for {
             Some(address) => request.header(FORWARDED_FOR, address),
             None => request,
         };
-        let response = self.http.send(request).await.map_err(|error| match error.is_timeout() {
-            true => unavailable(format!("no answer within {} s", limit.as_secs())),
-            false => unavailable(http::reason(&error)),
-        })?;
+        let response =
+            self.http.send(request).await.map_err(|error| unavailable(address, http::reason(&error)))?;
         let (status, found) = (response.status(), response.headers().get(SUPERVISOR).cloned());
         let Some(found) = found else {
-            return Err(unavailable("another program listens there".to_owned()));
+            return Err(unavailable(address, "another program listens there".to_owned()));
         };
         if found.as_bytes() != supervisor.as_str().as_bytes() {
             let found = String::from_utf8_lossy(found.as_bytes()).into_owned();
             return Err(AgentError::Other { address: address.to_owned(), found });
         }
-        let body = http::whole(address, response, RESPONSE_BYTES_MAX).await;
-        let body = body.map_err(|error| unavailable(error_chain(&error)))?;
-        if !status.is_success() {
-            let rejected = serde_json::from_slice(&body).map(AgentError::Rejected);
-            return Err(rejected.unwrap_or_else(|_| unavailable(format!("it answered {status}"))));
+        if status.is_success() {
+            return Ok(response);
         }
-        serde_json::from_slice(&body).map_err(|error| unavailable(format!("its answer is invalid: {error}")))
+        let rejected = serde_json::from_slice(&whole(address, response).await?).map(AgentError::Rejected);
+        Err(rejected.unwrap_or_else(|_| unavailable(address, format!("it answered {status}"))))
     }
+}
+
+fn unavailable(address: &str, reason: String) -> AgentError {
+    AgentError::Unavailable { address: address.to_owned(), reason }
+}
+
+fn late(address: &str, limit: Duration) -> AgentError {
+    unavailable(address, format!("no answer within {} s", limit.as_secs()))
+}
+
+async fn whole(address: &str, response: Response) -> Result<Vec<u8>, AgentError> {
+    let body = http::whole(address, response, RESPONSE_BYTES_MAX).await;
+    body.map_err(|error| unavailable(address, error_chain(&error)))
 }

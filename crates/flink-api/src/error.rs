@@ -32,6 +32,12 @@ pub enum Error {
         /// The id.
         id: String,
     },
+    /// A job that has ended already.
+    #[error("Job {id} has ended")]
+    Ended {
+        /// The id.
+        id: String,
+    },
     /// A path, or a method, that is not served.
     #[error("Not found: {path}")]
     NotFound {
@@ -72,6 +78,11 @@ impl Error {
         Self::Unknown { what, id: quoted(id) }
     }
 
+    /// Error of a change of a job that has ended.
+    pub fn ended(id: &str) -> Self {
+        Self::Ended { id: quoted(id) }
+    }
+
     /// Error of a path that is not served.
     pub fn not_found(path: &str) -> Self {
         Self::NotFound { path: quoted(path) }
@@ -82,6 +93,7 @@ impl Error {
         match self {
             Self::Path { .. } | Self::Query { .. } => 400,
             Self::Unknown { .. } | Self::NotFound { .. } => 404,
+            Self::Ended { .. } => 409,
             Self::Unavailable { .. } => 503,
         }
     }
@@ -92,6 +104,7 @@ impl Error {
             Self::Path { .. } | Self::Query { .. } => "invalid_request",
             Self::Unknown { .. } => "not_found",
             Self::NotFound { .. } => "no_such_route",
+            Self::Ended { .. } => "illegal_transition",
             Self::Unavailable { .. } => "not_ready",
         }
     }
@@ -102,6 +115,7 @@ impl Error {
             Self::Query { parameter, .. } => format!("{}: docs/flink-api.md", expected(parameter)),
             Self::Unknown { .. } => "GET /jobs and GET /taskmanagers list what exists".to_owned(),
             Self::NotFound { .. } => "docs/flink-api.md lists the paths and methods".to_owned(),
+            Self::Ended { .. } => "GET /jobs lists the states of all jobs".to_owned(),
             Self::Unavailable { .. } => "try again in a moment, or ask another nimbus".to_owned(),
         }
     }
@@ -117,6 +131,7 @@ impl Error {
 fn expected(parameter: &str) -> &'static str {
     match parameter {
         "jobid" | "vertexid" | "jobs" => "an id is 32 lower-case hex digits",
+        "mode" => "the only mode is cancel",
         "agg" => "an aggregate is min, max, avg, sum or skew",
         "subtasks" => "subtasks are numbers or ranges, such as 0,2 or 0-3",
         "subtaskindex" | "attempt" | "checkpointid" | "maxExceptions" => "a whole number",

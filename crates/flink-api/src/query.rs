@@ -83,6 +83,19 @@ impl Query {
         Ok(Some(SubtaskRanges(texts.into_iter().map(parse).collect::<Result<_, _>>()?)))
     }
 
+    /// Checks in which mode a job is to end: `cancel`, also without the parameter. The other one of Flink,
+    /// `stop`, was removed there.
+    ///
+    /// # Errors
+    /// [`Error::Query`] for another mode.
+    pub fn check_mode(&self) -> Result<(), Error> {
+        let another = |(name, value): &&(String, String)| name == "mode" && value != "cancel";
+        match self.0.iter().find(another) {
+            None => Ok(()),
+            Some((_, value)) => Err(Error::query("mode", value)),
+        }
+    }
+
     /// Returns a number; `None` without the parameter.
     ///
     /// # Errors

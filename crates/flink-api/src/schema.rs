@@ -81,6 +81,11 @@ pub fn never(_: &mut SchemaGenerator) -> Schema {
     json_schema!(false)
 }
 
+/// Returns the schema of the answer to the end of a job: an object without fields.
+pub fn cancelled(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "maxProperties": 0 })
+}
+
 /// Returns the schema of metrics: all names, or the values of some.
 pub fn values(_: &mut SchemaGenerator) -> Schema {
     let string = json!({ "type": "string" });

@@ -91,7 +91,7 @@ struct Numbers {
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "StormBoltNumbers")]
-struct BoltNumbers {
+pub(crate) struct BoltNumbers {
     capacity: String,
     execute_latency: String,
     executed: Option<u64>,
@@ -162,6 +162,17 @@ struct ComponentError {
 
 const OF_ALL: [&Builtin; 4] = [&EMITTED, &TRANSFERRED, &ACKED, &FAILED];
 const OF_BOLTS: [&Builtin; 3] = [&EXECUTED, &EXECUTOR_TIME, &PROCESS_LATENCY];
+
+impl BoltNumbers {
+    pub(crate) fn new(subject: &Subject, window: Window, values: &Values) -> Self {
+        Self {
+            capacity: text::decimal(values.capacity(subject, window)),
+            execute_latency: values.latency(subject, &EXECUTOR_TIME, window),
+            executed: values.count(subject, &EXECUTED, window),
+            process_latency: values.latency(subject, &PROCESS_LATENCY, window),
+        }
+    }
+}
 
 fn task_subject(component: &ComponentId, task: TaskId) -> Subject {
     Subject::Task { component: component.clone(), task }
@@ -274,12 +285,7 @@ impl TopologyPage<'_> {
             acked: count(&ACKED),
             failed: count(&FAILED),
             complete_latency: is_spout.then(|| text::decimal(0.0)),
-            of_bolt: (!is_spout).then(|| BoltNumbers {
-                capacity: text::decimal(values.capacity(subject, window)),
-                execute_latency: values.latency(subject, &EXECUTOR_TIME, window),
-                executed: count(&EXECUTED),
-                process_latency: values.latency(subject, &PROCESS_LATENCY, window),
-            }),
+            of_bolt: (!is_spout).then(|| BoltNumbers::new(subject, window, values)),
         }
     }
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::{
     cluster::Cluster,
+    component::BoltNumbers,
     numbers::{Values, Wanted},
     supervisors::WorkerSummary,
     text,
@@ -108,10 +109,8 @@ struct BoltSummary {
     encoded_bolt_id: String,
     #[serde(flatten)]
     common: ComponentSummary,
-    capacity: String,
-    execute_latency: String,
-    executed: Option<u64>,
-    process_latency: String,
+    #[serde(flatten)]
+    numbers: BoltNumbers,
 }
 
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -236,15 +235,11 @@ impl TopologyPage<'_> {
     }
 
     fn bolt(&self, (component, tasks): (&ComponentId, &TaskSet), values: &Values) -> BoltSummary {
-        let (subject, window) = (component_subject(component), self.window);
         BoltSummary {
             bolt_id: component.clone(),
             encoded_bolt_id: text::encoded(component.as_str()),
             common: self.component_summary(component, tasks, values),
-            capacity: text::decimal(values.capacity(&subject, window)),
-            execute_latency: values.latency(&subject, &EXECUTOR_TIME, window),
-            executed: values.count(&subject, &EXECUTED, window),
-            process_latency: values.latency(&subject, &PROCESS_LATENCY, window),
+            numbers: BoltNumbers::new(&component_subject(component), self.window, values),
         }
     }
 

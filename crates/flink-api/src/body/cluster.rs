@@ -38,15 +38,15 @@ pub fn overview(counts: ClusterCounts, states: impl IntoIterator<Item = JobState
     })
 }
 
-/// Returns the body of `/config`.
-pub fn config() -> Value {
+/// Returns the body of `/config`. `cancels` is true if jobs can be cancelled.
+pub fn config(cancels: bool) -> Value {
     json!({
         "refresh-interval": 10_000,
         "timezone-name": "Coordinated Universal Time",
         "timezone-offset": 0,
         "flink-version": version(),
         "flink-revision": "",
-        "features": { "web-submit": false, "web-cancel": false, "web-rescale": false, "web-history": false },
+        "features": { "web-submit": false, "web-cancel": cancels, "web-rescale": false, "web-history": false },
     })
 }
 

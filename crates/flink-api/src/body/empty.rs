@@ -66,11 +66,6 @@ pub fn jars(api: &str) -> Value {
     json!({ "address": format!("http://{api}"), "files": [] })
 }
 
-/// Answer of the lists of logs, which are served by supervisors.
-pub fn logs() -> Value {
-    json!({ "logs": [] })
-}
-
 /// Answer of the thread dumps: there is no JVM.
 pub fn thread_dump() -> Value {
     json!({ "threadInfos": [] })

@@ -13,4 +13,4 @@ pub use job::{
     job_list, job_overview, plan, status,
 };
 pub use vertex::{subtask, subtask_accumulators, subtask_times, task_managers_of_vertex, vertex_details};
-pub use worker::{WorkerDetails, task_manager, task_managers};
+pub use worker::{WorkerDetails, logs, task_manager, task_managers};

@@ -83,6 +83,13 @@ pub fn task_manager(worker: &WorkerDetails) -> Value {
     body
 }
 
+/// Returns the body of a list of log files: the name of each, its bytes, and the time of its last change
+/// in milliseconds.
+pub fn logs(files: impl IntoIterator<Item = (String, u64, u64)>) -> Value {
+    let file = |(name, size, changed)| json!({ "name": name, "size": size, "mtime": changed });
+    json!({ "logs": files.into_iter().map(file).collect::<Vec<_>>() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

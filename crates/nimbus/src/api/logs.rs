@@ -1,5 +1,7 @@
 //! Logs of workers: asks the agents of the supervisors that run a topology.
 //!
+//! A file is passed on as it arrives, so that its size does not matter.
+//!
 //! Only agents in the view are asked, at the address that their supervisors announce, each within a
 //! time limit. A supervisor that cannot be asked or does not answer is named, and the rest is shown.
 
@@ -7,8 +9,10 @@ use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use axum::{
     Json,
+    body::Body,
     extract::{Path, State, rejection::PathRejection},
-    http::request::Parts,
+    http::{HeaderValue, header, request::Parts},
+    response::{IntoResponse as _, Response},
 };
 use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
@@ -23,11 +27,11 @@ use stormkeeper_api_types::{
     agent_client::AgentError,
     message::{
         Code,
-        logs::{AgentLogs, LogChunk, LogLines, TopologyLogLines, TopologyLogs, UnavailableAgent},
+        logs::{AgentLogs, LogChunk, LogFile, LogLines, TopologyLogLines, TopologyLogs, UnavailableAgent},
     },
 };
 use stormkeeper_coordination::cluster::view::ClusterView;
-use stormkeeper_model::{SupervisorId, TopologyId, address::HostAndPort};
+use stormkeeper_model::{Port, SupervisorId, TopologyId, address::HostAndPort};
 
 /// Maximum number of agents that are asked at the same time for one request.
 const ASKED_AT_ONCE: usize = 32;
@@ -40,6 +44,9 @@ const SEARCH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Limit for a part of a log.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Maximum number of files that are passed on at the same time; further ones are refused.
+pub(super) const DOWNLOADS_MAX: usize = 32;
 
 /// Parameters of the list of logs.
 #[derive(Debug, Deserialize, schemars::JsonSchema)]
@@ -81,6 +88,24 @@ pub(super) struct ChunkQuery {
     identity: Option<String>,
     /// Maximum number of bytes.
     length: Option<u64>,
+}
+
+/// Parameters of a file.
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileQuery {
+    worker: Option<String>,
+}
+
+/// Log of a worker.
+#[derive(Debug)]
+pub(super) struct LogOfWorker<'a> {
+    pub(super) topology: &'a TopologyId,
+    pub(super) supervisor: &'a SupervisorId,
+    pub(super) port: &'a str,
+    pub(super) file: &'a str,
+    /// The launch; the newest of the port if absent.
+    pub(super) worker: Option<String>,
 }
 
 /// A supervisor whose logs are wanted.
@@ -151,23 +176,13 @@ pub(super) async fn search(
 
 pub(super) async fn chunk(
     State(api): State<Api>,
-    path: Result<Path<(String, String, String, String)>, PathRejection>,
+    path: FilePath,
     ValidQuery(query): ValidQuery<ChunkQuery>,
 ) -> Result<Json<LogChunk>, ApiError> {
-    let Path((topology, supervisor, port, file)) =
-        path.map_err(|rejection| ApiError::new(Code::InvalidRequest, rejection.body_text(), None))?;
+    let Path((topology, supervisor, port, file)) = path.map_err(|rejection| bad_path(&rejection))?;
     let view = api.nimbus.observation()?.view;
     let id = found(&view, &topology)?;
-    let known: Option<SupervisorId> =
-        supervisor.parse().ok().filter(|supervisor| view.supervisors.contains_key(supervisor));
-    let Some(supervisor) = known else {
-        let message = format!("no supervisor {} is registered", stormkeeper_model::id::quoted(&supervisor));
-        return Err(ApiError::new(
-            Code::UnknownHost,
-            message,
-            Some("`stormkeeper cluster` lists the supervisors"),
-        ));
-    };
+    let supervisor = registered(&view, &supervisor)?;
     let asked = asked_of(&view, &supervisor);
     let agent = asked.agent.map_err(|reason| unavailable(&asked.host, &reason))?;
     let parameters: Vec<(&str, String)> = [
@@ -180,10 +195,81 @@ pub(super) async fn chunk(
     .filter_map(|(name, value)| Some((name, value?)))
     .collect();
     let route = ["logs", id.as_str(), &port, &file];
-    match api.agents.get((&supervisor, &agent), &route, &parameters, CHUNK_TIMEOUT).await {
-        Ok(chunk) => Ok(Json(chunk)),
-        Err(AgentError::Rejected(body)) => Err(ApiError::from(body)),
-        Err(error) => Err(unavailable(&asked.host, &error.to_string())),
+    let chunk = api.agents.get((&supervisor, &agent), &route, &parameters, CHUNK_TIMEOUT).await;
+    chunk.map(Json).map_err(|error| of_agent(&asked.host, error))
+}
+
+/// Path of a log file: topology, supervisor, port and name.
+type FilePath = Result<Path<(String, String, String, String)>, PathRejection>;
+
+fn bad_path(rejection: &PathRejection) -> ApiError {
+    ApiError::new(Code::InvalidRequest, rejection.body_text(), None)
+}
+
+pub(super) async fn download(
+    State(api): State<Api>,
+    path: FilePath,
+    ValidQuery(FileQuery { worker }): ValidQuery<FileQuery>,
+) -> Result<Response, ApiError> {
+    let Path((topology, supervisor, port, file)) = path.map_err(|rejection| bad_path(&rejection))?;
+    let view = api.nimbus.observation()?.view;
+    let topology = found(&view, &topology)?;
+    let supervisor = registered(&view, &supervisor)?;
+    let log = LogOfWorker { topology: &topology, supervisor: &supervisor, port: &port, file: &file, worker };
+    let mut response = whole(&api, &view, log).await?.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
+    Ok(response)
+}
+
+/// Returns a log file, as its agent sends it.
+pub(super) async fn whole(api: &Api, view: &ClusterView, log: LogOfWorker<'_>) -> Result<Body, ApiError> {
+    let busy = |_| {
+        let message = format!("{DOWNLOADS_MAX} other logs are being downloaded");
+        ApiError::new(Code::NotReady, message, Some("try again later, or ask another nimbus"))
+    };
+    let permit = Arc::clone(&api.downloads).try_acquire_owned().map_err(busy)?;
+    let LogOfWorker { topology, supervisor, port, file, worker } = log;
+    let asked = asked_of(view, supervisor);
+    let agent = asked.agent.map_err(|reason| unavailable(&asked.host, &reason))?;
+    let route = ["logs", topology.as_str(), port, file, "download"];
+    let parameters: Vec<(&str, String)> = worker.into_iter().map(|worker| ("worker", worker)).collect();
+    let bytes = api.agents.file((supervisor, &agent), &route, &parameters, CHUNK_TIMEOUT).await;
+    let bytes = bytes.map_err(|error| of_agent(&asked.host, error))?;
+    Ok(Body::from_stream(bytes.inspect(move |_| {
+        // Held until the last byte, or until the client goes away.
+        let _held = &permit;
+    })))
+}
+
+/// Returns the log files of the newest launch of a topology at a port.
+pub(super) async fn files_of(
+    api: &Api,
+    view: &ClusterView,
+    (topology, supervisor, port): (&TopologyId, &SupervisorId, Port),
+) -> Result<Vec<LogFile>, ApiError> {
+    let asked = asked_of(view, supervisor);
+    let agent = asked.agent.map_err(|reason| unavailable(&asked.host, &reason))?;
+    let listed = api.agents.get((supervisor, &agent), &["logs", topology.as_str()], &[], LIST_TIMEOUT).await;
+    let AgentLogs { workers, .. } = listed.map_err(|error| of_agent(&asked.host, error))?;
+    let newest = workers.into_iter().find(|launch| launch.port == port);
+    Ok(newest.map(|launch| launch.files).unwrap_or_default())
+}
+
+/// Returns a supervisor that is registered.
+fn registered(view: &ClusterView, supervisor: &str) -> Result<SupervisorId, ApiError> {
+    let known = supervisor.parse().ok().filter(|supervisor| view.supervisors.contains_key(supervisor));
+    known.ok_or_else(|| {
+        let message = format!("no supervisor {} is registered", stormkeeper_model::id::quoted(supervisor));
+        ApiError::new(Code::UnknownHost, message, Some("`stormkeeper cluster` lists the supervisors"))
+    })
+}
+
+fn of_agent(host: &str, error: AgentError) -> ApiError {
+    match error {
+        AgentError::Rejected(body) => ApiError::from(body),
+        error => unavailable(host, &error.to_string()),
     }
 }
 

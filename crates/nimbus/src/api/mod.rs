@@ -13,7 +13,7 @@
 //! | `GET /api/stormkeeper/v1/topology/summary` | every topology in short |
 //! | `GET /api/stormkeeper/v1/topology/{id or name}` | one topology with its workers, components and tasks |
 //! | `GET /api/stormkeeper/v1/topology/{id or name}/errors` | the recorded errors of its tasks |
-//! | `GET /api/stormkeeper/v1/topology/{id or name}/logs[/search]`, `…/logs/{supervisor}/{port}/{file}` | the logs of its workers: see `logs` |
+//! | `GET /api/stormkeeper/v1/topology/{id or name}/logs[/search]`, `…/logs/{supervisor}/{port}/{file}[/download]` | the logs of its workers: see `logs` |
 //! | `POST /api/stormkeeper/v1/topology/submit` | runs the topology of a blob |
 //! | `POST /api/stormkeeper/v1/topology/{id or name}/{activate,deactivate,rebalance,kill}` | changes a topology |
 //! | `GET`, `POST /api/stormkeeper/v1/topology/{id or name}/credentials` | the names of its credentials; sets and removes some |
@@ -58,6 +58,7 @@ mod storm;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod translated;
 mod writes;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -110,6 +111,8 @@ pub(crate) struct Api {
     uploads: Arc<Uploads>,
     /// Submits in parts that may run at the same time; further ones are refused.
     submits: Arc<Semaphore>,
+    /// Log files that may be passed on at the same time; further ones are refused.
+    downloads: Arc<Semaphore>,
 }
 
 /// Running nimbus with its API.
@@ -203,11 +206,13 @@ pub fn routes(nimbus: Handle) -> Router {
     let prometheus = Arc::new(prometheus::Snapshots::new(nimbus.clock().clone()));
     let submits = Arc::new(Semaphore::new(storm::SUBMITS_MAX));
     let (router, _operations) = described().into_parts();
+    let downloads = Arc::new(Semaphore::new(logs::DOWNLOADS_MAX));
     let (totals, uploads) = (Arc::default(), Arc::default());
-    let api = Api { nimbus, forwarder, agents, flink, prometheus, totals, uploads, submits };
+    let api = Api { nimbus, forwarder, agents, flink, prometheus, totals, uploads, submits, downloads };
     router
         .fallback(async |OriginalUri(uri): OriginalUri, headers: HeaderMap| {
-            refuse(&headers, uri.path(), ApiError::no_such_route(uri.path()))
+            let error = storm::absent(uri.path()).unwrap_or_else(|| ApiError::no_such_route(uri.path()));
+            refuse(&headers, uri.path(), error)
         })
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(api.clone(), wait_for_zxid))
@@ -253,7 +258,8 @@ pub fn openapi_document() -> serde_json::Value {
 const READY: [Code; 2] = [Code::AnotherTree, Code::TreeUnavailable];
 
 async fn wrong_method(method: Method, OriginalUri(uri): OriginalUri, headers: HeaderMap) -> Response {
-    refuse(&headers, uri.path(), ApiError::wrong_method(&method, uri.path()))
+    let error = storm::absent(uri.path()).unwrap_or_else(|| ApiError::wrong_method(&method, uri.path()));
+    refuse(&headers, uri.path(), error)
 }
 
 /// Returns an error in the form of the API to which the request was sent.
@@ -291,7 +297,7 @@ async fn reject_foreign(
 
 /// Measures the time from the head of a request to the head of its response.
 async fn time_request(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let _timer = api.nimbus.time_request();
+    let _stopwatch = api.nimbus.time_request();
     next.run(request).await
 }
 

@@ -20,7 +20,7 @@ use stormkeeper_serving::openapi::{Content, Operation, Routes};
 /// Bodies of MessagePack, between the builds of one project.
 const MESSAGES: Content = Content::Other(&[MSGPACK]);
 
-/// Bytes of a blob.
+/// Bytes of a blob or of a file.
 const BLOB: Content = Content::Other(&["application/octet-stream"]);
 
 /// Returns the routes below the prefix of the own API.
@@ -70,6 +70,13 @@ pub(super) fn routes() -> Routes<Api> {
                 .answers::<LogChunk>()
                 .may_fail(&[Code::UnknownHost, Code::UnknownLog, Code::AgentUnavailable]),
             logs::chunk,
+        )
+        .serve(
+            of_topology(get("/topology/{topology}/logs/{supervisor}/{port}/{file}/download", "A log file"))
+                .query::<logs::FileQuery>()
+                .answers_content(BLOB)
+                .may_fail(&[Code::UnknownHost, Code::UnknownLog, Code::AgentUnavailable]),
+            logs::download,
         )
         .serve(change("/topology/{topology}/activate", "Lets the spouts of a topology run"), writes::activate)
         .serve(

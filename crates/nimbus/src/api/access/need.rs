@@ -152,6 +152,7 @@ mod tests {
         {
             assert_eq!(need(&Method::GET, path), Need::Read, "{path}");
             assert_eq!(need(&Method::POST, path), Need::Operate, "{path}");
+            assert_eq!(need(&Method::PATCH, path), Need::Operate, "{path}");
         }
         for probe in ["/live", "/ready"] {
             assert_eq!(need(&Method::GET, probe), Need::Nothing);

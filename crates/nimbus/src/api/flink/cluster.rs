@@ -1,6 +1,9 @@
 //! Paths about the cluster and the job manager.
 
+use axum::extract::State;
+
 use super::asked::{Answer, Asked, PathParts, Reply};
+use crate::api::Api;
 use stormkeeper_flink_api::body::{self, ClusterCounts};
 
 pub(super) async fn overview(asked: Asked) -> Answer {
@@ -13,8 +16,8 @@ pub(super) async fn overview(asked: Asked) -> Answer {
     Ok(Reply(body::overview(counts, asked.job_states().into_iter().map(|(_, state)| state))))
 }
 
-pub(super) async fn config() -> Answer {
-    Ok(Reply(body::config()))
+pub(super) async fn config(State(api): State<Api>) -> Answer {
+    Ok(Reply(body::config(api.nimbus.options().storm_api.actions)))
 }
 
 pub(super) async fn datasets() -> Answer {
@@ -55,7 +58,7 @@ pub(super) async fn environment() -> Answer {
 
 /// Answers without logs: a nimbus does not serve its own.
 pub(super) async fn job_manager_logs() -> Answer {
-    Ok(Reply(body::logs()))
+    Ok(Reply(body::logs([])))
 }
 
 pub(super) async fn job_manager_thread_dump() -> Answer {

@@ -9,6 +9,7 @@
 //! - No answer has CORS headers, unlike Flink's.
 
 mod asked;
+mod cancel;
 mod cluster;
 mod jobs;
 mod metrics;
@@ -27,9 +28,10 @@ use axum::{
 use schemars::JsonSchema;
 use serde_json::{Value, json};
 
-use super::{Api, error::ApiError};
+use super::{Api, describe::OF_CHANGE, error::ApiError};
 use asked::Failure;
 pub(super) use snapshot::Snapshots;
+use stormkeeper_api_types::message::Code;
 use stormkeeper_flink_api::{Error, schema};
 use stormkeeper_serving::openapi::{Content, Dialect, MakeSchema, Operation, Routes};
 
@@ -66,6 +68,14 @@ struct AggregatesQuery {
     subtasks: Option<String>,
 }
 
+/// Parameters of the end of a topology.
+#[derive(Debug, JsonSchema)]
+#[expect(dead_code, reason = "only described: `Query` reads them")]
+struct CancelQuery {
+    /// `cancel`, which is assumed if it is absent.
+    mode: Option<String>,
+}
+
 /// Parameters of the errors of a topology.
 #[derive(Debug, JsonSchema)]
 #[schemars(rename_all = "camelCase")]
@@ -82,6 +92,14 @@ fn read(path: &str, summary: &'static str, answer: MakeSchema) -> Operation {
 /// Describes a read of something that may not be there.
 fn find(path: &str, summary: &'static str, answer: MakeSchema) -> Operation {
     read(path, summary, answer).may_fail_with(StatusCode::NOT_FOUND, "not_found")
+}
+
+/// Describes a log file, which the agent of a supervisor passes on.
+fn log(path: &str, summary: &'static str) -> Operation {
+    Operation::new(&FLINK, Method::GET, path, summary)
+        .answers_content(Content::Other(&["text/plain"]))
+        .may_fail_with(StatusCode::NOT_FOUND, "not_found")
+        .may_fail(&[Code::UnknownLog, Code::AgentUnavailable])
 }
 
 /// Describes metrics of one thing: never 404.
@@ -166,9 +184,13 @@ fn paths() -> Routes<Api> {
         .serve(find("/taskmanagers/{worker}", "A worker", schema::task_manager), workers::one)
         .serve(values("/taskmanagers/{worker}/metrics", "Metrics of a worker"), metrics::of_task_manager)
         .serve(
-            find("/taskmanagers/{worker}/logs", "Empty: supervisors serve the logs", schema::logs),
+            find("/taskmanagers/{worker}/logs", "The log files of a worker", schema::logs)
+                .may_fail(&[Code::AgentUnavailable]),
             workers::logs,
         )
+        .serve(log("/taskmanagers/{worker}/logs/{file}", "A log file of a worker"), workers::named_log)
+        .serve(log("/taskmanagers/{worker}/log", "The log of a worker"), workers::log)
+        .serve(log("/taskmanagers/{worker}/stdout", "The output of a worker"), workers::stdout)
         .serve(
             find("/taskmanagers/{worker}/thread-dump", "Empty: there is no JVM", schema::thread_dump),
             workers::thread_dump,
@@ -183,6 +205,15 @@ fn paths_of_jobs() -> Routes<Api> {
         .serve(read("/jobs/overview", "All topologies in short", schema::job_overview), reads::overview)
         .serve(aggregates("/jobs/metrics", "Metrics over all topologies"), metrics::of_jobs)
         .serve(find("/jobs/{job}", "A topology", schema::job), reads::details)
+        .serve(
+            Operation::new(&FLINK, Method::PATCH, "/jobs/{job}", "Kills a topology with the default wait")
+                .query::<CancelQuery>()
+                .answers_content(Content::Json(schema::cancelled))
+                .succeeds_with(StatusCode::ACCEPTED)
+                .may_fail_with(StatusCode::NOT_FOUND, "not_found")
+                .may_fail(&OF_CHANGE),
+            cancel::cancel,
+        )
         .serve(find("/jobs/{job}/status", "The state of a topology", schema::status), reads::status)
         .serve(find("/jobs/{job}/plan", "The graph of a topology", schema::plan), reads::plan)
         .serve(find("/jobs/{job}/config", "The settings of a topology", schema::job_config), reads::config)

@@ -1,11 +1,25 @@
 //! Workers as task managers.
 
-use super::asked::{Answer, Asked, Failure, PathParts, Reply};
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderValue, header},
+    response::{IntoResponse as _, Response},
+};
+
+use super::{
+    asked::{Answer, Asked, Failure, PathParts, Reply},
+    refusal,
+};
+use crate::api::{
+    Api,
+    logs::{self, LogOfWorker},
+};
 use stormkeeper_flink_api::{
     Error, FlinkId, MetricNumber, MetricTable, WorkerAddress,
     body::{self, WorkerDetails},
 };
-use stormkeeper_model::{SupervisorId, TopologyId};
+use stormkeeper_model::{Port, SupervisorId, TopologyId};
 
 /// A worker that is registered: assigned, with a heartbeat of at least one of its tasks.
 pub(super) struct Worker<'a> {
@@ -68,10 +82,65 @@ pub(super) async fn one(asked: Asked, PathParts(id): PathParts<String>) -> Answe
     Ok(Reply(body::task_manager(&asked.details(&worker))))
 }
 
-/// Answers without logs: supervisors serve those of their workers.
-pub(super) async fn logs(asked: Asked, PathParts(id): PathParts<String>) -> Answer {
-    asked.find_worker(&id)?;
-    Ok(Reply(body::logs()))
+/// Answers with the log files of the newest launch, which the agent of the supervisor lists.
+pub(super) async fn logs(
+    State(api): State<Api>,
+    asked: Asked,
+    PathParts(id): PathParts<String>,
+) -> Result<Response, Failure> {
+    let worker = asked.find_worker(&id)?;
+    let place = (worker.topology, worker.supervisor, Port(worker.address.port));
+    Ok(match logs::files_of(&api, &asked.view, place).await {
+        Ok(files) => {
+            let files = files.into_iter().map(|file| (file.name, file.size, file.modified.as_millis()));
+            Reply(body::logs(files)).into_response()
+        }
+        Err(error) => refusal(error),
+    })
+}
+
+pub(super) async fn log(
+    State(api): State<Api>,
+    asked: Asked,
+    PathParts(id): PathParts<String>,
+) -> Result<Response, Failure> {
+    log_file(&api, &asked, &id, "worker.log").await
+}
+
+pub(super) async fn stdout(
+    State(api): State<Api>,
+    asked: Asked,
+    PathParts(id): PathParts<String>,
+) -> Result<Response, Failure> {
+    log_file(&api, &asked, &id, "worker.out").await
+}
+
+pub(super) async fn named_log(
+    State(api): State<Api>,
+    asked: Asked,
+    PathParts((id, file)): PathParts<(String, String)>,
+) -> Result<Response, Failure> {
+    log_file(&api, &asked, &id, &file).await
+}
+
+async fn log_file(api: &Api, asked: &Asked, id: &str, file: &str) -> Result<Response, Failure> {
+    let worker = asked.find_worker(id)?;
+    let port = worker.address.port.to_string();
+    let (topology, supervisor) = (worker.topology, worker.supervisor);
+    let log = LogOfWorker { topology, supervisor, port: &port, file, worker: None };
+    Ok(match logs::whole(api, &asked.view, log).await {
+        Ok(bytes) => plain(bytes),
+        Err(error) => refusal(error),
+    })
+}
+
+/// Returns a text that no browser takes for a page.
+fn plain(text: Body) -> Response {
+    let mut response = text.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=UTF-8"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 pub(super) async fn thread_dump(asked: Asked, PathParts(id): PathParts<String>) -> Answer {

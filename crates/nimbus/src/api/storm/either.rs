@@ -35,32 +35,30 @@ pub(crate) fn routes() -> Routes<Api> {
         .with_router(|router| router.route(METRICS, post(own_writes::metrics)))
 }
 
+/// Answers with the own API or with Storm's.
+macro_rules! either {
+    ($own:expr, $ours:expr, $storms:expr) => {
+        match $own {
+            true => $ours.await.into_response(),
+            false => $storms.await.into_response(),
+        }
+    };
+}
+
 async fn cluster_summary(IsOwn(own): IsOwn, State(api): State<Api>, params: Params) -> Response {
-    match own {
-        true => reads::cluster(State(api)).await.into_response(),
-        false => cluster::summary(&api, &params).await.into_response(),
-    }
+    either!(own, reads::cluster(State(api)), cluster::summary(&api, &params))
 }
 
 async fn nimbuses(IsOwn(own): IsOwn, State(api): State<Api>, params: Params) -> Response {
-    match own {
-        true => reads::nimbuses(State(api)).await.into_response(),
-        false => cluster::nimbuses(&api, &params).await.into_response(),
-    }
+    either!(own, reads::nimbuses(State(api)), cluster::nimbuses(&api, &params))
 }
 
 async fn supervisors(IsOwn(own): IsOwn, State(api): State<Api>, params: Params) -> Response {
-    match own {
-        true => reads::supervisors(State(api)).await.into_response(),
-        false => cluster::supervisors(&api, &params).await.into_response(),
-    }
+    either!(own, reads::supervisors(State(api)), cluster::supervisors(&api, &params))
 }
 
 async fn topologies(IsOwn(own): IsOwn, State(api): State<Api>, params: Params) -> Response {
-    match own {
-        true => reads::topologies(State(api)).await.into_response(),
-        false => cluster::topologies(&api, &params).await.into_response(),
-    }
+    either!(own, reads::topologies(State(api)), cluster::topologies(&api, &params))
 }
 
 async fn one_topology(
@@ -69,10 +67,7 @@ async fn one_topology(
     PathOf(text): PathOf<String>,
     params: Params,
 ) -> Response {
-    match own {
-        true => reads::topology(State(api), PathPart(text)).await.into_response(),
-        false => topology::page(&api, &text, &params).await.into_response(),
-    }
+    either!(own, reads::topology(State(api), PathPart(text)), topology::page(&api, &text, &params))
 }
 
 async fn topology_metrics(
@@ -81,10 +76,7 @@ async fn topology_metrics(
     PathOf(text): PathOf<String>,
     params: Params,
 ) -> Response {
-    match own {
-        true => metrics::control(State(api), PathPart(text)).await.into_response(),
-        false => topology::metrics(&api, &text, &params).await.into_response(),
-    }
+    either!(own, metrics::control(State(api), PathPart(text)), topology::metrics(&api, &text, &params))
 }
 
 async fn activate(
@@ -93,10 +85,11 @@ async fn activate(
     PathOf(text): PathOf<String>,
     request: Request,
 ) -> Response {
-    match own {
-        true => own_writes::activate(State(api), PathPart(text), request).await.into_response(),
-        false => writes::activate(&api, &text, request).await.into_response(),
-    }
+    either!(
+        own,
+        own_writes::activate(State(api), PathPart(text), request),
+        writes::activate(&api, &text, request)
+    )
 }
 
 async fn deactivate(
@@ -105,8 +98,9 @@ async fn deactivate(
     PathOf(text): PathOf<String>,
     request: Request,
 ) -> Response {
-    match own {
-        true => own_writes::deactivate(State(api), PathPart(text), request).await.into_response(),
-        false => writes::deactivate(&api, &text, request).await.into_response(),
-    }
+    either!(
+        own,
+        own_writes::deactivate(State(api), PathPart(text), request),
+        writes::deactivate(&api, &text, request)
+    )
 }

@@ -4,6 +4,7 @@
 //! view, the heartbeats and errors of one topology, and sums of the metric store. `either.rs` has the
 //! paths that builds before the prefix of the own API use for their own.
 
+mod absent;
 mod answer;
 mod cluster;
 mod cors;
@@ -22,6 +23,7 @@ use super::{
     Api,
     describe::{OF_CHANGE, OF_SUBMIT},
 };
+pub(super) use absent::absent;
 pub(super) use answer::StormError;
 pub(super) use cors::{allow_origin, is_open, is_storm_path};
 pub(super) use params::is_for_own_api;

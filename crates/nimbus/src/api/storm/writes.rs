@@ -1,44 +1,39 @@
-//! Writes: the same changes as those of the own API, with Storm's bodies. A follower forwards them to
-//! the leader as requests of the own API, which leaders of earlier builds know.
+//! Writes: the same changes as those of the own API, with Storm's bodies.
 
 use axum::{
     body::{Body, Bytes},
     extract::{Request, State},
-    http::{HeaderValue, Method, StatusCode, Uri, header, request::Parts},
+    http::{StatusCode, request::Parts},
     response::Response,
 };
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
 use super::{
-    answer::{Answer, StormError, failure, reply},
+    answer::{Answer, reply},
     params::{Params, PathOf},
 };
+pub(super) use crate::api::translated::own_request;
 use crate::{
     api::{
         Api,
-        error::{ApiError, internal, parse},
-        writes::{change_or_forward, read_body},
+        error::{ApiError, parse},
+        translated::{self, Written, written},
+        writes::read_body,
     },
     change::Change,
 };
-use stormkeeper_api_types::message::{Accepted, Code, ErrorBody, KillRequest, RebalanceRequest};
+use stormkeeper_api_types::message::{Code, KillRequest, RebalanceRequest};
 use stormkeeper_serving::origin::ON_PURPOSE;
 use stormkeeper_storm_api::{Operation, Rebalance};
 
-/// Maximum bytes of the answer of a leader to a write.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
-
 pub(super) async fn activate(api: &Api, topology: &str, request: Request) -> Answer {
-    let (parts, body) = read_body(request).await?;
-    check(&parts, &body)?;
-    change(api, topology, (Change::Activate, &serde_json::json!({})), parts).await
+    let (parts, _) = checked(request).await?;
+    change(api, topology, (Change::Activate, &serde_json::json!({})), &parts).await
 }
 
 pub(super) async fn deactivate(api: &Api, topology: &str, request: Request) -> Answer {
-    let (parts, body) = read_body(request).await?;
-    check(&parts, &body)?;
-    change(api, topology, (Change::Deactivate, &serde_json::json!({})), parts).await
+    let (parts, _) = checked(request).await?;
+    change(api, topology, (Change::Deactivate, &serde_json::json!({})), &parts).await
 }
 
 pub(super) async fn rebalance(
@@ -46,15 +41,14 @@ pub(super) async fn rebalance(
     PathOf((topology, wait)): PathOf<(String, String)>,
     request: Request,
 ) -> Answer {
-    let (parts, body) = read_body(request).await?;
-    check(&parts, &body)?;
+    let (parts, body) = checked(request).await?;
     let options: Rebalance = if body.is_empty() { Rebalance::default() } else { parse(&body)? };
     let own = RebalanceRequest {
         wait_secs: Some(seconds(&wait)?),
         workers: options.workers(),
         parallelism: options.parallelism(),
     };
-    change(&api, &topology, (Change::Rebalance(own.clone()), &own), parts).await
+    change(&api, &topology, (Change::Rebalance(own.clone()), &own), &parts).await
 }
 
 pub(super) async fn kill(
@@ -62,10 +56,16 @@ pub(super) async fn kill(
     PathOf((topology, wait)): PathOf<(String, String)>,
     request: Request,
 ) -> Answer {
+    let (parts, _) = checked(request).await?;
+    let own = KillRequest { wait_secs: Some(seconds(&wait)?) };
+    change(&api, &topology, (Change::Kill(own.clone()), &own), &parts).await
+}
+
+/// Reads the body of a write, and checks that no form of a web page has sent it.
+async fn checked(request: Request) -> Result<(Parts, Bytes), ApiError> {
     let (parts, body) = read_body(request).await?;
     check(&parts, &body)?;
-    let own = KillRequest { wait_secs: Some(seconds(&wait)?) };
-    change(&api, &topology, (Change::Kill(own.clone()), &own), parts).await
+    Ok((parts, body))
 }
 
 fn seconds(text: &str) -> Result<u64, ApiError> {
@@ -76,7 +76,7 @@ fn seconds(text: &str) -> Result<u64, ApiError> {
 
 /// Checks that no form of a web page has sent this write: a page can send an empty body to another site,
 /// and no header of its own choice.
-pub(super) fn check(parts: &Parts, body: &Bytes) -> Result<(), ApiError> {
+fn check(parts: &Parts, body: &Bytes) -> Result<(), ApiError> {
     let is_of_page = ["origin", "sec-fetch-site"].iter().any(|name| parts.headers.contains_key(*name));
     match is_of_page && body.is_empty() && !parts.headers.contains_key(ON_PURPOSE) {
         true => Err(ApiError::new(
@@ -90,52 +90,20 @@ pub(super) fn check(parts: &Parts, body: &Bytes) -> Result<(), ApiError> {
 
 /// Executes a change here or by the leader, and answers as Storm does. `own` is the body of the same
 /// request to the own API.
-async fn change(api: &Api, topology: &str, (change, own): (Change, &impl Serialize), parts: Parts) -> Answer {
-    let route = format!("/topology/{}/{}", utf8_percent_encode(topology, NON_ALPHANUMERIC), change.verb());
-    let (parts, body) = own_request(&parts, Method::POST, &route, own)?;
-    let answer = change_or_forward(api, topology, change, parts, body).await?;
-    operation(api, answer, Vec::new()).await
-}
-
-/// Returns the request of the own API that is sent to the leader for another one.
-pub(super) fn own_request(
-    parts: &Parts,
-    method: Method,
-    route: &str,
-    body: &impl Serialize,
-) -> Result<(Parts, Bytes), ApiError> {
-    let mut parts = parts.clone();
-    parts.method = method;
-    parts.uri = route.parse::<Uri>().map_err(|error| internal(&error))?;
-    let body = serde_json::to_vec(body).map_err(|error| internal(&error))?;
-    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    parts.headers.insert(header::CONTENT_LENGTH, body.len().into());
-    Ok((parts, body.into()))
+async fn change(api: &Api, topology: &str, change: (Change, &impl Serialize), parts: &Parts) -> Answer {
+    accepted(api, translated::change(api, topology, change, parts).await?, Vec::new())
 }
 
 /// Returns Storm's answer for an answer of the own API, with warnings.
 pub(super) async fn operation(api: &Api, own: Response<Body>, warnings: Vec<String>) -> Answer {
-    let status = own.status();
-    let written = own.headers().get(stormkeeper_api_types::seen::ZXID).cloned();
-    let bytes = axum::body::to_bytes(own.into_body(), ANSWER_BYTES_MAX).await;
-    let unknown = |text: String| {
-        let hint = Some("look at the topology before trying again");
-        StormError::from(ApiError::new(Code::OutcomeUnknown, text, hint))
-    };
-    let bytes = bytes.map_err(|error| unknown(format!("the response of the leader broke off: {error}")))?;
-    if !status.is_success() {
-        let body: ErrorBody = serde_json::from_slice(&bytes).map_err(|error| {
-            unknown(format!("the leader answered {status}, and what it says is unclear: {error}"))
-        })?;
-        return Ok(failure(status, body));
-    }
-    let accepted: Accepted = serde_json::from_slice(&bytes)
-        .map_err(|error| unknown(format!("the answer of the leader is unclear: {error}")))?;
-    let operation = Operation::accepted(accepted.topology_operation, accepted.topology_id);
+    accepted(api, written(own).await?, warnings)
+}
+
+fn accepted(api: &Api, done: Written, warnings: Vec<String>) -> Answer {
+    let operation =
+        Operation::accepted(done.accepted.topology_operation.clone(), done.accepted.topology_id.clone());
     let mut answer = reply(api, &Params::default(), &operation.with_warnings(warnings))?;
-    if let Some(written) = written {
-        answer.headers_mut().insert(stormkeeper_api_types::seen::ZXID, written);
-    }
+    done.name_in(&mut answer);
     *answer.status_mut() = StatusCode::OK;
     Ok(answer)
 }

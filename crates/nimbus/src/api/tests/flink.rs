@@ -2,7 +2,6 @@
 
 use super::{metrics::HistoryFixture, *};
 use stormkeeper_flink_api::FlinkId;
-use stormkeeper_model::TopologyId;
 
 /// Id of the removed topology of the fixture as a job, and of its component as a vertex.
 fn gone() -> (String, String) {
@@ -134,23 +133,67 @@ async fn answer_has_the_content_type_of_flink_and_no_header_for_other_sites() {
     assert!(!headers.contains_key("access-control-allow-origin"), "{headers:?}");
 }
 
+async fn post(router: &Router, verb: &str, body: String) -> Value {
+    let uri = format!("/api/stormkeeper/v1/topology/{verb}");
+    let (status, answer) = ask(router, Method::POST, &uri, body).await;
+    assert_eq!(status, StatusCode::OK, "{verb}: {answer}");
+    answer
+}
+
+#[tokio::test]
+async fn cancelled_job_is_killed_by_the_leader_with_the_default_wait() {
+    let fixture = Fixture::new().await;
+    let (leader, follower, _client) = fixture.two().await;
+    let topology = submitted_wc(&routes(leader.handle().clone())).await;
+    let (router, job) = (routes(follower.handle().clone()), FlinkId::of_job(&topology));
+    for mode in ["?mode=stop", "?mode="] {
+        let (status, answer) = ask(&router, Method::PATCH, &format!("/jobs/{job}{mode}"), "").await;
+        assert_eq!((status, &answer["code"]), (StatusCode::BAD_REQUEST, &json!("invalid_request")), "{mode}");
+    }
+    assert_ne!(get(&router, &format!("/jobs/{job}/status")).await["status"], json!("CANCELLING"));
+    let cancel = format!("/v1/jobs/{job}?mode=cancel");
+    assert_eq!(ask(&router, Method::PATCH, &cancel, "").await, (StatusCode::ACCEPTED, json!({})));
+    assert_eq!(get(&router, &format!("/jobs/{job}/status")).await, json!({"status": "CANCELLING"}));
+    let own = get(&router, &format!("/api/stormkeeper/v1/topology/{topology}")).await;
+    let left = own["pending"]["remainingMs"].as_u64().unwrap_or_else(|| panic!("a wait: {own}"));
+    assert!(left > 20_000, "the wait is that of the topology, 30 s: {own}");
+}
+
+#[tokio::test]
+async fn job_that_has_ended_or_never_was_cannot_be_cancelled() {
+    let fixture = HistoryFixture::new().await;
+    let unknown = "0".repeat(32);
+    for (job, expected) in [(&gone().0, StatusCode::CONFLICT), (&unknown, StatusCode::NOT_FOUND)] {
+        let (status, answer) = ask(&fixture.router, Method::PATCH, &format!("/jobs/{job}"), "").await;
+        assert_eq!(status, expected, "{answer}");
+        assert!(answer["errors"][0].as_str().is_some_and(|text| text.contains(job)), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn cancelling_that_is_switched_off_changes_nothing_and_the_features_say_so() {
+    let fixture = Fixture::new().await;
+    let storm_api = crate::options::StormApiOptions { actions: false, ..Default::default() };
+    let options =
+        nimbus::Options { storm_api, ..nimbus::Options::of_test(fixture.dir.path().join("leader")) };
+    let running = start(options, fixture.server.connect(), Clock::new(), CancellationToken::new()).await;
+    let running = fixture.leading(running.expect("started")).await;
+    let router = routes(running.handle().clone());
+    let job = FlinkId::of_job(&submitted_wc(&router).await);
+    let (status, answer) = ask(&router, Method::PATCH, &format!("/jobs/{job}"), "").await;
+    assert_eq!((status, &answer["code"]), (StatusCode::FORBIDDEN, &json!("switched_off")), "{answer}");
+    assert_ne!(get(&router, &format!("/jobs/{job}/status")).await["status"], json!("CANCELLING"));
+    assert_eq!(get(&router, "/config").await["features"]["web-cancel"], json!(false));
+}
+
 #[tokio::test]
 async fn live_topology_is_a_job_in_the_state_of_its_lifecycle() {
     let fixture = Fixture::new().await;
     let running = fixture.leader_with_metrics().await;
     let router = routes(running.handle().clone());
-    let TopologyPackage { key, bytes } = blob("wc");
-    let uri = format!("/api/stormkeeper/v1/blobs/{key}");
-    assert_eq!(ask(&router, Method::PUT, &uri, bytes.clone()).await.0, StatusCode::CREATED);
-    let post = async |verb: &str, body: String| {
-        let uri = format!("/api/stormkeeper/v1/topology/{verb}");
-        let (status, answer) = ask(&router, Method::POST, &uri, body).await;
-        assert_eq!(status, StatusCode::OK, "{verb}: {answer}");
-        answer
-    };
-    let id = post("submit", json!({"blob": key, "owner": "ann"}).to_string()).await["topologyId"].clone();
-    let topology: TopologyId = id.as_str().expect("an id").parse().expect("valid");
+    let topology = submitted_wc(&router).await;
     let job = FlinkId::of_job(&topology);
+    let post = async |verb: &str, body: String| post(&router, verb, body).await;
     let details = wait_until("it is placed", LONG, || async {
         let details = get(&router, &format!("/jobs/{job}")).await;
         if details["state"] == json!("RUNNING") { Ok(details) } else { Err(details.to_string()) }

@@ -82,6 +82,83 @@ async fn agents_without_a_useful_answer_are_named_and_the_others_are_shown() {
     }
 }
 
+/// Starts the agent of `s1`, which has one log.
+async fn agent_with_log(tasks: &Tasks) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let log = async |request: Request<Body>| {
+        let path = "/api/stormkeeper/v1/logs/gone-1-1/6700/worker.log/download?worker=w%2F1";
+        let response = match request.uri() == path {
+            true => vec![0xff; 3 << 20].into_response(),
+            false => {
+                let body = json!({ "code": "unknown_log", "message": request.uri().to_string() });
+                (StatusCode::NOT_FOUND, axum::Json(body)).into_response()
+            }
+        };
+        ([(SUPERVISOR, "s1")], response)
+    };
+    let routes = Router::new().fallback(log);
+    tasks.start("agent", OnExit::Ignore, async move { axum::serve(listener, routes).await.expect("served") });
+    address
+}
+
+#[tokio::test]
+async fn downloaded_log_has_the_bytes_of_the_agent_and_a_refusal_is_that_of_the_agent() {
+    let (f, tasks) = (Fixture::new().await, Tasks::default());
+    let leader = f.leader().await;
+    let router = routes(leader.handle().clone());
+    register(&f, "s1", &agent_with_log(&tasks).await).await;
+    let at = |file: &str| {
+        format!("/api/stormkeeper/v1/topology/gone-1-1/logs/s1/6700/{file}/download?worker=w%2F1")
+    };
+    let bytes = wait_until("the supervisor is in the view", LONG, async || {
+        let request = Request::builder().uri(at("worker.log")).header("host", "localhost");
+        let request = request.body(Body::empty()).expect("a request");
+        let response = router.clone().oneshot(request).await.expect("infallible");
+        let (status, headers) = (response.status(), response.headers().clone());
+        let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.expect("a body");
+        if status != StatusCode::OK {
+            return Err(String::from_utf8_lossy(&bytes).into_owned());
+        }
+        assert_eq!(headers["content-disposition"], "attachment");
+        Ok(bytes)
+    })
+    .await;
+    assert!(bytes.len() == 3 << 20 && bytes.iter().all(|byte| *byte == 0xff), "{} bytes", bytes.len());
+    let (status, answer) = ask(&router, Method::GET, &at("..%2Fworker.log"), "").await;
+    assert_eq!((status, &answer["code"]), (StatusCode::NOT_FOUND, &json!("unknown_log")));
+    let asked = answer["message"].as_str().expect("the path at the agent");
+    assert!(asked.contains("/6700/..%2Fworker.log/download"), "a part of a path stays one: {asked}");
+}
+
+#[tokio::test]
+async fn download_beyond_the_limit_is_refused() {
+    let f = Fixture::new().await;
+    let leader = f.leader().await;
+    let router = routes(leader.handle().clone());
+    // Connections are accepted by the kernel, and nothing answers.
+    let hangs = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    register(&f, "s1", &hangs.local_addr().expect("bound").to_string()).await;
+    let path = "/api/stormkeeper/v1/topology/gone-1-1/logs/s1/6700/worker.log/download";
+    let all = (0..=crate::api::logs::DOWNLOADS_MAX).map(|_| async {
+        wait_until("the supervisor is in the view", LONG, async || {
+            match ask(&router, Method::GET, path, "").await {
+                (StatusCode::NOT_FOUND, answer) => Err(answer.to_string()),
+                (status, answer) => Ok((status, answer)),
+            }
+        })
+        .await
+    });
+    let mut answers = futures_util::future::join_all(all).await;
+    answers.sort_by_key(|(status, _)| *status);
+    let statuses: Vec<StatusCode> = answers.iter().map(|(status, _)| *status).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == StatusCode::SERVICE_UNAVAILABLE).count(), 1);
+    assert_eq!(
+        statuses.iter().filter(|status| **status == StatusCode::BAD_GATEWAY).count(),
+        crate::api::logs::DOWNLOADS_MAX
+    );
+}
+
 #[tokio::test]
 async fn bad_requests_for_logs_are_refused_before_an_agent_is_asked() {
     let f = Fixture::new().await;
@@ -98,6 +175,9 @@ async fn bad_requests_for_logs_are_refused_before_an_agent_is_asked() {
         ("wc-1-1/logs/%ff/6700/worker.log", StatusCode::BAD_REQUEST, "invalid_request"),
         ("wc-1-1/logs/s0/6700/worker.log?offset=-1", StatusCode::BAD_REQUEST, "invalid_request"),
         ("wc-1-1/logs/s0/6700/worker.log", StatusCode::BAD_GATEWAY, "agent_unavailable"),
+        ("wc-1-1/logs/s0/6700/worker.log/download", StatusCode::BAD_GATEWAY, "agent_unavailable"),
+        ("wc-1-1/logs/s0/6700/worker.log/download?offset=1", StatusCode::BAD_REQUEST, "invalid_request"),
+        ("wc-1-1/logs/none/6700/worker.log/download", StatusCode::NOT_FOUND, "unknown_host"),
     ] {
         let (found, answer) =
             ask(&router, Method::GET, &format!("/api/stormkeeper/v1/topology/{path}"), "").await;

@@ -47,7 +47,7 @@ use stormkeeper_coordination::{
     },
     tree::{CreateMode, memory::MemoryTree},
 };
-use stormkeeper_model::{BlobKey, Port, Timestamp, test_support::lines_and_count};
+use stormkeeper_model::{BlobKey, Port, Timestamp, TopologyId, test_support::lines_and_count};
 use stormkeeper_runtime::test_support::wait_until;
 use stormkeeper_topology_package::package::{self, TopologyPackage};
 
@@ -132,6 +132,17 @@ async fn ask(router: &Router, method: Method, uri: &str, body: impl Into<Body>) 
 
 fn blob(name: &str) -> TopologyPackage {
     package::pack(&lines_and_count(name), Vec::new(), 1 << 20).expect("packed")
+}
+
+/// Submits the topology `wc` of `ann`, and returns its id.
+async fn submitted_wc(router: &Router) -> TopologyId {
+    let TopologyPackage { key, bytes } = blob("wc");
+    let uri = format!("/api/stormkeeper/v1/blobs/{key}");
+    assert_eq!(ask(router, Method::PUT, &uri, bytes).await.0, StatusCode::CREATED);
+    let submit = json!({"blob": key, "owner": "ann"}).to_string();
+    let (status, answer) = ask(router, Method::POST, "/api/stormkeeper/v1/topology/submit", submit).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    answer["topologyId"].as_str().expect("an id").parse().expect("valid")
 }
 
 #[tokio::test]

@@ -55,12 +55,7 @@ async fn page_has_topologies_components_and_described_families_only() {
     let fixture = Fixture::new().await;
     let running = fixture.leader_with_metrics().await;
     let router = routes(running.handle().clone());
-    let TopologyPackage { key, bytes } = blob("wc");
-    let uri = format!("/api/stormkeeper/v1/blobs/{key}");
-    assert_eq!(ask(&router, Method::PUT, &uri, bytes.clone()).await.0, StatusCode::CREATED);
-    let submit = json!({"blob": key, "owner": "ann"}).to_string();
-    let (_, answer) = ask(&router, Method::POST, "/api/stormkeeper/v1/topology/submit", submit).await;
-    let id = answer["topologyId"].as_str().expect("an id").to_owned();
+    let id = submitted_wc(&router).await;
     let labels = format!("topology=\"wc\",topology_id=\"{id}\"");
     let page = wait_until("it is placed, and the metric store is open", LONG, async || {
         let page = text(&running).await;
@@ -117,11 +112,7 @@ async fn levels_beyond_the_limit_are_left_out_and_counted() {
     let started = start(options, fixture.server.connect(), Clock::new(), CancellationToken::new()).await;
     let running = fixture.leading(started.expect("started")).await;
     let router = routes(running.handle().clone());
-    let TopologyPackage { key, bytes } = blob("wc");
-    let uri = format!("/api/stormkeeper/v1/blobs/{key}");
-    assert_eq!(ask(&router, Method::PUT, &uri, bytes.clone()).await.0, StatusCode::CREATED);
-    let submit = json!({"blob": key, "owner": "ann"}).to_string();
-    ask(&router, Method::POST, "/api/stormkeeper/v1/topology/submit", submit).await;
+    submitted_wc(&router).await;
     let page = wait_until("the topology is on the page", LONG, async || {
         let page = text(&running).await;
         if page.contains("stormkeeper_topology_tasks{") { Ok(page) } else { Err(page) }

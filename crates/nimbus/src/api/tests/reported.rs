@@ -2,7 +2,7 @@
 
 use super::*;
 use stormkeeper_coordination::cluster::reported_problem::ReportedProblem;
-use stormkeeper_model::{TopologyId, task_set::TaskSet};
+use stormkeeper_model::task_set::TaskSet;
 
 /// Writes the problems into the record of the only supervisor.
 async fn report(fixture: &Fixture, problems: Vec<ReportedProblem>) {
@@ -13,24 +13,12 @@ async fn report(fixture: &Fixture, problems: Vec<ReportedProblem>) {
     fixture.tree.set(&path, &record::encode(&supervisor), None).await.expect("written");
 }
 
-/// Submits a topology; returns its id.
-async fn submitted(app: &Router) -> TopologyId {
-    let TopologyPackage { key, bytes } = blob("wc");
-    assert_eq!(
-        ask(app, Method::PUT, &format!("/api/stormkeeper/v1/blobs/{key}"), bytes).await.0,
-        StatusCode::CREATED
-    );
-    let submit = json!({"blob": key, "owner": "ann"}).to_string();
-    let (_, answer) = ask(app, Method::POST, "/api/stormkeeper/v1/topology/submit", submit).await;
-    answer["topologyId"].as_str().expect("an id").parse().expect("valid")
-}
-
 #[tokio::test]
 async fn reported_problem_is_shown_and_idle_tasks_do_not_count_as_alive() {
     let fixture = Fixture::new().await;
     let leader = fixture.leader().await;
     let app = routes(leader.handle().clone());
-    let id = submitted(&app).await;
+    let id = submitted_wc(&app).await;
     let assigned = wait_until("it is placed", LONG, || async {
         let store = Store::new(Arc::clone(&fixture.tree));
         let stored = store.assignment(&id).await.map_err(|error| error.to_string())?;
@@ -68,7 +56,7 @@ async fn topology_whose_record_was_deleted_is_shown_by_all_reads() {
     let fixture = Fixture::new().await;
     let leader = fixture.leader().await;
     let app = routes(leader.handle().clone());
-    let id = submitted(&app).await;
+    let id = submitted_wc(&app).await;
     wait_until("it is placed", LONG, || async {
         let store = Store::new(Arc::clone(&fixture.tree));
         let stored = store.assignment(&id).await.map_err(|error| error.to_string())?;
@@ -103,7 +91,7 @@ async fn record_that_cannot_be_read_is_shown_once_with_its_remedy() {
     let fixture = Fixture::new().await;
     let leader = fixture.leader().await;
     let app = routes(leader.handle().clone());
-    let id = submitted(&app).await;
+    let id = submitted_wc(&app).await;
     fixture.tree.set(&layout::tasks(&id), b"garbage", None).await.expect("written");
     wait_until("show names it", LONG, || async {
         let (_, shown) =
