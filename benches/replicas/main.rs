@@ -5,6 +5,7 @@
 //! cargo bench --bench replicas -- takeover   # a new leader of 300 topologies
 //! cargo bench --bench replicas -- steady     # 100,000 tasks with heartbeats, and a lost host
 //! cargo bench --bench replicas -- register   # 10,000 heartbeats from one host
+//! cargo bench --bench replicas -- apis       # the APIs of a leader of 300 topologies
 //! ```
 //!
 //! With a trailing `3`, ZooKeeper is an ensemble of three servers instead of one. Each benchmark
@@ -13,19 +14,22 @@
 
 #![expect(clippy::print_stdout, reason = "the table is printed")]
 
+mod apis;
 mod cluster;
 mod failover;
 mod floor;
 mod hosts;
 mod load;
+mod measured;
 mod process;
 mod register;
 mod report;
+mod requests;
 mod steady;
 mod takeover;
 mod watching;
 
-const VERBS: [&str; 4] = ["failover", "takeover", "steady", "register"];
+const VERBS: [&str; 5] = ["failover", "takeover", "steady", "register", "apis"];
 
 fn main() {
     // Cargo adds `--bench`.
@@ -48,6 +52,7 @@ fn measure(verb: &str, n_servers: usize) {
             "takeover" => takeover::run(n_servers).await,
             "steady" => steady::run(n_servers).await,
             "register" => register::run(n_servers).await,
+            "apis" => apis::run(n_servers).await,
             _ => unreachable!("the caller has checked the verb"),
         }
     });

@@ -40,6 +40,24 @@ impl Samples {
         self.0.push(sample);
     }
 
+    /// Adds those of another series.
+    pub(crate) fn extend(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
+    /// Number of samples.
+    pub(crate) fn n(&self) -> u32 {
+        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Returns the median, the time below which 99 of 100 are, and the longest.
+    pub(crate) fn percentiles(&self) -> String {
+        let sorted = self.sorted();
+        let at = |percent: usize| sorted.get((sorted.len() * percent / 100).min(sorted.len().max(1) - 1));
+        let text = |percent| at(percent).map_or_else(String::new, |time| millis(*time));
+        format!("median {}, 99 % below {}, all below {}", text(50), text(99), text(100))
+    }
+
     fn sorted(&self) -> Vec<Duration> {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
