@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::sync::mpsc;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     Drops, Error, Options,
@@ -34,6 +34,10 @@ const GROUP_MAX: usize = 64;
 
 /// Pause between a failed write and the attempt to reopen the database.
 const WRITE_RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Interval after which the buffer of points is written to a file, in minutes. The point of a day gets
+/// a value in each minute, and each read merges those that are in the buffer.
+const FLUSH_MINUTES: u32 = 16;
 
 /// Interval of the search for expired topologies, in minutes.
 const SWEEP_MINUTES: u32 = 60;
@@ -99,6 +103,8 @@ pub(super) struct Writer {
     queue_moved: bool,
     failed: Option<(String, Monotonic)>,
     swept: Minute,
+    /// Newest minute whose points were in the buffer when it was flushed last.
+    flushed: Minute,
     retention_clock: RetentionClock,
     pub(super) launches: LastLaunches,
     #[cfg(feature = "injected-bugs")]
@@ -118,6 +124,7 @@ impl Writer {
             queue_moved: true,
             failed: None,
             swept: Minute(0),
+            flushed: Minute(0),
             retention_clock: RetentionClock::new(None, Minute::of(clock.now()), clock.monotonic()),
             launches: LastLaunches::new(),
             #[cfg(feature = "injected-bugs")]
@@ -307,6 +314,15 @@ impl Writer {
         let mut applied = written?;
         (self.last, self.extent, self.is_dirty) = (at, extent, true);
         self.commit(std::mem::take(&mut applied.changes));
+        if let Entry::Batch { minute, .. } = entry
+            && minute.0 / FLUSH_MINUTES > self.flushed.0 / FLUSH_MINUTES
+        {
+            self.flushed = *minute;
+            // The entry is written: a failure shows at the next write.
+            if let Err(error) = self.shared.store.with(|view| view.start_flush(Table::Points)) {
+                debug!(%error, "cannot write the buffer of points to a file");
+            }
+        }
         Ok(applied)
     }
 

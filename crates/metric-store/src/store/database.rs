@@ -134,6 +134,15 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Starts to write the buffer of `table` to a file, which merges the values of each item in it. Does
+    /// not wait.
+    pub(crate) fn start_flush(&self, table: Table) -> Result<(), Error> {
+        match &self.0 {
+            Backend::Rocks(view) => view.start_flush(table),
+            Backend::Memory(_) => Ok(()),
+        }
+    }
+
     /// Returns the approximate size on disk in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         match &self.0 {

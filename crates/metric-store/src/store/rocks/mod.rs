@@ -28,10 +28,6 @@ const WAL_BYTES_MAX: u64 = 256 << 20;
 /// Number of RocksDB's own text logs; they contain hardly anything, see below.
 const TEXT_LOGS_KEPT: usize = 1;
 
-/// Maximum number of unmerged values of one point in a buffer. Beyond it, a write merges them: a day point
-/// gets a value in each minute, and each read would merge all of them until the buffer is written.
-const MERGES_MAX: usize = 16;
-
 /// Maximum number of open files; a larger database opens them on demand.
 const OPEN_FILES_MAX: i32 = 512;
 
@@ -91,7 +87,6 @@ fn family(table: Table, expiry: &Expiry, cache: &Cache, compression: DBCompressi
         Table::State | Table::Log | Table::Latest => options.set_write_buffer_size(SMALL_BUFFER_BYTES),
         Table::Points => {
             options.set_write_buffer_size(BUFFER_BYTES);
-            options.set_max_successive_merges(MERGES_MAX);
             blocks.set_bloom_filter(10.0, false);
             let expiry = expiry.clone();
             options.set_compaction_filter("retention", move |_, key: &[u8], _: &[u8]| {

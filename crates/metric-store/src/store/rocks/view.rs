@@ -3,7 +3,8 @@
 use std::{ops::ControlFlow, path::Path};
 
 use rocksdb::{
-    ColumnFamily, DB, DBRawIterator, ReadOptions, WriteBatch, WriteOptions, checkpoint::Checkpoint,
+    ColumnFamily, DB, DBRawIterator, FlushOptions, ReadOptions, WriteBatch, WriteOptions,
+    checkpoint::Checkpoint,
 };
 
 use crate::{
@@ -110,6 +111,12 @@ impl<'a> View<'a> {
 
     pub(in crate::store) fn sync(&self) -> Result<(), Error> {
         self.db.flush_wal(true).map_err(|error| self.cannot_write(&error))
+    }
+
+    pub(in crate::store) fn start_flush(&self, table: Table) -> Result<(), Error> {
+        let mut options = FlushOptions::default();
+        options.set_wait(false);
+        self.db.flush_cf_opt(self.family(table), &options).map_err(|error| self.cannot_write(&error))
     }
 
     pub(in crate::store) fn bytes(&self) -> u64 {
