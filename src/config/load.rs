@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::config::{
-    key::{KEYS, Key, known},
+    key::{self, Key, known},
     mask,
     value::Value,
 };
@@ -196,7 +196,7 @@ impl Config {
             layers.read_override(given)?;
         }
         let mut config = Self {
-            entries: KEYS.iter().map(|key| (key.name, default_entry(key))).collect(),
+            entries: key::all().map(|key| (key.name, default_entry(key))).collect(),
             topology: BTreeMap::new(),
             file: path.map(Path::to_owned),
             overrides: overrides.to_vec(),
@@ -247,7 +247,7 @@ impl Config {
         }
         let what = match unsupported_keys::key_warning(&name) {
             Some(what) => what,
-            None => match nearest(&name, KEYS.iter().map(|key| key.name)) {
+            None => match nearest(&name, key::all().map(|key| key.name)) {
                 Some(near) => format!("is unknown; did you mean `{near}`?"),
                 None => "is unknown and has no effect".to_owned(),
             },

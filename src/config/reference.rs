@@ -1,13 +1,13 @@
 //! Reference of all keys, for the documentation.
 
-use crate::config::key::KEYS;
+use crate::config::key;
 use stormkeeper_model::settings;
 
 /// Formats all keys as Markdown.
 pub fn reference() -> String {
     let mut page = String::from(HEAD);
     page.push_str("\n## Daemons and commands\n\n");
-    table(&mut page, KEYS.iter().map(|key| (key.name, key.default, key.kind.to_string(), key.doc)));
+    table(&mut page, key::all().map(|key| (key.name, key.default, key.kind.to_string(), key.doc)));
     page.push_str(TOPOLOGY_HEAD);
     table(
         &mut page,
@@ -21,7 +21,7 @@ pub fn reference() -> String {
 const HEAD: &str = "\
 # Configuration
 
-<!-- Generated from the tables in src/config/key.rs and crates/model/src/settings.rs: change those, then run
+<!-- Generated from the tables in src/config/key/ and crates/model/src/settings.rs: change those, then run
      `UPDATE=1 cargo test --lib generated`. -->
 
 Every daemon and command reads one YAML file of `key: value` lines: the file given by `--config`, else by the

@@ -50,7 +50,7 @@ fn defaults_fill_every_option() {
 
 #[test]
 fn key_table_is_sorted_by_name() {
-    assert!(key::KEYS.is_sorted_by_key(|key| key.name));
+    assert!(key::all().is_sorted_by_key(|key| key.name));
 }
 
 #[test]
@@ -299,7 +299,7 @@ fn given_file_must_exist_and_the_default_file_need_not() {
 #[test]
 fn every_metric_key_is_documented_in_the_metrics_pages() {
     let docs = [include_str!("../../docs/metrics.md"), include_str!("../../docs/exporters.md")].concat();
-    let keys = key::KEYS.iter().map(|key| key.name).chain(settings::KNOWN.iter().map(|setting| setting.key));
+    let keys = key::all().map(|key| key.name).chain(settings::KNOWN.iter().map(|setting| setting.key));
     let keys: Vec<&str> = keys.filter(|key| key.contains("metric")).collect();
     assert!(keys.len() > 30, "{keys:?}");
     let missing: Vec<&str> = keys.into_iter().filter(|key| !docs.contains(&format!("`{key}`"))).collect();
@@ -322,14 +322,14 @@ fn generated_reference_is_up_to_date() {
 
 #[test]
 fn no_configuration_key_is_called_unsupported() {
-    for key in key::KEYS {
+    for key in key::all() {
         assert_eq!(stormkeeper_model::unsupported_keys::key_warning(key.name), None, "{}", key.name);
     }
 }
 
 #[test]
 fn every_key_of_daemons_is_a_warning_in_a_topology() {
-    for key in key::KEYS {
+    for key in key::all() {
         let warning = stormkeeper_topology_package::flux::topology_key_warning(key.name);
         // A topology may set the timeout of its components.
         let is_honoured = key.name == "supervisor.worker.timeout.secs";
