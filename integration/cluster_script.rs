@@ -89,7 +89,9 @@ async fn secure_cluster_of_the_script_is_locked_and_runs_a_topology() {
     assert_eq!(fs::metadata(&secrets).expect("there").mode() & 0o777, 0o700);
     for file in fs::read_dir(&secrets).expect("readable") {
         let file = file.expect("readable");
-        assert_eq!(file.metadata().expect("there").mode() & 0o777, 0o600, "{file:?}");
+        let metadata = file.metadata().expect("there");
+        let mode = if metadata.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(metadata.mode() & 0o777, mode, "{file:?}");
     }
 
     for daemon in ["nimbus-1/local", "supervisor-1/local"] {
@@ -101,10 +103,18 @@ async fn secure_cluster_of_the_script_is_locked_and_runs_a_topology() {
     let config = fs::read_to_string(cluster.path("storm.yaml")).expect("a configuration");
     let without_token = config.lines().filter(|line| !line.starts_with("ui.token.file"));
     let stranger = cluster.path("stranger.yaml");
-    fs::write(&stranger, without_token.map(|line| format!("{line}\n")).collect::<String>()).expect("written");
+    fs::write(&stranger, without_token.clone().map(|line| format!("{line}\n")).collect::<String>())
+        .expect("written");
     let refused = cluster.script("sk", &["--config", stranger.to_str().expect("text"), "list"]);
     let message = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success() && message.contains("no token"), "{message}");
+
+    let plain = config.lines().filter(|line| !line.starts_with("storm.tls.ca.file"));
+    fs::write(&stranger, plain.map(|line| format!("{line}\n")).collect::<String>()).expect("written");
+    let refused = cluster.script("sk", &["--config", stranger.to_str().expect("text"), "list"]);
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && message.contains("TLS"), "{message}");
+    fs::write(&stranger, without_token.map(|line| format!("{line}\n")).collect::<String>()).expect("written");
 
     let lists = cluster.ok("zkcli", &["getAcl", "/stormkeeper/storms"]);
     assert!(lists.contains("digest") && lists.contains("'world,'anyone\n: r"), "{lists}");

@@ -6,6 +6,8 @@ CLUSTER_DIR="$(realpath -m "${STORMKEEPER_CLUSTER_DIR:-$STORMKEEPER_CACHE/cluste
 CLIENT_CONFIG="$CLUSTER_DIR/storm.yaml"
 # Of a cluster that is locked (SECURE=yes): cluster secret, tokens, users of ZooKeeper.
 SECRETS="$CLUSTER_DIR/secrets"
+# Its authority and its certificate.
+CERTIFICATES="$SECRETS/tls"
 
 # Shape of the cluster, as written by `up`: one entry of NIMBUS_PORTS per nimbus, and one entry of
 # SLOT_PORTS per supervisor (its ports, separated by commas).
