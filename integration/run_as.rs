@@ -125,6 +125,48 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it belongs to this test");
 }
 
+/// Paths of what the only worker has, and of what the supervisor has; the credentials alone as well.
+fn places_of_the_worker(cluster: &Cluster, keys: &Keys) -> (Vec<PathBuf>, PathBuf) {
+    let data = cluster.path("supervisor-1/supervisor");
+    let (dir, files) = (only_entry(&data.join("workers")), only_entry(&data.join("worker-files")));
+    let package = only_entry(&data.join("packages-of-users"));
+    let places = [
+        dir.clone(),
+        dir.join("worker.json"),
+        dir.join("logs"),
+        dir.join("logs/worker.log"),
+        files.clone(),
+        files.join("worker.json"),
+        files.join("access.keys"),
+        files.join("credentials.json"),
+        package.clone(),
+        package.join("topology.json"),
+        package.join("resources/spy.py"),
+        data.clone(),
+        data.join("workers"),
+        data.join("blobs"),
+        data.join("ledger"),
+        data.join("supervisor-id"),
+        keys.path("secret"),
+    ];
+    (places.into(), files.join("credentials.json"))
+}
+
+/// Switches the supervisor over, with a copy of the program that other users may start: that of the test
+/// may be in a directory of one user.
+async fn run_workers_as_owners(cluster: &mut Cluster) {
+    let file = cluster.path("supervisor-1/storm.yaml");
+    let before = fs::read_to_string(&file).expect("its configuration");
+    fs::write(&file, format!("{before}supervisor.run.worker.as.user: true\n")).expect("written");
+    let program = cluster.path("stormkeeper");
+    fs::copy(env!("CARGO_BIN_EXE_stormkeeper"), &program).expect("copied");
+    set_mode(&program, 0o755);
+    cluster.supervisors[0].terminate();
+    cluster.supervisors[0].program = program;
+    cluster.supervisors[0].start_again();
+    cluster.wait_until_ready().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn worker_of_one_owner_reaches_nothing_of_another() {
     let is_root = Command::new("id").arg("-u").output().expect("id runs").stdout == b"0\n";
@@ -145,8 +187,8 @@ async fn worker_of_one_owner_reaches_nothing_of_another() {
         tokens.push_str(&format!("{line}\n"));
     }
     fs::write(keys.path("tokens"), tokens).expect("written");
-    let settings = format!("{}supervisor.run.worker.as.user: true\n", keys.settings());
-    let mut cluster = Cluster::with(Shape { supervisors: 1, ..Shape::SMALL }, &settings).await;
+    let mut cluster = Cluster::with(Shape { supervisors: 1, ..Shape::SMALL }, &keys.settings()).await;
+    run_workers_as_owners(&mut cluster).await;
     let outs = cluster.path("outs");
     fs::create_dir(&outs).expect("created");
     set_mode(&outs, 0o1777);
@@ -161,30 +203,9 @@ async fn worker_of_one_owner_reaches_nothing_of_another() {
     let uids = [&*bob.uid; 4].join(" ");
     assert_eq!(ids(process), (uids, String::new()), "the worker has the user and no group of root");
 
-    let data = cluster.path("supervisor-1/supervisor");
-    let (dir, files) = (only_entry(&data.join("workers")), only_entry(&data.join("worker-files")));
-    let package = only_entry(&data.join("packages-of-users"));
-    assert!(by_bob[files.join("credentials.json").display().to_string()] == "reached", "{by_bob}");
-    let targets = [
-        dir.clone(),
-        dir.join("worker.json"),
-        dir.join("logs"),
-        dir.join("logs/worker.log"),
-        files.clone(),
-        files.join("worker.json"),
-        files.join("access.keys"),
-        files.join("credentials.json"),
-        package.clone(),
-        package.join("topology.json"),
-        package.join("resources/spy.py"),
-        data.clone(),
-        data.join("workers"),
-        data.join("blobs"),
-        data.join("ledger"),
-        data.join("supervisor-id"),
-        keys.path("secret"),
-    ];
-    let mut targets: Vec<Value> = targets.iter().map(|path| json!(path.display().to_string())).collect();
+    let (places, credentials) = places_of_the_worker(&cluster, &keys);
+    assert!(by_bob[credentials.display().to_string()] == "reached", "{by_bob}");
+    let mut targets: Vec<Value> = places.iter().map(|path| json!(path.display().to_string())).collect();
     targets.push(json!(process.pid));
     targets.push(json!(cluster.supervisors[0].process().pid));
 

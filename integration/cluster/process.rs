@@ -19,6 +19,8 @@ pub(crate) struct Daemon {
     environment: Vec<(String, String)>,
     child: Option<Child>,
     is_frozen: bool,
+    /// Program of the next process.
+    pub(crate) program: PathBuf,
 }
 
 /// A process, distinguished from a later one with the same pid by its start time.
@@ -42,6 +44,7 @@ impl Daemon {
             environment: Vec::new(),
             child: None,
             is_frozen: false,
+            program: env!("CARGO_BIN_EXE_stormkeeper").into(),
         };
         daemon.start_again();
         daemon
@@ -50,7 +53,7 @@ impl Daemon {
     pub(crate) fn start_again(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log")).expect("a log");
-        let child = Command::new(env!("CARGO_BIN_EXE_stormkeeper"))
+        let child = Command::new(&self.program)
             .arg(self.kind)
             .arg("--config")
             .arg(self.dir.join("storm.yaml"))

@@ -59,13 +59,17 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let tls = TlsFiles::open(&config, Process::Daemon)?;
     // A mistake in what workers will read shows now and not at their start.
     TlsFiles::open(&config, Process::Worker)?;
+    let run_as = config.run_as();
+    if let Some(run_as) = run_as {
+        let checked = run_as.check_program(&program);
+        checked.map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
+    }
     modes::restrict_new_files();
     let local_dir = supervisor::data_dir(&config.local_dir()).map_err(failure)?;
     daemon_runtime()?.block_on(async {
         let tasks = Tasks::default();
         let stop = CancellationToken::new();
         let dir = local_dir.clone();
-        let run_as = config.run_as();
         // With workers of other users, they must reach their files.
         if run_as.is_none() {
             tasks.start("file modes", OnExit::Ignore, async move {

@@ -62,6 +62,17 @@ pub enum RunAsError {
          storm.local.dir to another directory", .0.display()
     )]
     Unreachable(PathBuf),
+    /// Other users cannot reach the program.
+    #[error(
+        "supervisor.run.worker.as.user is set, but other users cannot start {}: run `chmod o+x` on {}, or install the \
+         program elsewhere", program.display(), closed.display()
+    )]
+    Program {
+        /// The program.
+        program: PathBuf,
+        /// The program itself, or a directory above it.
+        closed: PathBuf,
+    },
     /// A directory cannot be prepared.
     #[error("cannot prepare {}", path.display())]
     Directory {
@@ -122,6 +133,16 @@ impl RunAs {
         let closed =
             local_dir.ancestors().find(|dir| fs::metadata(dir).is_ok_and(|dir| dir.mode() & 0o001 == 0));
         closed.map_or(Ok(()), |dir| Err(RunAsError::Unreachable(dir.to_owned())))
+    }
+
+    /// Checks that other users can start `program`. Blocks.
+    ///
+    /// # Errors
+    /// [`RunAsError::Program`].
+    pub fn check_program(self, program: &Path) -> Result<(), RunAsError> {
+        let is_closed = |path: &&Path| fs::metadata(path).is_ok_and(|path| path.mode() & 0o001 == 0);
+        let closed = program.ancestors().find(is_closed).map(Path::to_owned);
+        closed.map_or(Ok(()), |closed| Err(RunAsError::Program { program: program.to_owned(), closed }))
     }
 
     /// Returns the user of this host as whom the workers of an owner run. Blocks.

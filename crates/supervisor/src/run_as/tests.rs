@@ -59,6 +59,28 @@ fn directory_that_others_cannot_reach_is_named() {
 }
 
 #[test]
+fn program_that_other_users_cannot_reach_is_named_with_what_keeps_them_out() {
+    let top = tempfile::tempdir().expect("a directory");
+    let (dir, program) = (top.path().join("bin"), top.path().join("bin/stormkeeper"));
+    fs::create_dir(&dir).expect("created");
+    File::create(&program).expect("created");
+    let run_as = RunAs { min_uid: 1000 };
+    let modes = |top_mode, dir_mode, program_mode| {
+        for (path, mode) in [(top.path(), top_mode), (&dir, dir_mode), (&program, program_mode)] {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set");
+        }
+        run_as.check_program(&program)
+    };
+    modes(0o755, 0o711, 0o755).expect("others start it");
+    for (top_mode, dir_mode, program_mode, expected) in
+        [(0o700, 0o755, 0o755, top.path()), (0o755, 0o750, 0o755, &dir), (0o755, 0o755, 0o744, &program)]
+    {
+        let refused = modes(top_mode, dir_mode, program_mode).expect_err("refused");
+        assert!(matches!(&refused, RunAsError::Program { closed, .. } if *closed == *expected), "{refused}");
+    }
+}
+
+#[test]
 fn files_for_a_worker_of_another_user_belong_to_that_user_in_a_directory_of_root() {
     if !runs_as_root("files_for_a_worker_of_another_user_belong_to_that_user_in_a_directory_of_root") {
         return;
