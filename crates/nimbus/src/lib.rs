@@ -45,6 +45,7 @@ mod table_check;
 mod tests;
 mod tree_copy;
 mod twin;
+mod uploaders;
 
 pub use daemon::{Error, Nimbus, start};
 pub use handle::Handle;

@@ -57,6 +57,12 @@ pub enum Refusal {
         /// The running topology.
         topology: TopologyId,
     },
+    /// The sender is limited to an owner, and the package is in topologies of others only.
+    #[error("the package {key} belongs to topologies of others, and its owner has not uploaded it here")]
+    PackageOfOthers {
+        /// The package.
+        key: BlobKey,
+    },
     /// The sender is limited to another topology.
     #[error("a worker of {own} cannot send metrics of {topology}")]
     OtherTopology {
@@ -240,13 +246,21 @@ pub enum Refusal {
     OutcomeUnknown,
 }
 
+/// Remedies of what concerns owners.
+const QUOTA_HINT: &str = "`stormkeeper owners` shows what is used; kill a topology, or ask an administrator, who can raise \
+                          the quota in nimbus.quotas.file of each nimbus";
+const SECRET_HINT: &str = "make a secret with `stormkeeper secret new FILE`, copy it to every host, and set \
+                           storm.cluster.secret.file";
+const SEALED_HINT: &str = "bring back the cluster secret as the second line of its file, or set all credentials again with \
+                           --remove-others";
+
 impl Refusal {
     /// Error code for the API.
     pub fn code(&self) -> Code {
         match self {
             Self::NotLeading { .. } | Self::Busy => Code::NoLeader,
             Self::NotReady | Self::Outdated { .. } | Self::NoMetrics { .. } => Code::NotReady,
-            Self::OtherTopology { .. } => Code::Forbidden,
+            Self::OtherTopology { .. } | Self::PackageOfOthers { .. } => Code::Forbidden,
             Self::AnotherTree(_) => Code::AnotherTree,
             Self::NotRecoverable { .. } => Code::NotRecoverable,
             Self::UnknownTopology { .. } | Self::NoEvents { .. } | Self::RecordMissing { .. } => {
@@ -310,28 +324,20 @@ impl Refusal {
             }
             Self::BlobMissing { key } => format!("upload it first: PUT /api/stormkeeper/v1/blobs/{key}"),
             Self::Blob(blobs::Error::NoRoom { reason, .. }) => reason.hint(),
-            Self::QuotaExceeded { .. } => "`stormkeeper owners` shows what is used; kill a topology, or ask an \
-                                           administrator, who can raise the quota in nimbus.quotas.file of each nimbus"
-                .to_owned(),
-            Self::NoClusterSecret => "make a secret with `stormkeeper secret new FILE`, copy it to every host, and set \
-                                      storm.cluster.secret.file"
-                .to_owned(),
-            Self::SealedCredentials { .. } => "bring back the cluster secret as the second line of its file, or set all \
-                                               credentials again with --remove-others"
-                .to_owned(),
+            Self::QuotaExceeded { .. } => QUOTA_HINT.to_owned(),
+            Self::NoClusterSecret => SECRET_HINT.to_owned(),
+            Self::SealedCredentials { .. } => SEALED_HINT.to_owned(),
             Self::TooLarge(_) => "use fewer workers or tasks".to_owned(),
-            Self::UnknownComponent { known, .. } => {
-                let known: Vec<&str> = known.iter().map(ComponentId::as_str).collect();
-                format!("its components are {}", known.join(", "))
+            Self::UnknownComponent { known, .. } => components_hint(known),
+            Self::PackageOfOthers { .. } => {
+                "submit its files, as `stormkeeper submit` does, and not its key alone".to_owned()
             }
             Self::UnknownHost { known, .. } => match known.is_empty() {
                 true => "the cluster has no supervisor; `stormkeeper cluster` lists supervisors".to_owned(),
                 false => format!("the hosts are {}", some_of(known.iter())),
             },
-            Self::NotDrained { drained, .. } => match drained.is_empty() {
-                true => "no host is drained".to_owned(),
-                false => format!("the drained hosts are {}", some_of(drained.iter())),
-            },
+            Self::NotDrained { drained, .. } if drained.is_empty() => "no host is drained".to_owned(),
+            Self::NotDrained { drained, .. } => format!("the drained hosts are {}", some_of(drained.iter())),
             Self::Illegal(illegal) => match illegal.from {
                 stormkeeper_model::status::TopologyStatus::Rebalancing => {
                     "wait until the rebalance is done, or kill the topology".to_owned()
@@ -358,6 +364,11 @@ impl Refusal {
         };
         Some(hint)
     }
+}
+
+fn components_hint(known: &[ComponentId]) -> String {
+    let known: Vec<&str> = known.iter().map(ComponentId::as_str).collect();
+    format!("its components are {}", known.join(", "))
 }
 
 /// Joins at most 20 names for a hint, and the number of the others.

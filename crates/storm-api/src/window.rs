@@ -60,9 +60,10 @@ impl Window {
         first.into_iter().chain(Self::STANDARD.into_iter().filter(|other| Some(*other) != first)).collect()
     }
 
-    /// Returns the begin of the window that ends at `end`, which is now or a little before, for a topology that
-    /// was submitted at `launched`. A window that is longer than its life begins with the day of the submit: nothing of this
-    /// topology can have been counted before the submit, and whole days are the coarsest points.
+    /// Returns the begin of the window that ends at `end`, which is now or a little before, for a
+    /// topology that was submitted at `launched`. A window that is longer than its life begins with the
+    /// day of the submit: nothing of this topology can have been counted before the submit, and whole
+    /// days are the coarsest points.
     pub fn begin(self, (end, now): (Timestamp, Timestamp), launched: Timestamp) -> Timestamp {
         let life = now.since(launched);
         match self {

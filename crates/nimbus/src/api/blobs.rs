@@ -66,6 +66,9 @@ pub(super) async fn put_blob(
     let room = blobs.check_room(length.unwrap_or_default()).await;
     room.map_err(|reason| blobs::Error::NoRoom { key: key.clone(), reason })?;
     blobs.put(&key, body.into_data_stream()).await?;
+    if let Some(owner) = access::only_owner(&parts) {
+        api.uploaders.add(owner, &key, |key| blobs.holds(key));
+    }
     Ok(StatusCode::CREATED.into_response())
 }
 

@@ -74,7 +74,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate as nimbus;
-use crate::{Handle, Nimbus, daemon::NimbusClients, quota::Uploads};
+use crate::{Handle, Nimbus, daemon::NimbusClients, quota::Uploads, uploaders::Uploaders};
 use describe::get;
 use error::ApiError;
 use stormkeeper_access::refusals::RefusalKind;
@@ -109,6 +109,7 @@ pub(crate) struct Api {
     totals: Arc<storm::TotalsOfView>,
     /// Packages that owners with quotas have uploaded.
     uploads: Arc<Uploads>,
+    uploaders: Arc<Uploaders>,
     /// Submits in parts that may run at the same time; further ones are refused.
     submits: Arc<Semaphore>,
     /// Log files that may be passed on at the same time; further ones are refused.
@@ -207,8 +208,9 @@ pub fn routes(nimbus: Handle) -> Router {
     let submits = Arc::new(Semaphore::new(storm::SUBMITS_MAX));
     let (router, _operations) = described().into_parts();
     let downloads = Arc::new(Semaphore::new(logs::DOWNLOADS_MAX));
-    let (totals, uploads) = (Arc::default(), Arc::default());
-    let api = Api { nimbus, forwarder, agents, flink, prometheus, totals, uploads, submits, downloads };
+    let (totals, uploads, uploaders) = Default::default();
+    let api =
+        Api { nimbus, forwarder, agents, flink, prometheus, totals, uploads, uploaders, submits, downloads };
     router
         .fallback(async |OriginalUri(uri): OriginalUri, headers: HeaderMap| {
             let error = storm::absent(uri.path()).unwrap_or_else(|| ApiError::no_such_route(uri.path()));

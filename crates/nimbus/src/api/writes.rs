@@ -32,6 +32,10 @@ pub(super) async fn submit(State(api): State<Api>, request: Request) -> Result<R
     check_term(&api, &parts)?;
     let asked: SubmitRequest = parse(&body)?;
     let SubmitRequest { name, blob, owner, status } = asked;
+    // A follower has not seen the upload, which it forwarded.
+    if let Some(owner) = access::only_owner(&parts).filter(|_| api.nimbus.takes_writes()) {
+        api.uploaders.check(&api.nimbus.observation()?.view, owner, &blob)?;
+    }
     let owner = access::owner_of(&parts, owner);
     let submission = Submission { name, blob, owner, by: caller::of(&parts), status: status.into() };
     let result = api.nimbus.submit(submission).await;

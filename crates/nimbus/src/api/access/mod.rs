@@ -247,6 +247,14 @@ pub(super) fn owner_of_token(parts: &Parts) -> Option<&str> {
     }
 }
 
+/// Returns the owner to whose topologies the sender is limited.
+pub(super) fn only_owner(parts: &Parts) -> Option<&str> {
+    match principal(parts) {
+        Some(Principal::Person(Person { owner, .. })) => owner.as_deref(),
+        _ => None,
+    }
+}
+
 /// Returns the topology to whose metrics the sender is limited.
 pub(super) fn only_topology(parts: &Parts) -> Option<TopologyId> {
     match principal(parts) {

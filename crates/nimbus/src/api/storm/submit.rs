@@ -127,11 +127,15 @@ fn too_large(limit: u64) -> ApiError {
 
 /// Reads all parts, of at most `limit` bytes together.
 async fn read(mut multipart: Multipart, limit: u64) -> Result<Parts, ApiError> {
-    let (mut parts, mut left, mut paths) = (Parts::default(), limit, BTreeSet::new());
+    let (mut parts, mut left, mut paths, mut names) =
+        (Parts::default(), limit, BTreeSet::new(), BTreeSet::new());
     while let Some(field) = multipart.next_field().await.map_err(|error| broken(&error))? {
         let name = field.name().unwrap_or_default().to_owned();
+        if name != "resource" && names.contains(&name) {
+            return Err(bad(format!("the part {} is given twice", quoted(&name))));
+        }
         match name.as_str() {
-            "topology" if parts.topology.is_none() => {
+            "topology" => {
                 parts.topology = Some(text(field, &mut left, limit).await?);
             }
             "resource" => {
@@ -163,9 +167,9 @@ async fn read(mut multipart: Multipart, limit: u64) -> Result<Parts, ApiError> {
                     }
                 }
             }
-            "topology" => return Err(bad("the part `topology` is given twice")),
             other => return Err(bad(format!("the part {} is not known", quoted(other)))),
         }
+        names.insert(name);
     }
     Ok(parts)
 }
