@@ -112,13 +112,13 @@ mod tests {
     #[test]
     fn values_are_opened_with_the_secret_that_sealed_them_and_no_other() {
         let (wc, values) = (topology("wc-1-1"), b"{\"db\":\"s3cr3t\"}");
-        let (a, ba, b) = (secrets(&["a"]), secrets(&["b", "a"]), secrets(&["b"]));
+        let (a, both, b) = (secrets(&["a"]), secrets(&["b", "a"]), secrets(&["b"]));
         let sealed = a.seal(&wc, 7, values).expect("sealed");
         assert_eq!(a.open(&wc, 7, &sealed).as_deref(), Ok(&values[..]));
-        assert_eq!(ba.open(&wc, 7, &sealed).as_deref(), Ok(&values[..]), "the secret before is accepted");
+        assert_eq!(both.open(&wc, 7, &sealed).as_deref(), Ok(&values[..]), "the secret before is accepted");
         assert_eq!(b.open(&wc, 7, &sealed), Err(SealError::OtherSecret));
         assert_eq!(
-            [&a, &ba, &b].map(|secrets| secrets.is_sealed_by_first(&wc, &sealed)),
+            [&a, &both, &b].map(|secrets| secrets.is_sealed_by_first(&wc, &sealed)),
             [Some(true), Some(false), None]
         );
         let again = a.seal(&wc, 7, values).expect("sealed");

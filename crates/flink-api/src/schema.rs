@@ -38,7 +38,7 @@ macro_rules! bodies {
 
 bodies! {
     overview, "FlinkOverview", vec![body::overview(ClusterCounts::default(), [])];
-    config, "FlinkConfig", vec![body::config()];
+    config, "FlinkConfig", vec![body::config(true)];
     datasets, "FlinkDatasets", vec![body::datasets()];
     jars, "FlinkJars", vec![body::jars("nimbus:8080")];
     applications, "FlinkApplications", vec![body::applications(&jobs())];
@@ -46,7 +46,7 @@ bodies! {
     job_manager_config, "FlinkJobManagerConfig",
         vec![body::job_manager_configuration(&[("key", String::new())])];
     environment, "FlinkEnvironment", vec![body::environment()];
-    logs, "FlinkLogs", vec![body::logs()];
+    logs, "FlinkLogs", vec![body::logs([("worker.log".to_owned(), 1, 2)])];
     thread_dump, "FlinkThreadDump", vec![body::thread_dump()];
     task_managers, "FlinkTaskManagers", vec![body::task_managers(&[worker()])];
     task_manager, "FlinkTaskManager", vec![body::task_manager(&worker())];

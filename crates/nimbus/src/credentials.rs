@@ -311,14 +311,14 @@ mod tests {
 
     #[test]
     fn credentials_survive_the_replacement_of_the_secret_and_a_lost_secret_is_a_problem() {
-        let (a, ba, b) = (secrets(&["a"]), secrets(&["b", "a"]), secrets(&["b"]));
+        let (a, both, b) = (secrets(&["a"]), secrets(&["b", "a"]), secrets(&["b"]));
         let record = next(None, &request(&[("db", "s3cr3t")], &[]), &at(1, "ann"), &a);
         let view = |record: &CredentialsRecord| ClusterView {
             credentials: [(wc(), Stored { value: record.clone(), version: Version::FIRST })].into(),
             ..ClusterView::default()
         };
         assert_eq!(review(&view(&record), Some(&a)), (Vec::new(), Vec::new()));
-        let (ops, findings) = review(&view(&record), Some(&ba));
+        let (ops, findings) = review(&view(&record), Some(&both));
         assert!(findings.is_empty());
         let [Op::Set { path, data, version: Some(Version::FIRST) }] = &ops[..] else { panic!("{ops:?}") };
         let resealed: CredentialsRecord = record::decode(path, data).expect("readable");

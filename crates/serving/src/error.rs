@@ -33,7 +33,7 @@ impl IntoResponse for Rejection {
     }
 }
 
-/// Returns the body of an error with at most [`MESSAGE_BYTES_MAX`] bytes of its message.
+/// Returns the body of an error with at most 8 KiB of its message.
 pub fn bounded(mut body: ErrorBody) -> ErrorBody {
     let length = body.message.len();
     if length > MESSAGE_BYTES_MAX {

@@ -31,8 +31,8 @@ const TYPES_OF_FORMS: [&str; 3] = ["application/x-www-form-urlencoded", "multipa
 /// Header by which a page says that it sends a write on purpose: a form cannot send it.
 pub const ON_PURPOSE: &str = "x-stormkeeper-request";
 
-/// Paths that a load balancer asks, under a name of its own or, with HTTP/1.0, under none. They say nothing that
-/// a page may not read.
+/// Paths that a load balancer asks, under a name of its own or, with HTTP/1.0, under none. They say
+/// nothing that a page may not read.
 const PROBES: [&str; 2] = ["/live", "/ready"];
 
 /// Host of a request or of a page, without its port.

@@ -188,7 +188,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let secret = dir.path().join("secret");
         create_secret(&secret, &"a".repeat(32)).expect("written");
-        let settings = Settings { mode: None, tokens: None, secret: Some(secret) };
+        let settings = Settings { secret: Some(secret), ..Settings::default() };
         let locks = Locks::of_supervisor(&settings).expect("valid");
         let (wc, known): (TopologyId, _) = ("wc-1-1".parse().expect("valid"), KnownCredentials::default());
         let path = dir.path().join(CREDENTIALS_FILE);

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use crate::{
     Error, LaunchDefaults, Options,
-    agent::{Agent, Sources, Timers},
+    agent::{Agent, Event, Sources, Timers},
     assignments::{AssignmentsReader, AssignmentsState},
     credentials::{CredentialsReader, KnownCredentials},
     failure_log::FailureLog,
@@ -26,6 +26,7 @@ use crate::{
     problems::{self, StartProblems},
     process::{ProcessId, Processes},
     registration::{Registration, Reported},
+    run_as::RunAs,
     slot_runtime::{SlotRuntime, new_worker_id},
     starts::{self, StartLog},
     status::Status,
@@ -106,11 +107,8 @@ impl Agent {
         defaults.config_file = defaults.config_file.as_deref().map(absolute).transpose()?;
 
         let tasks = Tasks::default();
-        let Opened { identity, memory, ledger, contents, writes } = open(&options, &clock).await?;
-        if let Some(run_as) = defaults.run_as {
-            let dir = options.local_dir.clone();
-            blocking::run(move || run_as.prepare(&dir)).await?;
-        }
+        let Opened { identity, memory, ledger, contents, writes } =
+            open(&options, defaults.run_as, &clock).await?;
         // No part of the agent uses the tree before its layout and its identity are checked.
         let (tree, refusal) = CheckedTree::start(tree, OnEmpty::Wait, memory.clone(), &tasks);
         let tree: Arc<dyn Tree> = tree;
@@ -126,19 +124,7 @@ impl Agent {
             Localizer::open(&options.local_dir, options.unused_blob_retention, from, clock.clone(), &tasks)
                 .map_err(|source| local_dir(&options, source))?;
         let (events, from_tasks) = mpsc::channel(EVENTS);
-        let local_dir = options.local_dir.clone();
-        let (defaults, credentials) = (Arc::new(defaults), KnownCredentials::default());
-        let me_too = me.clone();
-        let launcher = Launcher {
-            me: me_too,
-            local_dir,
-            defaults,
-            ledger,
-            store: store.clone(),
-            credentials,
-            processes,
-            events,
-        };
+        let launcher = launcher(&me, &options, defaults, &store, (ledger, processes, events));
         let ports: BTreeSet<Port> = options.ports.iter().copied().collect();
         let (slots, at_start) =
             start_slots(&launcher, contents, (&options.host, &ports), &clock, &tasks).await;
@@ -191,6 +177,25 @@ impl Agent {
         };
         agent.publish();
         Ok(agent)
+    }
+}
+
+fn launcher(
+    me: &SupervisorId,
+    options: &Options,
+    defaults: LaunchDefaults,
+    store: &Store,
+    (ledger, processes, events): (Ledger, Arc<dyn Processes>, mpsc::Sender<Event>),
+) -> Launcher {
+    Launcher {
+        me: me.clone(),
+        local_dir: options.local_dir.clone(),
+        defaults: Arc::new(defaults),
+        ledger,
+        store: store.clone(),
+        credentials: KnownCredentials::default(),
+        processes,
+        events,
     }
 }
 
@@ -290,10 +295,11 @@ struct Opened {
     writes: FailedWrites,
 }
 
-async fn open(options: &Options, clock: &Clock) -> Result<Opened, Error> {
+async fn open(options: &Options, run_as: Option<RunAs>, clock: &Clock) -> Result<Opened, Error> {
     let (options, clock) = (options.clone(), clock.clone());
     let open = move || {
         let identity = LockedDir::acquire(&options.local_dir, &LAYOUT, &options.host)?;
+        run_as.map_or(Ok(()), |run_as| run_as.prepare(&options.local_dir))?;
         let writes = FailedWrites::new(clock.clone());
         let memory =
             TreeMemory::load(&options.local_dir, clock).map_err(|source| local_dir(&options, source))?;

@@ -25,6 +25,9 @@ use stormkeeper_runtime::test_support::wait_until;
 /// Debian's paths of the server and of a logger that works with it.
 const JARS: [&str; 2] = ["/usr/share/java/zookeeper.jar", "/usr/share/java/slf4j-simple.jar"];
 
+/// Libraries of Netty that TLS needs and that Debian's library of ZooKeeper does not name.
+const TLS_JARS: [&str; 2] = ["/usr/share/java/netty-codec.jar", "/usr/share/java/netty-resolver.jar"];
+
 /// Settings of a server process.
 #[derive(Debug, Clone, Copy)]
 struct Setup {
@@ -307,7 +310,11 @@ impl ZooKeeperServer {
             .args(["-c", SCRIPT, "zookeeper"])
             .args(self.setup.java)
             .args(&self.java)
-            .args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", &JARS.join(":")])
+            .args([
+                "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+                "-cp",
+                &JARS.into_iter().chain(TLS_JARS).collect::<Vec<_>>().join(":"),
+            ])
             .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
             .arg(self.folder.0.join("zoo.cfg"))
             .env("LOG", self.log_file())

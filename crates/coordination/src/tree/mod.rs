@@ -413,7 +413,8 @@ pub async fn read_allowed(tree: &dyn ReadTree, paths: &[TreePath]) -> Result<Vec
     Ok(znodes)
 }
 
-/// Cuts `paths` into parts of at most `n_max` paths and `bytes_max` bytes; a longer path is a part of its own.
+/// Cuts `paths` into parts of at most `n_max` paths and `bytes_max` bytes; a longer path is a part of
+/// its own.
 pub fn batches(paths: &[TreePath], n_max: usize, bytes_max: usize) -> impl Iterator<Item = &[TreePath]> {
     let mut rest = paths;
     std::iter::from_fn(move || {

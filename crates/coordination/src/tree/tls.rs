@@ -1,5 +1,5 @@
-//! TLS of the connections to the servers: which authorities are trusted, and the certificate that this process
-//! presents.
+//! TLS of the connections to the servers: which authorities are trusted, and the certificate that this
+//! process presents.
 //!
 //! A server is trusted if one of the authorities has signed its certificate for the name or the
 //! address by which it is listed.

@@ -70,15 +70,21 @@ pub(super) fn delete(path: &str, summary: &'static str) -> Operation {
 }
 
 /// Errors of a change of a topology.
-pub(super) const OF_CHANGE: [Code; 4] =
-    [Code::UnknownTopology, Code::IllegalTransition, Code::Conflict, Code::InvalidTopology];
+pub(super) const OF_CHANGE: [Code; 5] = [
+    Code::UnknownTopology,
+    Code::IllegalTransition,
+    Code::Conflict,
+    Code::InvalidTopology,
+    Code::QuotaExceeded,
+];
 
 /// Errors of a submit.
-pub(super) const OF_SUBMIT: [Code; 6] = [
+pub(super) const OF_SUBMIT: [Code; 7] = [
     Code::InvalidTopology,
     Code::NameInUse,
     Code::BlobMissing,
     Code::NotReplicated,
+    Code::QuotaExceeded,
     Code::Conflict,
     Code::InsufficientStorage,
 ];

@@ -194,6 +194,7 @@ pub(super) async fn chunk(
     .into_iter()
     .filter_map(|(name, value)| Some((name, value?)))
     .collect();
+    check_parts(&port, &file)?;
     let route = ["logs", id.as_str(), &port, &file];
     let chunk = api.agents.get((&supervisor, &agent), &route, &parameters, CHUNK_TIMEOUT).await;
     chunk.map(Json).map_err(|error| of_agent(&asked.host, error))
@@ -231,6 +232,7 @@ pub(super) async fn whole(api: &Api, view: &ClusterView, log: LogOfWorker<'_>) -
     };
     let permit = Arc::clone(&api.downloads).try_acquire_owned().map_err(busy)?;
     let LogOfWorker { topology, supervisor, port, file, worker } = log;
+    check_parts(port, file)?;
     let asked = asked_of(view, supervisor);
     let agent = asked.agent.map_err(|reason| unavailable(&asked.host, &reason))?;
     let route = ["logs", topology.as_str(), port, file, "download"];
@@ -255,6 +257,14 @@ pub(super) async fn files_of(
     let AgentLogs { workers, .. } = listed.map_err(|error| of_agent(&asked.host, error))?;
     let newest = workers.into_iter().find(|launch| launch.port == port);
     Ok(newest.map(|launch| launch.files).unwrap_or_default())
+}
+
+/// Checks that parts of a path stay parts: what an agent is asked must not become another path.
+fn check_parts(port: &str, file: &str) -> Result<(), ApiError> {
+    match ![port, file].iter().any(|part| ["", ".", ".."].contains(part)) {
+        true => Ok(()),
+        false => Err(ApiError::new(Code::UnknownLog, "this is no name of a log file", None)),
+    }
 }
 
 /// Returns a supervisor that is registered.

@@ -28,8 +28,6 @@ pub(super) fn routes() -> Routes<Api> {
     let change = |path, summary| {
         post(path, summary).may_take::<writes::NoOptions>().answers::<Accepted>().may_fail(&OF_CHANGE)
     };
-    let of_topology =
-        |operation: Operation| operation.may_fail(&[Code::UnknownTopology, Code::TreeUnavailable]);
     Routes::new()
         .serve(
             get("/cluster/summary", "The cluster in numbers, and its leader").answers::<ClusterSummary>(),
@@ -50,33 +48,6 @@ pub(super) fn routes() -> Routes<Api> {
             of_topology(get("/topology/{topology}", "A topology with its workers, components and tasks"))
                 .answers::<TopologyDetail>(),
             reads::topology,
-        )
-        .serve(
-            of_topology(get("/topology/{topology}/logs", "The log files of the workers of a topology"))
-                .query::<logs::ListQuery>()
-                .answers::<TopologyLogs>(),
-            logs::list,
-        )
-        .serve(
-            of_topology(get("/topology/{topology}/logs/search", "Lines of the logs of a topology"))
-                .query::<logs::SearchQuery>()
-                .answers::<TopologyLogLines>()
-                .may_fail(&[Code::UnknownHost]),
-            logs::search,
-        )
-        .serve(
-            of_topology(get("/topology/{topology}/logs/{supervisor}/{port}/{file}", "Part of a log file"))
-                .query::<logs::ChunkQuery>()
-                .answers::<LogChunk>()
-                .may_fail(&[Code::UnknownHost, Code::UnknownLog, Code::AgentUnavailable]),
-            logs::chunk,
-        )
-        .serve(
-            of_topology(get("/topology/{topology}/logs/{supervisor}/{port}/{file}/download", "A log file"))
-                .query::<logs::FileQuery>()
-                .answers_content(BLOB)
-                .may_fail(&[Code::UnknownHost, Code::UnknownLog, Code::AgentUnavailable]),
-            logs::download,
         )
         .serve(change("/topology/{topology}/activate", "Lets the spouts of a topology run"), writes::activate)
         .serve(
@@ -105,8 +76,46 @@ pub(super) fn routes() -> Routes<Api> {
                 .may_fail(&OF_CHANGE),
             credentials::change,
         )
+        .merge(routes_of_logs())
         .merge(routes_apart_from_storm())
         .with_router(|router| router.method_not_allowed_fallback(wrong_method))
+}
+
+/// Describes a read of a topology.
+fn of_topology(operation: Operation) -> Operation {
+    operation.may_fail(&[Code::UnknownTopology, Code::TreeUnavailable])
+}
+
+/// Returns the routes of the logs of a topology.
+fn routes_of_logs() -> Routes<Api> {
+    Routes::new()
+        .serve(
+            of_topology(get("/topology/{topology}/logs", "The log files of the workers of a topology"))
+                .query::<logs::ListQuery>()
+                .answers::<TopologyLogs>(),
+            logs::list,
+        )
+        .serve(
+            of_topology(get("/topology/{topology}/logs/search", "Lines of the logs of a topology"))
+                .query::<logs::SearchQuery>()
+                .answers::<TopologyLogLines>()
+                .may_fail(&[Code::UnknownHost]),
+            logs::search,
+        )
+        .serve(
+            of_topology(get("/topology/{topology}/logs/{supervisor}/{port}/{file}", "Part of a log file"))
+                .query::<logs::ChunkQuery>()
+                .answers::<LogChunk>()
+                .may_fail(&[Code::UnknownHost, Code::UnknownLog, Code::AgentUnavailable]),
+            logs::chunk,
+        )
+        .serve(
+            of_topology(get("/topology/{topology}/logs/{supervisor}/{port}/{file}/download", "A log file"))
+                .query::<logs::FileQuery>()
+                .answers_content(BLOB)
+                .may_fail(&[Code::UnknownHost, Code::UnknownLog, Code::AgentUnavailable]),
+            logs::download,
+        )
 }
 
 /// Returns the routes at paths that Storm's API does not have.

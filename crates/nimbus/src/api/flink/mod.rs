@@ -196,6 +196,7 @@ fn paths() -> Routes<Api> {
             workers::thread_dump,
         )
         .merge(paths_of_jobs())
+        .merge(paths_of_checkpoints())
         .merge(paths_of_vertices())
 }
 
@@ -242,6 +243,11 @@ fn paths_of_jobs() -> Routes<Api> {
             find("/jobs/{job}/execution-result", "Whether a topology has ended", schema::execution_result),
             reads::execution_result,
         )
+        .serve(values("/jobs/{job}/metrics", "Metrics of a topology"), metrics::of_job)
+}
+
+fn paths_of_checkpoints() -> Routes<Api> {
+    Routes::new()
         .serve(
             find("/jobs/{job}/checkpoints", "Empty: there are no checkpoints", schema::checkpoints),
             reads::checkpoints,
@@ -270,7 +276,6 @@ fn paths_of_jobs() -> Routes<Api> {
             ),
             reads::checkpoint_of_vertex,
         )
-        .serve(values("/jobs/{job}/metrics", "Metrics of a topology"), metrics::of_job)
 }
 
 fn paths_of_vertices() -> Routes<Api> {

@@ -140,12 +140,22 @@ async fn post(router: &Router, verb: &str, body: String) -> Value {
     answer
 }
 
+/// Waits until a follower has the job in its view.
+async fn until_known(router: &Router, job: FlinkId) {
+    wait_until("the follower knows the job", LONG, || async {
+        let (status, answer) = ask(router, Method::GET, &format!("/jobs/{job}/status"), "").await;
+        if status == StatusCode::OK { Ok(()) } else { Err(answer.to_string()) }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn cancelled_job_is_killed_by_the_leader_with_the_default_wait() {
     let fixture = Fixture::new().await;
     let (leader, follower, _client) = fixture.two().await;
     let topology = submitted_wc(&routes(leader.handle().clone())).await;
     let (router, job) = (routes(follower.handle().clone()), FlinkId::of_job(&topology));
+    until_known(&router, job).await;
     for mode in ["?mode=stop", "?mode="] {
         let (status, answer) = ask(&router, Method::PATCH, &format!("/jobs/{job}{mode}"), "").await;
         assert_eq!((status, &answer["code"]), (StatusCode::BAD_REQUEST, &json!("invalid_request")), "{mode}");
@@ -173,13 +183,14 @@ async fn job_that_has_ended_or_never_was_cannot_be_cancelled() {
 #[tokio::test]
 async fn cancelling_that_is_switched_off_changes_nothing_and_the_features_say_so() {
     let fixture = Fixture::new().await;
+    let leader = fixture.leader().await;
+    let job = FlinkId::of_job(&submitted_wc(&routes(leader.handle().clone())).await);
     let storm_api = crate::options::StormApiOptions { actions: false, ..Default::default() };
-    let options =
-        nimbus::Options { storm_api, ..nimbus::Options::of_test(fixture.dir.path().join("leader")) };
+    let options = nimbus::Options { storm_api, ..nimbus::Options::of_test(fixture.dir.path().join("shut")) };
     let running = start(options, fixture.server.connect(), Clock::new(), CancellationToken::new()).await;
-    let running = fixture.leading(running.expect("started")).await;
+    let running = running.expect("started");
     let router = routes(running.handle().clone());
-    let job = FlinkId::of_job(&submitted_wc(&router).await);
+    until_known(&router, job).await;
     let (status, answer) = ask(&router, Method::PATCH, &format!("/jobs/{job}"), "").await;
     assert_eq!((status, &answer["code"]), (StatusCode::FORBIDDEN, &json!("switched_off")), "{answer}");
     assert_ne!(get(&router, &format!("/jobs/{job}/status")).await["status"], json!("CANCELLING"));

@@ -129,6 +129,11 @@ async fn downloaded_log_has_the_bytes_of_the_agent_and_a_refusal_is_that_of_the_
     assert_eq!((status, &answer["code"]), (StatusCode::NOT_FOUND, &json!("unknown_log")));
     let asked = answer["message"].as_str().expect("the path at the agent");
     assert!(asked.contains("/6700/..%2Fworker.log/download"), "a part of a path stays one: {asked}");
+    for dots in ["..", "%2e%2e", "."] {
+        let (status, answer) = ask(&router, Method::GET, &at(dots), "").await;
+        assert_eq!((status, &answer["code"]), (StatusCode::NOT_FOUND, &json!("unknown_log")), "{dots}");
+        assert_eq!(answer["message"], json!("this is no name of a log file"), "the agent is not asked");
+    }
 }
 
 #[tokio::test]

@@ -351,6 +351,13 @@ async fn nimbus_whose_view_is_older_than_its_session_is_not_ready() {
         .await
     };
     becomes(StatusCode::OK).await;
+    // On a busy host such a short session may end before the first read is complete.
+    wait_until("it has read its own record", LONG, || async {
+        let seen = running.handle().observation();
+        let is_read = seen.is_ok_and(|seen| seen.view.nimbuses.contains_key(running.handle().id()));
+        if is_read { Ok(()) } else { Err("not yet".to_owned()) }
+    })
+    .await;
     fixture.server.set_online(false);
     let error = becomes(StatusCode::SERVICE_UNAVAILABLE).await;
     assert_eq!(error["code"], json!("not_ready"));

@@ -190,6 +190,19 @@ async fn scripts_and_other_origins_are_answered_only_if_the_configuration_says_s
     assert_eq!(allowed.headers()["access-control-allow-origin"], "https://ui.example.com");
     let other = [("origin", "https://evil.example")];
     assert_eq!(send(&router, Method::GET, uri, &other, "").await.status(), StatusCode::FORBIDDEN);
+    // A page that sends a token asks before.
+    let before =
+        [("access-control-request-method", "GET"), ("access-control-request-headers", "authorization")];
+    let asked = send(&router, Method::OPTIONS, uri, &[&foreign[..], &before[..]].concat(), "").await;
+    assert_eq!(asked.status(), StatusCode::NO_CONTENT);
+    for (name, value) in [("origin", foreign[0].1), ("methods", "GET"), ("headers", "authorization")] {
+        assert_eq!(asked.headers()[format!("access-control-allow-{name}")], value);
+    }
+    let asked = send(&router, Method::OPTIONS, uri, &[&other[..], &before[..]].concat(), "").await;
+    assert_eq!(asked.status(), StatusCode::FORBIDDEN);
+    let write = [("access-control-request-method", "POST")];
+    let asked = send(&router, Method::OPTIONS, uri, &[&foreign[..], &write[..]].concat(), "").await;
+    assert_eq!(asked.status(), StatusCode::FORBIDDEN);
     // Only reads of Storm's API.
     let own = send(&router, Method::GET, "/api/stormkeeper/v1/cluster/summary", &foreign, "").await;
     let write = send(&router, Method::POST, "/api/v1/topology/x/kill/0", &foreign, "").await;
@@ -324,6 +337,16 @@ async fn count_emitted(running: &Running, id: &TopologyId) -> Minute {
         };
         store.ingest(term, batch).await.expect("accepted");
     }
+    // A report of a part of the current minute, so that windows end now.
+    let (n, point) = (EMITTED.len() as u64 + 1, Gauge { at: now, sum: 1.0, n: 1, min: 1.0, max: 1.0 });
+    let batch = MetricBatch {
+        topology: id.clone(),
+        minute: now,
+        reports: vec![SequenceRange { worker: "w1".parse().expect("valid"), first: n, last: n }],
+        points: vec![(MetricId::of(&memory, 0), Point::Gauge(point))],
+        readings: Vec::new(),
+    };
+    store.ingest(term, batch).await.expect("accepted");
     now
 }
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::world::{SECOND, World};
 use super::{NOW, effects};
 use crate::plan::{ClusterProblem, Finding, Plan, Reason};
-use stormkeeper_coordination::cluster::layout;
+use stormkeeper_coordination::{cluster::layout, tree::TreePath};
 use stormkeeper_model::{BlobKey, TaskId};
 
 #[test]
@@ -39,14 +39,14 @@ fn znode_that_may_not_be_deleted_is_named_and_tried_again_and_the_kill_goes_on()
     world.send_heartbeats();
     assert_eq!(effects(&world.decide()), ["remove tasks, heartbeats, errors and metrics"]);
 
-    // The leader has tried it, and could not delete one znode.
-    let path = layout::taskbeat(&id, TaskId(1));
-    let kept = world.nodes.clone();
+    // The leader has tried it, and could not delete one znode below the errors.
+    let path = layout::taskerrors_of_task(&id, TaskId(1));
+    let is_left = |path: &TreePath| !path.as_str().contains(id.as_str()) || *path == layout::storm(&id);
+    world.nodes.retain(|path, _| is_left(path) || *path == layout::taskerrors(&id));
     world.liveness.note_undeletable(&id, &path, world.clock.monotonic());
     let plan = world.decide();
     assert_eq!(effects(&plan), ["remove the topology"]);
     world.execute(&plan);
-    world.nodes.insert(layout::taskerrors(&id), kept[&layout::tasks(&id)].clone());
     let plan = world.decide();
     assert_eq!(effects(&plan), [] as [&str; 0]);
     world.wait(SECOND);
