@@ -25,6 +25,8 @@ pub(super) struct Supervisor {
     pub(super) status: stormkeeper_runtime::watch::Receiver<Status>,
     pub(super) stop: CancellationToken,
     pub(super) tasks: Tasks,
+    /// File that it locks.
+    lock: PathBuf,
 }
 
 impl Supervisor {
@@ -34,6 +36,12 @@ impl Supervisor {
         let mut status = self.status;
         while status.changed().await.is_ok() {}
         assert!(self.tasks.stop(TIMEOUT).await);
+        // A check of the directory in a thread holds the lock until it ends, as a process does.
+        wait_until("its directory is free", TIMEOUT, || async {
+            let file = std::fs::File::open(&self.lock).map_err(|error| error.to_string())?;
+            file.try_lock().map_err(|error| error.to_string())
+        })
+        .await;
     }
 
     pub(super) fn slot(&self, port: u16) -> status::SlotStatus {
@@ -143,7 +151,7 @@ impl World {
         tasks.start_graceful("supervisor", OnExit::Ignore, async move {
             agent.run(until).await.expect("nothing broke");
         });
-        Supervisor { me, status, stop, tasks }
+        Supervisor { me, status, stop, tasks, lock: self.path("supervisor.lock") }
     }
 
     pub(super) async fn put(&self, path: &TreePath, data: Vec<u8>) -> Version {
