@@ -45,6 +45,20 @@ pub(crate) async fn restart(cluster: &mut Cluster) {
     cluster.wait_until_whole("word-count").await;
 }
 
+/// Kills a worker, and waits until another process does its work.
+pub(crate) async fn replace_a_worker(cluster: &Cluster) {
+    let victim = *cluster.workers().values().next().expect("a worker");
+    kill9(victim.pid);
+    wait_until("another process took over", WAIT_MAX, async || {
+        match cluster.workers().values().any(|worker| *worker == victim) {
+            true => Err(cluster.logs()),
+            false => Ok(()),
+        }
+    })
+    .await;
+    cluster.wait_until_whole("word-count").await;
+}
+
 /// Checks that a client without a user, as an attacker, may read everything and write nothing.
 async fn check_that_nobody_else_writes(cluster: &Cluster) {
     let id = cluster.tree.children(&layout::storms()).await.expect("read").expect("there")[0].clone();
@@ -134,16 +148,7 @@ async fn running_cluster_is_protected_and_survives_the_loss_of_leader_and_worker
     let leading = cluster.leading().await.expect("a leader");
     cluster.nimbuses[leading.nimbus].kill9();
     cluster.wait_for_leader_after(leading.term).await;
-    let victim = *cluster.workers().values().next().expect("a worker");
-    kill9(victim.pid);
-    wait_until("another process took over", WAIT_MAX, async || {
-        match cluster.workers().values().any(|worker| *worker == victim) {
-            true => Err(cluster.logs()),
-            false => Ok(()),
-        }
-    })
-    .await;
-    cluster.wait_until_whole("word-count").await;
+    replace_a_worker(&cluster).await;
     check_that_nobody_else_writes(&cluster).await;
     cluster.nimbuses[leading.nimbus].start_again();
     cluster.wait_until_nimbuses_registered().await;

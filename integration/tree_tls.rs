@@ -17,8 +17,8 @@ use stormkeeper_runtime::{tasks::Tasks, test_support::wait_until};
 
 use crate::{
     authority::{Authority, Issued},
-    cluster::{Cluster, WAIT_MAX, kill9},
-    protected_tree::restart,
+    cluster::{Cluster, WAIT_MAX},
+    protected_tree::{replace_a_worker, restart},
     recovery::{endless, finish},
     tree_contract::connect,
 };
@@ -127,15 +127,6 @@ async fn running_cluster_changes_to_tls_without_the_restart_of_a_worker() {
     restart(&mut cluster).await;
     assert_eq!(cluster.workers(), before, "no worker was restarted");
 
-    let victim = *cluster.workers().values().next().expect("a worker");
-    kill9(victim.pid);
-    wait_until("another process took over", WAIT_MAX, async || {
-        match cluster.workers().values().any(|worker| *worker == victim) {
-            true => Err(cluster.logs()),
-            false => Ok(()),
-        }
-    })
-    .await;
-    cluster.wait_until_whole("word-count").await;
+    replace_a_worker(&cluster).await;
     finish(&cluster).await;
 }
