@@ -257,7 +257,7 @@ impl Global {
         let variable = std::env::var(CA_VARIABLE).ok().filter(|file| !file.is_empty()).map(PathBuf::from);
         let settings = config.tls_settings();
         let named = self.ca.clone().or(variable);
-        // Whoever names an authority means TLS.
+        // A command that names an authority uses TLS.
         let mode = match (&named, settings.mode) {
             (Some(_), _) => TlsMode::Required,
             (None, Some(mode)) => mode,

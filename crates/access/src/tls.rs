@@ -111,7 +111,7 @@ pub enum TlsError {
         why: &'static str,
         /// The key.
         missing: &'static str,
-        /// What to do.
+        /// Remedy.
         remedy: &'static str,
     },
 }

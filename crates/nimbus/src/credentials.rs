@@ -330,7 +330,7 @@ mod tests {
             assert!(ops.is_empty());
             assert!(findings[0].problem.to_string().contains("/credentials/wc-1-1"), "{findings:?}");
         }
-        // What cannot be opened can be replaced as a whole.
+        // Credentials that cannot be opened can be replaced as a whole.
         let (now, by) = at(2, "ann");
         let set = request(&[("db", "new")], &[]);
         let refused = changed(&wc(), Some(&record), &set, (now, &by), &b).expect_err("not opened");

@@ -1,7 +1,7 @@
 //! Workers that run as the user of this host whose name is the owner of their topology
 //! (`supervisor.run.worker.as.user`).
 //!
-//! What the supervisor writes for such a worker, as its keys, is in a directory of its own
+//! Files that the supervisor writes for such a worker, as its keys, are in a directory of their own
 //! (`worker-files/<worker id>/`) that only root may change, and each file belongs to the user. The
 //! directory of the worker belongs to the user, who can put links there: the supervisor, which is root,
 //! creates nothing in it after it was handed over, and reads only files that belong to the same user.

@@ -117,7 +117,7 @@ impl Trust {
         let roots = Arc::new(roots);
         let servers = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), provider()).build();
         let clients = WebPkiClientVerifier::builder_with_provider(roots, provider());
-        // Whether a certificate is needed depends on the sender of a request.
+        // The need for a certificate depends on the sender of a request.
         let clients = clients.allow_unauthenticated().build();
         Ok(Self {
             pem: text.to_owned(),

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::operation::{Content, Dialect, MakeSchema, Operation};
 
-/// What a document says besides its operations.
+/// Parts of a document besides its operations.
 #[derive(Debug, Clone, Copy)]
 pub struct Api<'a> {
     /// Title.

@@ -29,7 +29,7 @@ pub enum Content {
     Parts(MakeSchema),
 }
 
-/// What the operations of one API have in common.
+/// Properties that all operations of one API share.
 #[derive(Debug)]
 pub struct Dialect {
     /// Name of the API.

@@ -1,4 +1,4 @@
-//! What belongs to owners: credentials and quotas.
+//! Credentials and quotas of owners.
 
 use super::{
     access::{Keys, Sent, answer, host, send, token},
