@@ -214,8 +214,10 @@ async fn znodes_that_a_component_keeps_from_the_nimbuses_stop_nothing_and_are_na
 
     cluster.ok(&["kill", "word-count", "-w", "0s"]);
     wait_until("the kill is complete, and the rest is named", WAIT_MAX, async || {
-        let seen = (cluster.ok(&["list"]), cluster.ok(&["cluster"]));
-        match !seen.0.contains("word-count") && seen.1.contains("superuser") && seen.1.contains("/77") {
+        let seen = (cluster.ok(&["list", "--json"]), cluster.ok(&["cluster"]));
+        let listed: serde_json::Value = serde_json::from_str(&seen.0).expect("JSON");
+        let no_topologies = listed["topologies"].as_array().is_some_and(Vec::is_empty);
+        match no_topologies && seen.1.contains("superuser") && seen.1.contains("/77") {
             true => Ok(()),
             false => Err(format!("{}\n{}\n{}", seen.0, seen.1, cluster.logs())),
         }
