@@ -35,14 +35,34 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
 pub(super) fn json(value: &impl Serialize) -> Result<String, Failure> {
     let json = serde_json::to_string_pretty(value)
         .map_err(|error| Failure::internal(anyhow::Error::new(error).context("writing JSON")))?;
-    Ok(format!("{json}\n"))
+    Ok(json_escaped(&json) + "\n")
 }
 
 /// Formats a value as one line of JSON.
 pub(super) fn json_line(value: &impl Serialize) -> Result<String, Failure> {
     let json = serde_json::to_string(value)
         .map_err(|error| Failure::internal(anyhow::Error::new(error).context("writing JSON")))?;
-    Ok(format!("{json}\n"))
+    Ok(json_escaped(&json) + "\n")
+}
+
+/// Escapes the characters that [`print`] would escape, in the notation of JSON: they can only be in strings.
+fn json_escaped(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len() + 8);
+    for c in json.chars() {
+        match controls_terminal(c) && c != '\n' {
+            // All of them have four digits at most.
+            true => escaped.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// True for control characters, and for those that change the direction of text.
+fn controls_terminal(c: char) -> bool {
+    let changes_direction =
+        matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || changes_direction
 }
 
 /// Prints a message to the person at the terminal.
@@ -57,14 +77,9 @@ pub(super) fn one_line(text: &str) -> Cow<'_, str> {
     escaped(text, &[])
 }
 
-/// Escapes control characters, except for those of `kept`, and characters that change the direction
-/// of text.
+/// Escapes characters that control a terminal, except for those of `kept`.
 fn escaped<'a>(text: &'a str, kept: &[char]) -> Cow<'a, str> {
-    let is_escaped = |c: char| {
-        let changes_direction =
-            matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        (c.is_control() || changes_direction) && !kept.contains(&c)
-    };
+    let is_escaped = |c: char| controls_terminal(c) && !kept.contains(&c);
     if !text.contains(is_escaped) {
         return text.into();
     }
@@ -144,6 +159,16 @@ mod tests {
         assert_eq!(table.text(0), "NAME\n\\u{1b}]0;title\\u{7}\\n! forged\\u{202e}\n");
         assert_eq!(escaped("a\n\tb\u{9b}2J", &['\n', '\t']), "a\n\tb\\u{9b}2J");
         assert!(matches!(one_line("plain: äöü 漢字"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn json_with_text_of_strangers_is_json_and_does_not_control_the_terminal() {
+        let text = "\u{7f}\u{9b}2J \u{200f}שלום\u{2028}\u{202e}\u{2069}\u{1b}\n\"漢字\"";
+        for json in [json(&[text]), json_line(&[text])] {
+            let json = json.ok().expect("JSON");
+            assert!(matches!(escaped(&json, &['\n']), Cow::Borrowed(_)), "{json:?}");
+            assert_eq!(serde_json::from_str::<Vec<String>>(&json).expect("JSON"), [text]);
+        }
     }
 
     #[test]
