@@ -13,7 +13,7 @@ use super::{
     writes::{change_or_forward, read_body},
 };
 use crate::change::{Change, find};
-use stormkeeper_api_types::message::{CredentialList, CredentialSummary, CredentialsRequest};
+use stormkeeper_api_types::message::{Code, CredentialList, CredentialSummary, CredentialsRequest};
 
 pub(super) async fn list(
     State(api): State<Api>,
@@ -37,6 +37,17 @@ pub(super) async fn change(
 ) -> Result<Response, ApiError> {
     let (parts, body) = read_body(request).await?;
     check_term(&api, &parts)?;
-    let asked: CredentialsRequest = parse(&body)?;
+    // The error of the parser would repeat a value of a wrong type.
+    let asked: CredentialsRequest = parse(&body).map_err(|_| invalid())?;
     change_or_forward(&api, &topology, Change::Credentials(asked), parts, body).await
+}
+
+fn invalid() -> ApiError {
+    ApiError::new(
+        Code::InvalidRequest,
+        "the body is no request for credentials: expected the JSON object {\"set\": {\"NAME\": \"TEXT\"}, \
+         \"remove\": [\"NAME\"], \"removeOthers\": false} without other fields, each of which may be absent"
+            .to_owned(),
+        Some("every value is a text in quotes; write other JSON into such a text"),
+    )
 }

@@ -39,3 +39,16 @@ async fn error_does_not_repeat_a_long_request() {
         assert!(error.to_string().len() < 20_000, "{} bytes", error.to_string().len());
     }
 }
+
+#[tokio::test]
+async fn error_does_not_repeat_a_credential() {
+    let fixture = Fixture::new().await;
+    let leader = fixture.leader().await;
+    let router = routes(leader.handle().clone());
+    let path = "/api/stormkeeper/v1/topology/wc/credentials";
+    for body in [r#"{"set": {"db": 12345678}}"#, r#"{"set": "12345678"}"#, r#"{"12345678": {}}"#] {
+        let (status, error) = ask(&router, Method::POST, path, body).await;
+        assert_eq!((status, &error["code"]), (StatusCode::BAD_REQUEST, &json!("invalid_request")), "{error}");
+        assert!(error["hint"].is_string() && !error.to_string().contains("12345678"), "{error}");
+    }
+}
