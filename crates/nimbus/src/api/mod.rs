@@ -110,8 +110,8 @@ pub(crate) struct Api {
     /// Packages that owners with quotas have uploaded.
     uploads: Arc<Uploads>,
     uploaders: Arc<Uploaders>,
-    /// Submits in parts that may run at the same time; further ones are refused.
-    submits: Arc<Semaphore>,
+    /// Submits in parts that run; those beyond the limits are refused.
+    submits: storm::Submits,
     /// Log files that may be passed on at the same time; further ones are refused.
     downloads: Arc<Semaphore>,
 }
@@ -205,10 +205,9 @@ pub fn routes(nimbus: Handle) -> Router {
     let agents = agents.with_credentials(credentials);
     let flink = flink::Snapshots::new(nimbus.clock().clone());
     let prometheus = Arc::new(prometheus::Snapshots::new(nimbus.clock().clone()));
-    let submits = Arc::new(Semaphore::new(storm::SUBMITS_MAX));
     let (router, _operations) = described().into_parts();
     let downloads = Arc::new(Semaphore::new(logs::DOWNLOADS_MAX));
-    let (totals, uploads, uploaders) = Default::default();
+    let (totals, uploads, uploaders, submits) = Default::default();
     let api =
         Api { nimbus, forwarder, agents, flink, prometheus, totals, uploads, uploaders, submits, downloads };
     router

@@ -11,6 +11,7 @@ mod cors;
 pub(super) mod either;
 mod loaded;
 mod params;
+mod places;
 mod submit;
 mod topology;
 mod totals;
@@ -27,10 +28,10 @@ pub(super) use absent::absent;
 pub(super) use answer::StormError;
 pub(super) use cors::{allow_origin, is_open, is_storm_path};
 pub(super) use params::is_for_own_api;
+pub(super) use places::Submits;
 use stormkeeper_api_types::{message::Code, routes::OLD_PREFIX};
 use stormkeeper_serving::openapi::{Content, Dialect, MakeSchema, Operation, Routes, schema_of};
 use stormkeeper_storm_api::{self as storm_api, Failure, schema};
-pub(super) use submit::SUBMITS_MAX;
 pub(super) use totals::TotalsOfView;
 
 /// Path at which a topology is submitted in parts.

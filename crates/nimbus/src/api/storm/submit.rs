@@ -16,14 +16,11 @@ use super::{
     answer::Answer,
     writes::{operation, own_request},
 };
-use crate::{
-    api::{
-        Api, blobs,
-        error::{ApiError, PathPart, too_slow},
-        serving::is_body_timeout,
-        writes as own_writes,
-    },
-    refusal::Refusal,
+use crate::api::{
+    Api, access, blobs,
+    error::{ApiError, PathPart, too_slow},
+    serving::is_body_timeout,
+    writes as own_writes,
 };
 use stormkeeper_api_types::message::{Code, InitialStatus, SubmitRequest};
 use stormkeeper_model::{TopologyName, id::quoted};
@@ -32,9 +29,6 @@ use stormkeeper_topology_package::{
     flux,
     package::{self, MAX_FILES, Mode, PackageFile, TopologyPackage},
 };
-
-/// Maximum number of submits in parts at the same time: each keeps a whole package in memory.
-pub(crate) const SUBMITS_MAX: usize = 2;
 
 /// Maximum bytes of a part that is a name or a word.
 const WORD_BYTES_MAX: u64 = 1000;
@@ -70,8 +64,8 @@ struct Parts {
 }
 
 pub(super) async fn submit(State(api): State<Api>, request: Request) -> Answer {
-    let _permit = api.submits.try_acquire().map_err(|_| Refusal::Busy)?;
     let (head, body) = request.into_parts();
+    let _place = api.submits.enter(access::owner_of_token(&head))?;
     let parts = Multipart::from_request(Request::from_parts(head.clone(), body), &()).await;
     let parts = read(parts.map_err(unfit)?, api.nimbus.blobs().bytes_max()).await?;
     let Parts { topology, resources, name, owner, status } = parts;
