@@ -34,6 +34,9 @@ pub const TOKENS_MAX: usize = 10_000;
 /// Maximum characters of a name or an owner.
 const NAME_CHARS_MAX: usize = 64;
 
+/// Shape of a name or an owner.
+const NAME_SHAPE: &str = "it has 1 to 64 letters, digits or one of . _ @ -";
+
 /// Maximum bytes of a token.
 const TOKEN_BYTES_MAX: usize = 512;
 
@@ -195,20 +198,21 @@ impl Tokens {
     }
 }
 
+/// Shape of a line.
+const SHAPE: &str = "expected `NAME ROLE [owner=OWNER] sha256:DIGEST`, or `cert:NAME` in place of the digest";
+
 fn parse_line(line: &str) -> Result<(Proof, Person), String> {
-    const SHAPE: &str =
-        "expected `NAME ROLE [owner=OWNER] sha256:DIGEST`, or `cert:NAME` in place of the digest";
     let words: Vec<&str> = line.split_whitespace().collect();
     let (name, role, rest) = match &words[..] {
         [name, role, rest @ ..] if !rest.is_empty() => (*name, *role, rest),
         _ => return Err(SHAPE.to_owned()),
     };
-    check_name("name", name)?;
-    let role: Role = role.parse().map_err(|error| format!("{} is no role: {error}", quoted(role)))?;
+    check_word("name", name)?;
+    let role: Role = role.parse().map_err(|error| format!("{} is no role: {error}", unless_token(role)))?;
     let (mut owner, mut proof) = (None, None);
     for word in rest {
         if let Some(text) = word.strip_prefix("owner=") {
-            check_name("owner", text)?;
+            check_word("owner", text)?;
             if owner.replace(text.to_owned()).is_some() {
                 return Err("it has two owners".to_owned());
             }
@@ -223,16 +227,13 @@ fn parse_line(line: &str) -> Result<(Proof, Person), String> {
             let is_name = (1..=CERTIFICATE_CHARS_MAX).contains(&name.len())
                 && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'*');
             if !is_name {
-                return Err(format!("{} is no name of one certificate", quoted(name)));
+                return Err(format!("{} is no name of one certificate", unless_token(name)));
             }
             if proof.replace(Proof::Certificate(name.to_ascii_lowercase())).is_some() {
                 return Err("it has two digests".to_owned());
             }
-        } else if Token::new(word).is_ok() {
-            // The word may be the token itself, which must not get into a log.
-            return Err(format!("it has a word that is neither `owner=…` nor `{DIGEST}…`: {SHAPE}"));
         } else {
-            return Err(format!("{} is neither `owner=…` nor `{DIGEST}…`: {SHAPE}", quoted(word)));
+            return Err(format!("{} is neither `owner=…` nor `{DIGEST}…`: {SHAPE}", unless_token(word)));
         }
     }
     if owner.is_some() && role != Role::Operator {
@@ -240,6 +241,24 @@ fn parse_line(line: &str) -> Result<(Proof, Person), String> {
     }
     let proof = proof.ok_or_else(|| format!("the digest is missing: {SHAPE}"))?;
     Ok((proof, Person { name: name.to_owned(), role, owner }))
+}
+
+/// Quotes a word of a line, unless it may be the token itself, which must not get into a log.
+fn unless_token(word: &str) -> String {
+    match Token::new(word) {
+        Ok(_) => "a word that may be the token itself".to_owned(),
+        Err(InvalidToken) => quoted(word),
+    }
+}
+
+/// Checks the name or the owner of a line.
+fn check_word(what: &str, text: &str) -> Result<(), String> {
+    let fault = check_name(what, text);
+    // Generated tokens are too long for a name, and others may not be.
+    if fault.is_ok() && text.starts_with(PREFIX) {
+        return Err(format!("the {what} begins with {PREFIX}, as a token: {SHAPE}"));
+    }
+    fault.map_err(|_| format!("{} is no {what}: {NAME_SHAPE}", unless_token(text)))
 }
 
 /// Checks the name or the owner of a token.
@@ -251,10 +270,7 @@ pub fn check_name(what: &str, text: &str) -> Result<(), String> {
         && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"._@-".contains(&c));
     match is_valid {
         true => Ok(()),
-        false => Err(format!(
-            "{} is no {what}: it has 1 to {NAME_CHARS_MAX} letters, digits or one of . _ @ -",
-            quoted(text)
-        )),
+        false => Err(format!("{} is no {what}: {NAME_SHAPE}", quoted(text))),
     }
 }
 
@@ -321,8 +337,18 @@ mod tests {
             assert!(error.contains(expected), "{text:?}: {error}");
         }
         let token = Token::generate().expect("random bytes");
-        let error = parse(&format!("ann admin {}", token.secret_text())).expect_err("no digest").to_string();
-        assert!(!error.contains(token.secret_text()), "a token in the file is not shown: {error}");
+        let secret = token.secret_text();
+        for line in [
+            format!("ann admin {secret}"),
+            format!("{secret} admin {good}"),
+            format!("skt_123 admin {good}"),
+            format!("ann {secret} sha256:{digest}"),
+            format!("ann operator owner={secret} sha256:{digest}"),
+            format!("ann admin cert:{secret}* sha256:{digest}"),
+        ] {
+            let error = parse(&line).expect_err("a token in the wrong place").to_string();
+            assert!(!error.contains("skt_1") && !error.contains(secret), "it is not shown: {error}");
+        }
         let many: String = (0..=TOKENS_MAX).map(|n| format!("n{n} reader sha256:{n:064x}\n")).collect();
         let error = parse(&many).expect_err("too many").to_string();
         assert!(error.contains("more than 10000 tokens"), "{error}");
