@@ -66,8 +66,11 @@ impl ApiListener {
 
     /// Answers a peer beyond the limits, as far as that is possible at once, and disconnects it.
     fn reject(&mut self, stream: &TcpStream, peer: SocketAddr) {
-        // The peer may be gone, or may not take the response at once.
-        let _sent = stream.try_write(FULL.as_bytes());
+        if self.tls.is_none() {
+            // The peer may be gone, or may not take the response at once. A client of TLS would take it for
+            // that of a port without TLS.
+            let _sent = stream.try_write(FULL.as_bytes());
+        }
         if let Some(n_rejected) = self.rejected.record(Instant::now()) {
             let Limits { connections, connections_per_peer, .. } = self.limits;
             warn!(%peer, n_rejected, connections, connections_per_peer, "too many connections to the API: rejected some");
@@ -162,12 +165,14 @@ impl Places {
         self.0.lock().expect("no one panics while holding the counts")
     }
 
-    /// Takes a place; `None` if there is none.
+    /// Takes a place; `None` if there is none. A peer has at most as many places as are free, so that a few
+    /// peers do not take all: with each further one that takes what it can, half of the rest is left.
     fn enter(&self, address: IpAddr, limits: &Limits) -> Option<Place> {
         let peer = peer_of(address);
         let mut counts = self.lock();
         let n = counts.per_peer.get(&peer).copied().unwrap_or_default();
-        if counts.all >= limits.connections || n >= limits.connections_per_peer {
+        let n_free = limits.connections.saturating_sub(counts.all);
+        if n >= n_free || n >= limits.connections_per_peer {
             return None;
         }
         counts.all += 1;
@@ -242,19 +247,25 @@ mod tests {
     }
 
     #[test]
-    fn places_are_limited_in_all_and_per_peer() {
-        let limits = Limits { connections: 3, connections_per_peer: 2, ..Limits::of_descriptors(0) };
+    fn places_are_limited_in_all_and_per_peer_and_shared_fairly() {
+        let limits = Limits { connections: 8, connections_per_peer: 3, ..Limits::of_descriptors(0) };
         let places = Places::default();
-        let enter = |address: &str| places.enter(address.parse().expect("an address"), &limits);
-        let one = enter("10.0.0.1").expect("free");
-        let _other = enter("::ffff:10.0.0.1").expect("free");
-        assert!(enter("10.0.0.1").is_none(), "a third one of the same peer");
-        let _third = enter("2001:db8::1").expect("free");
-        assert!(enter("10.0.0.2").is_none(), "a fourth one");
-        drop(one);
-        let last = enter("2001:db8::ffff").expect("free again");
-        assert!(enter("2001:db8::2").is_none());
-        drop((last, _other, _third));
+        let take_all = |address: &str| {
+            let enter = || places.enter(address.parse().expect("an address"), &limits);
+            let places: Vec<Place> = std::iter::from_fn(enter).collect();
+            places
+        };
+        let first = take_all("10.0.0.1");
+        assert_eq!((first.len(), take_all("::ffff:10.0.0.1").len()), (3, 0), "the limit of a peer");
+        let second = take_all("2001:db8::1");
+        assert_eq!((second.len(), take_all("2001:db8::2").len()), (3, 0), "one network is one peer");
+        let third = take_all("10.0.0.3");
+        assert_eq!(third.len(), 1, "half of the rest");
+        let last = take_all("10.0.0.4");
+        assert_eq!((last.len(), take_all("10.0.0.5").len()), (1, 0), "the last place");
+        drop(first);
+        assert_eq!(take_all("10.0.0.5").len(), 2);
+        drop((second, third, last));
         let counts = places.lock();
         assert_eq!((counts.all, counts.per_peer.len()), (0, 0));
     }
