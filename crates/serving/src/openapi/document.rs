@@ -9,7 +9,10 @@ use schemars::{
 };
 use serde_json::{Map, Value, json};
 
-use super::operation::{Content, Dialect, MakeSchema, Operation};
+use super::{
+    operation::{Content, Dialect, MakeSchema, Operation},
+    plain::simplify,
+};
 
 /// Parts of a document besides its operations.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +46,7 @@ pub fn document(api: &Api<'_>, operations: &[Operation]) -> Value {
     let responses = error_responses(operations, &mut schemas);
     let tags: Vec<Value> =
         dialects.iter().map(|of| json!({ "name": of.name, "description": of.description })).collect();
-    json!({
+    let mut document = json!({
         "openapi": "3.1.0",
         "info": {
             "title": api.title,
@@ -66,7 +69,9 @@ pub fn document(api: &Api<'_>, operations: &[Operation]) -> Value {
                 },
             },
         },
-    })
+    });
+    simplify(&mut document);
+    document
 }
 
 /// Generators of schemas, of responses and of requests: a field that may be absent in a request may always be

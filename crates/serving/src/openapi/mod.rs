@@ -5,6 +5,7 @@
 
 mod document;
 mod operation;
+mod plain;
 #[cfg(test)]
 mod tests;
 
