@@ -98,9 +98,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         if args.stop_workers {
             launch.on_stop = OnStop::StopWorkers;
         }
-        // A file that cannot be used is logged, and the last good one stays in force.
         let clock = Clock::new();
-        let _problems = locks.keep_fresh(&clock, &tasks);
         let credentials = locks.credentials(&format!("supervisor on {}", options.host), &clock);
         let tls = locks.tls().client();
         launch.locks = locks;

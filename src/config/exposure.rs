@@ -74,7 +74,8 @@ impl Config {
         }
     }
 
-    fn host_name(&self) -> String {
+    /// Name of this host for other daemons.
+    pub(super) fn host_name(&self) -> String {
         let Value::Text(name) = self.value("storm.local.hostname") else { return self.hostname.clone() };
         name.clone()
     }

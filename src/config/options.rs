@@ -145,6 +145,7 @@ impl Config {
             authorities: self.file_if_set("storm.tls.ca.file"),
             client_certificates: mode("storm.tls.client.certificates").unwrap_or_default(),
             daemons: daemons.map(str::to_owned).collect(),
+            host: self.host_name(),
         }
     }
 

@@ -207,7 +207,8 @@ impl<T: Send + Sync + 'static> WatchedFile<T> {
         let Shared { paths, read, value, stamps, problem } = &*self.0;
         let mut last = stamps.lock().expect("nobody panics while holding the stamps");
         let now: Vec<_> = paths.iter().map(|path| Stamp::of(path)).collect();
-        if now == *last {
+        // A bad content may become good without a change, as a certificate that is not valid yet.
+        if now == *last && problem.borrow().is_none() {
             return;
         }
         *last = now;
@@ -219,8 +220,11 @@ impl<T: Send + Sync + 'static> WatchedFile<T> {
             }
             Err(error) => {
                 let reason = error_chain(&error);
-                warn!(reason, "a changed file cannot be used; the last good content stays in force");
-                problem.send_replace(Some(format!("{reason}; its last good content is in force")));
+                let text = format!("{reason}; its last good content is in force");
+                if problem.borrow().as_ref() != Some(&text) {
+                    warn!(reason, "a changed file cannot be used; the last good content stays in force");
+                    problem.send_replace(Some(text));
+                }
             }
         }
     }

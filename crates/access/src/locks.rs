@@ -263,6 +263,22 @@ impl Problems {
         Self { quotas: quotas.problem(), ..self }
     }
 
+    /// Waits until a reason may have changed. A dropped call loses nothing.
+    pub async fn changed(&mut self) {
+        async fn of(problem: &mut watch::Receiver<Option<String>>) {
+            // Nobody sends: there is no such file, or the daemon stops.
+            if problem.changed().await.is_err() {
+                std::future::pending().await
+            }
+        }
+        tokio::select! {
+            () = of(&mut self.tokens) => {}
+            () = of(&mut self.secrets) => {}
+            () = of(&mut self.tls) => {}
+            () = of(&mut self.quotas) => {}
+        }
+    }
+
     /// Returns the present reasons as one text.
     pub fn text(&self) -> Option<String> {
         let all = [&self.tokens, &self.secrets, &self.tls, &self.quotas];

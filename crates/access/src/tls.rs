@@ -10,6 +10,34 @@
 //! A bad file leaves the last good content in force. Sessions are not resumed: the certificates of every
 //! connection are checked.
 
+/// Methods of a verifier that are the same for the certificates of servers and of clients: the other end has
+/// the key of its certificate. The verifier has the field `algorithms`.
+macro_rules! verify_handshake_signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &rustls::DigitallySignedStruct,
+        ) -> Result<rustls::client::danger::HandshakeSignatureValid, Error> {
+            rustls::crypto::verify_tls12_signature(message, cert, dss, &self.algorithms)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &rustls::DigitallySignedStruct,
+        ) -> Result<rustls::client::danger::HandshakeSignatureValid, Error> {
+            rustls::crypto::verify_tls13_signature(message, cert, dss, &self.algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+            self.algorithms.supported_schemes()
+        }
+    };
+}
+
 pub mod certificate;
 pub mod client;
 pub mod ephemeral;
@@ -27,7 +55,7 @@ use tracing::warn;
 use crate::file::{FileError, PERIOD, WatchedFile};
 use certificate::{DaemonNames, Expiry, expiry};
 use client::ClientTls;
-use files::{OwnCertificate, Trust};
+use files::{DaemonFiles, DaemonPaths, Demands};
 use server::ServerTls;
 use stormkeeper_model::clock::Clock;
 use stormkeeper_runtime::{
@@ -96,6 +124,8 @@ pub struct TlsSettings {
     pub client_certificates: TlsMode,
     /// `storm.tls.daemons`.
     pub daemons: Vec<String>,
+    /// `storm.local.hostname`: the name that other daemons expect in the certificate.
+    pub host: String,
 }
 
 /// Error of the TLS settings or files of a process: it must not start.
@@ -129,8 +159,7 @@ struct Enabled {
     mode: TlsMode,
     client_certificates: TlsMode,
     daemons: DaemonNames,
-    own: WatchedFile<OwnCertificate>,
-    trust: WatchedFile<Trust>,
+    files: WatchedFile<DaemonFiles>,
 }
 
 impl Tls {
@@ -139,7 +168,7 @@ impl Tls {
     /// # Errors
     /// [`TlsError`].
     pub fn of_daemon(settings: &TlsSettings, has_secret: bool) -> Result<Self, TlsError> {
-        const ALL_FOUR: &str = "set it, storm.tls.cert.file, storm.tls.key.file and storm.tls.ca.file, or set \
+        const ALL_FOUR: &str = "set storm.tls.cert.file, storm.tls.key.file and storm.tls.ca.file, or set \
                                 storm.tls to `off`; `scripts/make-certificates` makes the files";
         const ON: &str = "storm.tls is on";
         let mode = settings.mode.unwrap_or(match settings.certificate {
@@ -169,15 +198,23 @@ impl Tls {
             return Err(missing(
                 "storm.tls.client.certificates is `required`",
                 "storm.tls.daemons",
-                "name the certificates of nimbuses and supervisors, for example [\"*.storm.example.com\"]",
+                "name the certificates of nimbuses and supervisors, separated by commas, for example \
+                 `*.storm.example.com`",
             ));
         }
+        let daemons = DaemonNames::new(settings.daemons.clone());
+        let asks_clients = settings.client_certificates != TlsMode::Off;
+        let demands = Demands { host: settings.host.clone(), clients: asks_clients.then(|| daemons.clone()) };
+        let paths = DaemonPaths {
+            certificate: certificate.clone(),
+            key: key.clone(),
+            authorities: authorities.clone(),
+        };
         Ok(Self(Some(Arc::new(Enabled {
             mode,
             client_certificates: settings.client_certificates,
-            daemons: DaemonNames::new(settings.daemons.clone()),
-            own: OwnCertificate::watch(certificate, key)?,
-            trust: WatchedFile::open(authorities, Trust::read)?,
+            daemons,
+            files: DaemonFiles::watch(paths, demands)?,
         }))))
     }
 
@@ -195,22 +232,21 @@ impl Tls {
     /// TLS of the ports of this daemon; `None` if they speak plain HTTP.
     pub fn server(&self) -> Option<ServerTls> {
         let tls = self.0.as_ref()?;
-        let trust = (tls.client_certificates != TlsMode::Off).then(|| tls.trust.clone());
-        Some(ServerTls::new(tls.mode, tls.own.clone(), trust))
+        Some(ServerTls::new(tls.mode, tls.files.clone(), tls.client_certificates != TlsMode::Off))
     }
 
     /// TLS of the requests of this daemon, which show its certificate.
     pub fn client(&self) -> ClientTls {
         match &self.0 {
             None => ClientTls::off(),
-            Some(tls) => ClientTls::of_process(tls.mode, tls.trust.clone(), Some(tls.own.clone())),
+            Some(tls) => ClientTls::of_daemon(tls.mode, tls.files.clone()),
         }
     }
 
     /// Returns the file from which a worker learns whether and whom to trust; `None` without TLS.
     pub fn worker_text(&self) -> Option<String> {
         let tls = self.0.as_ref()?;
-        Some(worker::text(tls.mode, tls.trust.get().pem()))
+        Some(worker::text(tls.mode, tls.files.get().trust.pem()))
     }
 
     /// Starts to read the files again when they change. Receives what an operator must know: a file that is
@@ -220,12 +256,8 @@ impl Tls {
         if let Some(tls) = self.0.clone() {
             tasks.start("certificates", OnExit::Ignore, async move {
                 loop {
-                    let files = Arc::clone(&tls);
-                    blocking::run(move || {
-                        files.own.refresh();
-                        files.trust.refresh();
-                    })
-                    .await;
+                    let files = tls.files.clone();
+                    blocking::run(move || files.refresh()).await;
                     let now = tls.problem(&clock);
                     problem.send_if_modified(|before| {
                         let is_new = *before != now;
@@ -247,7 +279,7 @@ impl Tls {
 
 impl Enabled {
     fn problem(&self, clock: &Clock) -> Option<String> {
-        let own = self.own.get();
+        let own = &self.files.get().own;
         let of_expiry = match expiry(own.leaf().not_after, clock.now()) {
             Expiry::Far => None,
             Expiry::Soon { days } => Some(format!(
@@ -262,8 +294,8 @@ impl Enabled {
                 own.leaf().not_after
             )),
         };
-        let of_files = [self.own.problem().borrow().clone(), self.trust.problem().borrow().clone()];
-        let texts: Vec<String> = of_files.into_iter().chain([of_expiry]).flatten().collect();
+        let of_files = self.files.problem().borrow().clone();
+        let texts: Vec<String> = [of_files, of_expiry].into_iter().flatten().collect();
         (!texts.is_empty()).then(|| texts.join("; "))
     }
 }

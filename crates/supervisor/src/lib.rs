@@ -31,6 +31,7 @@ mod launch;
 mod ledger;
 mod ledger_recovery;
 mod localize;
+mod locks;
 mod logs;
 mod metrics;
 mod offer;
@@ -201,7 +202,9 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let SupervisorClients { blobs, ingest, time } = clients;
+    let locks = launch.locks.clone();
     let agent = Agent::start(options, tree, processes, blobs, launch, clock.clone()).await?;
+    agent.keep_locks_fresh(&locks);
     let tasks = Tasks::default();
     let ingest = OwnLeaderOnly::new(ingest, agent.store.clone());
     metrics::start(&agent, ingest, &clock, &tasks);

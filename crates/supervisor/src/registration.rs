@@ -48,12 +48,14 @@ pub(super) struct Reported {
     pub(super) agent: Option<String>,
     /// Reason why the agent does not listen, if it should.
     pub(super) agent_problem: Option<String>,
+    /// Reason why a file with tokens, the secret or certificates is not in force.
+    pub(super) locks_problem: Option<String>,
 }
 
 impl Reported {
     /// The report before anything runs.
     pub(super) fn at_start(problems: Vec<ReportedProblem>, failures: Vec<ReportedFailure>) -> Self {
-        Self { problems, failures, clock_ahead_ms: None, agent: None, agent_problem: None }
+        Self { problems, failures, ..Self::default() }
     }
 }
 
@@ -128,6 +130,11 @@ impl Registration {
         self.set(|reported| std::mem::replace(&mut reported.clock_ahead_ms, ahead_ms) != ahead_ms);
     }
 
+    /// Sets the reason why a file of the locks is not in force.
+    pub(super) fn set_locks_problem(&self, problem: Option<String>) {
+        self.set(|reported| std::mem::replace(&mut reported.locks_problem, problem.clone()) != problem);
+    }
+
     /// Sets the address of the agent that the record announces, or the reason why there is none.
     pub(super) fn set_agent(&self, agent: Result<String, String>) {
         let (agent, problem) = match agent {
@@ -168,9 +175,10 @@ fn memory_limits_unenforced() -> Option<String> {
 
 /// The record with what it reports, and without the slots that cannot be used.
 fn with_reported(supervisor: &SupervisorRecord, reported: Reported) -> SupervisorRecord {
-    let Reported { problems, failures, clock_ahead_ms, agent, agent_problem } = reported;
-    let of_agent = agent_problem.iter().map(|text| ReportedProblem::of_supervisor(text));
-    let problems = of_agent.chain(problems).take(PROBLEMS_MAX).collect();
+    let Reported { problems, failures, clock_ahead_ms, agent, agent_problem, locks_problem } = reported;
+    let of_host = [agent_problem, locks_problem].into_iter().flatten();
+    let of_host = of_host.map(|text| ReportedProblem::of_supervisor(&text));
+    let problems = of_host.chain(problems).take(PROBLEMS_MAX).collect();
     let mut record = SupervisorRecord { problems, failures, clock_ahead_ms, agent, ..supervisor.clone() };
     let problems = &record.problems;
     record.ports.retain(|port| !problems.iter().any(|it| it.unusable && it.port == Some(*port)));

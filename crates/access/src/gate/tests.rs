@@ -255,7 +255,7 @@ mod certificates {
     fn strict(stage: &Stage) -> Gate {
         let (dir, authority) = (stage.dir.path(), Authority::new());
         authority.write(&dir.join("ca"));
-        let files: CertificateFiles = authority.issue(dir, "n1", &["n1"]);
+        let files: CertificateFiles = authority.issue(dir, "n1", &["n1.storm.example.com"]);
         let mut tls = files.settings(TlsMode::Required, &dir.join("ca"));
         tls.client_certificates = TlsMode::Required;
         tls.daemons = vec!["*.storm.example.com".to_owned()];

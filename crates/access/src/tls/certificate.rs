@@ -80,6 +80,11 @@ impl DaemonNames {
         Self(names.into_iter().map(|name| name.to_ascii_lowercase()).collect())
     }
 
+    /// True without any name.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Returns whether a certificate has one of the names.
     pub fn include(&self, certificate: &PeerCertificate) -> bool {
         certificate.names.iter().any(|name| {

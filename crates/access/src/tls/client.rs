@@ -3,12 +3,12 @@
 use std::{fmt, path::Path, sync::Arc};
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, SignatureScheme,
+    CertificateError, ClientConfig, Error, OtherError, SignatureScheme,
     client::{
         ResolvesClientCert, Resumption,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        danger::{ServerCertVerified, ServerCertVerifier},
     },
-    crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
+    crypto::WebPkiSupportedAlgorithms,
     pki_types::{CertificateDer, ServerName, UnixTime},
     sign::CertifiedKey,
 };
@@ -16,17 +16,18 @@ use rustls::{
 use super::{
     TlsMode,
     certificate::PeerCertificate,
-    files::{OwnCertificate, Trust},
+    files::{DaemonFiles, OwnCertificate, Trust},
     provider,
     worker::WorkerTls,
 };
 use crate::file::{FileError, WatchedFile};
 
-/// Authorities that are in force, and whether TLS is.
+/// Authorities and certificate that are in force, and whether TLS is.
 #[derive(Debug, Clone)]
 enum Source {
     Off,
-    Process(TlsMode, WatchedFile<Trust>),
+    Daemon(TlsMode, WatchedFile<DaemonFiles>),
+    Command(TlsMode, WatchedFile<Trust>, Option<WatchedFile<OwnCertificate>>),
     Worker(WatchedFile<Option<WorkerTls>>),
 }
 
@@ -34,32 +35,33 @@ impl Source {
     fn mode(&self) -> TlsMode {
         match self {
             Self::Off => TlsMode::Off,
-            Self::Process(mode, _) => *mode,
+            Self::Daemon(mode, _) | Self::Command(mode, ..) => *mode,
             Self::Worker(file) => file.get().as_ref().as_ref().map_or(TlsMode::Off, WorkerTls::mode),
+        }
+    }
+
+    fn own(&self) -> Option<Arc<CertifiedKey>> {
+        match self {
+            Self::Off | Self::Worker(_) => None,
+            Self::Daemon(_, files) => Some(files.get().own.key()),
+            Self::Command(_, _, own) => own.as_ref().map(|own| own.get().key()),
         }
     }
 }
 
 /// TLS of the requests of a process. Clones share the contents of the files.
 #[derive(Debug, Clone)]
-pub struct ClientTls {
-    source: Source,
-    own: Option<WatchedFile<OwnCertificate>>,
-}
+pub struct ClientTls(Source);
 
 impl ClientTls {
     /// Requests are plain.
     pub fn off() -> Self {
-        Self { source: Source::Off, own: None }
+        Self(Source::Off)
     }
 
-    pub(super) fn of_process(
-        mode: TlsMode,
-        trust: WatchedFile<Trust>,
-        own: Option<WatchedFile<OwnCertificate>>,
-    ) -> Self {
-        let source = if mode == TlsMode::Off { Source::Off } else { Source::Process(mode, trust) };
-        Self { source, own }
+    /// Requests show the certificate of the daemon.
+    pub(super) fn of_daemon(mode: TlsMode, files: WatchedFile<DaemonFiles>) -> Self {
+        Self(Source::Daemon(mode, files))
     }
 
     /// TLS of a command, with the certificate of a person if there is one. Blocks.
@@ -71,19 +73,22 @@ impl ClientTls {
         authorities: &Path,
         certificate_and_key: Option<(&Path, &Path)>,
     ) -> Result<Self, FileError> {
+        if mode == TlsMode::Off {
+            return Ok(Self::off());
+        }
         let trust = WatchedFile::open(authorities, Trust::read)?;
         let own = certificate_and_key.map(|(certificate, key)| OwnCertificate::watch(certificate, key));
-        Ok(Self::of_process(mode, trust, own.transpose()?))
+        Ok(Self(Source::Command(mode, trust, own.transpose()?)))
     }
 
     /// TLS of a worker, which its supervisor changes while it runs.
     pub fn of_worker(file: WatchedFile<Option<WorkerTls>>) -> Self {
-        Self { source: Source::Worker(file), own: None }
+        Self(Source::Worker(file))
     }
 
     /// Use of TLS at this moment.
     pub fn mode(&self) -> TlsMode {
-        self.source.mode()
+        self.0.mode()
     }
 
     /// Configuration of the connections.
@@ -92,29 +97,26 @@ impl ClientTls {
         let algorithms = provider.signature_verification_algorithms;
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let builder = builder.expect("the provider has cipher suites of both versions");
-        let verifier = Servers { source: self.source.clone(), algorithms };
+        let verifier = Servers { source: self.0.clone(), algorithms };
         let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
-        let mut config = match self.own.clone() {
-            None => builder.with_no_client_auth(),
-            Some(own) => builder.with_client_cert_resolver(Arc::new(Own(own))),
-        };
+        let mut config = builder.with_client_cert_resolver(Arc::new(Own(self.0.clone())));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.resumption = Resumption::disabled();
         config
     }
 }
 
-/// The certificate that is in force when a connection is opened.
+/// The certificate that is in force when a connection is opened, if there is one.
 #[derive(Debug)]
-struct Own(WatchedFile<OwnCertificate>);
+struct Own(Source);
 
 impl ResolvesClientCert for Own {
     fn resolve(&self, _authorities: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.get().key())
+        self.0.own()
     }
 
     fn has_certs(&self) -> bool {
-        true
+        self.0.own().is_some()
     }
 }
 
@@ -139,7 +141,8 @@ impl ServerCertVerifier for Servers {
             servers.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
         };
         let verified = match &self.source {
-            Source::Process(_, trust) => verify(&trust.get()),
+            Source::Daemon(_, files) => verify(&files.get().trust),
+            Source::Command(_, trust, _) => verify(&trust.get()),
             Source::Worker(file) => match file.get().as_ref() {
                 Some(tls) => verify(tls.trust()),
                 None => Err(CertificateError::UnknownIssuer.into()),
@@ -152,27 +155,7 @@ impl ServerCertVerifier for Servers {
         })
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
+    verify_handshake_signatures!();
 }
 
 /// Certificate of a server that is refused, with the remedy.

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
-    client::danger::HandshakeSignatureValid,
-    crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
+    CertificateError, DistinguishedName, Error, ServerConfig,
+    crypto::WebPkiSupportedAlgorithms,
     pki_types::{CertificateDer, UnixTime},
     server::{
         ClientHello, NoServerSessionStorage, ResolvesServerCert,
@@ -14,11 +13,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use super::{
-    TlsMode,
-    files::{OwnCertificate, Trust},
-    provider,
-};
+use super::{TlsMode, files::DaemonFiles, provider};
 use crate::file::WatchedFile;
 
 /// TLS of a port.
@@ -29,21 +24,18 @@ pub struct ServerTls {
 }
 
 impl ServerTls {
-    /// Shows the certificate `own`, and asks clients for one if there are authorities for them.
-    pub(super) fn new(
-        mode: TlsMode,
-        own: WatchedFile<OwnCertificate>,
-        clients: Option<WatchedFile<Trust>>,
-    ) -> Self {
+    /// Shows the certificate of `files`, and asks clients for one if `asks_clients`.
+    pub(super) fn new(mode: TlsMode, files: WatchedFile<DaemonFiles>, asks_clients: bool) -> Self {
         let provider = provider();
         let algorithms = provider.signature_verification_algorithms;
         let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let builder = builder.expect("the provider has cipher suites of both versions");
-        let builder = match clients {
-            None => builder.with_no_client_auth(),
-            Some(trust) => builder.with_client_cert_verifier(Arc::new(Clients { trust, algorithms })),
+        let builder = if asks_clients {
+            builder.with_client_cert_verifier(Arc::new(Clients { files: files.clone(), algorithms }))
+        } else {
+            builder.with_no_client_auth()
         };
-        let mut config = builder.with_cert_resolver(Arc::new(Own(own)));
+        let mut config = builder.with_cert_resolver(Arc::new(Own(files)));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
@@ -63,18 +55,18 @@ impl ServerTls {
 
 /// The certificate that is in force when a connection is opened.
 #[derive(Debug)]
-struct Own(WatchedFile<OwnCertificate>);
+struct Own(WatchedFile<DaemonFiles>);
 
 impl ResolvesServerCert for Own {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.get().key())
+        Some(self.0.get().own.key())
     }
 }
 
 /// Checks the certificates of clients with the authorities that are in force.
 #[derive(Debug)]
 struct Clients {
-    trust: WatchedFile<Trust>,
+    files: WatchedFile<DaemonFiles>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -94,30 +86,10 @@ impl ClientCertVerifier for Clients {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.trust.get().clients().verify_client_cert(end_entity, intermediates, now)
+        self.files.get().trust.clients().verify_client_cert(end_entity, intermediates, now)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
+    verify_handshake_signatures!();
 }
 
 /// Returns why the handshake with a client failed, with the remedy.

@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rcgen::{
@@ -12,6 +13,7 @@ use rcgen::{
 };
 
 use super::{TlsMode, TlsSettings};
+use stormkeeper_model::clock::Clock;
 
 /// Authority that signs certificates.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub struct CertificateFiles {
     pub certificate: PathBuf,
     /// Its key.
     pub key: PathBuf,
+    /// The first of its names.
+    pub host: String,
 }
 
 impl Authority {
@@ -51,18 +55,48 @@ impl Authority {
 
     /// Writes a certificate that has been valid from 1990 until the end of the year before `year`.
     pub fn issue_until(&self, year: i32, dir: &Path, name: &str, names: &[&str]) -> CertificateFiles {
+        self.issue_with(|params| params.not_after = date_time_ymd(year, 1, 1), dir, (name, names))
+    }
+
+    /// Writes a certificate that is valid from the beginning of `year`.
+    pub fn issue_from(&self, year: i32, dir: &Path, name: &str, names: &[&str]) -> CertificateFiles {
+        self.issue_with(|params| params.not_before = date_time_ymd(year, 1, 1), dir, (name, names))
+    }
+
+    /// Writes a certificate that expires after `life`.
+    pub fn issue_for(&self, life: Duration, dir: &Path, name: &str, names: &[&str]) -> CertificateFiles {
+        let since_1970 = Duration::from_millis(Clock::new().now().as_millis());
+        let until = date_time_ymd(1970, 1, 1) + since_1970 + life;
+        self.issue_with(|params| params.not_after = until, dir, (name, names))
+    }
+
+    /// Writes a certificate that clients must not show.
+    pub fn issue_for_servers(&self, dir: &Path, name: &str, names: &[&str]) -> CertificateFiles {
+        let is_for_servers = |one: &ExtendedKeyUsagePurpose| *one == ExtendedKeyUsagePurpose::ServerAuth;
+        self.issue_with(|params| params.extended_key_usages.retain(is_for_servers), dir, (name, names))
+    }
+
+    fn issue_with(
+        &self,
+        change: impl FnOnce(&mut CertificateParams),
+        dir: &Path,
+        (name, names): (&str, &[&str]),
+    ) -> CertificateFiles {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let host = names[0].clone();
         let mut params = CertificateParams::new(names).expect("valid names");
         params.distinguished_name.push(DnType::CommonName, name);
         params.not_before = date_time_ymd(1990, 1, 1);
-        params.not_after = date_time_ymd(year, 1, 1);
+        params.not_after = date_time_ymd(2099, 1, 1);
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
         let key = KeyPair::generate().expect("random bytes");
         let certificate = params.signed_by(&key, &self.0).expect("signed");
         let files = CertificateFiles {
             certificate: dir.join(format!("{name}.crt")),
             key: dir.join(format!("{name}.key")),
+            host: host.clone(),
         };
         for (path, text, mode) in
             [(&files.key, key.serialize_pem(), 0o600), (&files.certificate, certificate.pem(), 0o644)]
@@ -82,6 +116,7 @@ impl CertificateFiles {
             certificate: Some(self.certificate.clone()),
             key: Some(self.key.clone()),
             authorities: Some(authorities.to_owned()),
+            host: self.host.clone(),
             ..TlsSettings::default()
         }
     }

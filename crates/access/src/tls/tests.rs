@@ -4,6 +4,7 @@ use rustls::{ClientConnection, Error, ServerConnection, pki_types::ServerName};
 
 use super::{
     ephemeral::{BINDING, EphemeralTls},
+    files::{OwnCertificate, Trust},
     server::reason_of_client,
     test_support::{Authority, CertificateFiles},
     worker::WorkerTls,
@@ -38,6 +39,25 @@ impl Stage {
 
     fn tls(&self) -> Tls {
         Tls::of_daemon(&self.settings(), true).expect("valid")
+    }
+
+    /// TLS of a daemon whose files were good when it started.
+    fn unchecked(&self) -> Tls {
+        let read = |files: &CertificateFiles, ca: &Path| -> Result<DaemonFiles, FileError> {
+            let own = OwnCertificate::read(&files.certificate, &files.key)?;
+            Ok(DaemonFiles { own, trust: Trust::read(ca)? })
+        };
+        let (files, ca) = (self.n1.clone(), self.ca());
+        Tls(Some(Arc::new(Enabled {
+            mode: TlsMode::Required,
+            client_certificates: TlsMode::Off,
+            daemons: DaemonNames::default(),
+            files: WatchedFile::open_all(Vec::new(), move || read(&files, &ca)).expect("readable"),
+        })))
+    }
+
+    fn refused(&self, settings: &TlsSettings) -> String {
+        Tls::of_daemon(settings, true).expect_err("refused").to_string()
     }
 }
 
@@ -99,7 +119,9 @@ fn expired_certificate_is_refused_and_named_with_its_end_on_both_sides() {
     let stage = Stage::new();
     let tls = stage.tls();
     stage.authority.issue_until(2001, stage.dir(), "n1", &["n1"]);
-    let expired = stage.tls();
+    let said = stage.refused(&stage.settings());
+    assert!(said.contains("n1.crt: it has expired at 2001-01-01"), "{said}");
+    let expired = stage.unchecked();
     let (error, _) = connect(&tls.client(), &expired, "n1").expect_err("refused");
     let said = error.to_string();
     let words = ["certificate of n1", "expired at 2001-01-01", "storm.tls.cert.file"];
@@ -110,6 +132,7 @@ fn expired_certificate_is_refused_and_named_with_its_end_on_both_sides() {
     let mut settings = stage.settings();
     settings.certificate = Some(stage.dir().join("n3.crt"));
     settings.key = Some(stage.dir().join("n3.key"));
+    settings.host = "n3".to_owned();
     settings.client_certificates = TlsMode::Optional;
     let server = Tls::of_daemon(&settings, true).expect("valid");
     let (error, by_server) = connect(&expired.client(), &server, "n3").expect_err("refused");
@@ -125,11 +148,7 @@ fn expired_certificate_is_refused_and_named_with_its_end_on_both_sides() {
 fn changed_certificate_is_shown_by_the_next_connection_and_a_bad_one_never() {
     let stage = Stage::new();
     let tls = stage.tls();
-    let refresh = || {
-        let on = tls.0.as_ref().expect("on");
-        on.own.refresh();
-        on.trust.refresh();
-    };
+    let refresh = || tls.0.as_ref().expect("on").files.refresh();
     stage.authority.issue(stage.dir(), "n1", &["n1", "n9"]);
     assert!(connect(&tls.client(), &tls, "n9").is_err(), "not read yet");
     refresh();
@@ -147,14 +166,49 @@ fn changed_certificate_is_shown_by_the_next_connection_and_a_bad_one_never() {
     refresh();
     assert_eq!(tls.0.as_ref().expect("on").problem(&Clock::new()), None);
 
-    // Another authority.
+    // Another authority: both files together are good, and one alone is not.
     let next = Authority::new();
     next.write(&stage.ca());
     refresh();
-    assert!(connect(&tls.client(), &tls, "n1").is_err());
+    assert_eq!(connect(&tls.client(), &tls, "n9"), Ok(None), "the last good ones");
+    let problem = tls.0.as_ref().expect("on").problem(&Clock::new()).expect("reported");
+    assert!(problem.contains("n1.crt: no authority in") && problem.contains("last good"), "{problem}");
     next.issue(stage.dir(), "n1", &["n1"]);
     refresh();
+    assert!(connect(&tls.client(), &tls, "n9").is_err());
     assert_eq!(connect(&tls.client(), &tls, "n1"), Ok(None));
+    assert_eq!(tls.0.as_ref().expect("on").problem(&Clock::new()), None);
+}
+
+#[test]
+fn certificate_that_other_daemons_would_refuse_is_refused_with_the_remedy() {
+    let stage = Stage::new();
+    let full = stage.settings();
+    let settings = TlsSettings { host: "n2".to_owned(), ..full.clone() };
+    let said = stage.refused(&settings);
+    assert!(said.contains("other names (n1)") && said.contains("as n2"), "{said}");
+    let settings = TlsSettings { host: "no host".to_owned(), ..full.clone() };
+    assert!(stage.refused(&settings).contains("storm.local.hostname"));
+    let clients = |daemons: &str| TlsSettings {
+        client_certificates: TlsMode::Required,
+        daemons: vec![daemons.to_owned()],
+        ..full.clone()
+    };
+    Tls::of_daemon(&clients("N1"), true).expect("its name");
+    for other in ["n2", "*"] {
+        let said = stage.refused(&clients(other));
+        assert!(said.contains("(n1) is in storm.tls.daemons"), "{said}");
+    }
+    Authority::new().issue(stage.dir(), "n1", &["n1"]);
+    let said = stage.refused(&full);
+    assert!(said.contains("n1.crt: no authority in") && said.contains("first, on every host"), "{said}");
+    stage.authority.issue_from(2090, stage.dir(), "n1", &["n1"]);
+    let said = stage.refused(&full);
+    assert!(said.contains("n1.crt: it is not valid yet") && said.contains("clock"), "{said}");
+    stage.authority.issue_for_servers(stage.dir(), "n1", &["n1"]);
+    Tls::of_daemon(&full, true).expect("nobody asks it for a certificate");
+    let said = stage.refused(&clients("n1"));
+    assert!(said.contains("clientAuth"), "{said}");
 }
 
 #[test]
@@ -229,9 +283,20 @@ fn files_that_are_no_certificate_are_refused_and_a_key_is_never_shown() {
     fs::write(&stage.n1.key, &key).expect("written");
     for file in [stage.n1.certificate.clone(), stage.ca()] {
         let good = fs::read(&file).expect("there");
-        fs::write(&file, "nothing").expect("written");
-        let said = refused();
-        assert!(said.contains(&file.display().to_string()) && said.contains("no certificate"), "{said}");
+        let cut = &good[..good.len() - 30];
+        let not_text = [good.as_slice(), &[0xff]].concat();
+        for (bad, word) in [
+            (b"nothing".as_slice(), "no certificate"),
+            (cut, "file that was cut: expected `-----END CERTIFICATE-----`"),
+            (&not_text, "openssl x509 -inform der"),
+        ] {
+            fs::write(&file, bad).expect("written");
+            let said = refused();
+            assert!(said.contains(&file.display().to_string()) && said.contains(word), "{said}");
+        }
+        let marked = ["\u{feff}".as_bytes(), &good].concat();
+        fs::write(&file, marked).expect("written");
+        stage.tls();
         fs::write(&file, good).expect("written");
     }
     stage.tls();

@@ -1,4 +1,4 @@
-//! Problems that supervisors report, as responses show them.
+//! Problems that nimbuses and supervisors report, as responses show them.
 
 use stormkeeper_coordination::cluster::{reported_problem::ReportedProblem, view::ClusterView};
 use stormkeeper_model::{TaskId, TopologyId, task_set::TaskSet};
@@ -24,6 +24,14 @@ pub(super) fn of_no_topology(view: &ClusterView) -> Vec<String> {
         problem.topology.as_ref().is_none_or(|id| !view.topologies.contains_key(id))
     };
     all(view).filter(concerns_none).map(|problem| problem.text.clone()).collect()
+}
+
+/// The problems that nimbuses report about their disks and the files of their locks.
+pub(super) fn of_nimbuses(view: &ClusterView) -> impl Iterator<Item = String> {
+    view.nimbuses.iter().flat_map(|(id, record)| {
+        let reported = [&record.disk_problem, &record.access_problem].into_iter().flatten();
+        reported.map(move |problem| format!("nimbus {id}: {problem}"))
+    })
 }
 
 /// The tasks of a topology that have a heartbeat, according to `is_alive`, and do not run: their

@@ -57,6 +57,7 @@ pub(super) fn cluster(nimbus: &Handle, observation: &Observation, totals: &Total
         unreadable: unreadable(view),
         problems: without_record(nimbus, view)
             .chain(cluster_problems(nimbus, |_| true))
+            .chain(reported::of_nimbuses(view))
             .chain(clocks::all(view))
             .chain(exposed::of_cluster(view))
             .collect(),
@@ -270,6 +271,7 @@ pub(super) fn topologies(nimbus: &Handle, observation: &Observation) -> Topology
             .into_iter()
             .chain(without_record(nimbus, view))
             .chain(cluster_problems(nimbus, |_| true))
+            .chain(reported::of_nimbuses(view))
             .chain(clocks::all(view))
             .chain(exposed::of_cluster(view))
             .collect(),
