@@ -200,7 +200,8 @@ fn content(dialect: &Dialect, content: Content, generator: &mut SchemaGenerator)
         Content::Json(make) => (dialect.json, make(generator).to_value()),
         Content::Parts(make) => ("multipart/form-data", make(generator).to_value()),
         Content::Other(types) => {
-            let types = types.iter().map(|media| ((*media).to_owned(), json!({})));
+            let binary = json!({ "schema": { "type": "string", "format": "binary" } });
+            let types = types.iter().map(|media| ((*media).to_owned(), binary.clone()));
             return Some(types.collect::<Map<_, _>>().into());
         }
     };

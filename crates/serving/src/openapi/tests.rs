@@ -46,7 +46,7 @@ fn operation_has_the_parameters_bodies_and_errors_of_its_description() {
         {"name": "topology", "in": "path", "required": true, "description": "Id of a topology.",
          "schema": {"type": "string", "minLength": 1}},
         {"name": "limit", "in": "query", "required": false, "description": "Maximum number.",
-         "schema": {"type": "integer", "format": "uint32", "minimum": 0}},
+         "schema": {"type": "integer", "format": "int64", "minimum": 0}},
         {"name": "name", "in": "query", "required": true, "schema": {"type": "string"}},
     ]);
     assert_eq!(post["parameters"], expected);
