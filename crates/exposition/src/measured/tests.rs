@@ -23,6 +23,14 @@ fn all() -> Vec<(Option<Level>, Description)> {
     cluster::ALL.iter().map(|about| (None, (*about).clone())).chain(measured).collect()
 }
 
+/// Tells whether the page of a nimbus has metrics of a level. That of an agent has families of its own.
+fn is_on_a_page(level: Level) -> bool {
+    match level {
+        Level::Topology | Level::Component | Level::ComponentStream | Level::Nimbus => true,
+        Level::Stream | Level::Task | Level::Worker | Level::Connection | Level::Host => false,
+    }
+}
+
 /// Returns the name of a family with all names that its samples have in some format.
 fn names_of(about: &Description) -> Vec<String> {
     let ends: &[&str] = match about.kind {
@@ -286,10 +294,7 @@ fn documented() -> String {
     let mut rows: BTreeMap<String, (Vec<&str>, Description)> = BTreeMap::new();
     let mut order = Vec::new();
     for (level, about) in all() {
-        // No page has tasks and their streams.
-        let Some(level) = level.filter(|level| !matches!(level, Level::Stream | Level::Task)) else {
-            continue;
-        };
+        let Some(level) = level.filter(|level| is_on_a_page(*level)) else { continue };
         let base = about.name.trim_start_matches(&format!("stormkeeper_{}_", level.word())).to_owned();
         let key = format!("{base} {}", about.help);
         let row = rows.entry(key.clone()).or_insert_with(|| {
