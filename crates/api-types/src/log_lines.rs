@@ -3,7 +3,13 @@
 //! An event of the log begins with a line that starts with a date, and has its fields (`component=…`)
 //! at the end of its last line.
 
-use stormkeeper_model::ComponentId;
+use stormkeeper_model::{ComponentId, InvalidId};
+
+/// Maximum number of lines of the response to a search.
+pub const LINES_MAX: usize = 10_000;
+
+/// Maximum bytes of a text to search for.
+const TEXT_BYTES_MAX: usize = 1000;
 
 /// Maximum number of lines of one event; the lines beyond it are an event of their own.
 const EVENT_LINES_MAX: usize = 500;
@@ -18,6 +24,61 @@ pub struct LineFilter {
     pub text: Option<String>,
     /// Component that the event of a line names in its fields.
     pub component: Option<ComponentId>,
+}
+
+/// Parameter of a search with a value that no search takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidSearch {
+    /// Name of the parameter.
+    pub parameter: &'static str,
+    /// Its value.
+    pub value: String,
+    /// Description: what is wrong with the value.
+    pub reason: String,
+}
+
+impl LineFilter {
+    /// Reads the parameters of a search.
+    ///
+    /// # Errors
+    /// [`InvalidSearch`] for a text that no line can contain, is empty or long, and for a component
+    /// that is none.
+    pub fn parse(text: Option<String>, component: Option<&str>) -> Result<Self, InvalidSearch> {
+        let defect = text.as_deref().and_then(|text| match text {
+            "" => Some("the text to search for is empty".to_owned()),
+            _ if text.len() > TEXT_BYTES_MAX => {
+                Some(format!("the text to search for is longer than {TEXT_BYTES_MAX} bytes"))
+            }
+            _ if text.contains('\n') => {
+                Some("the text to search for has several lines, and is compared with single lines".to_owned())
+            }
+            _ => None,
+        });
+        if let Some((value, reason)) = text.clone().zip(defect) {
+            return Err(InvalidSearch { parameter: "text", value, reason });
+        }
+        let invalid = |value: &str, error: InvalidId| InvalidSearch {
+            parameter: "component",
+            value: value.to_owned(),
+            reason: error.to_string(),
+        };
+        let parsed = component.map(|id| id.parse().map_err(|error| invalid(id, error)));
+        Ok(Self { text, component: parsed.transpose()? })
+    }
+}
+
+/// Reads the number of last lines of each launch.
+///
+/// # Errors
+/// [`InvalidSearch`] for more than [`LINES_MAX`].
+pub fn number_of_lines(given: Option<usize>, default: usize) -> Result<usize, InvalidSearch> {
+    match given {
+        Some(n) if n > LINES_MAX => {
+            let reason = format!("at most {LINES_MAX} lines of each launch are returned");
+            Err(InvalidSearch { parameter: "last", value: n.to_string(), reason })
+        }
+        given => Ok(given.unwrap_or(default)),
+    }
 }
 
 /// Selects lines of one log, which are given in their order, each with a value of the caller.

@@ -26,6 +26,7 @@ pub mod openapi;
 pub mod origin;
 mod pace;
 pub mod proof;
+pub mod query;
 mod secured;
 #[cfg(test)]
 mod tests;

@@ -20,11 +20,11 @@ use serde::Deserialize;
 use super::{
     Api, caller,
     error::{ApiError, PathPart},
-    metrics::params::ValidQuery,
 };
 use crate::change::find;
 use stormkeeper_api_types::{
     agent_client::AgentError,
+    log_lines::{InvalidSearch, LineFilter, number_of_lines},
     message::{
         Code,
         logs::{AgentLogs, LogChunk, LogFile, LogLines, TopologyLogLines, TopologyLogs, UnavailableAgent},
@@ -32,6 +32,7 @@ use stormkeeper_api_types::{
 };
 use stormkeeper_coordination::cluster::view::ClusterView;
 use stormkeeper_model::{Port, SupervisorId, TopologyId, address::HostAndPort};
+use stormkeeper_serving::query::{ValidQuery, invalid_parameter};
 
 /// Maximum number of agents that are asked at the same time for one request.
 const ASKED_AT_ONCE: usize = 32;
@@ -141,6 +142,7 @@ pub(super) async fn search(
     ValidQuery(query): ValidQuery<SearchQuery>,
     parts: Parts,
 ) -> Result<Json<TopologyLogLines>, ApiError> {
+    check_search(&query)?;
     let (id, mut asked) = asked(&api.nimbus.observation()?.view, &topology, query.past)?;
     if let Some(host) = &query.host {
         asked.retain(|asked| asked.host == *host || asked.supervisor.as_str() == host);
@@ -172,6 +174,14 @@ pub(super) async fn search(
     let (mut supervisors, unavailable) = ask_all(asked, ask).await;
     supervisors.sort_by(|a: &LogLines, b| (&a.host, &a.supervisor).cmp(&(&b.host, &b.supervisor)));
     Ok(Json(TopologyLogLines { id, supervisors, unavailable }))
+}
+
+/// Checks the parameters that only agents use: a mistake of the client is no failure of every agent.
+fn check_search(query: &SearchQuery) -> Result<(), ApiError> {
+    let checked = LineFilter::parse(query.text.clone(), query.component.as_deref());
+    let checked = checked.and_then(|_filter| number_of_lines(query.last, 0));
+    let invalid = |InvalidSearch { parameter, value, reason }| invalid_parameter(parameter, &value, &reason);
+    checked.map(|_n| ()).map_err(|error| invalid(error).into())
 }
 
 pub(super) async fn chunk(

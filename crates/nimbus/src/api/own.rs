@@ -1,6 +1,6 @@
 //! Routes of the own API, with their descriptions.
 
-use axum::http::StatusCode;
+use axum::{http::StatusCode, middleware::from_fn};
 
 use super::{
     Api, blobs, credentials,
@@ -15,7 +15,10 @@ use stormkeeper_api_types::message::{
     logs::{LogChunk, TopologyLogLines, TopologyLogs},
 };
 use stormkeeper_metrics::protocol::MSGPACK;
-use stormkeeper_serving::openapi::{Content, Operation, Routes};
+use stormkeeper_serving::{
+    openapi::{Content, Operation, Routes},
+    query::refuse_parameters,
+};
 
 /// Bodies of MessagePack, between the builds of one project.
 const MESSAGES: Content = Content::Other(&[MSGPACK]);
@@ -76,6 +79,7 @@ pub(super) fn routes() -> Routes<Api> {
                 .may_fail(&OF_CHANGE),
             credentials::change,
         )
+        .with_router(|router| router.route_layer(from_fn(refuse_parameters)))
         .merge(routes_of_logs())
         .merge(routes_apart_from_storm())
         .with_router(|router| router.method_not_allowed_fallback(wrong_method))
@@ -122,13 +126,6 @@ fn routes_of_logs() -> Routes<Api> {
 pub(super) fn routes_apart_from_storm() -> Routes<Api> {
     Routes::new()
         .serve(
-            get("/cluster/events", "Elections, changes and moves with their reasons, newest first")
-                .query::<reads::EventQuery>()
-                .answers::<EventList>()
-                .may_fail(&[Code::UnknownTopology]),
-            reads::events,
-        )
-        .serve(
             post("/topology/submit", "Runs the topology of a blob that was stored before")
                 .takes::<SubmitRequest>()
                 .answers::<Accepted>()
@@ -156,6 +153,14 @@ pub(super) fn routes_apart_from_storm() -> Routes<Api> {
             writes::kill,
         )
         .merge(routes_of_hosts())
+        .with_router(|router| router.route_layer(from_fn(refuse_parameters)))
+        .serve(
+            get("/cluster/events", "Elections, changes and moves with their reasons, newest first")
+                .query::<reads::EventQuery>()
+                .answers::<EventList>()
+                .may_fail(&[Code::UnknownTopology]),
+            reads::events,
+        )
         .merge(routes_of_daemons())
         .merge(metrics::routes())
 }

@@ -1,10 +1,6 @@
 //! Read-only routes. Any nimbus answers them from its own view.
 
-use axum::{
-    Json,
-    extract::{Query, State, rejection::QueryRejection},
-    http::StatusCode,
-};
+use axum::{Json, extract::State, http::StatusCode};
 
 use super::{
     Api,
@@ -14,11 +10,12 @@ use super::{
 use crate::{change::find, quota, refusal::Refusal};
 use stormkeeper_access::file::WatchedFile;
 use stormkeeper_api_types::message::{
-    ClusterSummary, Code, ErrorSummary, EventList, NimbusList, OwnerList, SupervisorList, TopologyDetail,
+    ClusterSummary, ErrorSummary, EventList, NimbusList, OwnerList, SupervisorList, TopologyDetail,
     TopologyErrors, TopologyList,
 };
 use stormkeeper_coordination::cluster::layout;
 use stormkeeper_model::TaskId;
+use stormkeeper_serving::query::ValidQuery;
 
 /// Maximum number of tasks whose errors one response lists; each task has at most ten.
 const TASKS_WITH_ERRORS_MAX: usize = 200;
@@ -62,10 +59,8 @@ pub(super) struct EventQuery {
 
 pub(super) async fn events(
     State(api): State<Api>,
-    query: Result<Query<EventQuery>, QueryRejection>,
+    ValidQuery(EventQuery { limit, topology }): ValidQuery<EventQuery>,
 ) -> Result<Json<EventList>, ApiError> {
-    let Query(EventQuery { limit, topology }) =
-        query.map_err(|rejection| ApiError::new(Code::InvalidRequest, rejection.body_text(), None))?;
     let observation = api.nimbus.observation()?;
     Ok(Json(summary::events(&api.nimbus, &observation, topology.as_deref(), limit)?))
 }

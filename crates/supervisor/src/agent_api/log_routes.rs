@@ -5,10 +5,7 @@ use std::{io, net::SocketAddr};
 use axum::{
     Json,
     body::Body,
-    extract::{
-        ConnectInfo, FromRequestParts, Path, Query, State,
-        rejection::{PathRejection, QueryRejection},
-    },
+    extract::{ConnectInfo, FromRequestParts, Path, State, rejection::PathRejection},
     http::{header, request::Parts},
     response::{IntoResponse as _, Response},
 };
@@ -21,18 +18,21 @@ use super::{
     AgentApi,
     searches::{SearchClient, WAIT_MAX},
 };
-use crate::worker_logs::{CHUNK_BYTES_MAX, LINES_MAX, Launch, LogName, Scan};
+use crate::worker_logs::{CHUNK_BYTES_MAX, Launch, LogName, Scan};
 use stormkeeper_api_types::{
     forward::FORWARDED_FOR,
-    log_lines::LineFilter,
+    log_lines::{InvalidSearch, LineFilter, number_of_lines},
     message::{
         Code,
         logs::{AgentLogs, LogChunk, LogLines, WorkerLines, WorkerLogs},
     },
 };
-use stormkeeper_model::{ComponentId, InvalidId, Port, TopologyId, WorkerId, id::quoted};
+use stormkeeper_model::{InvalidId, Port, TopologyId, WorkerId, id::quoted};
 use stormkeeper_runtime::blocking;
-use stormkeeper_serving::error::Rejection;
+use stormkeeper_serving::{
+    error::Rejection,
+    query::{ValidQuery, invalid_parameter},
+};
 
 /// Maximum number of launches in a list; older ones are counted.
 const LISTED_MAX: usize = 300;
@@ -46,23 +46,8 @@ const CHUNK_BYTES: u64 = 64 << 10;
 /// Default number of last lines of each launch.
 const LINES: usize = 100;
 
-/// Maximum bytes of a text to search for.
-const TEXT_BYTES_MAX: usize = 1000;
-
 /// Bytes that a download reads at once.
 const DOWNLOAD_BYTES: usize = 64 << 10;
-
-/// Query of a URL, without unknown parameters.
-pub(super) struct ValidQuery<T>(T);
-
-impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for ValidQuery<T> {
-    type Rejection = Rejection;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Rejection> {
-        let read: Result<Query<T>, QueryRejection> = Query::from_request_parts(parts, state).await;
-        read.map(|Query(query)| Self(query)).map_err(|rejection| invalid(rejection.body_text()))
-    }
-}
 
 /// Parts of a path.
 pub(super) struct ValidPath<T>(T);
@@ -142,10 +127,8 @@ pub(super) async fn search(
 ) -> Result<Json<LogLines>, Rejection> {
     let topology: TopologyId = parsed(&topology)?;
     let worker: Option<WorkerId> = query.worker.as_deref().map(parsed).transpose()?;
-    let (filter, n_last) = (filter(&query)?, query.last.unwrap_or(LINES));
-    if n_last > LINES_MAX {
-        return Err(invalid(format!("last is {n_last}, and must be at most {LINES_MAX}")));
-    }
+    let filter = LineFilter::parse(query.text.clone(), query.component.as_deref()).map_err(invalid_search)?;
+    let n_last = number_of_lines(query.last, LINES).map_err(invalid_search)?;
     let forwarded_for = parts.headers.get(FORWARDED_FOR).and_then(|value| value.to_str().ok());
     let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
     let client = SearchClient::new(peer, forwarded_for);
@@ -276,23 +259,8 @@ impl Meant {
     }
 }
 
-fn filter(query: &SearchQuery) -> Result<LineFilter, Rejection> {
-    let text = query.text.clone();
-    if let Some(text) = &text {
-        let defect = match text {
-            _ if text.is_empty() => Some("is empty".to_owned()),
-            _ if text.len() > TEXT_BYTES_MAX => Some(format!("is longer than {TEXT_BYTES_MAX} bytes")),
-            _ if text.contains('\n') => {
-                Some("has several lines, and is compared with single lines".to_owned())
-            }
-            _ => None,
-        };
-        if let Some(defect) = defect {
-            return Err(invalid(format!("the text to search for {defect}")));
-        }
-    }
-    let component: Option<ComponentId> = query.component.as_deref().map(parsed).transpose()?;
-    Ok(LineFilter { text, component })
+fn invalid_search(InvalidSearch { parameter, value, reason }: InvalidSearch) -> Rejection {
+    invalid_parameter(parameter, &value, &reason)
 }
 
 fn parsed<T: std::str::FromStr<Err = InvalidId>>(text: &str) -> Result<T, Rejection> {

@@ -32,7 +32,7 @@ use axum::{
     Router,
     extract::{ConnectInfo, OriginalUri, Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode},
-    middleware::{self, Next},
+    middleware::{self, Next, from_fn},
     response::{IntoResponse as _, Response},
     routing::get,
 };
@@ -65,6 +65,7 @@ use stormkeeper_serving::{
     openapi::{self, Content, Routes},
     origin::{self, DaemonKind, OwnNames},
     proof,
+    query::refuse_parameters,
 };
 
 /// Pause before a port that is in use is tried again.
@@ -244,6 +245,7 @@ fn described() -> Routes<AgentApi> {
             .answers::<AgentLogs>(),
             log_routes::list,
         )
+        .with_router(|router| router.route_layer(from_fn(refuse_parameters)))
         .serve(
             describe::logs("/logs/{topology}/search", "The last lines of the logs of a topology")
                 .query::<log_routes::SearchQuery>()

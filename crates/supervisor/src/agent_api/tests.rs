@@ -147,6 +147,7 @@ async fn names_that_are_no_logs_are_refused_before_a_file_is_touched() {
         ("/search?text=a%0ab", StatusCode::BAD_REQUEST),
         ("/search?component=a%2fb", StatusCode::BAD_REQUEST),
         ("/search?last=10001", StatusCode::BAD_REQUEST),
+        ("?all=true", StatusCode::BAD_REQUEST),
     ] {
         let (status, body) = world.logs(rest).await;
         assert_eq!(status, expected, "{rest}: {body}");

@@ -23,7 +23,7 @@ use serde::Deserialize;
 
 pub(crate) use chunk::CHUNK_BYTES_MAX;
 pub(crate) use name::LogName;
-pub(crate) use scan::{LINES_MAX, Scan};
+pub(crate) use scan::Scan;
 
 use crate::{run_as, worker_dir};
 use stormkeeper_api_types::message::logs::LogFile;

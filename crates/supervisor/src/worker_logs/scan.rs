@@ -8,16 +8,13 @@ use std::{
 
 use super::{LogName, OpenLog, WorkerLogStore};
 use stormkeeper_api_types::{
-    log_lines::{LineFilter, LineSelector},
+    log_lines::{LINES_MAX, LineFilter, LineSelector},
     message::logs::{LogCursor, LogLine, LogPosition},
 };
 use stormkeeper_model::{
     WorkerId,
     clock::{Clock, Monotonic},
 };
-
-/// Maximum number of lines of a response.
-pub(crate) const LINES_MAX: usize = 10_000;
 
 /// Maximum bytes of the lines of a response.
 const RESULT_BYTES_MAX: usize = 4 << 20;

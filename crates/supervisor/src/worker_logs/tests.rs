@@ -12,7 +12,10 @@ use proptest::prelude::*;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::{chunk::Chunk, name::NoLogName, *};
-use stormkeeper_api_types::{log_lines::LineFilter, message::logs::LogPosition};
+use stormkeeper_api_types::{
+    log_lines::{LINES_MAX, LineFilter},
+    message::logs::LogPosition,
+};
 use stormkeeper_model::clock::Clock;
 use stormkeeper_runtime::fs::rotating_file;
 

@@ -23,12 +23,14 @@
 mod cursor;
 mod filter;
 mod forget;
-pub(super) mod params;
+mod params;
 mod reads;
 mod series;
 mod shape;
 mod source;
 mod status;
+
+use axum::middleware::from_fn;
 
 use super::{
     Api,
@@ -40,12 +42,26 @@ use stormkeeper_api_types::message::{
     Code, ForgetRequest, Forgotten, LatestList, MeasuredTopologyList, MetricMetaList, MetricStoreStatus,
     PointList, TaskTrack, TopologyHistory,
 };
-use stormkeeper_serving::openapi::Routes;
+use stormkeeper_serving::{openapi::Routes, query::refuse_parameters};
 
 /// Returns the routes.
 pub(super) fn routes() -> Routes<Api> {
     let read = |path, summary| get(path, summary).may_fail(&OF_METRICS);
     Routes::new()
+        .serve(
+            delete("/metrics/topology/{topology}/metas", "Deletes metrics of a removed topology")
+                .takes::<ForgetRequest>()
+                .answers::<Forgotten>()
+                .may_fail(&OF_METRICS)
+                .may_fail(&[Code::Conflict]),
+            forget::delete_metas,
+        )
+        .serve(
+            read("/metrics/status", "The metric store of this nimbus, and its exporters")
+                .answers::<MetricStoreStatus>(),
+            reads::status,
+        )
+        .with_router(|router| router.route_layer(from_fn(refuse_parameters)))
         .serve(
             read("/metrics/topologies", "The topologies that have metrics, also removed ones")
                 .query::<params::PageParams>()
@@ -57,14 +73,6 @@ pub(super) fn routes() -> Routes<Api> {
                 .query::<params::ListParams>()
                 .answers::<MetricMetaList>(),
             reads::metas,
-        )
-        .serve(
-            delete("/metrics/topology/{topology}/metas", "Deletes metrics of a removed topology")
-                .takes::<ForgetRequest>()
-                .answers::<Forgotten>()
-                .may_fail(&OF_METRICS)
-                .may_fail(&[Code::Conflict]),
-            forget::delete_metas,
         )
         .serve(
             read("/metrics/topology/{topology}/latest", "The values of metrics in the window that ends now")
@@ -90,10 +98,5 @@ pub(super) fn routes() -> Routes<Api> {
                 .query::<params::HistoryParams>()
                 .answers::<TopologyHistory>(),
             reads::history,
-        )
-        .serve(
-            read("/metrics/status", "The metric store of this nimbus, and its exporters")
-                .answers::<MetricStoreStatus>(),
-            reads::status,
         )
 }

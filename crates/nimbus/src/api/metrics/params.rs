@@ -2,12 +2,8 @@
 
 use std::str::FromStr;
 
-use axum::{
-    extract::{FromRequestParts, Query, rejection::QueryRejection},
-    http::request::Parts,
-};
 use schemars::JsonSchema;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 
 use super::{cursor::Cursor, filter::Filter};
 use crate::api::error::ApiError;
@@ -23,19 +19,6 @@ pub(super) const LIMIT_MAX: usize = 5000;
 
 /// Default length of a span of time, in buckets before its end.
 const BUCKETS: u32 = 60;
-
-/// Query of a URL. An invalid query is answered like every other error.
-pub(in crate::api) struct ValidQuery<T>(pub(in crate::api) T);
-
-impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for ValidQuery<T> {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let read: Result<Query<T>, QueryRejection> = Query::from_request_parts(parts, state).await;
-        let Query(asked) = read.map_err(|rejection| bad(rejection.body_text(), None))?;
-        Ok(Self(asked))
-    }
-}
 
 pub(super) fn bad(message: impl Into<String>, hint: Option<&str>) -> ApiError {
     ApiError::new(Code::InvalidRequest, message, hint)

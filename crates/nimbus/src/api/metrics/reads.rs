@@ -4,7 +4,7 @@ use axum::{Json, extract::State};
 
 use super::{
     cursor::Cursor,
-    params::{self, HistoryParams, ListParams, PageParams, TrackParams, ValidQuery, bad},
+    params::{self, HistoryParams, ListParams, PageParams, TrackParams, bad},
     shape,
     source::{self, Source},
     status,
@@ -23,6 +23,7 @@ use stormkeeper_api_types::message::{
 use stormkeeper_metric_store::{LatestQuery, LatestRow};
 use stormkeeper_metrics::{Minute, Window};
 use stormkeeper_model::{TopologyId, TopologyName};
+use stormkeeper_serving::query::ValidQuery;
 
 pub(super) async fn topologies(
     State(api): State<Api>,

@@ -4,7 +4,7 @@ use axum::{Json, extract::State};
 
 use super::{
     cursor::Cursor,
-    params::{self, DataParams, ValidQuery, bad},
+    params::{self, DataParams, bad},
     shape,
     source::{self, Source},
 };
@@ -15,6 +15,7 @@ use stormkeeper_metrics::{
     protocol::{MetricMeta, PointsQuery},
 };
 use stormkeeper_model::TopologyId;
+use stormkeeper_serving::query::ValidQuery;
 
 /// Maximum number of metrics that one page reads, even if none of them has points: each metric
 /// costs a read of the metric store.

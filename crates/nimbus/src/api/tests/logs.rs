@@ -175,6 +175,14 @@ async fn bad_requests_for_logs_are_refused_before_an_agent_is_asked() {
         ("wc-1-1/logs?path=x", StatusCode::BAD_REQUEST, "invalid_request"),
         ("wc-1-1/logs/search?host=none", StatusCode::NOT_FOUND, "unknown_host"),
         ("wc-1-1/logs/search?port=70000", StatusCode::BAD_REQUEST, "invalid_request"),
+        ("wc-1-1/logs/search?port=", StatusCode::BAD_REQUEST, "invalid_request"),
+        ("wc-1-1/logs/search?last=-1", StatusCode::BAD_REQUEST, "invalid_request"),
+        ("wc-1-1/logs/search?last=10001", StatusCode::BAD_REQUEST, "invalid_request"),
+        ("wc-1-1/logs/search?past=yes", StatusCode::BAD_REQUEST, "invalid_request"),
+        ("wc-1-1/logs/search?text=", StatusCode::BAD_REQUEST, "invalid_request"),
+        ("wc-1-1/logs/search?text=a%0Ab", StatusCode::BAD_REQUEST, "invalid_request"),
+        ("wc-1-1/logs/search?component=a%2Fb", StatusCode::BAD_REQUEST, "invalid_request"),
+        ("wc-1-1/logs/search?pattern=a", StatusCode::BAD_REQUEST, "invalid_request"),
         ("wc-1-1/logs/none/6700/worker.log", StatusCode::NOT_FOUND, "unknown_host"),
         ("wc-1-1/logs/..%2f../6700/worker.log", StatusCode::NOT_FOUND, "unknown_host"),
         ("wc-1-1/logs/%ff/6700/worker.log", StatusCode::BAD_REQUEST, "invalid_request"),
@@ -188,4 +196,28 @@ async fn bad_requests_for_logs_are_refused_before_an_agent_is_asked() {
             ask(&router, Method::GET, &format!("/api/stormkeeper/v1/topology/{path}"), "").await;
         assert_eq!((found, &answer["code"]), (status, &json!(code)), "{path}: {answer}");
     }
+}
+
+#[tokio::test]
+async fn parameters_of_a_path_that_takes_none_are_refused_and_other_paths_are_still_absent() {
+    let f = Fixture::new().await;
+    let leader = f.leader().await;
+    let router = routes(leader.handle().clone());
+    for (path, status, code) in [
+        ("cluster/summary?limit=1", StatusCode::BAD_REQUEST, "invalid_request"),
+        ("topology/summary?window=600", StatusCode::BAD_REQUEST, "invalid_request"),
+        ("topology/wc-1-1/errors?limit=1", StatusCode::BAD_REQUEST, "invalid_request"),
+        ("topology/wc-1-1/nowhere?limit=1", StatusCode::NOT_FOUND, "no_such_route"),
+        ("cluster/events?limit=many", StatusCode::BAD_REQUEST, "invalid_request"),
+        ("metrics/status?limit=1", StatusCode::BAD_REQUEST, "invalid_request"),
+    ] {
+        let (found, answer) = ask(&router, Method::GET, &format!("/api/stormkeeper/v1/{path}"), "").await;
+        assert_eq!((found, &answer["code"]), (status, &json!(code)), "{path}: {answer}");
+        assert!(answer["hint"].is_string() || code == "no_such_route", "{path}: {answer}");
+    }
+    let (status, answer) = ask(&router, Method::GET, "/api/stormkeeper/v1/cluster/summary?", "").await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let kill = "/api/stormkeeper/v1/topology/wc/kill?waitSecs=9";
+    let (status, answer) = ask(&router, Method::POST, kill, "").await;
+    assert_eq!((status, &answer["code"]), (StatusCode::BAD_REQUEST, &json!("invalid_request")));
 }
