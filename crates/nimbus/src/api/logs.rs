@@ -26,7 +26,7 @@ use stormkeeper_api_types::{
     agent_client::AgentError,
     log_lines::{InvalidSearch, LineFilter, number_of_lines},
     message::{
-        Code,
+        Code, ErrorBody,
         logs::{AgentLogs, LogChunk, LogFile, LogLines, TopologyLogLines, TopologyLogs, UnavailableAgent},
     },
 };
@@ -131,7 +131,8 @@ pub(super) async fn list(
         let (client, id) = (Arc::clone(&client), route.clone());
         async move { client.get((&supervisor, &agent), &["logs", id.as_str()], &[], LIST_TIMEOUT).await }
     };
-    let (mut supervisors, unavailable) = ask_all(asked, ask).await;
+    let nothing = |supervisor, host| AgentLogs { supervisor, host, workers: Vec::new(), omitted: 0 };
+    let (mut supervisors, unavailable) = ask_all(asked, ask, nothing).await;
     supervisors.sort_by(|a: &AgentLogs, b| (&a.host, &a.supervisor).cmp(&(&b.host, &b.supervisor)));
     Ok(Json(TopologyLogs { id, present, supervisors, unavailable }))
 }
@@ -171,7 +172,8 @@ pub(super) async fn search(
             client.get((&supervisor, &agent), &route, &parameters, SEARCH_TIMEOUT).await
         }
     };
-    let (mut supervisors, unavailable) = ask_all(asked, ask).await;
+    let nothing = |supervisor, host| LogLines { supervisor, host, workers: Vec::new(), incomplete: None };
+    let (mut supervisors, unavailable) = ask_all(asked, ask, nothing).await;
     supervisors.sort_by(|a: &LogLines, b| (&a.host, &a.supervisor).cmp(&(&b.host, &b.supervisor)));
     Ok(Json(TopologyLogLines { id, supervisors, unavailable }))
 }
@@ -264,7 +266,11 @@ pub(super) async fn files_of(
     let asked = asked_of(view, supervisor);
     let agent = asked.agent.map_err(|reason| unavailable(&asked.host, &reason))?;
     let listed = api.agents.get((supervisor, &agent), &["logs", topology.as_str()], &[], LIST_TIMEOUT).await;
-    let AgentLogs { workers, .. } = listed.map_err(|error| of_agent(&asked.host, error))?;
+    let workers = match listed {
+        Ok(AgentLogs { workers, .. }) => workers,
+        Err(error) if has_nothing(&error) => Vec::new(),
+        Err(error) => return Err(of_agent(&asked.host, error)),
+    };
     let newest = workers.into_iter().find(|launch| launch.port == port);
     Ok(newest.map(|launch| launch.files).unwrap_or_default())
 }
@@ -353,19 +359,32 @@ fn asked_of(view: &ClusterView, supervisor: &SupervisorId) -> Asked {
     Asked { supervisor: supervisor.clone(), host: record.host.clone(), agent }
 }
 
-/// Asks all agents, some at a time. Returns the answers, and the supervisors without one.
+/// Returns whether an agent has no such logs, which is no failure: the worker ran on another host, or has
+/// not started yet.
+fn has_nothing(error: &AgentError) -> bool {
+    let AgentError::Rejected(ErrorBody { code, .. }) = error else { return false };
+    matches!(code, Code::UnknownTopology | Code::UnknownLog)
+}
+
+/// Asks all agents, some at a time. Returns the answers, and the supervisors without one. `nothing` is the
+/// answer of an agent that has no such logs.
 async fn ask_all<T, F>(
     asked: Vec<Asked>,
     ask: impl Fn(SupervisorId, String) -> F,
+    nothing: impl Fn(SupervisorId, String) -> T,
 ) -> (Vec<T>, Vec<UnavailableAgent>)
 where
     F: Future<Output = Result<T, AgentError>>,
 {
     let answers = stream::iter(asked).map(|Asked { supervisor, host, agent }| {
         let request = agent.map(|agent| ask(supervisor.clone(), agent));
+        let nothing = &nothing;
         async move {
             let answer = match request {
-                Ok(request) => request.await.map_err(|error| error.to_string()),
+                Ok(request) => match request.await {
+                    Err(error) if has_nothing(&error) => Ok(nothing(supervisor.clone(), host.clone())),
+                    answer => answer.map_err(|error| error.to_string()),
+                },
                 Err(reason) => Err(reason),
             };
             answer.map_err(|reason| UnavailableAgent { supervisor, host, reason })

@@ -38,7 +38,7 @@ pub(super) fn get(path: &str, summary: &'static str) -> Operation {
 
 /// Describes a route of logs.
 pub(super) fn logs(path: &str, summary: &'static str) -> Operation {
-    get(path, summary).may_fail(&[Code::UnknownLog])
+    get(path, summary).may_fail(&[Code::UnknownTopology, Code::UnknownLog])
 }
 
 /// Returns the document for `operations`.

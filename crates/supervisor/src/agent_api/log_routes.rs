@@ -105,7 +105,7 @@ pub(super) async fn list(
     ValidPath(topology): ValidPath<String>,
 ) -> Result<Json<AgentLogs>, Rejection> {
     let topology: TopologyId = parsed(&topology)?;
-    let (running, store) = (api.running(), api.store.clone());
+    let (running, store, named) = (api.running(), api.store.clone(), topology.clone());
     let listed = blocking::run(move || {
         let launches = store.launches(&topology)?;
         let omitted = launches.len().saturating_sub(LISTED_MAX);
@@ -115,7 +115,10 @@ pub(super) async fn list(
         };
         io::Result::Ok((launches.into_iter().take(LISTED_MAX).map(logs).collect(), omitted))
     });
-    let (workers, omitted) = listed.await.map_err(|error| unreadable(&error))?;
+    let (workers, omitted): (Vec<WorkerLogs>, usize) = listed.await.map_err(|error| unreadable(&error))?;
+    if workers.is_empty() {
+        return Err(no_launch(&api.host, &named));
+    }
     Ok(Json(AgentLogs { supervisor: api.supervisor, host: api.host, workers, omitted }))
 }
 
@@ -129,17 +132,21 @@ pub(super) async fn search(
     let worker: Option<WorkerId> = query.worker.as_deref().map(parsed).transpose()?;
     let filter = LineFilter::parse(query.text.clone(), query.component.as_deref()).map_err(invalid_search)?;
     let n_last = number_of_lines(query.last, LINES).map_err(invalid_search)?;
+    let of_worker = worker.clone();
     let forwarded_for = parts.headers.get(FORWARDED_FOR).and_then(|value| value.to_str().ok());
     let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
     let client = SearchClient::new(peer, forwarded_for);
     let permit = api.searches.begin(client).await.ok_or_else(busy)?;
     let (running, store) = (api.running(), api.store.clone());
     let mut scan = Scan::new(filter, n_last, api.clock.clone());
+    let named = topology.clone();
     let searched = blocking::run(move || {
         // Held until the search has ended, also if its client has gone.
         let _permit = permit;
-        let launches = store.launches(&topology)?.into_iter();
-        let launches = launches.filter(|launch| query.port.is_none_or(|port| launch.port == Port(port)));
+        let launches = store.launches(&topology)?;
+        let has_any = !launches.is_empty();
+        let launches =
+            launches.into_iter().filter(|launch| query.port.is_none_or(|port| launch.port == Port(port)));
         let mut launches: Vec<Launch> =
             launches.filter(|launch| worker.as_ref().is_none_or(|worker| launch.worker == *worker)).collect();
         if !query.past && worker.is_none() {
@@ -150,11 +157,16 @@ pub(super) async fn search(
             let (running, found) = (running.contains(&worker), scan.search(&store, &worker));
             WorkerLines { port, worker, running, lines: found.lines, next: found.next }
         };
-        let workers = launches.into_iter().take(SEARCHED_MAX).map(lines).collect();
+        let workers: Vec<WorkerLines> = launches.into_iter().take(SEARCHED_MAX).map(lines).collect();
         let of_launches = (n_more > 0).then(|| format!("{n_more} more launches were not searched"));
-        io::Result::Ok((workers, scan.incomplete().or(of_launches)))
+        io::Result::Ok((workers, has_any, scan.incomplete().or(of_launches)))
     });
-    let (workers, incomplete) = searched.await.map_err(|error| unreadable(&error))?;
+    let (workers, has_any, incomplete) = searched.await.map_err(|error| unreadable(&error))?;
+    match workers.is_empty() {
+        true if has_any => return Err(no_such_launch(&api.host, &named, (query.port.map(Port), of_worker))),
+        true => return Err(no_launch(&api.host, &named)),
+        false => {}
+    }
     Ok(Json(LogLines { supervisor: api.supervisor, host: api.host, workers, incomplete }))
 }
 
@@ -241,22 +253,36 @@ impl Meant {
     /// Returns the launch. Blocks.
     fn launch(&self, api: &AgentApi) -> Result<Launch, Rejection> {
         let found = api.store.find(&self.topology, self.port, self.worker.clone());
-        found.map_err(|error| unreadable(&error))?.ok_or_else(|| {
-            let Self { topology, port, .. } = self;
-            let worker = self.worker.as_ref().map(|worker| format!(" {worker}")).unwrap_or_default();
-            let message = format!("{} has no log of a worker{worker} of {topology} at port {port}", api.host);
-            Rejection::new(
-                Code::UnknownLog,
-                message,
-                Some("the directories of the last 20 ended workers are kept"),
-            )
-        })
+        found
+            .map_err(|error| unreadable(&error))?
+            .ok_or_else(|| no_such_launch(&api.host, &self.topology, (Some(self.port), self.worker.clone())))
     }
 
     fn missing(&self, error: &io::Error) -> Rejection {
         let message = format!("the log {} of the worker cannot be read: {error}", self.file);
         Rejection::new(Code::UnknownLog, message, None)
     }
+}
+
+/// Advice for a launch whose directory is not there.
+const KEPT: &str = "the directories of the last 20 ended workers of a supervisor are kept";
+
+/// Response if no worker of a topology ran here, or all that did are forgotten.
+fn no_launch(host: &str, topology: &TopologyId) -> Rejection {
+    let message = format!("{host} has no logs of workers of {topology}");
+    Rejection::new(Code::UnknownTopology, message, Some(KEPT))
+}
+
+/// Response if a topology has no launch at a port, or not the one that is asked for.
+fn no_such_launch(
+    host: &str,
+    topology: &TopologyId,
+    (port, worker): (Option<Port>, Option<WorkerId>),
+) -> Rejection {
+    let worker = worker.map(|worker| format!(" {worker}")).unwrap_or_default();
+    let port = port.map(|port| format!(" at port {port}")).unwrap_or_default();
+    let message = format!("{host} has no log of a worker{worker} of {topology}{port}");
+    Rejection::new(Code::UnknownLog, message, Some(KEPT))
 }
 
 fn invalid_search(InvalidSearch { parameter, value, reason }: InvalidSearch) -> Rejection {
@@ -279,5 +305,6 @@ fn busy() -> Rejection {
 /// Response if the directories of workers cannot be listed.
 fn unreadable(error: &io::Error) -> Rejection {
     let message = format!("the directories of the workers cannot be listed: {error}");
-    Rejection::new(Code::UnknownLog, message, Some("the log of the supervisor says more about its disk"))
+    tracing::warn!(%error, "the directories of the workers cannot be listed");
+    Rejection::new(Code::Internal, message, Some("check the disk of the supervisor's data directory"))
 }

@@ -165,6 +165,31 @@ async fn names_that_are_no_logs_are_refused_before_a_file_is_touched() {
 }
 
 #[tokio::test]
+async fn topology_worker_and_port_without_logs_are_unknown_with_a_message_that_names_them() {
+    let world = World::new();
+    let at = |path: &str| format!("{PREFIX}/logs/{path}");
+    for (path, code, message) in [
+        ("gone-1-1".to_owned(), "unknown_topology", "h1 has no logs of workers of gone-1-1"),
+        (
+            "gone-1-1/search?text=hello".to_owned(),
+            "unknown_topology",
+            "h1 has no logs of workers of gone-1-1",
+        ),
+        (format!("{TOPOLOGY}/search?port=6701"), "unknown_log", "of a worker of wc-1-100 at port 6701"),
+        (format!("{TOPOLOGY}/search?worker=none"), "unknown_log", "of a worker none of wc-1-100"),
+        (format!("{TOPOLOGY}/6701/worker.log"), "unknown_log", "of a worker of wc-1-100 at port 6701"),
+        (format!("{TOPOLOGY}/6700/worker.out"), "unknown_log", "the log worker.out of the worker"),
+    ] {
+        let (status, body) = world.get(&at(&path)).await;
+        assert_eq!((status, body["code"].as_str()), (StatusCode::NOT_FOUND, Some(code)), "{path}: {body}");
+        assert!(body["message"].as_str().is_some_and(|text| text.contains(message)), "{path}: {body}");
+    }
+    let (status, found) = world.logs("/search?text=no%20line").await;
+    assert_eq!(status, StatusCode::OK, "a log without such a line is searched: {found}");
+    assert_eq!(found["workers"][0]["lines"], serde_json::json!([]));
+}
+
+#[tokio::test]
 async fn requests_of_pages_of_other_sites_and_writes_are_refused() {
     let world = World::new();
     let path = format!("{PREFIX}/logs/{TOPOLOGY}");

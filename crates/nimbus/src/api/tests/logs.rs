@@ -28,6 +28,19 @@ async fn agent(tasks: &Tasks, id: &'static str, redirect: Option<String>) -> Str
     address
 }
 
+/// Starts an agent that refuses every request with `code`, and returns its address.
+async fn agent_without_logs(tasks: &Tasks, id: &'static str, code: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let answer = move || async move {
+        let body = json!({ "code": code, "message": format!("refused by {id}") });
+        ([(SUPERVISOR, id)], (StatusCode::NOT_FOUND, axum::Json(body)))
+    };
+    let routes = Router::new().fallback(answer);
+    tasks.start("agent", OnExit::Ignore, async move { axum::serve(listener, routes).await.expect("served") });
+    address
+}
+
 async fn register(f: &Fixture, id: &str, agent: &str) {
     let path = layout::supervisor(&"s0".parse().expect("valid"));
     let node = f.tree.get(&path).await.expect("read").expect("there");
@@ -48,12 +61,14 @@ async fn agents_without_a_useful_answer_are_named_and_the_others_are_shown() {
     let redirects = agent(&tasks, "redirects", Some(format!("http://{good}/"))).await;
     register(&f, "redirects", &redirects).await;
     register(&f, "misspelt", "host/path?:80").await;
+    register(&f, "without", &agent_without_logs(&tasks, "without", "unknown_topology").await).await;
+    register(&f, "broken", &agent_without_logs(&tasks, "broken", "internal").await).await;
     // Connections are accepted by the kernel, and nothing answers.
     let hangs = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     register(&f, "hangs", &hangs.local_addr().expect("bound").to_string()).await;
     wait_until("all are in the view", LONG, async || {
         let (_, list) = ask(&router, Method::GET, "/api/stormkeeper/v1/supervisor/summary", "").await;
-        if list["supervisors"].as_array().is_some_and(|all| all.len() == 6) {
+        if list["supervisors"].as_array().is_some_and(|all| all.len() == 8) {
             Ok(())
         } else {
             Err(list.to_string())
@@ -64,7 +79,8 @@ async fn agents_without_a_useful_answer_are_named_and_the_others_are_shown() {
     assert_eq!((status, &logs["present"]), (StatusCode::OK, &json!(false)), "{logs}");
     let shown: Vec<&Value> =
         logs["supervisors"].as_array().expect("a list").iter().map(|it| &it["supervisor"]).collect();
-    assert_eq!(shown, [&json!("good")]);
+    assert_eq!(shown, [&json!("good"), &json!("without")], "a host that has nothing is no failure");
+    assert_eq!(logs["supervisors"][1]["workers"], json!([]));
     let reason = |id: &str| {
         let mut all = logs["unavailable"].as_array().expect("a list").iter();
         let found =
@@ -76,6 +92,7 @@ async fn agents_without_a_useful_answer_are_named_and_the_others_are_shown() {
         ("copied", "is of another supervisor, good"),
         ("redirects", "it answered 307"),
         ("misspelt", "which is no address"),
+        ("broken", "refused by broken"),
         ("hangs", "no answer within 5 s"),
     ] {
         assert!(reason(id).contains(expected), "{id}: {}", reason(id));
