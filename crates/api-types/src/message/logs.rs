@@ -35,6 +35,19 @@ pub struct WorkerLogs {
     pub running: bool,
     /// The files, `worker.log` first, then its older parts.
     pub files: Vec<LogFile>,
+    /// Entries with the name of a log that are not served; absent if there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedLog>,
+}
+
+/// Entry of a log directory that has the name of a log and is not served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedLog {
+    /// The name: `worker.log`, `worker.log.1`, `worker.out` and so on.
+    pub name: String,
+    /// Reason, such as a link that could lead to a file of another user.
+    pub reason: String,
 }
 
 /// A log file.

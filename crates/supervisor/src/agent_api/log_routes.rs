@@ -110,8 +110,8 @@ pub(super) async fn list(
         let launches = store.launches(&topology)?;
         let omitted = launches.len().saturating_sub(LISTED_MAX);
         let logs = |Launch { worker, port, .. }| {
-            let (running, files) = (running.contains(&worker), store.files(&worker));
-            WorkerLogs { port, worker, running, files }
+            let (running, (files, refused)) = (running.contains(&worker), store.files(&worker));
+            WorkerLogs { port, worker, running, files, refused }
         };
         io::Result::Ok((launches.into_iter().take(LISTED_MAX).map(logs).collect(), omitted))
     });

@@ -2,7 +2,8 @@
 //!
 //! A request names a topology, a launch and a log by ids. The ids are parsed into types that cannot
 //! hold a path, and must match a launch that is listed here. Below the directory `workers` no link is
-//! followed, and only regular files are read, whatever a worker puts into its directory.
+//! followed, and only regular files with a single name are read, whatever a worker puts into its
+//! directory: a second name (a hard link) may be that of a file that only the supervisor may read.
 
 mod chunk;
 mod name;
@@ -18,7 +19,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::{
+    fs::{CWD, Mode, OFlags, openat},
+    io::Errno,
+};
 use serde::Deserialize;
 
 pub(crate) use chunk::CHUNK_BYTES_MAX;
@@ -26,7 +30,7 @@ pub(crate) use name::LogName;
 pub(crate) use scan::Scan;
 
 use crate::{run_as, worker_dir};
-use stormkeeper_api_types::message::logs::LogFile;
+use stormkeeper_api_types::message::logs::{LogFile, RefusedLog};
 use stormkeeper_model::{Port, Slot, Timestamp, TopologyId, WorkerId};
 use stormkeeper_topology_package::launch::SPEC_FILE;
 
@@ -161,19 +165,30 @@ impl WorkerLogStore {
         Ok(log.parts().filter_map(|name| OpenLog::open(&dir, name).ok()).collect())
     }
 
-    /// Lists the log files of a launch; files that cannot be read are left out.
-    pub(crate) fn files(&self, worker: &WorkerId) -> Vec<LogFile> {
-        let Ok(dir) = self.logs_dir(worker) else { return Vec::new() };
-        let open = LogName::all().filter_map(|name| OpenLog::open(&dir, name).ok());
-        let file =
-            |log: OpenLog| LogFile { name: log.name.to_string(), size: log.size, modified: log.modified };
-        open.map(file).collect()
+    /// Lists the log files of a launch, and the entries with such a name that are not served.
+    pub(crate) fn files(&self, worker: &WorkerId) -> (Vec<LogFile>, Vec<RefusedLog>) {
+        let (mut files, mut refused) = (Vec::new(), Vec::new());
+        let Ok(dir) = self.logs_dir(worker) else { return (files, refused) };
+        for name in LogName::all() {
+            match OpenLog::open(&dir, name) {
+                Ok(OpenLog { size, modified, .. }) => {
+                    files.push(LogFile { name: name.to_string(), size, modified });
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => refused.push(RefusedLog { name: name.to_string(), reason: error.to_string() }),
+            }
+        }
+        (files, refused)
     }
 }
 
 impl OpenLog {
     fn open(dir: &OwnedFd, name: LogName) -> io::Result<Self> {
         let (file, metadata) = open_regular(dir, &name.to_string())?;
+        if metadata.nlink() > 1 {
+            let reason = "it has another name (a hard link), which may be that of a file of another user";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
         let identity = format!("{:x}-{:x}", metadata.dev(), metadata.ino());
         let modified = metadata.modified().ok();
         let modified = modified.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
@@ -185,10 +200,21 @@ impl OpenLog {
 /// Opens a regular file in `dir` that is no link. Does not wait for a writer of a FIFO.
 fn open_regular(dir: &OwnedFd, name: &str) -> io::Result<(File, std::fs::Metadata)> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = File::from(openat(dir, name, flags, Mode::empty())?);
+    let opened = openat(dir, name, flags, Mode::empty()).map_err(|error| match error {
+        // With these flags, the error of a symbolic link.
+        Errno::LOOP => io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link"),
+        // The error of a socket.
+        Errno::NXIO => no_regular_file(),
+        error => error.into(),
+    });
+    let file = File::from(opened?);
     let metadata = file.metadata()?;
     match metadata.is_file() {
         true => Ok((file, metadata)),
-        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")),
+        false => Err(no_regular_file()),
     }
+}
+
+fn no_regular_file() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")
 }

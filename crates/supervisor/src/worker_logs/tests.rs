@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::Write as _,
-    os::unix::fs::symlink,
+    os::unix::{fs::symlink, net::UnixListener},
     path::PathBuf,
     time::Duration,
 };
@@ -152,10 +152,25 @@ fn only_regular_files_below_the_directory_of_a_launch_are_read() {
     fs::create_dir(logs.join("worker.log.1")).expect("a directory");
     append(&logs.join("worker.log.2"), "log");
     append(&logs.join("other.log"), "other");
-    let files: Vec<String> =
-        dir.store().files(&worker("6700-1-00000a")).into_iter().map(|file| file.name).collect();
+    fs::hard_link(&secret, logs.join("worker.log.4")).expect("linked");
+    let _socket = UnixListener::bind(logs.join("worker.log.5")).expect("bound");
+    let (files, refused) = dir.store().files(&worker("6700-1-00000a"));
+    let files: Vec<String> = files.into_iter().map(|file| file.name).collect();
     assert_eq!(files, ["worker.log.2"]);
-    for refused in ["worker.log", "worker.out", "worker.log.1", "worker.log.3"] {
+    let refused: Vec<_> = refused.iter().map(|it| (it.name.as_str(), it.reason.as_str())).collect();
+    let hard_link = "it has another name (a hard link), which may be that of a file of another user";
+    assert_eq!(
+        refused,
+        [
+            ("worker.log", "it is a symbolic link"),
+            ("worker.log.1", "it is no regular file"),
+            ("worker.log.4", hard_link),
+            ("worker.log.5", "it is no regular file"),
+            ("worker.out", "it is no regular file"),
+        ]
+    );
+    assert_eq!(search(&dir, LineFilter::default(), 100).0, ["log"], "nothing else is searched");
+    for refused in ["worker.log", "worker.out", "worker.log.1", "worker.log.3", "worker.log.4"] {
         dir.store().open(&worker("6700-1-00000a"), name(refused)).expect_err(refused);
     }
     // A link in the place of the directory of logs, and of a launch.
