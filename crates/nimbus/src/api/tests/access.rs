@@ -7,7 +7,7 @@ use stormkeeper_access::{
     credentials::{Credentials, Signer},
     file::{WatchedFile, create_secret},
     locks::{Locks, Mode, Settings},
-    principal::{Person, Role},
+    principal::{Person, Principal, Role},
     secret::{Secrets, WorkerKeys},
     signature::{BodyDigest, Head},
     token::Token,
@@ -255,6 +255,7 @@ async fn change_is_in_the_events_under_the_name_of_its_token_whatever_the_client
     for (name, value) in [
         ("x-stormkeeper-user", "mallory"),
         ("x-stormkeeper-forwarded-by", "n9"),
+        ("x-stormkeeper-term", "999999"),
         ("x-forwarded-for", "10.9.9.9"),
     ] {
         request.headers_mut().insert(name, value.parse().expect("a value"));
@@ -414,6 +415,20 @@ async fn write_through_a_follower_is_that_of_the_person_and_an_open_follower_ope
     let events = Sent::new(Method::GET, "/api/stormkeeper/v1/cluster/events", "");
     let events = send(&leader, &token(&keys.reader), &events).await.1.to_string();
     assert!(events.contains("bob"), "{events}");
+    let mut claiming = drain.request(&host(&follower), &token(&keys.operator));
+    claiming.headers_mut().insert("x-stormkeeper-forwarded-by", "n9".parse().expect("a value"));
+    let (status, _, body) = answer(&follower, claiming).await;
+    assert_eq!(status, StatusCode::OK, "the header of a person is no sign of a loop: {body}");
+    let by_nimbus = |by: &Credentials| {
+        let head = Head { to: &host(&follower), method: "POST", path: drain.uri };
+        let person = Principal::Person(Person { name: "bob".to_owned(), role: Role::Operator, owner: None });
+        let proof = by.header(head, BodyDigest::of(&[]), Some(person)).expect("a signature");
+        let request = Request::builder().method("POST").uri(drain.uri).header("host", host(&follower));
+        let request = request.header("authorization", proof).header("x-stormkeeper-forwarded-by", "n9");
+        request.body(Body::empty()).expect("a request")
+    };
+    let (status, _, body) = answer(&follower, by_nimbus(&keys.daemon(None))).await;
+    assert_eq!((status, &body["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("no_leader")), "{body}");
     let TopologyPackage { key, bytes } = blob("wc");
     let uri = format!("/api/stormkeeper/v1/blobs/{key}");
     let put = Sent { body: bytes, ..Sent::new(Method::PUT, &uri, "") };
