@@ -89,6 +89,7 @@ impl From<stormkeeper_api_types::client::Error> for Failure {
                 | Code::AnotherTree
                 | Code::NotReplicated
                 | Code::NoMetricStore
+                | Code::TooManyRequests
                 | Code::OutcomeUnknown => ErrorKind::Unavailable,
                 Code::Internal => ErrorKind::Internal,
                 _ => ErrorKind::Refused,

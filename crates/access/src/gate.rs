@@ -72,7 +72,10 @@ pub enum Denied {
     },
     /// The sender has sent too many requests in the last minute.
     #[error("the sender has signed too many requests in the last minute")]
-    TooMany,
+    TooMany {
+        /// Whole seconds after which the next request counts; at least one.
+        retry_after_secs: u64,
+    },
 }
 
 /// Request whose sender is known.
@@ -228,7 +231,9 @@ impl Gate {
         match nonces.accept(topology, claims.nonce, self.clock.monotonic()) {
             Ok(()) => {}
             Err(Refused::Replayed) => return Err(Denied::Replayed),
-            Err(Refused::TooMany) => return Err(Denied::TooMany),
+            Err(Refused::TooMany { retry_after }) => {
+                return Err(Denied::TooMany { retry_after_secs: retry_after.as_secs() + 1 });
+            }
         }
         let digest = Some(claims.digest);
         Ok(match (&claims.sender, &claims.on_behalf_of) {

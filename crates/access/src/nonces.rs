@@ -26,8 +26,8 @@ pub(crate) const WORKER_NONCES_MAX: usize = 2_000;
 pub(crate) enum Refused {
     /// A request with this nonce was accepted before.
     Replayed,
-    /// The sender has sent too many requests; it may send one later.
-    TooMany,
+    /// The sender has sent too many requests, and may send the next after this time.
+    TooMany { retry_after: Duration },
 }
 
 /// Nonces of one kind of senders.
@@ -54,7 +54,8 @@ impl Recent {
             return Err(Refused::Replayed);
         }
         if self.order.len() >= max {
-            return Err(Refused::TooMany);
+            let oldest = self.order.front().map_or(Duration::ZERO, |(accepted, _)| now.since(*accepted));
+            return Err(Refused::TooMany { retry_after: KEPT.saturating_sub(oldest) });
         }
         self.known.insert(nonce);
         self.order.push_back((now, nonce));
@@ -120,7 +121,10 @@ mod tests {
         for n in 0..WORKER_NONCES_MAX {
             assert_eq!(nonces.accept(Some(&a), nonce(n), after(0)), Ok(()));
         }
-        assert_eq!(nonces.accept(Some(&a), nonce(WORKER_NONCES_MAX), after(1)), Err(Refused::TooMany));
+        assert_eq!(
+            nonces.accept(Some(&a), nonce(WORKER_NONCES_MAX), after(1)),
+            Err(Refused::TooMany { retry_after: KEPT.saturating_sub(Duration::from_secs(1)) })
+        );
         assert_eq!(nonces.accept(Some(&b), nonce(0), after(1)), Ok(()));
         assert_eq!(nonces.accept(None, nonce(0), after(1)), Ok(()));
         assert_eq!(nonces.accept(Some(&b), nonce(1), after(62)), Ok(()));

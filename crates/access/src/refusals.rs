@@ -56,7 +56,7 @@ impl From<&Denied> for RefusalKind {
             | Denied::NoDaemonCertificate
             | Denied::OtherCertificate { .. } => Self::Unauthenticated,
             Denied::Stale | Denied::Replayed => Self::Stale,
-            Denied::TooMany => Self::TooMany,
+            Denied::TooMany { .. } => Self::TooMany,
         }
     }
 }
@@ -97,7 +97,7 @@ mod tests {
         let counts = RefusalKind::ALL.map(|kind| refusals.of(kind));
         assert_eq!((counts, refusals.total()), ([1, 2, 3, 4, 5, 6], 21));
         assert_eq!(RefusalKind::from(&Denied::Replayed), RefusalKind::Stale);
-        assert_eq!(RefusalKind::from(&Denied::TooMany), RefusalKind::TooMany);
+        assert_eq!(RefusalKind::from(&Denied::TooMany { retry_after_secs: 1 }), RefusalKind::TooMany);
         assert_eq!(RefusalKind::from(&Denied::UnknownToken), RefusalKind::Unauthenticated);
     }
 }

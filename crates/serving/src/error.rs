@@ -59,6 +59,7 @@ pub fn status(code: Code) -> StatusCode {
             StatusCode::CONFLICT
         }
         Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
         Code::ForeignRequest | Code::Forbidden | Code::SwitchedOff | Code::QuotaExceeded => {
             StatusCode::FORBIDDEN
         }

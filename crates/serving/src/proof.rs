@@ -7,7 +7,7 @@ use axum::{
     extract::Request,
     http::{
         HeaderMap, HeaderName, HeaderValue, StatusCode,
-        header::{AUTHORIZATION, HOST, WWW_AUTHENTICATE},
+        header::{AUTHORIZATION, HOST, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     response::{IntoResponse as _, Response},
 };
@@ -55,7 +55,11 @@ pub fn error_body(denied: &Denied) -> ErrorBody {
         }
         Denied::Stale => "sign it with the time in the header x-stormkeeper-time-ms",
         Denied::Replayed => "sign each request anew",
-        Denied::TooMany => "try again in a minute",
+        Denied::TooMany { retry_after_secs } => {
+            let hint = format!("try again in {retry_after_secs} s");
+            let (code, message) = (Code::TooManyRequests, denied.to_string());
+            return ErrorBody { code, message, hint: Some(hint) };
+        }
         Denied::NoDaemonCertificate => {
             "set storm.tls.cert.file on the host of the sender, and name its certificate in storm.tls.daemons here"
         }
@@ -67,10 +71,12 @@ pub fn error_body(denied: &Denied) -> ErrorBody {
 /// Returns the status and the headers of that response.
 pub fn response(denied: &Denied, body: Response) -> Response {
     let mut response = body;
-    *response.status_mut() = match denied {
-        Denied::TooMany => StatusCode::TOO_MANY_REQUESTS,
-        _ => StatusCode::UNAUTHORIZED,
-    };
+    if let Denied::TooMany { retry_after_secs } = denied {
+        *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+        response.headers_mut().insert(RETRY_AFTER, (*retry_after_secs).into());
+        return response;
+    }
+    *response.status_mut() = StatusCode::UNAUTHORIZED;
     let challenge = HeaderValue::from_static("Bearer realm=\"stormkeeper\"");
     response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
     if *denied == Denied::Stale {
@@ -82,4 +88,23 @@ pub fn response(denied: &Denied, body: Response) -> Response {
 /// Returns the response to a request whose proof is missing or wrong.
 pub fn denied(denied: &Denied) -> Response {
     response(denied, Json(error_body(denied)).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sender_of_too_many_requests_is_told_when_to_try_again_and_not_to_prove_anything() {
+        let response = denied(&Denied::TooMany { retry_after_secs: 42 });
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(response.headers().get(RETRY_AFTER).map(HeaderValue::as_bytes), Some(&b"42"[..]));
+        assert!(!response.headers().contains_key(WWW_AUTHENTICATE));
+        let body = error_body(&Denied::TooMany { retry_after_secs: 42 });
+        assert_eq!(body.code, Code::TooManyRequests);
+        assert_eq!(body.hint.as_deref(), Some("try again in 42 s"));
+        let response = denied(&Denied::Missing);
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        assert!(response.headers().contains_key(WWW_AUTHENTICATE));
+    }
 }

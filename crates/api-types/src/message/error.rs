@@ -69,6 +69,9 @@ pub enum Code {
     NotRecoverable,
     /// The request has no proof of its sender, or a wrong one.
     Unauthenticated,
+    /// The sender has sent too many requests in the last minute; the header `Retry-After` says when it
+    /// may send the next.
+    TooManyRequests,
     /// The sender of the request may not do this.
     Forbidden,
     /// The quota of the owner does not allow it; the message names the quota and what is in use.
@@ -118,6 +121,7 @@ impl Code {
             Self::AnotherTree => "another_tree",
             Self::NotRecoverable => "not_recoverable",
             Self::Unauthenticated => "unauthenticated",
+            Self::TooManyRequests => "too_many_requests",
             Self::Forbidden => "forbidden",
             Self::QuotaExceeded => "quota_exceeded",
             Self::ForeignRequest => "foreign_request",
@@ -153,6 +157,7 @@ mod tests {
         for code in [
             Code::InvalidRequest,
             Code::Unauthenticated,
+            Code::TooManyRequests,
             Code::Forbidden,
             Code::ForeignRequest,
             Code::WrongContentType,

@@ -52,7 +52,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The blob is on disk, but could not be announced in time.
-    #[error("blob {key} is stored, but could not be announced in ZooKeeper: {source}")]
+    #[error("blob {key} is stored, but could not be announced in ZooKeeper")]
     Unannounced {
         /// The key.
         key: BlobKey,
@@ -71,5 +71,20 @@ impl Error {
             Self::Disk { .. } => Code::Internal,
             Self::Unannounced { .. } => Code::TreeUnavailable,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stormkeeper_coordination::{cluster::layout, tree};
+    use stormkeeper_runtime::error_chain;
+
+    #[test]
+    fn cause_of_a_failed_announcement_is_named_once() {
+        let denied = tree::Error::NotAuthorized { path: Some(layout::term()) };
+        let key: BlobKey = "0".repeat(64).parse().expect("valid");
+        let text = error_chain(&Error::Unannounced { key, source: denied.into() });
+        assert_eq!(text.matches("does not authorize").count(), 1, "{text}");
     }
 }

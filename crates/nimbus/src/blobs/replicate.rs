@@ -18,7 +18,7 @@ use stormkeeper_model::{
     clock::Monotonic,
     status::TopologyStatus,
 };
-use stormkeeper_runtime::watch;
+use stormkeeper_runtime::{error_chain, watch};
 
 const RETRY: Delays = Delays::between(Duration::from_millis(500), Duration::from_secs(30));
 
@@ -101,7 +101,8 @@ impl Replicator {
                 continue;
             }
             if let Err(error) = self.blobs.announce(&key, bytes).await {
-                warn!(blob = %key, %error, "could not announce a blob; retrying");
+                let error = error_chain(&error);
+                warn!(blob = %key, error, "could not announce a blob; retrying");
                 return false;
             }
         }

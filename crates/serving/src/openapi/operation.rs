@@ -64,9 +64,10 @@ pub struct Operation {
 }
 
 /// Errors of every operation: of the checks before it, and of a nimbus that cannot answer now.
-const ALWAYS: [Code; 6] = [
+const ALWAYS: [Code; 7] = [
     Code::InvalidRequest,
     Code::Unauthenticated,
+    Code::TooManyRequests,
     Code::Forbidden,
     Code::ForeignRequest,
     Code::NotReady,
@@ -102,8 +103,7 @@ impl Operation {
             errors: BTreeMap::new(),
             right: None,
         };
-        let operation =
-            operation.may_fail(&ALWAYS).may_fail_with(StatusCode::TOO_MANY_REQUESTS, "unauthenticated");
+        let operation = operation.may_fail(&ALWAYS);
         if is_write { operation.may_fail(&OF_WRITES) } else { operation }
     }
 

@@ -92,7 +92,7 @@ impl RefusedRequest {
             Self::Denied(Denied::Replayed) => "it was received before",
             Self::Denied(Denied::NoDaemonCertificate) => "its sender has no certificate of a daemon",
             Self::Denied(Denied::OtherCertificate { .. }) => "its token and its certificate have two names",
-            Self::Denied(Denied::TooMany) => "its sender has sent too many requests",
+            Self::Denied(Denied::TooMany { .. }) => "its sender has sent too many requests",
             Self::Other(body) => &body.message,
             Self::Lookup(_) => "its topology cannot be looked up",
         }
@@ -144,11 +144,21 @@ fn admit(api: &Api, need: &Need, request: &Request) -> Result<Admitted, RefusedR
         Err(Disallowed::Needs(what)) => Err(RefusedRequest::Other(ErrorBody {
             code: Code::Forbidden,
             message: format!("{} may not do this: it needs {what}", admitted.principal),
-            hint: match admitted.principal {
-                Principal::Person(_) => Some("an admin can give the token another role".to_owned()),
-                _ => None,
-            },
+            hint: hint(need, &admitted.principal).map(str::to_owned),
         })),
+    }
+}
+
+/// Returns advice for a sender that may not do what it asks for.
+fn hint(need: &Need, principal: &Principal) -> Option<&'static str> {
+    match (need, principal) {
+        (Need::Daemon | Need::SendMetrics, Principal::Person(_) | Principal::Worker(_)) => Some(
+            "only daemons of the cluster may: they sign with storm.cluster.secret.file, and where TLS demands it \
+             have a certificate too; no role of a token suffices",
+        ),
+        (_, Principal::Person(_)) => Some("an admin can give the token another role or another owner"),
+        (_, Principal::Daemon(_)) => Some("send it with the token of a person"),
+        (_, Principal::Worker(_) | Principal::Anyone) => None,
     }
 }
 

@@ -183,6 +183,9 @@ async fn each_kind_of_request_is_refused_to_everybody_below_its_role() {
                 assert_eq!(body["code"], json!("forbidden"));
                 let message = body["message"].as_str().expect("a text");
                 assert!(message.contains(name) && message.contains("needs"), "{message}");
+                let hint = body["hint"].as_str().expect("a hint");
+                assert_eq!(hint.contains("another role"), least < 3, "{method} {uri}: {hint}");
+                assert_eq!(hint.contains("only daemons"), least == 3, "{method} {uri}: {hint}");
             }
         }
     }
