@@ -1,6 +1,9 @@
 //! `stormkeeper logs NAME`
 
+mod download;
 mod follow;
+
+use std::path::PathBuf;
 
 use stormkeeper_api_types::{
     client::{Client, LogSearch},
@@ -29,7 +32,7 @@ const SELECTED_LINES: usize = 1000;
 #[command(after_help = "The logs are read from the agents of the supervisors, through any nimbus. \
 Lines of several workers are sorted by time and begin with the worker's host and port.\n\
 Examples:\n  stormkeeper logs word-count -f\n  stormkeeper logs word-count --component split --grep Traceback\n  \
-stormkeeper logs word-count --worker node3:6701 -n 200")]
+stormkeeper logs word-count --worker node3:6701 -n 200\n  stormkeeper logs word-count --download logs-of-today")]
 pub(super) struct Args {
     /// Name of the topology, or its id, also of a topology that was removed
     topology: String,
@@ -51,6 +54,12 @@ pub(super) struct Args {
     /// Search the logs of earlier launches too, on all supervisors
     #[arg(long, conflicts_with = "follow")]
     past: bool,
+    /// Copy the whole log files of each worker into this directory instead, and create it
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["follow", "component", "grep", "last"])]
+    download: Option<PathBuf>,
+    /// Overwrite files in the directory of --download
+    #[arg(long, requires = "download")]
+    force: bool,
 }
 
 impl Args {
@@ -80,6 +89,9 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     }
     let client = global.client()?;
     client_runtime()?.block_on(async {
+        if let Some(dir) = &args.download {
+            return download::run(&client, global.json, args, dir).await;
+        }
         check_component(&client, args).await?;
         match args.follow {
             true => follow::run(client, global.json, args).await,

@@ -19,7 +19,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use error::{Attempt, Error};
 use known::Known;
-pub use logs::{LogAt, LogSearch};
+pub use logs::{BrokenDownload, LogAt, LogDownload, LogSearch};
 pub use metrics::{MetricFilter, Page, Span};
 use response::{read, refusal};
 
@@ -135,6 +135,8 @@ struct Request<'a> {
     on_lost_response: OnLostResponse,
     /// True for reads whose response must contain what the client has written or seen before.
     sees_writes: bool,
+    /// Limit for the request and its response; that of the client if absent.
+    limit: Option<Duration>,
 }
 
 impl Client {
@@ -206,6 +208,7 @@ impl Client {
             content_type: "application/octet-stream",
             on_lost_response: OnLostResponse::SendAgain,
             sees_writes: false,
+            limit: None,
         };
         self.write(request).await.map(drop)
     }
@@ -313,6 +316,7 @@ impl Client {
             on_lost_response: OnLostResponse::SendAgain,
             // The caller asks what this nimbus has seen by itself.
             sees_writes: false,
+            limit: None,
         };
         self.ask_one(nimbus, &request).await
     }
@@ -340,6 +344,7 @@ impl Client {
             content_type: "application/json",
             on_lost_response,
             sees_writes: false,
+            limit: None,
         };
         read(self.write(request).await?).await
     }
@@ -352,14 +357,20 @@ impl Client {
             content_type: "application/json",
             on_lost_response: OnLostResponse::SendAgain,
             sees_writes: true,
+            limit: None,
         };
+        read(self.read(&request).await?).await
+    }
+
+    /// Sends a read to one nimbus after the other until one answers it.
+    async fn read(&self, request: &Request<'_>) -> Result<(String, reqwest::Response), Error> {
         let deadline = self.clock.monotonic().plus(self.timeouts.recovery);
         loop {
             let (mut tried, mut is_recovering, mut not_here) = (Vec::new(), false, None);
             // The leader of an earlier write has what was written; a follower may be a moment behind.
             for nimbus in self.known_addresses() {
-                match self.ask(&nimbus, &request).await {
-                    Outcome::Answered(response) => return read((nimbus, response)).await,
+                match self.ask(&nimbus, request).await {
+                    Outcome::Answered(response) => return Ok((nimbus, response)),
                     Outcome::TryNext(reason) => {
                         if self.known_leader().as_ref() == Some(&nimbus) {
                             // The leader may be gone for good; from now on the seeds are tried first.
@@ -436,6 +447,9 @@ impl Client {
             }
             if let Some(seen) = &seen {
                 prepared = prepared.header(ZXID, seen);
+            }
+            if let Some(limit) = request.limit {
+                prepared = prepared.timeout(limit);
             }
             prepared.body(request.body.clone())
         };

@@ -1,11 +1,23 @@
 //! Logs of workers.
 
-use super::{Client, Error, encoded, topology_route};
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::{Method, Response};
+
+use super::{Client, Error, OnLostResponse, Request, encoded, topology_route};
 use crate::{
+    http,
     log_lines::LineFilter,
     message::logs::{LogChunk, LogPosition, TopologyLogLines, TopologyLogs},
 };
 use stormkeeper_model::{Port, SupervisorId, WorkerId};
+
+/// Limit for the download of one file; a nimbus ends it before if its parts do not arrive.
+const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(4 * 3600);
+
+/// Limit for the next part of a file: longer than that of a nimbus for its agent.
+const PART_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// Selection of lines of the workers of a topology.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,6 +45,34 @@ pub struct LogAt {
     pub worker: WorkerId,
     /// Name of the log.
     pub file: String,
+}
+
+/// Log file that is being downloaded.
+#[derive(Debug)]
+pub struct LogDownload(Response);
+
+/// Error of a download that does not reach the end of the file.
+#[derive(Debug, thiserror::Error)]
+#[error("the download broke off: {reason}")]
+pub struct BrokenDownload {
+    /// Cause.
+    pub reason: String,
+}
+
+impl LogDownload {
+    /// Returns the next bytes; `None` at the end of the file.
+    ///
+    /// # Errors
+    /// If the file ends too early, or its next part does not arrive in time.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, BrokenDownload> {
+        match tokio::time::timeout(PART_TIMEOUT, self.0.chunk()).await {
+            Ok(read) => read.map_err(|error| BrokenDownload { reason: http::reason(&error) }),
+            Err(_too_long) => {
+                let reason = format!("nothing arrived within {} s", PART_TIMEOUT.as_secs());
+                Err(BrokenDownload { reason })
+            }
+        }
+    }
 }
 
 impl Client {
@@ -73,5 +113,24 @@ impl Client {
         let identity = encoded(identity);
         let query = format!("worker={worker}&offset={offset}&identity={identity}");
         self.get(&topology_route(topology, &format!("/logs/{supervisor}/{port}/{file}?{query}"))).await
+    }
+
+    /// Downloads a log file as it is on the disk of its host.
+    pub async fn download_log(&self, topology: &str, log: &LogAt) -> Result<LogDownload, Error> {
+        let LogAt { supervisor, port, worker, file } = log;
+        let (supervisor, file, worker) =
+            (encoded(supervisor.as_str()), encoded(file), encoded(worker.as_str()));
+        let route = format!("/logs/{supervisor}/{port}/{file}/download?worker={worker}");
+        let request = Request {
+            method: Method::GET,
+            route: &topology_route(topology, &route),
+            body: Bytes::new(),
+            content_type: "application/json",
+            on_lost_response: OnLostResponse::SendAgain,
+            sees_writes: false,
+            limit: Some(DOWNLOAD_TIMEOUT),
+        };
+        let (_nimbus, response) = self.read(&request).await?;
+        Ok(LogDownload(response))
     }
 }

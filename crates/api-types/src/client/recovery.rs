@@ -25,6 +25,7 @@ impl Client {
             content_type: "application/json",
             on_lost_response: OnLostResponse::SendAgain,
             sees_writes: false,
+            limit: None,
         };
         self.ask_one(nimbus, &request).await
     }
@@ -39,6 +40,7 @@ impl Client {
             // A repeated recovery is rejected, as there is nothing left to recover.
             on_lost_response: OnLostResponse::Fail,
             sees_writes: false,
+            limit: None,
         };
         self.ask_one(nimbus, &request).await
     }
