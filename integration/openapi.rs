@@ -1,7 +1,11 @@
-//! Requests that schemathesis generates from the OpenAPI documents, to a live cluster: every answer is as the
-//! documents say, every error says what is wrong, and no process panics.
+//! The OpenAPI documents are valid. Requests that schemathesis generates from them, to a live cluster: every
+//! answer is as the documents say, every error says what is wrong, and no process panics.
 
-use std::{path::Path, process::Command};
+use std::{
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use serde_json::{Map, Value, json};
 use stormkeeper_runtime::test_support::wait_until;
@@ -18,6 +22,52 @@ const EXAMPLES_MAX: &str = "10";
 /// Checks of schemathesis that hold for every API here.
 const CHECKS: &str = "error_says_what_is_wrong,status_code_conformance,content_type_conformance,\
                       response_headers_conformance,response_schema_conformance";
+
+/// Prints the places of a document that are no OpenAPI 3.1, a line each.
+const VALIDATE: &str = "
+import json, sys
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+for error in OpenAPIV31SpecValidator(json.load(sys.stdin)).iter_errors():
+    print('/'.join(map(str, error.absolute_path)) + ': ' + error.message[:200].replace('\\n', ' '))
+";
+
+/// Returns what is no OpenAPI in a document, a line each.
+fn defects(document: &Value) -> String {
+    #[expect(clippy::disallowed_methods, reason = "scripts/test passes the path of the validator")]
+    let library = std::env::var("STORMKEEPER_OPENAPI_VALIDATOR").expect(
+        "STORMKEEPER_OPENAPI_VALIDATOR is not set: run scripts/test, which installs the validator and sets it",
+    );
+    let mut validator = Command::new("python3")
+        .args(["-W", "ignore", "-c", VALIDATE])
+        .env("PYTHONPATH", library)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 runs");
+    let mut stdin = validator.stdin.take().expect("piped");
+    stdin.write_all(document.to_string().as_bytes()).expect("written");
+    drop(stdin);
+    let output = validator.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "the validator ends: {}", output.status);
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// The copies are those that the daemons serve: a test of each crate compares them.
+#[test]
+fn documents_are_valid_openapi_and_a_broken_one_is_found() {
+    for copy in ["docs/openapi.json", "docs/openapi-agent.json"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(copy);
+        let text = std::fs::read_to_string(path).expect("the copy in the repository");
+        let mut document: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(defects(&document), "", "{copy}");
+        document["paths"]["/live"]["get"]["responses"]["200"] = json!({ "describes": "nothing" });
+        document["info"].as_object_mut().expect("an object").remove("title");
+        let found = defects(&document);
+        assert!(found.contains("paths//live/get") && found.contains("title"), "{copy}: {found}");
+    }
+}
 
 /// Runs schemathesis against `api` with the operations that `selection` leaves.
 fn generate(cluster: &Cluster, api: &str, known: &Value, selection: &[&str]) {

@@ -47,6 +47,16 @@ SCHEMATHESIS_PACKAGES=(
   sortedcontainers==2.4.0 typing_extensions==4.16.0 urllib3==2.8.0 Werkzeug==3.1.9
 )
 
+# Pinned: an integration test checks that the OpenAPI documents are valid with it.
+OPENAPI_VALIDATOR_VERSION=0.9.0
+OPENAPI_VALIDATOR_PACKAGES=(
+  "openapi-spec-validator==$OPENAPI_VALIDATOR_VERSION" annotated-types==0.8.0 attrs==26.1.0 jsonschema==4.26.0
+  jsonschema-path==0.5.0 jsonschema-specifications==2025.9.1 lazy-object-proxy==1.13.0
+  openapi-schema-validator==0.9.0 pathable==0.6.0 pydantic==2.14.4 pydantic-core==2.50.5
+  pydantic-settings==2.16.3 python-dotenv==1.2.4 PyYAML==6.0.4 referencing==0.37.0 rfc3339-validator==0.1.4
+  rpds-py==2026.9.1 six==1.17.0 typing_extensions==4.16.0 typing-inspection==0.4.5
+)
+
 # ----------------------------------------------------------------- messages
 
 say() { printf '%s\n' "$*" >&2; }
@@ -257,6 +267,11 @@ ensure_streamparse() {
 
 ensure_schemathesis() {
   ensure_python_library schemathesis "$SCHEMATHESIS_VERSION" schemathesis "${SCHEMATHESIS_PACKAGES[@]}"
+}
+
+ensure_openapi_validator() {
+  ensure_python_library openapi-spec-validator "$OPENAPI_VALIDATOR_VERSION" openapi_spec_validator \
+    "${OPENAPI_VALIDATOR_PACKAGES[@]}"
 }
 
 # The programs of scripts/tools.txt, in PATH, in exactly those versions.
