@@ -18,6 +18,7 @@
 
 mod admission;
 mod apply;
+mod buffered_minutes;
 mod catalog;
 mod entry;
 pub mod error;

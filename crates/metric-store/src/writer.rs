@@ -14,6 +14,7 @@ use tracing::{debug, error, info, warn};
 use super::{
     Drops, Error, Options,
     apply::{self, Applied, Applier, Change, setting},
+    buffered_minutes::BufferedMinutes,
     catalog::Catalog,
     entry::Entry,
     export_queue::{self, Queue},
@@ -34,10 +35,6 @@ const GROUP_MAX: usize = 64;
 
 /// Pause between a failed write and the attempt to reopen the database.
 const WRITE_RETRY_PAUSE: Duration = Duration::from_secs(1);
-
-/// Interval after which the buffer of points is written to a file, in minutes. The point of a day gets
-/// a value in each minute, and each read merges those that are in the buffer.
-const FLUSH_MINUTES: u32 = 16;
 
 /// Interval of the search for expired topologies, in minutes.
 const SWEEP_MINUTES: u32 = 60;
@@ -103,8 +100,7 @@ pub(super) struct Writer {
     queue_moved: bool,
     failed: Option<(String, Monotonic)>,
     swept: Minute,
-    /// Newest minute whose points were in the buffer when it was flushed last.
-    flushed: Minute,
+    buffered: BufferedMinutes,
     retention_clock: RetentionClock,
     pub(super) launches: LastLaunches,
     #[cfg(feature = "injected-bugs")]
@@ -124,7 +120,7 @@ impl Writer {
             queue_moved: true,
             failed: None,
             swept: Minute(0),
-            flushed: Minute(0),
+            buffered: BufferedMinutes::default(),
             retention_clock: RetentionClock::new(None, Minute::of(clock.now()), clock.monotonic()),
             launches: LastLaunches::new(),
             #[cfg(feature = "injected-bugs")]
@@ -315,9 +311,8 @@ impl Writer {
         (self.last, self.extent, self.is_dirty) = (at, extent, true);
         self.commit(std::mem::take(&mut applied.changes));
         if let Entry::Batch { minute, .. } = entry
-            && minute.0 / FLUSH_MINUTES > self.flushed.0 / FLUSH_MINUTES
+            && self.buffered.add(*minute)
         {
-            self.flushed = *minute;
             // The entry is written: a failure shows at the next write.
             if let Err(error) = self.shared.store.with(|view| view.start_flush(Table::Points)) {
                 debug!(%error, "cannot write the buffer of points to a file");
