@@ -131,6 +131,7 @@ fn supervisor(n: usize, n_slots: u16) -> SupervisorRecord {
         agent: None,
         failures: Vec::new(),
         exposed: None,
+        zookeeper_users: None,
         unknown_fields: Default::default(),
     }
 }

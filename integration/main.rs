@@ -34,6 +34,7 @@ mod own_writes;
 mod owners;
 mod prometheus;
 mod prometheus_server;
+mod protect_check;
 mod protected_tree;
 mod quiet_failover;
 mod recovery;

@@ -21,13 +21,28 @@ use crate::{
 /// Names the file of its kind in the configuration of every daemon.
 fn configure(cluster: &Cluster, users: &Path) {
     for (daemons, kind) in [(&cluster.nimbuses, "nimbus"), (&cluster.supervisors, "supervisor")] {
-        for daemon in daemons {
-            let file = cluster.path(&daemon.name).join("storm.yaml");
-            let before = fs::read_to_string(&file).expect("its configuration");
-            let users = users.join(format!("zookeeper-users-{kind}")).display().to_string();
-            fs::write(&file, format!("{before}storm.zookeeper.users.file: {users}\n")).expect("written");
-        }
+        daemons.iter().for_each(|daemon| configure_daemon(cluster, &daemon.name, kind, users));
     }
+}
+
+/// Names the file of its kind in the configuration of one daemon.
+pub(crate) fn configure_daemon(cluster: &Cluster, name: &str, kind: &str, users: &Path) {
+    let file = cluster.path(name).join("storm.yaml");
+    let before = fs::read_to_string(&file).expect("its configuration");
+    let users = users.join(format!("zookeeper-users-{kind}")).display().to_string();
+    fs::write(&file, format!("{before}storm.zookeeper.users.file: {users}\n")).expect("written");
+}
+
+/// Protects the tree, as soon as the daemons say that they have the users. Returns the output.
+pub(crate) async fn protect(cluster: &Cluster, config: &str, arguments: &[&str]) -> String {
+    wait_until("the daemons have the users", WAIT_MAX, async || {
+        let output = cluster.run(&[&["zookeeper", "protect", "--config", config], arguments].concat());
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    })
+    .await
 }
 
 /// Restarts the daemons one after the other.
@@ -133,7 +148,7 @@ async fn running_cluster_is_protected_and_survives_the_loss_of_leader_and_worker
     let refused = cluster.run(&["zookeeper", "protect", "--config", &of_supervisor]);
     let message = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && message.contains("not the file of a nimbus"), "{message}");
-    let done = cluster.ok(&["zookeeper", "protect", "--config", &config]);
+    let done = protect(&cluster, &config, &[]).await;
     assert!(done.contains("/stormkeeper is protected"), "{done}");
     let done = cluster.ok(&["zookeeper", "protect", "--config", &config]);
     assert!(done.contains("changed the lists of 0 znodes"), "{done}");
@@ -176,7 +191,7 @@ async fn znodes_that_a_component_keeps_from_the_nimbuses_stop_nothing_and_are_na
     restart(&mut cluster).await;
     let config = cluster.path(&cluster.nimbuses[0].name).join("storm.yaml").display().to_string();
     wait_for_files(&cluster, |text| text.contains("own worker:")).await;
-    cluster.ok(&["zookeeper", "protect", "--config", &config]);
+    protect(&cluster, &config, &[]).await;
 
     let id = cluster.tree.children(&layout::storms()).await.expect("read").expect("there")[0].clone();
     let id = id.parse().expect("valid id");

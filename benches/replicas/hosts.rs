@@ -130,6 +130,7 @@ impl Host {
             agent: None,
             failures: Vec::new(),
             exposed: None,
+            zookeeper_users: None,
             unknown_fields: Default::default(),
         };
         presence.keep(&Ephemeral::Supervisor(id.clone()), record::encode(&record));

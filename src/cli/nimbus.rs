@@ -12,10 +12,7 @@ use crate::cli::{
     zookeeper_users::{self, DaemonKind},
 };
 use stormkeeper_access::{file::WatchedFile, locks::Locks, quota::Quotas};
-use stormkeeper_coordination::{
-    cluster::users::Users,
-    tree::{self, Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree},
-};
+use stormkeeper_coordination::tree::{self, Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree};
 use stormkeeper_model::clock::Clock;
 use stormkeeper_nimbus as nimbus;
 use stormkeeper_nimbus::api;
@@ -68,10 +65,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         };
         let tree = ZooKeeperTree::connect(tree_options, fastrand::Rng::new(), &tasks);
         let mut options = config.nimbus_options();
-        if let Some(users) = users {
-            let access = |users: &Users| Some(zookeeper_users::access(users));
-            zookeeper_users::keep_fresh(users, Arc::clone(&tree), &tasks, access);
-        }
+        options.held_users = zookeeper_users::keep_fresh_of_daemon(users, &tree, &tasks);
         if let Some(files) = tls {
             files.keep_fresh(Arc::clone(&tree), &tasks);
         }

@@ -13,10 +13,7 @@ use crate::cli::{
     zookeeper_users::{self, DaemonKind},
 };
 use stormkeeper_access::locks::Locks;
-use stormkeeper_coordination::{
-    cluster::users::Users,
-    tree::{self, Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree},
-};
+use stormkeeper_coordination::tree::{self, Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree};
 use stormkeeper_model::clock::Clock;
 use stormkeeper_runtime::{
     blocking,
@@ -104,10 +101,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         launch.locks = locks;
         launch.run_as = run_as;
         launch.zookeeper_users = users.clone();
-        if let Some(users) = users {
-            let access = |users: &Users| Some(zookeeper_users::access(users));
-            zookeeper_users::keep_fresh(users, Arc::clone(&tree), &tasks, access);
-        }
+        options.held_users = zookeeper_users::keep_fresh_of_daemon(users, &tree, &tasks);
         let clients = supervisor::SupervisorClients::over_http(Arc::clone(&tree) as _, (&credentials, &tls))
             .map_err(|error| Failure::internal(error.into()))?;
         let ended =

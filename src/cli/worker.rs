@@ -68,7 +68,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             ..config.tree_options(OnMissingRoot::Wait)
         };
         let tree = ZooKeeperTree::connect(tree_options, fastrand::Rng::new(), &tasks);
-        zookeeper_users::keep_fresh(users, Arc::clone(&tree), &tasks, access);
+        zookeeper_users::keep_fresh(users, Arc::clone(&tree), &tasks, access, |_users| {});
         if let Some(files) = tls {
             files.keep_fresh(Arc::clone(&tree), &tasks);
         }

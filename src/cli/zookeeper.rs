@@ -13,7 +13,10 @@ use crate::cli::{
 };
 use stormkeeper_access::file::{create_secret, replace_secret};
 use stormkeeper_coordination::{
-    cluster::users::{UserFiles, UserKind},
+    cluster::{
+        store::Store,
+        users::{Lack, LiveDaemon, UserFiles, UserKind, Users},
+    },
     tree::{
         ReadTree as _, Tree as _,
         access::{Access, AccessRules},
@@ -26,6 +29,9 @@ use stormkeeper_runtime::tasks::Tasks;
 
 /// Longest wait for a session.
 const SESSION_WAIT: Duration = Duration::from_secs(30);
+
+/// Most daemons that one message names.
+const NAMED_MAX: usize = 50;
 
 /// Names of the files of one cluster.
 const FILES: [&str; 2] = ["zookeeper-users-nimbus", "zookeeper-users-supervisor"];
@@ -86,14 +92,17 @@ impl From<Kind> for UserKind {
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Reads storm.zookeeper.users.file, which must be that of a nimbus. Can be repeated at any \
-time; an interrupted run is completed by the next one. Daemons and workers that were started without users \
-cannot write any more: see docs/operations/zookeeper-access.md.\n\
+time; an interrupted run is completed by the next one. Nothing is changed while a daemon runs that does \
+not have these users, which could not write any more: see docs/operations/zookeeper-access.md.\n\
 Example: stormkeeper zookeeper protect --config /etc/stormkeeper/storm.yaml"
 )]
 pub(super) struct ProtectArgs {
     /// Open every znode to whoever reaches ZooKeeper, as before
     #[arg(long)]
     open: bool,
+    /// Protect it although daemons run that do not say which users they have, as builds before this check do
+    #[arg(long, conflicts_with = "open")]
+    even_if_unknown: bool,
 }
 
 pub(super) fn run(global: &Global, command: &Command) -> Result<(), Failure> {
@@ -165,7 +174,7 @@ fn read([nimbus, supervisor]: &[PathBuf; 2]) -> Result<UserFiles, Failure> {
     Ok(UserFiles { nimbus: zookeeper_users::read(nimbus)?, supervisor: zookeeper_users::read(supervisor)? })
 }
 
-fn protect(global: &Global, ProtectArgs { open }: &ProtectArgs) -> Result<(), Failure> {
+fn protect(global: &Global, ProtectArgs { open, even_if_unknown }: &ProtectArgs) -> Result<(), Failure> {
     let config = global.load()?;
     let unset = || {
         let error = anyhow!("storm.zookeeper.users.file is not set, so there is no user who may write");
@@ -193,7 +202,7 @@ fn protect(global: &Global, ProtectArgs { open }: &ProtectArgs) -> Result<(), Fa
     let root = options.root.clone();
     options.access = Some(Access { rules: None, ..zookeeper_users::access(&users) });
     options.tls = TlsFiles::open(&config, Process::Daemon)?.map(|files| files.tls());
-    let rules: Arc<dyn AccessRules> = Arc::new(users);
+    let rules: Arc<dyn AccessRules> = Arc::new(users.clone());
     client_runtime()?.block_on(async {
         let tasks = Tasks::default();
         let tree = ZooKeeperTree::connect(options, fastrand::Rng::new(), &tasks);
@@ -203,10 +212,78 @@ fn protect(global: &Global, ProtectArgs { open }: &ProtectArgs) -> Result<(), Fa
             let error = anyhow!("no session with ZooKeeper, or no tree at {root}, within {SESSION_WAIT:?}");
             return Err(Failure::new(ErrorKind::Unavailable, error));
         }
-        let changed = tree.protect((!open).then_some(&rules)).await;
+        let done = async {
+            if !open {
+                let daemons = Store::new(Arc::clone(&tree) as _).live_daemons().await;
+                let daemons = daemons.map_err(|error| Failure::new(ErrorKind::Refused, error.into()))?;
+                check(&users, &daemons, *even_if_unknown)?;
+            }
+            let changed = tree.protect((!open).then_some(&rules)).await;
+            changed.map_err(|error| Failure::new(ErrorKind::Refused, error.into()))
+        };
+        let done = done.await;
         tree.close().await;
-        let n = changed.map_err(|error| Failure::new(ErrorKind::Refused, error.into()))?;
+        let n = done?;
         let state = if *open { "open to everybody" } else { "protected" };
         output::print(&format!("{root} is {state}; changed the lists of {}\n", counted(n, "znode")))
     })
+}
+
+/// Refuses lists that would lock out a live daemon. One that does not say its users is only named, if
+/// `even_if_unknown`.
+fn check(users: &Users, daemons: &[LiveDaemon], even_if_unknown: bool) -> Result<(), Failure> {
+    let lacking: Vec<(&str, Lack)> =
+        daemons.iter().filter_map(|daemon| Some((&*daemon.name, users.lack_of(daemon)?))).collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let named = lacking.iter().take(NAMED_MAX).map(|(name, lack)| format!("\n  {name} {lack}"));
+    let mut text: String = named.collect();
+    if lacking.len() > NAMED_MAX {
+        text.push_str(&format!("\n  and {} more", lacking.len() - NAMED_MAX));
+    }
+    let n = format!("{} of {}", lacking.len(), counted(daemons.len(), "live daemon"));
+    let are_unknown = lacking.iter().all(|(_, lack)| *lack == Lack::Unknown);
+    if are_unknown && even_if_unknown {
+        output::note(&format!("warning: {n} may be locked out:{text}"));
+        return Ok(());
+    }
+    let error = anyhow!("{n} could not go on in the protected tree, so nothing was changed:{text}");
+    let hint = match are_unknown {
+        true => "upgrade them, or make sure that each has its file, and add --even-if-unknown",
+        false => "repair or stop them, wait half a minute, and try again",
+    };
+    Err(Failure::new(ErrorKind::Refused, error).with_hint(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stormkeeper_coordination::cluster::users::HeldUsers;
+
+    fn daemon(n: usize, users: Option<HeldUsers>) -> LiveDaemon {
+        LiveDaemon { kind: UserKind::Nimbus, name: format!("nimbus n{n} at h{n}"), users }
+    }
+
+    #[test]
+    fn each_daemon_that_would_be_locked_out_is_named_with_what_it_lacks() {
+        let users = UserFiles::generate([1, 2, 3].map(|byte| [byte; 32])).nimbus;
+        let held = || Some(users.held());
+        let text = |daemons: &[LiveDaemon], even_if_unknown| {
+            check(&users, daemons, even_if_unknown).map_err(|failure| format!("{failure:?}"))
+        };
+        assert_eq!(text(&[daemon(1, held()), daemon(2, held())], false), Ok(()));
+        let without = [daemon(1, held()), daemon(2, Some(HeldUsers::default())), daemon(3, None)];
+        for even_if_unknown in [false, true] {
+            let refused = text(&without, even_if_unknown).expect_err("refused");
+            assert!(refused.contains("2 of 3 live daemons") && !refused.contains("n1"), "{refused}");
+            assert!(refused.contains("nimbus n2 at h2 has no users"), "{refused}");
+            assert!(refused.contains("nimbus n3 at h3 does not say"), "{refused}");
+        }
+        let unknown = [daemon(1, held()), daemon(3, None)];
+        assert!(text(&unknown, false).expect_err("refused").contains("--even-if-unknown"));
+        assert_eq!(text(&unknown, true), Ok(()));
+        let many: Vec<LiveDaemon> = (0..NAMED_MAX + 7).map(|n| daemon(n, None)).collect();
+        assert!(text(&many, false).expect_err("refused").contains("and 7 more"));
+    }
 }

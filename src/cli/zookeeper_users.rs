@@ -10,7 +10,7 @@ use crate::{
 };
 use stormkeeper_access::file::{self, FileError, PERIOD, Protection, WatchedFile};
 use stormkeeper_coordination::{
-    cluster::users::Users,
+    cluster::users::{HeldUsers, Users},
     tree::{
         access::{Access, AccessRules},
         zookeeper::ZooKeeperTree,
@@ -19,6 +19,7 @@ use stormkeeper_coordination::{
 use stormkeeper_runtime::{
     blocking,
     tasks::{OnExit, Tasks},
+    watch,
 };
 
 /// Kind of a daemon, which has a file of its own.
@@ -80,12 +81,28 @@ pub(super) fn access(users: &Users) -> Access {
     Access { credentials: users.own().to_vec(), rules, sasl: users.sasl().cloned() }
 }
 
-/// Reads a file of users again when it changes, and lets the tree have them.
+/// Reads the file of the users of a daemon again when it changes, and lets the tree have them. Returns
+/// the users that its sessions have, as its record says them.
+pub(super) fn keep_fresh_of_daemon(
+    file: Option<WatchedFile<Users>>,
+    tree: &Arc<ZooKeeperTree>,
+    tasks: &Tasks,
+) -> watch::Receiver<HeldUsers> {
+    let Some(file) = file else { return HeldUsers::none() };
+    let (sender, held) = watch::channel(file.get().held());
+    let access = |users: &Users| Some(access(users));
+    let announce = move |users: &Users| drop(sender.send_replace(users.held()));
+    keep_fresh(file, Arc::clone(tree), tasks, access, announce);
+    held
+}
+
+/// Reads a file of users again when it changes, lets the tree have them, and then calls `announce`.
 pub(super) fn keep_fresh<T: PartialEq + Send + Sync + 'static>(
     file: WatchedFile<T>,
     tree: Arc<ZooKeeperTree>,
     tasks: &Tasks,
     access: impl Fn(&T) -> Option<Access> + Send + 'static,
+    announce: impl Fn(&T) + Send + 'static,
 ) {
     tasks.start("users of the tree", OnExit::Ignore, async move {
         let mut in_force = file.get();
@@ -96,6 +113,7 @@ pub(super) fn keep_fresh<T: PartialEq + Send + Sync + 'static>(
             let now = file.get();
             if *now != *in_force {
                 tree.replace_access(access(&now)).await;
+                announce(&now);
                 in_force = now;
             }
         }

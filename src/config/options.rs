@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use crate::config::{load::Config, value::Value};
 use stormkeeper_access::{locks, tls::TlsSettings};
 use stormkeeper_coordination::{
-    cluster::layout,
+    cluster::{layout, users::HeldUsers},
     tree::{self, options::OnMissingRoot},
 };
 use stormkeeper_metric_store as metric_store;
@@ -60,6 +60,7 @@ impl Config {
             // Files are read by the command that runs a nimbus, which decides about the exposure as well.
             locks: locks::Locks::open(),
             exposed: None,
+            held_users: HeldUsers::none(),
             quotas: None,
             api_names: self.api_names(),
             monitor_period: self.duration("nimbus.monitor.freq.secs"),
@@ -245,6 +246,7 @@ impl Config {
             ports: ports.clone(),
             // Decided by the command that runs a supervisor.
             exposed: None,
+            held_users: HeldUsers::none(),
             agent: Some(supervisor::AgentOptions { address: agent, may_move, names: names.collect() }),
             capacity: Capacity {
                 cpu_percent: self.whole_if_set("supervisor.cpu.capacity"),

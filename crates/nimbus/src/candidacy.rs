@@ -67,6 +67,7 @@ mod tests {
             access_problem: None,
             clock_ahead_ms: None,
             exposed: None,
+            zookeeper_users: None,
             unknown_fields: Default::default(),
         };
         let nimbuses = others.iter().map(|(id, n)| (id.parse().expect("valid"), record(*n))).collect();

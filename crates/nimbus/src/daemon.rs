@@ -226,8 +226,7 @@ fn assemble(
     let tasks = Tasks::new(stop.child_token());
     let (identity, writes) = keep_dir(identity, &clock, &tasks);
     let memory = load_memory(&options, &identity, clock.clone())?;
-    let unchecked = Arc::clone(&tree);
-    let (tree, refusal) = checked(tree, &memory, &tasks);
+    let (unchecked, (tree, refusal)) = (Arc::clone(&tree), checked(tree, &memory, &tasks));
     let store = Store::new(Arc::clone(&tree));
     let presence = Presence::start(Arc::clone(&tree), &tasks);
     let observer = Observer::start(store.tree(), clock.clone(), &tasks);
@@ -250,6 +249,7 @@ fn assemble(
         disk_problem,
         failed_writes: writes.watch(),
         clock_ahead_ms,
+        held_users: options.held_users.clone(),
         access: options.locks.keep_fresh(&clock, &tasks).with_quotas(options.quotas.as_ref(), &tasks),
         metrics_error: metrics.as_ref().map(MetricsService::closed),
     };
@@ -461,6 +461,7 @@ fn registration(options: &Options, api: &str, start: Timestamp) -> NimbusRecord 
         access_problem: None,
         clock_ahead_ms: None,
         exposed: options.exposed.clone(),
+        zookeeper_users: None,
         unknown_fields: record::UnknownFields::new(),
     }
 }

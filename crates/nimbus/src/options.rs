@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use stormkeeper_access::{credentials::Credentials, file::WatchedFile, locks::Locks, quota::Quotas};
+use stormkeeper_coordination::cluster::users::HeldUsers;
 use stormkeeper_model::clock::Clock;
+use stormkeeper_runtime::watch;
 
 pub use crate::{
     blobs::{copies::ReplicationSettings, room::UploadLimits},
@@ -24,6 +26,8 @@ pub struct Options {
     pub locks: Locks,
     /// Listeners that everybody who reaches this host may use without a proof, for people.
     pub exposed: Option<String>,
+    /// Users that it has at ZooKeeper, which its record says.
+    pub held_users: watch::Receiver<HeldUsers>,
     /// Quotas of owners; `None` limits nobody.
     pub quotas: Option<WatchedFile<Quotas>>,
     /// Names under which requests may address the API, with or without ports, besides addresses,
@@ -105,6 +109,7 @@ impl Options {
             api: ([127, 0, 0, 1], 0).into(),
             locks: Locks::open(),
             exposed: None,
+            held_users: HeldUsers::none(),
             quotas: None,
             api_names: Vec::new(),
             monitor_period: Duration::from_secs(10),

@@ -16,6 +16,7 @@ use stormkeeper_coordination::{
         layout::{self, Ephemeral},
         presence::Presence,
         record::{self, NimbusRecord},
+        users::HeldUsers,
     },
     election::{CampaignOutcome, Candidate, Leadership},
     tree::{Scope, SessionState},
@@ -284,6 +285,8 @@ pub(super) struct PublishedStatus {
     pub(super) access: Problems,
     /// Milliseconds by which its clock is ahead of the leader's, if that is a problem.
     pub(super) clock_ahead_ms: watch::Receiver<Option<i64>>,
+    /// Users that it has at ZooKeeper.
+    pub(super) held_users: watch::Receiver<HeldUsers>,
     /// Reason why its metric store cannot be opened; absent if this nimbus keeps no metrics.
     pub(super) metrics_error: Option<watch::Receiver<Option<String>>>,
 }
@@ -325,6 +328,7 @@ pub(super) async fn register(
         let clock_ahead_ms = *status.clock_ahead_ms.borrow_and_update();
         // The clock of the leader is the reference.
         record.clock_ahead_ms = clock_ahead_ms.filter(|_| record.role == record::Role::Follower);
+        record.zookeeper_users = Some(status.held_users.borrow_and_update().clone());
         record.access_problem = status.access.text().as_deref().map(shorten_reason);
         record.metric_store_error = status
             .metrics_error
@@ -351,6 +355,8 @@ pub(super) async fn register(
             Ok(()) = status.access.secrets.changed() => Ok(()),
             Ok(()) = status.access.tls.changed() => Ok(()),
             Ok(()) = status.access.quotas.changed() => Ok(()),
+            // Its sender ends at once if there are no users.
+            Ok(()) = status.held_users.changed() => Ok(()),
             // Its sender ends at once if the clocks are not compared.
             Ok(()) = status.clock_ahead_ms.changed() => Ok(()),
         };

@@ -65,6 +65,7 @@ impl Cluster {
             access_problem: None,
             clock_ahead_ms: None,
             exposed: None,
+            zookeeper_users: None,
             unknown_fields: Default::default(),
         };
         self.tree

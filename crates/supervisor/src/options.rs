@@ -3,7 +3,9 @@
 use std::{path::PathBuf, time::Duration};
 
 use crate::AgentOptions;
+use stormkeeper_coordination::cluster::users::HeldUsers;
 use stormkeeper_model::{Port, resources::Capacity};
+use stormkeeper_runtime::watch;
 
 /// Settings of a supervisor.
 #[derive(Debug, Clone)]
@@ -18,6 +20,8 @@ pub struct Options {
     pub agent: Option<AgentOptions>,
     /// Listeners that everybody who reaches this host may use without a proof, for people.
     pub exposed: Option<String>,
+    /// Users that it has at ZooKeeper, which its record says.
+    pub held_users: watch::Receiver<HeldUsers>,
     /// Declared resources for tasks; what is not declared is unlimited.
     pub capacity: Capacity,
     /// Limit from the launch of a worker to its first heartbeat.

@@ -89,16 +89,18 @@ impl Registration {
             agent: None,
             failures: Vec::new(),
             exposed: options.exposed.clone(),
+            zookeeper_users: None,
             unknown_fields: record::UnknownFields::new(),
         };
-        let (me, presence) = (me.clone(), presence.clone());
+        let (me, presence, mut users) = (me.clone(), presence.clone(), options.held_users.clone());
         let ephemeral = Ephemeral::Supervisor(me.clone());
         let (sender, mut reported) = watch::channel(known);
         tasks.start("register", OnExit::Ignore, async move {
             prepare_layout(&store).await;
             let mut is_announced = true;
             loop {
-                let record = with_reported(&supervisor, reported.borrow_and_update().clone());
+                let mut record = with_reported(&supervisor, reported.borrow_and_update().clone());
+                record.zookeeper_users = Some(users.borrow_and_update().clone());
                 presence.keep(&ephemeral, record::encode(&record));
                 if std::mem::take(&mut is_announced) {
                     // Never absent and without the announcement of the last stop in between.
@@ -106,8 +108,14 @@ impl Registration {
                     withdraw_stop(&store, &me).await;
                 }
                 tokio::time::sleep(WRITE_PAUSE).await;
-                // Fails only when the agent is gone.
-                if reported.changed().await.is_err() {
+                let changed = tokio::select! {
+                    biased;
+                    // Cancel-safe: both only wait. The first fails only when the agent is gone.
+                    changed = reported.changed() => changed.is_ok(),
+                    // Its sender ends at once if there are no users.
+                    Ok(()) = users.changed() => true,
+                };
+                if !changed {
                     return;
                 }
             }

@@ -11,7 +11,7 @@ use crate::{
     machine::{Machine, SupervisorProcesses},
     network::NetworkIngest,
 };
-use stormkeeper_coordination::cluster::store::Store;
+use stormkeeper_coordination::cluster::{store::Store, users::HeldUsers};
 use stormkeeper_model::{Port, topology::Settings};
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
 use stormkeeper_supervisor::{Agent, LaunchDefaults, OnStop, Options};
@@ -135,6 +135,7 @@ impl Host {
             ports: (0..self.n_slots).map(|n| Port(FIRST_PORT + n)).collect(),
             agent: None,
             exposed: None,
+            held_users: HeldUsers::none(),
             capacity: Default::default(),
             worker_start_timeout: Duration::from_secs(60),
             worker_timeout: Duration::from_secs(30),

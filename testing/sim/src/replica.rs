@@ -12,7 +12,7 @@ use crate::{
     metric_log::StoreDisk,
     network::{NetworkIngest, NetworkQuery, NetworkReplicas},
 };
-use stormkeeper_coordination::cluster::store::Store;
+use stormkeeper_coordination::cluster::{store::Store, users::HeldUsers};
 use stormkeeper_metric_store::Medium;
 use stormkeeper_metrics_service::{MetricOptions, MetricsClients};
 use stormkeeper_model::clock::Clock;
@@ -180,6 +180,7 @@ impl Replica {
             message_timeout: Duration::from_secs(10),
             prometheus_series_max: 20_000,
             exposed: None,
+            held_users: HeldUsers::none(),
             metrics: Some(MetricOptions {
                 medium: Medium::Memory(self.disk.disk.clone()),
                 usage,

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use defect::{Defect, DefectKind};
 pub use format::{FORMAT, Stored, Unreadable, decode, encode};
 
-use super::{failure::ReportedFailure, reported_problem::ReportedProblem};
+use super::{failure::ReportedFailure, reported_problem::ReportedProblem, users::HeldUsers};
 use crate::tree::{TreePath, Version};
 pub use stormkeeper_model::UnknownFields;
 use stormkeeper_model::{
@@ -225,6 +225,9 @@ pub struct SupervisorRecord {
     /// are none, and in older builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exposed: Option<String>,
+    /// Users that it has at ZooKeeper; absent in older builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zookeeper_users: Option<HeldUsers>,
     /// Fields of newer versions.
     #[serde(flatten)]
     pub unknown_fields: UnknownFields,
@@ -350,6 +353,9 @@ pub struct NimbusRecord {
     /// are none, and in older builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exposed: Option<String>,
+    /// Users that it has at ZooKeeper; absent in older builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zookeeper_users: Option<HeldUsers>,
     /// Fields of newer versions.
     #[serde(flatten)]
     pub unknown_fields: UnknownFields,

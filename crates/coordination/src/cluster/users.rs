@@ -14,6 +14,7 @@
 
 mod file;
 mod files;
+mod held;
 
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
@@ -21,6 +22,7 @@ use sha2::Sha256;
 pub use self::{
     file::InvalidFile,
     files::{UserFiles, UserKind},
+    held::{HeldUsers, Lack, LiveDaemon},
 };
 use crate::{
     cluster::layout::{self, OtherWriters},

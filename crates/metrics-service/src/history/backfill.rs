@@ -168,6 +168,7 @@ mod tests {
             agent: None,
             failures: Vec::new(),
             exposed: None,
+            zookeeper_users: None,
             unknown_fields: Default::default(),
         };
         ClusterView {

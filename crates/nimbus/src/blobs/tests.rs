@@ -238,6 +238,7 @@ fn using(blob: &BlobKey, api: &str) -> ClusterView {
         access_problem: None,
         clock_ahead_ms: None,
         exposed: None,
+        zookeeper_users: None,
         unknown_fields: Default::default(),
     };
     ClusterView {

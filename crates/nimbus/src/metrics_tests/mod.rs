@@ -181,6 +181,7 @@ impl Cluster {
             agent: None,
             failures: Vec::new(),
             exposed: None,
+            zookeeper_users: None,
             unknown_fields: Default::default(),
         };
         Store::new(Arc::clone(&tree)).ensure_layout().await.expect("made");

@@ -130,6 +130,7 @@ impl Cluster {
             agent: None,
             failures: Vec::new(),
             exposed: None,
+            zookeeper_users: None,
             unknown_fields: Default::default(),
         };
         let path = layout::supervisor(&id.parse().expect("valid"));

@@ -2,6 +2,7 @@
 
 use super::*;
 use stormkeeper_access::tls::client::ClientTls;
+use stormkeeper_coordination::cluster::users::HeldUsers;
 
 pub(super) const TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -112,6 +113,7 @@ impl World {
             ports: self.ports.clone(),
             agent: None,
             exposed: None,
+            held_users: HeldUsers::none(),
             capacity: Default::default(),
             worker_start_timeout: Duration::from_secs(120),
             worker_timeout: Duration::from_secs(30),

@@ -61,6 +61,7 @@ fn supervisor() -> SupervisorRecord {
         agent: None,
         failures: Vec::new(),
         exposed: None,
+        zookeeper_users: None,
         unknown_fields: Default::default(),
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Writes that only the leader may make are not here: see `election::FencedWriter`.
 
+mod live_daemons;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde::de::DeserializeOwned;

@@ -78,6 +78,7 @@ impl Fixture {
             agent: None,
             failures: Vec::new(),
             exposed: None,
+            zookeeper_users: None,
             unknown_fields: Default::default(),
         };
         Store::new(Arc::clone(&tree)).ensure_layout().await.expect("made");
