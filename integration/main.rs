@@ -30,6 +30,7 @@ mod lost_host;
 mod old_layout;
 mod openapi;
 mod opentsdb;
+mod other_secret;
 mod own_writes;
 mod owners;
 mod prometheus;

@@ -22,6 +22,7 @@ pub mod http;
 pub mod leader_clock;
 pub mod log_lines;
 pub mod message;
+pub mod proof_check;
 pub mod replica_client;
 pub mod routes;
 mod scheme;

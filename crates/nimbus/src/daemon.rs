@@ -19,7 +19,7 @@ use crate::{
     dry_run::diagnose,
     handle::{Handle, recovery::Recovery},
     leader::{LeaderContext, LeaderStatus},
-    role::{PublishedStatus, RoleLoop, register},
+    role::{Comparison, PublishedStatus, RoleLoop, register},
     tree_copy::{CopyFile, keep::CopyKeeper},
     twin::{self, Twin},
 };
@@ -28,6 +28,7 @@ use stormkeeper_api_types::{
     blobs::{BlobClient, BlobPeers, FetchError},
     http,
     leader_clock::{self, NimbusTime, NimbusTimeClient, ProcessName},
+    proof_check::{self, ProofClient, ShowProof},
 };
 use stormkeeper_coordination::{
     cluster::{
@@ -158,6 +159,8 @@ pub struct NimbusClients {
     pub metrics: Option<metrics_service::MetricsClients>,
     /// Asks the leader for its time; without it the clocks are not compared.
     pub time: Option<Arc<dyn NimbusTime>>,
+    /// Asks the leader whether it believes the proofs of this nimbus; without it that is not known.
+    pub proof: Option<Arc<dyn ShowProof>>,
 }
 
 impl NimbusClients {
@@ -172,8 +175,9 @@ impl NimbusClients {
             |metrics| metrics_service::MetricsClients::over_http(metrics, &store, (&credentials, &tls));
         let metrics = options.metrics.as_ref().map(of_metrics).transpose()?;
         let time = Some(Arc::new(NimbusTimeClient::new(&tls)?) as Arc<dyn NimbusTime>);
+        let proof = Some(Arc::new(ProofClient::new(credentials.clone(), &tls)?) as Arc<dyn ShowProof>);
         let blobs = Arc::new(BlobClient::new(&tls)?.with_credentials(credentials));
-        Ok(Self { blobs, metrics, time })
+        Ok(Self { blobs, metrics, time, proof })
     }
 }
 
@@ -242,13 +246,13 @@ fn assemble(
     let process = ProcessName::new(&me, registration.start);
     let own = (&me, &registration, &*options.local_dir);
     let (twin, is_alone) = twin::search(clients.time.clone(), own, &store, &tasks);
-    let clock_ahead_ms = compare_clocks(clients.time, &me, &observer, &clock, &tasks);
+    let comparison = compare_with_leader(clients.time, clients.proof, &me, (&observer, &clock), &tasks);
     let published = PublishedStatus {
         role: role_seen,
         n_missing: missing.clone(),
         disk_problem,
         failed_writes: writes.watch(),
-        clock_ahead_ms,
+        comparison,
         held_users: options.held_users.clone(),
         access: options.locks.keep_fresh(&clock, &tasks).with_quotas(options.quotas.as_ref(), &tasks),
         metrics_error: metrics.as_ref().map(MetricsService::closed),
@@ -374,32 +378,40 @@ fn start_role(
     tasks.start_graceful("role", OnExit::StopOwner, role_loop.run());
 }
 
-/// Starts to compare the clock with the leader's, unless there is no client for that. Returns the
-/// difference to announce.
-fn compare_clocks(
-    client: Option<Arc<dyn NimbusTime>>,
+/// Starts to compare this nimbus with the leader, as far as there are clients for that.
+fn compare_with_leader(
+    time: Option<Arc<dyn NimbusTime>>,
+    proof: Option<Arc<dyn ShowProof>>,
     me: &NimbusId,
-    observer: &Observer,
-    clock: &Clock,
+    (observer, clock): (&Observer, &Clock),
     tasks: &Tasks,
-) -> watch::Receiver<Option<i64>> {
-    let (announce, announced) = watch::channel(None);
-    if let Some(client) = client {
+) -> Comparison {
+    let leader = || {
         let (me, observations) = (me.clone(), observer.observe());
-        let leader = move || {
+        move || {
             let reference = match &observations.borrow().view.leader {
                 Some(leader) if leader.nimbus == me => leader_clock::Reference::Own,
                 Some(leader) => leader_clock::Reference::Leader(leader.api.clone()),
                 None => leader_clock::Reference::Unknown,
             };
             std::future::ready(reference)
-        };
-        let comparison = leader_clock::compare(client, leader, clock.clone(), move |ahead_ms| {
+        }
+    };
+    let (announce, clock_ahead_ms) = watch::channel(None);
+    if let Some(client) = time {
+        let comparison = leader_clock::compare(client, leader(), clock.clone(), move |ahead_ms| {
             announce.send_replace(ahead_ms);
         });
         tasks.start("clock", OnExit::Ignore, comparison);
     }
-    announced
+    let (announce, proof_problem) = watch::channel(None);
+    if let Some(client) = proof {
+        let showing = proof_check::keep_showing(client, leader(), format!("nimbus {me}"), move |problem| {
+            announce.send_replace(problem);
+        });
+        tasks.start("proof", OnExit::Ignore, showing);
+    }
+    Comparison { clock_ahead_ms, proof_problem }
 }
 
 /// Starts to keep the copy of the tree. Returns its file.

@@ -283,12 +283,20 @@ pub(super) struct PublishedStatus {
     pub(super) failed_writes: watch::Receiver<Vec<String>>,
     /// Files with tokens or secrets that cannot be used.
     pub(super) access: Problems,
-    /// Milliseconds by which its clock is ahead of the leader's, if that is a problem.
-    pub(super) clock_ahead_ms: watch::Receiver<Option<i64>>,
+    /// Differences from the leader.
+    pub(super) comparison: Comparison,
     /// Users that it has at ZooKeeper.
     pub(super) held_users: watch::Receiver<HeldUsers>,
     /// Reason why its metric store cannot be opened; absent if this nimbus keeps no metrics.
     pub(super) metrics_error: Option<watch::Receiver<Option<String>>>,
+}
+
+/// Differences of a nimbus from the leader, if they are a problem.
+pub(super) struct Comparison {
+    /// Milliseconds by which its clock is ahead of the leader's.
+    pub(super) clock_ahead_ms: watch::Receiver<Option<i64>>,
+    /// Reason why the leader refuses its proofs.
+    pub(super) proof_problem: watch::Receiver<Option<String>>,
 }
 
 /// Longest reason in the record of a nimbus; the log has the full text.
@@ -325,11 +333,13 @@ pub(super) async fn register(
             &status.failed_writes.borrow_and_update(),
             status.disk_problem.borrow_and_update().as_deref(),
         );
-        let clock_ahead_ms = *status.clock_ahead_ms.borrow_and_update();
+        let clock_ahead_ms = *status.comparison.clock_ahead_ms.borrow_and_update();
         // The clock of the leader is the reference.
         record.clock_ahead_ms = clock_ahead_ms.filter(|_| record.role == record::Role::Follower);
         record.zookeeper_users = Some(status.held_users.borrow_and_update().clone());
-        record.access_problem = status.access.text().as_deref().map(shorten_reason);
+        let proof_problem = status.comparison.proof_problem.borrow_and_update().clone();
+        let access: Vec<String> = proof_problem.into_iter().chain(status.access.text()).collect();
+        record.access_problem = (!access.is_empty()).then(|| shorten_reason(&access.join("; ")));
         record.metric_store_error = status
             .metrics_error
             .as_mut()
@@ -357,8 +367,9 @@ pub(super) async fn register(
             Ok(()) = status.access.quotas.changed() => Ok(()),
             // Its sender ends at once if there are no users.
             Ok(()) = status.held_users.changed() => Ok(()),
-            // Its sender ends at once if the clocks are not compared.
-            Ok(()) = status.clock_ahead_ms.changed() => Ok(()),
+            // Their senders end at once if there are no clients for the comparison.
+            Ok(()) = status.comparison.clock_ahead_ms.changed() => Ok(()),
+            Ok(()) = status.comparison.proof_problem.changed() => Ok(()),
         };
         if changed.is_err() {
             // All senders live as long as the nimbus; the record stays as it is.

@@ -19,6 +19,7 @@ use stormkeeper_access::{
 use stormkeeper_api_types::{
     authorized::STALE,
     message::{Code, ErrorBody},
+    proof_check::{DENIED, ProofFault},
 };
 
 /// Returns what a gate looks at.
@@ -79,6 +80,10 @@ pub fn response(denied: &Denied, body: Response) -> Response {
     *response.status_mut() = StatusCode::UNAUTHORIZED;
     let challenge = HeaderValue::from_static("Bearer realm=\"stormkeeper\"");
     response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    if let Some(fault) = ProofFault::of(denied) {
+        let word = HeaderValue::from_static(fault.word());
+        response.headers_mut().insert(HeaderName::from_static(DENIED), word);
+    }
     if *denied == Denied::Stale {
         response.headers_mut().insert(HeaderName::from_static(STALE), HeaderValue::from_static("1"));
     }

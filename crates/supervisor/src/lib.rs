@@ -73,6 +73,7 @@ use stormkeeper_api_types::{
     blobs::{BlobClient, FetchBlob, FetchError},
     http,
     leader_clock::{NimbusTime, NimbusTimeClient},
+    proof_check::{ProofClient, ShowProof},
 };
 use stormkeeper_coordination::{
     cluster::{layout_version::Refused, store::Store, users::Users},
@@ -169,6 +170,8 @@ pub struct SupervisorClients {
     pub time: Arc<dyn NimbusTime>,
 }
 
+    /// Asks the leader whether it believes the proofs of this supervisor.
+    pub proof: Arc<dyn ShowProof>,
 impl SupervisorClients {
     /// Creates HTTP clients, which read the leader from `tree` and send their requests with
     /// `credentials`, over `tls`.
@@ -182,7 +185,8 @@ impl SupervisorClients {
         let ingest = IngestClient::over(tls, Store::new(tree))?.with_credentials(credentials.clone());
         let time = Arc::new(NimbusTimeClient::new(tls)?);
         let blobs = BlobClient::new(tls)?.with_credentials(credentials.clone());
-        Ok(Self { blobs: Arc::new(blobs), ingest: Arc::new(ingest), time })
+        Ok(Self { blobs: Arc::new(blobs), ingest: Arc::new(ingest), time, proof })
+        let proof = Arc::new(ProofClient::new(credentials.clone(), tls)?);
     }
 }
 
@@ -201,7 +205,7 @@ pub async fn run(
     clock: Clock,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let SupervisorClients { blobs, ingest, time } = clients;
+    let SupervisorClients { blobs, ingest, time, proof } = clients;
     let locks = launch.locks.clone();
     let agent = Agent::start(options, tree, processes, blobs, launch, clock.clone()).await?;
     agent.keep_locks_fresh(&locks);
@@ -211,4 +215,5 @@ pub async fn run(
     agent.compare_clocks(time);
     agent.start_api();
     agent.run(stop).await
+    agent.show_proof(proof);
 }

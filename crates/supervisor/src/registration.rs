@@ -50,6 +50,8 @@ pub(super) struct Reported {
     pub(super) agent_problem: Option<String>,
     /// Reason why a file with tokens, the secret or certificates is not in force.
     pub(super) locks_problem: Option<String>,
+    /// Reason why the leader refuses the proofs of this supervisor.
+    pub(super) proof_problem: Option<String>,
 }
 
 impl Reported {
@@ -143,6 +145,11 @@ impl Registration {
         self.set(|reported| std::mem::replace(&mut reported.locks_problem, problem.clone()) != problem);
     }
 
+    /// Sets the reason why the leader refuses the proofs of this supervisor.
+    pub(super) fn set_proof_problem(&self, problem: Option<String>) {
+        self.set(|reported| std::mem::replace(&mut reported.proof_problem, problem.clone()) != problem);
+    }
+
     /// Sets the address of the agent that the record announces, or the reason why there is none.
     pub(super) fn set_agent(&self, agent: Result<String, String>) {
         let (agent, problem) = match agent {
@@ -183,8 +190,16 @@ fn memory_limits_unenforced() -> Option<String> {
 
 /// The record with what it reports, and without the slots that cannot be used.
 fn with_reported(supervisor: &SupervisorRecord, reported: Reported) -> SupervisorRecord {
-    let Reported { problems, failures, clock_ahead_ms, agent, agent_problem, locks_problem } = reported;
-    let of_host = [agent_problem, locks_problem].into_iter().flatten();
+    let Reported {
+        problems,
+        failures,
+        clock_ahead_ms,
+        agent,
+        agent_problem,
+        locks_problem,
+        proof_problem,
+    } = reported;
+    let of_host = [proof_problem, agent_problem, locks_problem].into_iter().flatten();
     let of_host = of_host.map(|text| ReportedProblem::of_supervisor(&text));
     let problems = of_host.chain(problems).take(PROBLEMS_MAX).collect();
     let mut record = SupervisorRecord { problems, failures, clock_ahead_ms, agent, ..supervisor.clone() };

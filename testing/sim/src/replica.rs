@@ -150,7 +150,7 @@ impl Replica {
             query: Arc::new(NetworkQuery::new(network, self.api(), store)),
             exporters: vec![Arc::new(CountingExporter::new(&self.name, self.env.shared_journal()))],
         };
-        NimbusClients { blobs: Arc::clone(network) as _, metrics: Some(metrics), time: None }
+        NimbusClients { blobs: Arc::clone(network) as _, metrics: Some(metrics), time: None, proof: None }
     }
 
     fn options(&self) -> Options {

@@ -48,6 +48,7 @@ fn clients() -> NimbusClients {
         blobs: Arc::new(BlobClient::new(&ClientTls::off()).expect("made")),
         metrics: None,
         time: None,
+        proof: None,
     }
 }
 

@@ -12,6 +12,7 @@ use stormkeeper_access::{
     signature::{BodyDigest, Head},
     token::Token,
 };
+use stormkeeper_api_types::proof_check::DENIED;
 use stormkeeper_metrics::{
     MetricBatch, Minute,
     protocol::{RegisterRequest, Registration},
@@ -288,6 +289,23 @@ async fn daemon_reads_the_metric_log_and_blobs_and_changes_no_topology() {
         let uri = format!("/api/stormkeeper/v1{uri}");
         let (status, body) = send(&leader, &keys.daemon(None), &Sent::new(Method::POST, &uri, "")).await;
         assert_eq!((status, &body["code"]), (StatusCode::FORBIDDEN, &json!("forbidden")), "{uri}");
+    }
+}
+
+#[tokio::test]
+async fn refusal_says_whether_all_requests_of_the_sender_are_refused_and_why() {
+    let (fixture, keys) = (Fixture::new().await, Keys::new());
+    let leader = fixture.locked_leader(&keys).await;
+    let proofs = [
+        (keys.daemon(None), None),
+        (keys.daemon(Some(&"z".repeat(32))), Some("other-secret")),
+        (Credentials::None, Some("no-proof")),
+    ];
+    for (credentials, word) in proofs {
+        let sent = Sent::new(Method::HEAD, "/api/openapi.json", "");
+        let (status, headers, _) = answer(&leader, sent.request(&host(&leader), &credentials)).await;
+        let denied = headers.get(DENIED).map(|value| value.to_str().expect("text"));
+        assert_eq!((denied, status.is_success()), (word, word.is_none()), "{status}");
     }
 }
 
