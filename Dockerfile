@@ -17,15 +17,16 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && install -m 0755 target/release/stormkeeper /usr/local/bin/stormkeeper
 
 FROM debian:bookworm-slim
-# python3 runs the components of Python topologies and the health checks. The binary links
-# librocksdb7.8.
+# python3 runs the components of Python topologies and the health checks, and openssl makes the
+# certificates of docker-compose.secure.yml. The binary links librocksdb7.8.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends python3 librocksdb7.8 \
+    && apt-get install -y --no-install-recommends openssl python3 librocksdb7.8 \
     && rm -rf /var/lib/apt/lists/*
 # A fixed number, so that the owner of a volume's files is known outside of the container.
 RUN groupadd --gid 10001 stormkeeper \
     && useradd --uid 10001 --gid stormkeeper --home-dir /var/lib/stormkeeper --create-home stormkeeper
 COPY --from=build /usr/local/bin/stormkeeper /usr/local/bin/stormkeeper
+COPY --from=build /src/scripts/make-certificates /usr/local/bin/make-certificates
 COPY --from=build /src/examples /usr/share/stormkeeper/examples
 
 USER stormkeeper

@@ -4,13 +4,16 @@
 use std::{
     fs,
     os::unix::fs::{MetadataExt as _, symlink},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
 };
 
 use serde_json::{Map, Value};
 use stormkeeper::config::{Config, Environment};
-use stormkeeper_access::locks::{Locks, Mode, Settings};
+use stormkeeper_access::{
+    locks::{Locks, Mode, Settings},
+    tls::TlsSettings,
+};
 use stormkeeper_coordination::tree::options::OnMissingRoot;
 use stormkeeper_topology_package::yaml;
 
@@ -118,6 +121,25 @@ fn daemons_accept_their_settings_in_both_profiles() {
     }
 }
 
+/// Files of TLS in a volume, as the daemons have them in their settings.
+fn tls(volume: &Path) -> TlsSettings {
+    let compose = compose(SECURE);
+    let name = if volume.ends_with("nimbus") { "nimbus1" } else { "supervisor1" };
+    let (config, _) =
+        Config::load(None, &settings(&compose, name, ""), &Environment::default()).expect("they are valid");
+    let moved = |path: Option<PathBuf>| {
+        let path = path.expect("it is set");
+        Some(volume.join(path.strip_prefix("/etc/stormkeeper").expect("the place of the volume")))
+    };
+    let settings = config.access_settings().tls;
+    TlsSettings {
+        certificate: moved(settings.certificate),
+        key: moved(settings.key),
+        authorities: moved(settings.authorities),
+        ..settings
+    }
+}
+
 /// Runs the service that makes the secrets, in `dir` and with this build.
 fn make_secrets(dir: &Path) {
     let compose = compose(SECURE);
@@ -141,6 +163,8 @@ fn secrets_of_the_locked_cluster_are_made_once_and_accepted_by_its_daemons() {
     symlink(env!("CARGO_BIN_EXE_stormkeeper"), dir.path().join("bin/stormkeeper")).expect("linked");
     // The user of the image does not exist here.
     symlink("/bin/true", dir.path().join("bin/chown")).expect("linked");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/make-certificates");
+    symlink(script, dir.path().join("bin/make-certificates")).expect("linked");
     make_secrets(dir.path());
 
     let (nimbus, supervisor) = (dir.path().join("volumes/nimbus"), dir.path().join("volumes/supervisor"));
@@ -160,7 +184,10 @@ fn secrets_of_the_locked_cluster_are_made_once_and_accepted_by_its_daemons() {
         names(&nimbus),
         [
             "admin.token",
+            "ca.crt",
             "cluster.secret",
+            "daemon.crt",
+            "daemon.key",
             "operator.token",
             "reader.token",
             "storm.yaml",
@@ -168,16 +195,38 @@ fn secrets_of_the_locked_cluster_are_made_once_and_accepted_by_its_daemons() {
             "zookeeper-users-nimbus"
         ]
     );
-    assert_eq!(names(&supervisor), ["cluster.secret", "reader.token", "zookeeper-users-supervisor"]);
+    assert_eq!(
+        names(&supervisor),
+        [
+            "ca.crt",
+            "cluster.secret",
+            "daemon.crt",
+            "daemon.key",
+            "reader.token",
+            "zookeeper-users-supervisor"
+        ]
+    );
     let of = |of: &Path, tokens: bool| Settings {
         tokens: tokens.then(|| of.join("tokens")),
         secret: Some(of.join("cluster.secret")),
+        tls: tls(of),
         ..Settings::default()
     };
     assert_eq!(Locks::of_nimbus(&of(&nimbus, true)).expect("accepted").mode(), Mode::Required);
     assert_eq!(Locks::of_supervisor(&of(&supervisor, false)).expect("accepted").mode(), Mode::Required);
 
-    let before = fs::read(nimbus.join("admin.token")).expect("there");
+    let read = |name: &str| fs::read(nimbus.join(name)).expect("there");
+    let before = ["admin.token", "daemon.crt", "ca.crt"].map(read);
     make_secrets(dir.path());
-    assert_eq!(fs::read(nimbus.join("admin.token")).expect("there"), before, "kept at the next start");
+    assert_eq!(["admin.token", "daemon.crt", "ca.crt"].map(read), before, "kept at the next start");
+    // Volumes of a build before TLS, and certificates that have been deleted.
+    fs::remove_file(nimbus.join("daemon.crt")).expect("removed");
+    fs::write(nimbus.join("storm.yaml"), "ui.token.file: x\n").expect("written");
+    make_secrets(dir.path());
+    let after = ["admin.token", "daemon.crt", "ca.crt"].map(read);
+    assert_eq!((&after[0], &after[2]), (&before[0], &before[2]));
+    assert_ne!(after[1], before[1], "a new certificate of the same authority");
+    Locks::of_nimbus(&of(&nimbus, true)).expect("accepted");
+    let yaml = fs::read_to_string(nimbus.join("storm.yaml")).expect("there");
+    assert!(yaml.contains("storm.tls.ca.file: /etc/stormkeeper/ca.crt"), "{yaml}");
 }
