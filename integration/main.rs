@@ -41,6 +41,7 @@ mod quiet_failover;
 mod recovery;
 mod relaunched_readings;
 mod run_as;
+mod run_as_tls;
 mod storm_clients;
 mod tree_access;
 mod tree_contract;

@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -16,13 +17,13 @@ use crate::{
 };
 
 /// A user of this host, for as long as this value lives.
-struct User {
-    name: String,
+pub(crate) struct User {
+    pub(crate) name: String,
     uid: String,
 }
 
 impl User {
-    fn create(name: &str) -> Self {
+    pub(crate) fn create(name: &str) -> Self {
         let name = format!("sk{name}{}", std::process::id());
         let made = Command::new("useradd").args(["--no-create-home", "--user-group", &name]).output();
         let made = made.expect("useradd runs");
@@ -37,6 +38,11 @@ impl Drop for User {
         // Its processes have ended with the cluster, or end with its reaper.
         let _removed = Command::new("userdel").args(["--force", &self.name]).output();
     }
+}
+
+/// True if this test may start processes of other users.
+pub(crate) fn is_root() -> bool {
+    Command::new("id").arg("-u").output().expect("id runs").stdout == b"0\n"
 }
 
 /// Topology whose spout tries to reach the files and processes in `targets` and says how it ended.
@@ -82,7 +88,7 @@ Spy().run()
 
 const SINK: &str = "from stormkeeper import Bolt\n\nBolt().run()\n";
 
-fn submit(cluster: &Cluster, name: &str, out: &Path, targets: &Value) {
+pub(crate) fn submit(cluster: &Cluster, name: &str, out: &Path, targets: &Value) {
     let dir = cluster.path(name);
     fs::create_dir_all(dir.join("resources")).expect("created");
     for (file, text) in [("spy.py", SPY), ("sink.py", SINK)] {
@@ -113,14 +119,14 @@ fn ids(process: Process) -> (String, String) {
     (field("Uid:"), field("Groups:"))
 }
 
-fn only_entry(dir: &Path) -> PathBuf {
+pub(crate) fn only_entry(dir: &Path) -> PathBuf {
     let entries: Vec<PathBuf> =
         fs::read_dir(dir).expect("there").map(|entry| entry.expect("readable").path()).collect();
     let [entry] = &entries[..] else { panic!("{entries:?}") };
     entry.clone()
 }
 
-fn set_mode(path: &Path, mode: u32) {
+pub(crate) fn set_mode(path: &Path, mode: u32) {
     use std::os::unix::fs::PermissionsExt as _;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it belongs to this test");
 }
@@ -154,7 +160,7 @@ fn places_of_the_worker(cluster: &Cluster, keys: &Keys) -> (Vec<PathBuf>, PathBu
 
 /// Switches the supervisor over, with a copy of the program that other users may start: that of the test
 /// may be in a directory of one user.
-async fn run_workers_as_owners(cluster: &mut Cluster) {
+pub(crate) async fn run_workers_as_owners(cluster: &mut Cluster) {
     let file = cluster.path("supervisor-1/storm.yaml");
     let before = fs::read_to_string(&file).expect("its configuration");
     fs::write(&file, format!("{before}supervisor.run.worker.as.user: true\n")).expect("written");
@@ -169,8 +175,7 @@ async fn run_workers_as_owners(cluster: &mut Cluster) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn worker_of_one_owner_reaches_nothing_of_another() {
-    let is_root = Command::new("id").arg("-u").output().expect("id runs").stdout == b"0\n";
-    if !is_root {
+    if !is_root() {
         eprintln!(
             "worker_of_one_owner_reaches_nothing_of_another did not run: only root starts other users' processes"
         );
@@ -236,4 +241,28 @@ async fn worker_of_one_owner_reaches_nothing_of_another() {
         cluster.ok(&["kill", name, "-w", "0s", "-y"]);
     }
     cluster.wait_until_nothing_is_left().await;
+}
+
+#[test]
+fn supervisor_that_is_not_root_does_not_start_with_workers_as_owners_and_says_why() {
+    let dir = tempfile::tempdir().expect("a directory");
+    set_mode(dir.path(), 0o777);
+    let program = dir.path().join("stormkeeper");
+    fs::copy(env!("CARGO_BIN_EXE_stormkeeper"), &program).expect("copied");
+    set_mode(&program, 0o755);
+    let mut command = Command::new(&program);
+    if is_root() {
+        // The ids of `nobody` in every Linux.
+        command.uid(65_534).gid(65_534);
+    }
+    let local_dir = format!("storm.local.dir={}", dir.path().join("local").display());
+    let output = command
+        .args(["supervisor", "-c", &local_dir, "-c", "supervisor.run.worker.as.user=true"])
+        .current_dir(dir.path())
+        .env_remove("STORMKEEPER_CONF")
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("supervisor.run.worker.as.user is set") && said.contains("not as root"), "{said}");
 }

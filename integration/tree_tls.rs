@@ -87,7 +87,7 @@ async fn server_that_demands_sasl_accepts_the_user_of_the_file_and_no_other() {
     assert!(!opens(with("")).await);
 }
 
-fn write_secret(path: &Path, text: &str) {
+pub(crate) fn write_secret(path: &Path, text: &str) {
     fs::write(path, text).expect("written");
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("set");
 }

@@ -368,6 +368,7 @@ fn launch_defaults(config: &Config) -> LaunchDefaults {
         locks: Locks::open(),
         zookeeper_users: None,
         run_as: None,
+        zookeeper_identity: None,
     }
 }
 

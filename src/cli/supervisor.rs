@@ -55,7 +55,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let access = users.as_ref().map(|users| zookeeper_users::access(&users.get()));
     let tls = TlsFiles::open(&config, Process::Daemon)?;
     // A mistake in what workers will read shows now and not at their start.
-    TlsFiles::open(&config, Process::Worker)?;
+    let of_workers = TlsFiles::open(&config, Process::Worker)?;
     let run_as = config.run_as();
     if let Some(run_as) = run_as {
         let checked = run_as.check_program(&program);
@@ -101,6 +101,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         launch.locks = locks;
         launch.run_as = run_as;
         launch.zookeeper_users = users.clone();
+        launch.zookeeper_identity = of_workers.as_ref().and_then(TlsFiles::identity).cloned();
         options.held_users = zookeeper_users::keep_fresh_of_daemon(users, &tree, &tasks);
         let clients = supervisor::SupervisorClients::over_http(Arc::clone(&tree) as _, (&credentials, &tls))
             .map_err(|error| Failure::internal(error.into()))?;

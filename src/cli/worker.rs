@@ -11,7 +11,7 @@ use crate::{
         daemon_runtime, end_descendants,
         error::{ErrorKind, Failure},
         keep_orphans, log_filter, stop_on_signal,
-        zookeeper_tls::{Process, TlsFiles},
+        zookeeper_tls::TlsFiles,
         zookeeper_users,
     },
     config::{Config, Environment},
@@ -56,7 +56,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let (config, _warnings_were_the_supervisors) = config?;
     let users = zookeeper_users::of_worker(&spec.files_dir().join(USERS_FILE))?;
     let access = |users: &Option<Users>| users.as_ref().map(zookeeper_users::access);
-    let tls = TlsFiles::open(&config, Process::Worker)?;
+    let tls = TlsFiles::open_in_worker(&config, spec.files_dir())?;
     daemon_runtime()?.block_on(async {
         let tasks = Tasks::default();
         let stop = CancellationToken::new();

@@ -1,6 +1,9 @@
 //! TLS to ZooKeeper: the files of the authorities and of the certificate, read again when they change.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, anyhow};
 use tracing::{info, warn};
@@ -18,6 +21,7 @@ use stormkeeper_runtime::{
     blocking,
     tasks::{OnExit, Tasks},
 };
+use stormkeeper_supervisor::{IdentityFiles, ZOOKEEPER_IDENTITY_FILE};
 
 /// Kind of process that connects to ZooKeeper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,12 +44,6 @@ pub(super) struct TlsFiles {
 struct Files {
     authorities: PathBuf,
     identity: Option<IdentityFiles>,
-}
-
-#[derive(Debug, Clone)]
-struct IdentityFiles {
-    certificates: PathBuf,
-    key: PathBuf,
 }
 
 impl Files {
@@ -98,9 +96,34 @@ impl TlsFiles {
     /// # Errors
     /// If `config` has one of two keys that belong together, or a file cannot be read or used.
     pub(super) fn open(config: &Config, process: Process) -> Result<Option<Self>, Failure> {
-        let Some(files) = Files::of(config, process)? else { return Ok(None) };
+        Self::of(Files::of(config, process)?)
+    }
+
+    /// Reads the files of a worker as [`open`](Self::open) does, and in place of its certificate and key
+    /// the copy that the supervisor has written into `dir`, if there is one. Blocks.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(super) fn open_in_worker(config: &Config, dir: &Path) -> Result<Option<Self>, Failure> {
+        let mut files = Files::of(config, Process::Worker)?;
+        let copy = dir.join(ZOOKEEPER_IDENTITY_FILE);
+        if let Some(identity) =
+            files.as_mut().and_then(|files| files.identity.as_mut()).filter(|_| copy.exists())
+        {
+            *identity = IdentityFiles { certificates: copy.clone(), key: copy };
+        }
+        Self::of(files)
+    }
+
+    fn of(files: Option<Files>) -> Result<Option<Self>, Failure> {
+        let Some(files) = files else { return Ok(None) };
         let in_force = files.read().map_err(|error| Failure::new(ErrorKind::Config, error))?;
         Ok(Some(Self { files, in_force }))
+    }
+
+    /// Files with the certificate and the key of this side, if it presents one.
+    pub(super) fn identity(&self) -> Option<&IdentityFiles> {
+        self.files.identity.as_ref()
     }
 
     /// TLS in force, for a connection.

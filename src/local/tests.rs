@@ -45,6 +45,7 @@ async fn run_file(file: &Path, dir: &Path, idle: Duration) -> Result<Outcome, Er
         launch: LaunchDefaults {
             locks: stormkeeper_access::locks::Locks::open(),
             zookeeper_users: None,
+            zookeeper_identity: None,
             run_as: None,
             config_file: None,
             overrides: Vec::new(),

@@ -168,6 +168,9 @@ impl Launcher {
                 worker_keys::put_users(&place, topology, users.as_deref())
             })
             .and_then(|()| self.credentials.put(&place, topology, locks))
+            .and_then(|()| {
+                worker_keys::put_zookeeper_identity(&place, self.defaults.zookeeper_identity.as_ref())
+            })
             .map_err(|source| Error::Prepare { path: spec.dir.clone(), source })?;
         self.ledger.record_intent(port, &spec.worker, intent).map_err(Error::Ledger)?;
         Ok(spec)

@@ -64,7 +64,7 @@ pub use agent_api::AgentOptions;
 pub use options::Options;
 pub use start::data_dir;
 pub use status::Status;
-pub use worker_keys::USERS_FILE;
+pub use worker_keys::{IdentityFiles, USERS_FILE, ZOOKEEPER_IDENTITY_FILE};
 
 use crate::process::Processes;
 use crate::run_as::{RunAs, RunAsError};
@@ -120,6 +120,8 @@ pub struct LaunchDefaults {
     pub locks: Locks,
     /// Users of the tree, of which workers get those of their topologies; `None` for a tree without.
     pub zookeeper_users: Option<WatchedFile<Users>>,
+    /// Files that workers present to ZooKeeper, of which those of other users get a copy.
+    pub zookeeper_identity: Option<IdentityFiles>,
     /// Workers run as the owners of their topologies; `None` runs them as the user of the supervisor.
     pub run_as: Option<RunAs>,
 }
@@ -168,10 +170,10 @@ pub struct SupervisorClients {
     pub ingest: Arc<dyn IngestTransport>,
     /// Asks the leader for its time.
     pub time: Arc<dyn NimbusTime>,
-}
-
     /// Asks the leader whether it believes the proofs of this supervisor.
     pub proof: Arc<dyn ShowProof>,
+}
+
 impl SupervisorClients {
     /// Creates HTTP clients, which read the leader from `tree` and send their requests with
     /// `credentials`, over `tls`.
@@ -184,9 +186,9 @@ impl SupervisorClients {
     ) -> Result<Self, Error> {
         let ingest = IngestClient::over(tls, Store::new(tree))?.with_credentials(credentials.clone());
         let time = Arc::new(NimbusTimeClient::new(tls)?);
+        let proof = Arc::new(ProofClient::new(credentials.clone(), tls)?);
         let blobs = BlobClient::new(tls)?.with_credentials(credentials.clone());
         Ok(Self { blobs: Arc::new(blobs), ingest: Arc::new(ingest), time, proof })
-        let proof = Arc::new(ProofClient::new(credentials.clone(), tls)?);
     }
 }
 
@@ -213,7 +215,7 @@ pub async fn run(
     let ingest = OwnLeaderOnly::new(ingest, agent.store.clone());
     metrics::start(&agent, ingest, &clock, &tasks);
     agent.compare_clocks(time);
+    agent.show_proof(proof);
     agent.start_api();
     agent.run(stop).await
-    agent.show_proof(proof);
 }

@@ -225,6 +225,17 @@ impl FilesPlace {
         Self { dir: dir.to_owned(), owner: None }
     }
 
+    /// The directory of what the supervisor writes for a worker of this user and group.
+    #[cfg(test)]
+    pub(super) fn of_user(dir: &Path, owner: (u32, u32)) -> Self {
+        Self { dir: dir.to_owned(), owner: Some(owner) }
+    }
+
+    /// True if the worker runs as another user than this process.
+    pub(super) fn is_of_another_user(&self) -> bool {
+        self.owner.is_some()
+    }
+
     /// Path of a file.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)

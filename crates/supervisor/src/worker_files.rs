@@ -106,7 +106,10 @@ impl Agent {
                     let users = defaults.zookeeper_users.as_ref().map(WatchedFile::get);
                     let written = worker_keys::put(&place, topology, &defaults.locks)
                         .and_then(|()| worker_keys::put_users(&place, topology, users.as_deref()))
-                        .and_then(|()| credentials.put(&place, topology, &defaults.locks));
+                        .and_then(|()| credentials.put(&place, topology, &defaults.locks))
+                        .and_then(|()| {
+                            worker_keys::put_zookeeper_identity(&place, defaults.zookeeper_identity.as_ref())
+                        });
                     if let Err(error) = written {
                         warn!(%worker, %error, "cannot write the keys or credentials of a worker; trying again in 10 s");
                     }

@@ -4,10 +4,11 @@
 //! that had none gets one, the files of running workers are written again, and the workers read them:
 //! none restarts for it.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use crate::run_as::FilesPlace;
 use stormkeeper_access::{
+    file::{self, Protection},
     locks::Locks,
     secret::WorkerKeys,
     tls::{Tls, worker::WorkerTls},
@@ -53,9 +54,39 @@ pub(super) fn put_users(place: &FilesPlace, topology: &TopologyId, users: Option
     }
 }
 
+/// Files with the certificate that workers present to ZooKeeper, and with its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityFiles {
+    /// The certificate, with those between it and its authority, in PEM.
+    pub certificates: PathBuf,
+    /// Its key in PEM, which nobody but its owner may read.
+    pub key: PathBuf,
+}
+
+/// Name of the copy of both for a worker that runs as another user, in its directory. One file, so that
+/// the worker never reads the key of another certificate.
+pub const ZOOKEEPER_IDENTITY_FILE: &str = "zookeeper.pem";
+
+/// Writes the certificate and the key for ZooKeeper into the directory of a worker of another user, which
+/// cannot read the files of the configuration. Blocks.
+///
+/// # Errors
+/// If a file cannot be read, or the copy cannot be written; the copy before is still there then.
+pub(super) fn put_zookeeper_identity(place: &FilesPlace, files: Option<&IdentityFiles>) -> io::Result<()> {
+    let Some(IdentityFiles { certificates, key }) = files.filter(|_| place.is_of_another_user()) else {
+        return Ok(());
+    };
+    let certificates = file::read(certificates, Protection::Unchanged).map_err(io::Error::other)?;
+    let key = file::read(key, Protection::Secret).map_err(io::Error::other)?;
+    place.replace_secret(ZOOKEEPER_IDENTITY_FILE, &format!("{}\n{key}", certificates.trim_end()))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt as _};
+    use std::{
+        fs,
+        os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    };
 
     use super::*;
     use stormkeeper_access::{
@@ -134,5 +165,32 @@ mod tests {
         let users = Users::parse(&fs::read_to_string(&path).expect("read")).expect("valid");
         assert_eq!(users, files.nimbus.of_worker(&topology));
         assert_ne!(users, files.nimbus.of_worker(&"wc-2-1".parse().expect("valid")));
+    }
+
+    #[test]
+    fn worker_of_another_user_gets_certificate_and_key_and_again_when_they_change() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let files = IdentityFiles { certificates: dir.path().join("crt"), key: dir.path().join("key") };
+        fs::write(&files.certificates, "a certificate\n").expect("written");
+        create_secret(&files.key, "a key\n").expect("written");
+        let path = dir.path().join(ZOOKEEPER_IDENTITY_FILE);
+        put_zookeeper_identity(&FilesPlace::plain(dir.path()), Some(&files)).expect("nothing to write");
+        assert!(!path.exists(), "the same user reads the files themselves");
+
+        let owner = fs::metadata(dir.path()).expect("there");
+        let place = FilesPlace::of_user(dir.path(), (owner.uid(), owner.gid()));
+        put_zookeeper_identity(&place, None).expect("nothing to write");
+        assert!(!path.exists());
+        put_zookeeper_identity(&place, Some(&files)).expect("written");
+        assert_eq!(fs::read_to_string(&path).expect("read"), "a certificate\na key\n");
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        fs::write(&files.key, "another key\n").expect("written");
+        put_zookeeper_identity(&place, Some(&files)).expect("written");
+        assert_eq!(fs::read_to_string(&path).expect("read"), "a certificate\nanother key\n");
+
+        fs::set_permissions(&files.key, fs::Permissions::from_mode(0o644)).expect("set");
+        let error = put_zookeeper_identity(&place, Some(&files)).expect_err("refused").to_string();
+        assert!(error.contains("chmod 600") && !error.contains("another key"), "{error}");
+        assert_eq!(fs::read_to_string(&path).expect("read"), "a certificate\nanother key\n", "it stays");
     }
 }

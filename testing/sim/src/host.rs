@@ -150,6 +150,7 @@ fn defaults() -> LaunchDefaults {
     LaunchDefaults {
         locks: stormkeeper_access::locks::Locks::open(),
         zookeeper_users: None,
+        zookeeper_identity: None,
         run_as: None,
         config_file: None,
         overrides: Vec::new(),

@@ -124,6 +124,7 @@ impl World {
         let defaults = LaunchDefaults {
             locks: stormkeeper_access::locks::Locks::open(),
             zookeeper_users: None,
+            zookeeper_identity: None,
             run_as: None,
             config_file: None,
             overrides: Vec::new(),
