@@ -106,6 +106,12 @@ pub enum Refusal {
         /// True if that topology is killed and not removed yet.
         is_killed: bool,
     },
+    /// The name is the id of a topology.
+    #[error("{id} is the id of a topology, and commands could not tell that topology from one of this name")]
+    NameIsId {
+        /// The id.
+        id: TopologyId,
+    },
     /// An unreadable record may have the name.
     #[error("the name {name} may be in use by {path}, which cannot be read")]
     NameUnclear {
@@ -267,7 +273,7 @@ impl Refusal {
                 Code::UnknownTopology
             }
             Self::UnknownHost { .. } | Self::NotDrained { .. } => Code::UnknownHost,
-            Self::NameInUse { .. } | Self::NameUnclear { .. } => Code::NameInUse,
+            Self::NameInUse { .. } | Self::NameIsId { .. } | Self::NameUnclear { .. } => Code::NameInUse,
             Self::InvalidTopology { .. } | Self::InvalidPackage { .. } => Code::InvalidTopology,
             Self::BlobMissing { .. } => Code::BlobMissing,
             Self::NotReplicated { .. } => Code::NotReplicated,
@@ -313,6 +319,7 @@ impl Refusal {
             Self::NameInUse { name, .. } => {
                 format!("kill it first (`stormkeeper kill {name}`), or submit under another name")
             }
+            Self::NameIsId { .. } => "submit it under another name".to_owned(),
             Self::NameUnclear { path, .. } => format!(
                 "read {path} with zkCli; write a valid record, or delete it: all other records of that topology are \
                  then removed after a minute"

@@ -166,6 +166,16 @@ impl TopologyIds {
         self.next += 1;
         id
     }
+
+    /// Makes an id that is not the name of a topology, as requests name a topology by either.
+    fn make_unless_a_name(&mut self, name: &TopologyName, now: Timestamp, view: &ClusterView) -> TopologyId {
+        let mut id = self.make(name, now);
+        // Ends: each id is another one, and there are as many names as topologies.
+        while view.topologies.values().any(|record| record.value.name.as_str() == id.as_str()) {
+            id = self.make(name, now);
+        }
+        id
+    }
 }
 
 /// Writes all records of a new topology in one transaction; a rejected one leaves nothing.
@@ -182,7 +192,7 @@ pub(super) async fn execute(
     if injected_bugs::is_injected(InjectedBug::RetriesUnderNewId) {
         return execute_with_injected_bug(prepared, ids, now, writer).await;
     }
-    let id = ids.make(&prepared.name, now);
+    let id = ids.make_unless_a_name(&prepared.name, now, view);
     let topology_record = prepared.topology_record(now);
     check_placeable(&id, &prepared.tasks, prepared.workers)?;
     let ops = ops(&id, &topology_record, prepared);
@@ -253,11 +263,15 @@ pub(super) fn check_placeable(id: &TopologyId, tasks: &TaskTable, workers: u32) 
     }
 }
 
-/// Checks that the name is free. A killed topology has its name until it is removed.
+/// Checks that the name is free, and not the id of a topology: requests name a topology by either. A
+/// killed topology has its name and its id until it is removed.
 fn check_name(name: &TopologyName, view: &ClusterView) -> Result<(), Refusal> {
     if let Some((id, topology_record)) = view.named(name) {
         let is_killed = topology_record.value.status == TopologyStatus::Killed;
         return Err(Refusal::NameInUse { name: name.clone(), by: id.clone(), is_killed });
+    }
+    if let Some(id) = known_id(name, view) {
+        return Err(Refusal::NameIsId { id });
     }
     let unclear = view.unreadable.keys().find(|path| {
         path.parent() == Some(layout::storms()) && TopologyId::name_in(path.name()) == name.as_str()
@@ -266,6 +280,16 @@ fn check_name(name: &TopologyName, view: &ClusterView) -> Result<(), Refusal> {
         Some(path) => Err(Refusal::NameUnclear { name: name.clone(), path: path.clone() }),
         None => Ok(()),
     }
+}
+
+/// Returns the topology that has a name as its id.
+fn known_id(name: &TopologyName, view: &ClusterView) -> Option<TopologyId> {
+    let id: TopologyId = name.as_str().parse().ok()?;
+    let is_known = view.topologies.contains_key(&id)
+        || view.tasks.contains_key(&id)
+        || view.assignments.contains_key(&id)
+        || view.unreadable.contains_key(&layout::storm(&id));
+    is_known.then_some(id)
 }
 
 /// Operations that create all records. The topology record is last: it makes the topology exist.
@@ -301,7 +325,7 @@ mod tests {
 
     use super::*;
     use stormkeeper_coordination::{
-        cluster::record::{Defect, TopologyRecord},
+        cluster::record::{Defect, Stored, TopologyRecord},
         election::{CampaignOutcome, Candidate, Leadership},
         tree::{
             Tree,
@@ -389,6 +413,29 @@ mod tests {
         }
         assert_eq!(tree.n_writes(), 0);
         submit(&prepared(50_000, 100), &view, &store, &leadership).await.expect("it can be placed");
+    }
+
+    #[tokio::test]
+    async fn name_is_never_the_id_of_a_topology_whichever_is_first() {
+        let (_, store, leadership) = leading().await;
+        let (first, record) =
+            submit(&prepared(1, 1), &ClusterView::default(), &store, &leadership).await.expect("accepted");
+        let mut view = ClusterView::default();
+        let version = stormkeeper_coordination::tree::Version::FIRST;
+        view.topologies.insert(first.clone(), Stored { value: record.clone(), version });
+        let named_as_id =
+            PreparedTopology { name: first.as_str().parse().expect("a name"), ..prepared(1, 1) };
+        let refused = submit(&named_as_id, &view, &store, &leadership).await.expect_err("refused");
+        assert!(refused.to_string().contains(first.as_str()), "{refused}");
+        assert_eq!(refused.code(), stormkeeper_api_types::message::Code::NameInUse);
+
+        // A name that will be the id of the next topology.
+        let mut view = ClusterView::default();
+        let next = TopologyIds::new(Term(1)).make(&prepared(1, 1).name, Timestamp::from_millis(9000));
+        let named = TopologyRecord { name: next.as_str().parse().expect("a name"), ..record };
+        view.topologies.insert("other-1-1".parse().expect("valid"), Stored { value: named, version });
+        let (id, _) = submit(&prepared(1, 1), &view, &store, &leadership).await.expect("accepted");
+        assert_ne!(id, next);
     }
 
     #[test]
