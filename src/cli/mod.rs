@@ -18,6 +18,7 @@ mod kill;
 mod last_writes;
 mod list;
 mod local;
+mod local_dir;
 mod logs;
 mod metrics;
 mod metrics_control;
@@ -367,8 +368,8 @@ fn launch_defaults(config: &Config) -> LaunchDefaults {
         abandoned_after: timing.abandoned_after,
         locks: Locks::open(),
         zookeeper_users: None,
-        run_as: None,
         zookeeper_identity: None,
+        run_as: None,
     }
 }
 

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{
     Global, daemon_runtime,
     error::{ErrorKind, Failure},
-    exposure, log_filter, stop_on_signal,
+    exposure, local_dir, log_filter, stop_on_signal,
     zookeeper_tls::{Process, TlsFiles},
     zookeeper_users::{self, DaemonKind},
 };
@@ -49,6 +49,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let access = users.as_ref().map(|users| zookeeper_users::access(&users.get()));
     let tls = TlsFiles::open(&config, Process::Daemon)?;
     modes::restrict_new_files();
+    local_dir::warn_if_others_may_change(&config.local_dir());
     let local_dir = nimbus::daemon::data_dir(&config.local_dir()).map_err(failure)?;
     daemon_runtime()?.block_on(async {
         let tasks = Tasks::default();

@@ -35,5 +35,11 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
     let Some(path) = file else { return output::print(&format!("{secret}\n")) };
     let written = create_secret(path, &format!("{secret}\n"));
     let written = written.with_context(|| format!("creating {}", path.display()));
-    written.map_err(|error| Failure::new(ErrorKind::Usage, error))
+    written.map_err(|error| Failure::new(ErrorKind::Usage, error))?;
+    output::note(&format!(
+        "the secret is in {}, which only its owner may read; copy it to every host of a nimbus or a supervisor, and \
+         name it there in storm.cluster.secret.file",
+        path.display()
+    ));
+    Ok(())
 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{
     Global, daemon_runtime,
     error::{ErrorKind, Failure},
-    exposure, launch_defaults, log_filter, stop_on_signal,
+    exposure, launch_defaults, local_dir, log_filter, stop_on_signal,
     zookeeper_tls::{Process, TlsFiles},
     zookeeper_users::{self, DaemonKind},
 };
@@ -62,6 +62,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         checked.map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
     }
     modes::restrict_new_files();
+    local_dir::warn_if_others_may_change(&config.local_dir());
     let local_dir = supervisor::data_dir(&config.local_dir()).map_err(failure)?;
     daemon_runtime()?.block_on(async {
         let tasks = Tasks::default();
@@ -100,8 +101,8 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         let tls = locks.tls().client();
         launch.locks = locks;
         launch.run_as = run_as;
-        launch.zookeeper_users = users.clone();
         launch.zookeeper_identity = of_workers.as_ref().and_then(TlsFiles::identity).cloned();
+        launch.zookeeper_users = users.clone();
         options.held_users = zookeeper_users::keep_fresh_of_daemon(users, &tree, &tasks);
         let clients = supervisor::SupervisorClients::over_http(Arc::clone(&tree) as _, (&credentials, &tls))
             .map_err(|error| Failure::internal(error.into()))?;

@@ -71,6 +71,14 @@ fn new(global: &Global, New { name, role, owner, out }: &New) -> Result<(), Fail
     if global.json {
         return output::print_json(&serde_json::json!({ "token": shown, "line": line }));
     }
-    let token = shown.map(|token| format!("token: {token}\n")).unwrap_or_default();
-    output::print(&format!("{token}line:  {line}\n"))
+    let token = shown.as_ref().map(|token| format!("token: {token}\n")).unwrap_or_default();
+    output::print(&format!("{token}line: {line}\n"))?;
+    let of_token = match out {
+        Some(path) => format!("the token is in {}, which only its owner may read", path.display()),
+        None => "the token is not shown again".to_owned(),
+    };
+    output::note(&format!(
+        "{of_token}; add what follows `line: `, which has no secret, to ui.tokens.file on every nimbus"
+    ));
+    Ok(())
 }

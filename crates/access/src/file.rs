@@ -5,7 +5,7 @@ use std::{
     fmt,
     fs::File,
     io::{self, Read as _},
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, RwLock},
     time::Duration,
@@ -98,6 +98,27 @@ pub fn read(path: &Path, protection: Protection) -> Result<String, FileError> {
     if let Some((risk, wanted)) = fault {
         return Err(FileError::Mode { path: path.to_owned(), mode, risk, wanted });
     }
+    text_of(path, file)
+}
+
+/// Reads a secret from a file that a user names on the command line: as [`read`] does, or from a pipe of
+/// the calling shell, such as `/dev/fd/63`, which has no mode that keeps anybody out.
+///
+/// # Errors
+/// [`FileError`].
+pub fn read_given(path: &Path) -> Result<String, FileError> {
+    let is_of_shell = path.starts_with("/dev") || path.starts_with("/proc");
+    let is_pipe = std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
+    if !(is_of_shell && is_pipe) {
+        return read(path, Protection::Secret);
+    }
+    let file = File::open(path).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+    text_of(path, file)
+}
+
+/// Reads an open file, up to [`BYTES_MAX`].
+fn text_of(path: &Path, file: File) -> Result<String, FileError> {
+    let failed = |source| FileError::Read { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     file.take(BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > BYTES_MAX {
@@ -272,7 +293,11 @@ pub fn replace_secret(path: &Path, text: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt as _};
+    use std::{
+        fs,
+        io::Write as _,
+        os::{fd::AsRawFd as _, unix::fs::PermissionsExt as _},
+    };
 
     use super::*;
 
@@ -311,6 +336,29 @@ mod tests {
         }
         write(&path, &"x".repeat(usize::try_from(BYTES_MAX).expect("small") + 1), 0o600);
         assert!(matches!(read(&path, Protection::Secret), Err(FileError::TooLong { .. })));
+    }
+
+    #[test]
+    fn pipe_of_the_calling_shell_is_read_up_to_the_limit_and_a_file_keeps_its_rules() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("secret");
+        write(&path, "x", 0o644);
+        assert!(matches!(read_given(&path), Err(FileError::Mode { .. })));
+        write(&path, "x", 0o600);
+        assert_eq!(read_given(&path).expect("read"), "x");
+        let limit = usize::try_from(BYTES_MAX).expect("small");
+        for n_bytes in [5, limit, limit + 1] {
+            let (reader, mut writer) = io::pipe().expect("a pipe");
+            let path = PathBuf::from(format!("/proc/self/fd/{}", reader.as_raw_fd()));
+            let written = std::thread::spawn(move || writer.write_all(&vec![b'x'; n_bytes]));
+            match read_given(&path) {
+                Ok(text) => assert_eq!(text.len(), n_bytes),
+                Err(error) => {
+                    assert!(matches!(error, FileError::TooLong { .. }) && n_bytes > limit, "{error}")
+                }
+            }
+            written.join().expect("no panic").expect("written");
+        }
     }
 
     fn number(path: &Path) -> Result<u32, FileError> {

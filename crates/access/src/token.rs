@@ -88,12 +88,12 @@ impl Token {
         is_valid.then(|| Self(text.to_owned())).ok_or(InvalidToken)
     }
 
-    /// Reads the token from a file that only its owner may read. Blocks.
+    /// Reads the token from a file that only its owner may read, or from a pipe of the calling shell. Blocks.
     ///
     /// # Errors
     /// [`FileError`].
     pub fn read(path: &Path) -> Result<Self, FileError> {
-        let text = file::read(path, Protection::Secret)?;
+        let text = file::read_given(path)?;
         let fault =
             |error: InvalidToken| FileError::Content { path: path.to_owned(), fault: error.to_string() };
         Self::new(text.trim()).map_err(fault)
