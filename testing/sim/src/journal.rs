@@ -15,6 +15,7 @@ use crate::{
     metric_log::{MetricLogEvent, StoreDisk},
     model::ClusterModel,
 };
+use stormkeeper_access::quota::Quota;
 use stormkeeper_coordination::{
     cluster::{layout, record},
     tree::{
@@ -195,6 +196,11 @@ impl Journal {
     /// Fails the run for a reason outside of the invariants.
     pub(super) fn fail(&mut self, invariant: &'static str, reason: String) {
         self.record_check(Err(Violation { invariant, reason }));
+    }
+
+    /// Sets the quota of every owner, before anything runs.
+    pub(super) fn set_quota(&mut self, quota: Quota) {
+        self.model.quota = Some(quota);
     }
 
     pub(super) fn model(&self) -> &ClusterModel {

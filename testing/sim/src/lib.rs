@@ -50,6 +50,7 @@ use std::time::Duration;
 
 use self::{cluster::Cluster, scenario::Scenario};
 pub use self::{converge::CONVERGENCE_MAX, invariants::Violation};
+use stormkeeper_access::quota::Quota;
 use stormkeeper_runtime::blocking;
 
 /// Result of a run.
@@ -93,7 +94,15 @@ pub fn run(seed: u64) -> Report {
 /// # Panics
 /// If the scratch directory cannot be used.
 pub fn run_on(links: Links, seed: u64) -> Report {
-    in_simulated_time(seed, simulate(links, seed))
+    in_simulated_time(seed, simulate(links, seed, None))
+}
+
+/// Runs the simulation of `seed` with a quota of every owner.
+///
+/// # Panics
+/// If the scratch directory cannot be used.
+pub fn run_with_quota(quota: Quota, seed: u64) -> Report {
+    in_simulated_time(seed, simulate(Links::ByChance, seed, Some(quota)))
 }
 
 /// Runs `work` in this thread, under paused time. The thread does all blocking work inline from now
@@ -106,9 +115,12 @@ fn in_simulated_time<T>(seed: u64, work: impl Future<Output = T>) -> T {
     runtime.expect("a runtime of one thread").block_on(Box::pin(work))
 }
 
-async fn simulate(links: Links, seed: u64) -> Report {
+async fn simulate(links: Links, seed: u64, quota: Option<Quota>) -> Report {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut cluster = Cluster::new(seed, &mut random);
+    if let Some(quota) = quota {
+        cluster.env.journal().set_quota(quota);
+    }
     let violated = cluster.env.journal().violated();
     let mut converged_in = Duration::ZERO;
     tokio::select! {

@@ -10,6 +10,7 @@ use crate::{
     counters::{Counters, Counts},
     metric_log::MetricLogEvent,
 };
+use stormkeeper_access::quota::Quota;
 use stormkeeper_coordination::{
     cluster::record::{self, TopologyRecord},
     tree::{
@@ -46,6 +47,8 @@ pub(super) struct ClusterModel {
     pub(super) processes: BTreeMap<WorkerId, Process>,
     /// Counts of all workers.
     pub(super) counters: Counters,
+    /// Quota of every owner, if the run has one.
+    pub(super) quota: Option<Quota>,
 }
 
 /// The last registration of a supervisor.

@@ -1,6 +1,10 @@
 //! A nimbus replica: a real nimbus on its own machine, which can be switched off.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio_util::sync::CancellationToken;
 
@@ -11,6 +15,10 @@ use crate::{
     journal::Party,
     metric_log::StoreDisk,
     network::{NetworkIngest, NetworkQuery, NetworkReplicas},
+};
+use stormkeeper_access::{
+    file::WatchedFile,
+    quota::{Quota, Quotas},
 };
 use stormkeeper_coordination::cluster::{store::Store, users::HeldUsers};
 use stormkeeper_metric_store::Medium;
@@ -156,7 +164,7 @@ impl Replica {
     fn options(&self) -> Options {
         Options {
             locks: stormkeeper_access::locks::Locks::open(),
-            quotas: None,
+            quotas: self.env.journal().model().quota.map(quotas),
             local_dir: self.dir.clone(),
             host: self.name.clone(),
             api: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -202,4 +210,12 @@ impl Drop for Replica {
     fn drop(&mut self) {
         self.env.network.leave(&self.api());
     }
+}
+
+/// Returns what a file of quotas says in which every owner has this quota.
+fn quotas(quota: Quota) -> WatchedFile<Quotas> {
+    let limit = |n: Option<u64>| n.map_or_else(|| "unlimited".to_owned(), |n| n.to_string());
+    let text = format!("* topologies={} tasks={}", limit(quota.topologies), limit(quota.tasks));
+    let read = move || Quotas::parse(Path::new("quotas"), &text);
+    WatchedFile::open_all(Vec::new(), read).expect("numbers are limits")
 }

@@ -53,6 +53,18 @@ fn livelock_ends_a_run_and_is_a_violation() {
 }
 
 #[test]
+fn no_owner_exceeds_a_quota_whatever_fails() {
+    let quota = Quota { topologies: Some(2), tasks: Some(8), blob_bytes: None };
+    let mut n_limited = 0;
+    for seed in 0..4 {
+        let report = run_with_quota(quota, seed);
+        assert_eq!(report.violation, None, "seed {seed}: {:#?}", report.tail);
+        n_limited += usize::from(report.digest != run(seed).digest);
+    }
+    assert!(n_limited > 0, "no run had more topologies than the quota");
+}
+
+#[test]
 fn unfenced_write_is_found() {
     finds(InjectedBug::UnfencedWrite, Links::ByChance, 0..10, &["fencing"]);
 }

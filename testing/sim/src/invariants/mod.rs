@@ -11,6 +11,7 @@
 //! | `signals` | A healthy assigned worker is not signalled. | supervisor | No signal goes to a process that is assigned and does not hang. |
 //! | `removal` | A topology's record is removed last. | design, removal | When `/storms/{id}` is deleted, no other znode of the topology exists. |
 //! | `unique_names` | A name belongs to one topology. | submit | No two records have the same name. |
+//! | `quotas` | No owner gets more than its quota. | submit | When a topology is submitted, its owner has at most as many topologies and tasks as the quota of the run allows. |
 //! | `errors` | The list of errors loses nothing within its bound. | task errors | The znodes of a task's errors are its newest ten, in order; an error that was confirmed to a worker is stored. |
 //! | `committed` | A committed entry of the metric log is on every later leader, unless an unclean takeover was recorded. | replication | When a leader writes `/metric-log`, its log has every entry that an answer or `/metric-log` named as committed, except those up to `discarded_through` that it was missing at a recorded unclean takeover. |
 //! | `quarantine` | A quarantined database is never deleted. | replication | No quarantined database is removed or renamed, and no database that has a committed entry which the current database is missing is removed. |
@@ -30,6 +31,7 @@ mod healthy_tasks_stay;
 mod lost_hosts;
 mod no_residue;
 mod quarantine_stays;
+mod quotas;
 mod removal;
 mod signals;
 mod slots;
@@ -112,6 +114,7 @@ impl Checks {
             Box::new(signals::Signals),
             Box::new(removal::Removal),
             Box::new(unique_names::Names),
+            Box::new(quotas::Quotas),
             Box::new(errors::Errors::default()),
             Box::new(committed_entries_survive::Committed::default()),
             Box::new(quarantine_stays::Quarantine::default()),

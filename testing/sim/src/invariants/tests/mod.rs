@@ -13,15 +13,16 @@ use self::play::{
     History, assignment, create, delete, id, name, process, set, slot, tasks_of, topology_record,
 };
 use super::*;
+use stormkeeper_access::quota::Quota;
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{self, StoredError},
+        record::{self, StoredError, TopologyRecord},
         store::ERRORS_KEPT,
     },
     tree::{CreateMode, Op, Tree as _, TreePath, Version},
 };
-use stormkeeper_model::{Port, TaskId, Term, status::TopologyStatus};
+use stormkeeper_model::{Port, TaskId, Term, TopologyId, status::TopologyStatus};
 use stormkeeper_supervisor::process::StopSignal;
 
 #[tokio::test(start_paused = true)]
@@ -110,6 +111,26 @@ async fn terms_is_violated_by_a_leader_without_a_new_term() {
     let mode = CreateMode::Ephemeral;
     history.commit(&history.leader, [Op::Create { path: layout::leader(), data: Vec::new(), mode }]).await;
     assert_eq!(history.violation(), Some("terms"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn quotas_is_violated_by_a_topology_or_a_task_beyond_the_quota() {
+    for (quota, violation) in [
+        (Quota { topologies: Some(2), ..Quota::default() }, None),
+        (Quota { topologies: Some(1), ..Quota::default() }, Some("quotas")),
+        (Quota { tasks: Some(4), ..Quota::default() }, None),
+        (Quota { tasks: Some(3), ..Quota::default() }, Some("quotas")),
+    ] {
+        let history = History::converged().await;
+        history.env.journal().set_quota(quota);
+        let second: TopologyId = "other-2-100".parse().expect("valid id");
+        let record = TopologyRecord {
+            name: "other".parse().expect("a name"),
+            ..topology_record(TopologyStatus::Active)
+        };
+        history.commit_as_leader([create(layout::storm(&second), record::encode(&record))]).await;
+        assert_eq!(history.violation(), violation, "{quota:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
