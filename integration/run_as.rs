@@ -58,14 +58,16 @@ const SPY: &str = r#"
 import json, os, time
 from stormkeeper import Spout
 
-def attempt(target):
+def attempt(target, mode="r"):
     try:
-        if isinstance(target, int):
+        if mode == "chmod":
+            os.chmod(target, 0o600)
+        elif isinstance(target, int):
             os.kill(target, 0)
         elif os.path.isdir(target):
             os.listdir(target)
         else:
-            open(target).close()
+            open(target, mode).close()
         return "reached"
     except PermissionError:
         return "denied"
@@ -76,6 +78,8 @@ class Spy(Spout):
     def next_tuple(self):
         targets = self.conf["targets"] + [os.environ["STORMKEEPER_CREDENTIALS_FILE"]]
         said = {str(target): attempt(target) for target in targets}
+        spec = os.path.join(os.path.dirname(os.environ["STORMKEEPER_CREDENTIALS_FILE"]), "worker.json")
+        said["spec"] = [attempt(spec, mode) for mode in ("r", "r+", "chmod")]
         said["home"] = os.environ["HOME"]
         said["uid"] = os.getuid()
         with open(self.conf["out"] + ".tmp", "w") as out:
@@ -204,6 +208,7 @@ async fn worker_of_one_owner_reaches_nothing_of_another() {
     let of_bob = cluster.wait_until_whole("of-bob").await;
     let by_bob = said(&cluster, &outs.join("bob")).await;
     assert_eq!(by_bob["uid"].to_string(), bob.uid, "{by_bob}");
+    assert_eq!(by_bob["spec"], json!(["reached", "denied", "denied"]), "only root says whose launch it is");
     let process = *of_bob.values().next().expect("a worker");
     let uids = [&*bob.uid; 4].join(" ");
     assert_eq!(ids(process), (uids, String::new()), "the worker has the user and no group of root");

@@ -164,7 +164,7 @@ impl CredentialsReader {
     async fn write(&self, topology: TopologyId, worker: &WorkerId) {
         let (known, locks) = (self.known.clone(), self.locks.clone());
         let (local_dir, id) = (self.local_dir.clone(), worker.clone());
-        let write = move || known.put(&FilesPlace::of_worker(&local_dir, &id), &topology, &locks);
+        let write = move || known.put(&FilesPlace::of_worker(&local_dir, &id)?, &topology, &locks);
         let written = blocking::run(write).await;
         match written {
             Ok(()) => info!(%worker, "wrote the credentials of a worker"),

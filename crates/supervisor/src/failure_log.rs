@@ -151,19 +151,34 @@ impl FailureLog {
             }
             n > 0
         });
-        for (port, (topology, restarts)) in &self.components {
-            let again = restarts.components.iter().filter(|it| it.n > RESTARTS_TOLERATED);
-            failures.extend(again.map(|it| ReportedFailure {
-                port: Some(*port),
-                topology: Some(topology.clone()),
-                component: Some(it.component.clone()),
-                ..failure(FailureKind::Component, it.n, &it.reason)
-            }));
-        }
         // The kinds in their order, and of each kind those that failed most.
         failures.sort_by(|a, b| (a.kind, b.n, key(a)).cmp(&(b.kind, a.n, key(b))));
+        failures.extend(self.of_components());
         failures.truncate(FAILURES_MAX);
         failures
+    }
+
+    /// Components that start again and again: the worst of each worker before the second of any. A
+    /// component may have written the file of its worker, and must not fill the list alone.
+    fn of_components(&self) -> Vec<ReportedFailure> {
+        let mut ranked = Vec::new();
+        for (port, (topology, restarts)) in &self.components {
+            let again = restarts.components.iter().filter(|it| it.n > RESTARTS_TOLERATED);
+            let mut of_worker: BTreeMap<&ComponentId, ReportedFailure> = BTreeMap::new();
+            for it in again {
+                of_worker.entry(&it.component).or_insert_with(|| ReportedFailure {
+                    port: Some(*port),
+                    topology: Some(topology.clone()),
+                    component: Some(it.component.clone()),
+                    ..failure(FailureKind::Component, it.n, &it.reason)
+                });
+            }
+            let mut of_worker: Vec<ReportedFailure> = of_worker.into_values().collect();
+            of_worker.sort_by_key(|failure| std::cmp::Reverse(failure.n));
+            ranked.extend(of_worker.into_iter().enumerate());
+        }
+        ranked.sort_by_key(|(rank, failure)| (*rank, std::cmp::Reverse(failure.n)));
+        ranked.into_iter().map(|(_, failure)| failure).collect()
     }
 }
 

@@ -72,6 +72,25 @@ fn components_are_reported_for_as_long_as_their_worker_lives() {
 }
 
 #[test]
+fn worker_that_names_many_components_leaves_room_for_those_of_others() {
+    let (clock, mut log) = (clock(), FailureLog::default());
+    let of = |id: String, n| ComponentRestarts {
+        component: id.parse().expect("valid id"),
+        n,
+        reason: "exit status: 1".to_owned(),
+    };
+    let many = (0..80).map(|id| of(format!("c{}", id % 60), u32::MAX)).collect();
+    log.set_components(PORT, &desired(1, 5).topology, WorkerRestarts { components: many });
+    let honest = WorkerRestarts { components: vec![of("split".to_owned(), 3)] };
+    log.set_components(Port(6701), &desired(2, 5).topology, honest);
+    let reported = log.current(0, clock.monotonic());
+    assert_eq!(reported.len(), FAILURES_MAX);
+    assert_eq!(reported[1].component.as_ref().map(ComponentId::as_str), Some("split"));
+    let keys: std::collections::BTreeSet<_> = reported.iter().map(key).collect();
+    assert_eq!(keys.len(), reported.len(), "each component once");
+}
+
+#[test]
 fn what_is_worse_is_written_at_once_and_what_is_better_once_a_minute() {
     let (clock, mut log) = (clock(), FailureLog::default());
     let fail = |log: &mut FailureLog| {

@@ -16,8 +16,8 @@ use crate::{
 };
 use stormkeeper_coordination::cluster::reported_problem::ReportedProblem;
 use stormkeeper_model::{Port, WorkerId, assignment::AssignedWorker};
-use stormkeeper_runtime::{blocking, error_chain};
-use stormkeeper_topology_package::launch::{LaunchSpec, SPEC_FILE};
+use stormkeeper_runtime::blocking;
+use stormkeeper_topology_package::launch::LaunchSpec;
 
 /// Returns the entries of the ledger with the recovered ones, and a problem for each worker that
 /// cannot be recovered and is launched again.
@@ -70,8 +70,9 @@ async fn ports_of_launches(launcher: &Launcher) -> impl Iterator<Item = Port> {
 
 /// Returns the living worker of the slot at `port`; `None` if there is none.
 ///
-/// A process is the worker if it leads its group, has the data directory of this supervisor and the id
-/// of the launch in its environment, and the spec of that launch is whole, and of this slot.
+/// A process is the worker if it leads its group, runs as the user of the launch, has the data directory of
+/// this supervisor and the id of the launch in its environment, and the spec of that launch is whole, of
+/// this slot, and cannot have been changed by that user.
 async fn living(
     launcher: &Launcher,
     port: Port,
@@ -83,20 +84,23 @@ async fn living(
     let prefix = format!("{port}-");
     let mut found = Vec::new();
     for worker in listed {
-        if !known.contains(&worker)
-            && worker.as_str().starts_with(&prefix)
-            && let Some(process) = launcher.processes.find(&worker).await
-        {
-            found.push((worker, process));
+        if known.contains(&worker) || !worker.as_str().starts_with(&prefix) {
+            continue;
+        }
+        let (local_dir, id) = (launcher.local_dir.clone(), worker.clone());
+        let place = blocking::run(move || FilesPlace::of_worker(&local_dir, &id)).await;
+        // Without a place, a process that claims to be the worker is ended as unknown.
+        let Ok(place) = place else { continue };
+        if let Some(process) = launcher.processes.find(&worker, place.uid()).await {
+            found.push((worker, process, place));
         }
     }
-    let Some((worker, process)) = found.pop() else { return Ok(None) };
+    let Some((worker, process, place)) = found.pop() else { return Ok(None) };
     if !found.is_empty() {
         return Err(format!("{} processes run in the slot", found.len() + 1));
     }
-    let (local_dir, id) = (launcher.local_dir.clone(), worker.clone());
-    let read = move || LaunchSpec::read(&FilesPlace::of_worker(&local_dir, &id).path(SPEC_FILE));
-    let spec = blocking::run(read).await.map_err(|error| error_chain(&error))?;
+    let read = move || place.read_spec();
+    let spec = blocking::run(read).await?;
     if spec.worker != worker || spec.slot.port != port || spec.slot.supervisor != launcher.me {
         return Err(format!("the launch spec of {worker} is of another launch"));
     }

@@ -28,6 +28,7 @@ mod failures;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod launch;
+mod launch_facts;
 mod ledger;
 mod ledger_recovery;
 mod localize;
@@ -47,6 +48,7 @@ mod start;
 mod starts;
 mod status;
 mod unpack;
+mod user_files;
 mod worker_dir;
 mod worker_files;
 mod worker_keys;

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use crate::run_as;
+use crate::{run_as, user_files};
 use stormkeeper_runtime::fs::rotating_file;
 
 /// The output of a worker and its components, in the worker's directory.
@@ -61,7 +61,8 @@ pub(crate) fn rotate_in_place(dir: &Path) -> io::Result<()> {
             run_as::rotate_in_place(&dir.join("logs"), (&name(&log), &name(&older)), owner)
         }
         None => {
-            fs::copy(&log, older)?;
+            let mut current = File::open(&log)?;
+            run_as::copy_end(&mut current, &mut File::create(older)?)?;
             File::options().write(true).open(&log)?.set_len(0)
         }
     }
@@ -73,7 +74,7 @@ pub(crate) fn rotate_in_place(dir: &Path) -> io::Result<()> {
 /// # Errors
 /// If the file exists and cannot be read.
 pub(crate) fn tail(dir: &Path) -> io::Result<String> {
-    let mut file = match run_as::open_in(dir, WORKER_LOG) {
+    let mut file = match user_files::open(dir, WORKER_LOG) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
         Err(error) => return Err(error),

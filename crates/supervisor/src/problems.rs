@@ -76,10 +76,14 @@ pub(super) fn of(
             if n == 0 {
                 problem.idle = report.idle.clone();
             }
-            problem
+            (n, problem)
         });
         texts.collect::<Vec<_>>()
     });
+    // The first problem of each worker before the second of any: no worker fills the list alone.
+    let mut workers: Vec<(usize, ReportedProblem)> = workers.collect();
+    workers.sort_by_key(|(n, _)| *n);
+    let workers = workers.into_iter().map(|(_, problem)| problem);
     let twin = twin.map(|text| ReportedProblem::of_supervisor(&text));
     twin.into_iter()
         .chain(of_host)

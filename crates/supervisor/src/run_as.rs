@@ -2,15 +2,18 @@
 //! (`supervisor.run.worker.as.user`).
 //!
 //! Files that the supervisor writes for such a worker, as its keys, are in a directory of their own
-//! (`worker-files/<worker id>/`) that only root may change, and each file belongs to the user. The
-//! directory of the worker belongs to the user, who can put links there: the supervisor, which is root,
-//! creates nothing in it after it was handed over, and reads only files that belong to the same user.
-//! A package is copied for each user.
+//! (`worker-files/<worker id>/`) that only root may change. The launch specification there belongs to
+//! root, and the group of the user may read it: it says whose launch it is. The other files belong to the
+//! user, and are for the worker alone: the supervisor believes nothing in them.
+//!
+//! The directory of the worker belongs to the user, who can put links there: the supervisor, which is root,
+//! creates nothing in it after it was handed over, follows no link in it, and reads only files that belong
+//! to the same user ([`crate::user_files`]). A package is copied for each user.
 
 use std::{
     ffi::{CStr, OsStr, OsString},
     fs::{self, File},
-    io,
+    io::{self, Read as _, Seek as _, SeekFrom},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown, fchown, lchown},
     path::{Path, PathBuf},
 };
@@ -19,10 +22,10 @@ use uzers::os::unix::UserExt as _;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, unlinkat};
 
-use crate::worker_dir;
+use crate::{logs, user_files, worker_dir};
 use stormkeeper_access::file;
 use stormkeeper_model::{BlobKey, WorkerId};
-use stormkeeper_runtime::fs::regular_file;
+use stormkeeper_runtime::error_chain;
 use stormkeeper_topology_package::launch::{LaunchSpec, SPEC_FILE, WorkerUser};
 
 /// Directory of the packages of users, in the data directory.
@@ -33,6 +36,13 @@ const UNFINISHED: &str = ".unfinished-";
 
 /// Mode of directories through which users reach what is theirs, and which they cannot list.
 const PASSAGE: u32 = 0o711;
+
+/// Mode of the launch specification of a worker of another user.
+const READ_BY_GROUP: u32 = 0o640;
+
+/// Maximum number of bytes of a log that are kept when it is rotated. The user can make it longer by a
+/// hole that takes no room, and the copy has no holes.
+const ROTATED_BYTES_MAX: u64 = 10 * logs::MAX_LOG_BYTES;
 
 /// Maximum depth of a package.
 const DEPTH_MAX: usize = 64;
@@ -200,29 +210,56 @@ pub(super) fn hand_over(dir: &Path, log: &File, user: &WorkerUser) -> io::Result
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FilesPlace {
     dir: PathBuf,
-    /// User and group to whom they belong, in a directory that only root may change.
-    owner: Option<(u32, u32)>,
+    /// User and group of the worker, if it runs as another user than this process.
+    user: Option<(u32, u32)>,
 }
 
 impl FilesPlace {
     /// The place of a new worker.
     pub(super) fn of_spec(spec: &LaunchSpec) -> Self {
-        let owner = spec.user.as_ref().map(|user| (user.uid, user.gid));
-        Self { dir: spec.files_dir().to_owned(), owner }
+        let user = spec.user.as_ref().map(|user| (user.uid, user.gid));
+        Self { dir: spec.files_dir().to_owned(), user }
     }
 
     /// The place of a worker that was launched before. Blocks.
-    pub(super) fn of_worker(local_dir: &Path, worker: &WorkerId) -> Self {
+    ///
+    /// # Errors
+    /// If its launch specification cannot be read, or is missing for a worker of another user.
+    pub(super) fn of_worker(local_dir: &Path, worker: &WorkerId) -> io::Result<Self> {
         let dir = files_dir(local_dir).join(worker.as_str());
-        match fs::symlink_metadata(dir.join(SPEC_FILE)) {
-            Ok(spec) => Self { dir, owner: Some((spec.uid(), spec.gid())) },
-            Err(_no_other_user) => Self::plain(&worker_dir::path(local_dir, worker)),
+        let spec = match fs::symlink_metadata(dir.join(SPEC_FILE)) {
+            Ok(spec) => spec,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let plain = worker_dir::path(local_dir, worker);
+                let is_of_user = files_dir(local_dir).is_dir()
+                    && owner_if_other(&plain).is_ok_and(|owner| owner.is_some());
+                return match is_of_user {
+                    true => Err(io::Error::new(
+                        io::ErrorKind::NotFound,
+                        format!("{} was removed: rebalance the topology of the worker", dir.display()),
+                    )),
+                    false => Ok(Self::plain(&plain)),
+                };
+            }
+            Err(error) => return Err(error),
+        };
+        if is_of_this_process(&spec) {
+            let spec = LaunchSpec::read(&dir.join(SPEC_FILE)).map_err(io::Error::other)?;
+            let user = spec.user.map(|user| (user.uid, user.gid));
+            return Ok(Self { dir, user });
         }
+        // An earlier build gave the specification to the user.
+        Ok(Self { dir, user: Some((spec.uid(), spec.gid())) })
     }
 
     /// The directory of a worker that runs as the user of this process.
     pub(super) fn plain(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), owner: None }
+        Self { dir: dir.to_owned(), user: None }
+    }
+
+    /// User of the worker, if it is another one than that of this process.
+    pub(super) fn uid(&self) -> Option<u32> {
+        self.user.map(|(uid, _)| uid)
     }
 
     /// The directory of what the supervisor writes for a worker of this user and group.
@@ -241,6 +278,34 @@ impl FilesPlace {
         self.dir.join(name)
     }
 
+    /// Reads the launch specification. Blocks.
+    ///
+    /// # Errors
+    /// If it cannot be read, or if the user of the worker may have changed it.
+    pub(super) fn read_spec(&self) -> Result<LaunchSpec, String> {
+        let path = self.path(SPEC_FILE);
+        let is_ours = || fs::symlink_metadata(&path).is_ok_and(|spec| is_of_this_process(&spec));
+        if self.user.is_some() && !is_ours() {
+            return Err(format!("the user of the worker may have changed {}", path.display()));
+        }
+        LaunchSpec::read(&path).map_err(|error| error_chain(&error))
+    }
+
+    /// Writes the launch specification of a new worker of another user, who may read and not change it.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(super) fn write_spec(&self, text: &str) -> io::Result<()> {
+        let path = self.path(SPEC_FILE);
+        file::create_secret(&path, text)?;
+        if let Some((_uid, gid)) = self.user {
+            lchown(&path, None, Some(gid))?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(READ_BY_GROUP))?;
+        }
+        Ok(())
+    }
+
     /// Replaces a file by one that only the user of the worker may read. Writes nothing if it has this
     /// text already. Blocks.
     ///
@@ -248,8 +313,9 @@ impl FilesPlace {
     /// If it cannot be written; the file before is still there then.
     pub(super) fn replace_secret(&self, name: &str, text: &str) -> io::Result<()> {
         let path = self.path(name);
-        let Some((uid, gid)) = self.owner else { return file::replace_secret(&path, text) };
-        if regular_file::read_to_string(&path).is_ok_and(|there| there == text) {
+        let Some((uid, gid)) = self.user else { return file::replace_secret(&path, text) };
+        // The user may have made the file as long as the disk.
+        if user_files::has_text(&path, text) {
             return Ok(());
         }
         let temporary = path.with_extension("tmp");
@@ -264,6 +330,12 @@ impl FilesPlace {
     }
 }
 
+/// Returns whether a file belongs to the user of this process, so that no worker of another user may
+/// have changed it.
+pub(super) fn is_of_this_process(file: &fs::Metadata) -> bool {
+    file.uid() == rustix::process::geteuid().as_raw()
+}
+
 /// Creates the directory of the files that the supervisor writes for a worker of another user. Blocks.
 ///
 /// # Errors
@@ -274,8 +346,8 @@ pub(super) fn create_files_dir(dir: &Path) -> io::Result<()> {
     fs::set_permissions(dir, fs::Permissions::from_mode(PASSAGE))
 }
 
-/// Rotates a log in the directory of another user: copies it and truncates it. No link is followed.
-/// Blocks.
+/// Rotates a log in the directory of another user: copies it, or the end of one that is very long, and
+/// truncates it. No link is followed. Blocks.
 ///
 /// # Errors
 /// If a file cannot be written, or belongs to somebody else.
@@ -294,24 +366,16 @@ pub(super) fn rotate_in_place(logs: &Path, (log, older): (&str, &str), owner: u3
     let create = flags | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
     let mut older = File::from(openat(&dir, older, create, Mode::from_raw_mode(0o600))?);
     fchown(&older, Some(owner), Some(metadata.gid()))?;
-    io::copy(&mut log, &mut older)?;
+    copy_end(&mut log, &mut older)?;
     log.set_len(0)
 }
 
-/// Opens a file in the directory of a worker for reading. In the directory of another user it must
-/// belong to that user, who could have put a link there. Blocks.
-///
-/// # Errors
-/// If the file cannot be opened, or belongs to somebody else.
-pub(super) fn open_in(dir: &Path, name: &str) -> io::Result<File> {
-    let file = regular_file::open(&dir.join(name))?;
-    match owner_if_other(dir)? {
-        Some(owner) if file.metadata()?.uid() != owner => Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            "it is in the directory of a user, and belongs to another one",
-        )),
-        Some(_) | None => Ok(file),
-    }
+/// Copies a log, or the end of one that is very long.
+pub(super) fn copy_end(log: &mut File, older: &mut File) -> io::Result<u64> {
+    let len = log.metadata()?.len();
+    log.seek(SeekFrom::Start(len.saturating_sub(ROTATED_BYTES_MAX)))?;
+    // The log may still grow.
+    io::copy(&mut log.take(ROTATED_BYTES_MAX), older)
 }
 
 /// Returns the user to whom a directory belongs, if it is not the user of this process.

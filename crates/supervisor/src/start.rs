@@ -26,7 +26,7 @@ use crate::{
     problems::{self, StartProblems},
     process::{ProcessId, Processes},
     registration::{Registration, Reported},
-    run_as::RunAs,
+    run_as::{FilesPlace, RunAs},
     slot_runtime::{SlotRuntime, new_worker_id},
     starts::{self, StartLog},
     status::Status,
@@ -364,7 +364,12 @@ async fn find(launcher: &Launcher, port: Port, entry: &Entry) -> Option<ProcessI
     if entry.process.is_some() {
         return launcher.ledger.process_of(entry).filter(|process| processes.is_alive(*process));
     }
-    let process = processes.find(&entry.worker).await?;
+    let (local_dir, worker) = (launcher.local_dir.clone(), entry.worker.clone());
+    let place = blocking::run(move || FilesPlace::of_worker(&local_dir, &worker)).await;
+    let place = place.inspect_err(
+        |error| warn!(%port, worker = %entry.worker, %error, "cannot tell the user of a worker"),
+    );
+    let process = processes.find(&entry.worker, place.ok()?.uid()).await?;
     launcher.record_process(port, &entry.worker, entry.desired.clone(), process).await;
     Some(process)
 }

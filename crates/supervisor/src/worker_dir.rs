@@ -17,6 +17,7 @@ use crate::{
     logs,
     process::ProcessId,
     run_as::{self, FilesPlace},
+    user_files,
 };
 use stormkeeper_metric_shipping::spool;
 use stormkeeper_model::WorkerId;
@@ -93,7 +94,7 @@ fn memory_of(process: ProcessId, worker: &WorkerId) -> Option<Vec<u8>> {
         |path: &PathBuf| fs::read_link(path).is_ok_and(|target| target.to_string_lossy().starts_with(&name));
     let found = descriptors.find(is_it)?;
     let mut content = Vec::new();
-    fs::File::open(found).ok()?.take(MAX_HEARTBEAT_BYTES).read_to_end(&mut content).ok()?;
+    user_files::open_descriptor(&found).ok()?.take(MAX_HEARTBEAT_BYTES).read_to_end(&mut content).ok()?;
     Some(content)
 }
 
@@ -119,7 +120,7 @@ pub(super) fn prepare(spec: &LaunchSpec) -> io::Result<()> {
     match &spec.user {
         Some(_) => {
             let text = String::from_utf8(spec.encode()?).map_err(io::Error::other)?;
-            FilesPlace::of_spec(spec).replace_secret(SPEC_FILE, &text)
+            FilesPlace::of_spec(spec).write_spec(&text)
         }
         None => fs::write(spec.path(), spec.encode()?),
     }
@@ -130,7 +131,7 @@ pub(super) fn heartbeat(dir: &Path) -> Option<HeartbeatFile> {
     use io::Read as _;
 
     // A reader may see a part of a heartbeat; that is a change as well.
-    let file = run_as::open_in(dir, "heartbeat").ok()?;
+    let file = user_files::open(dir, "heartbeat").ok()?;
     let modified = file.metadata().ok()?.modified().ok();
     let mut content = Vec::new();
     file.take(MAX_HEARTBEAT_BYTES).read_to_end(&mut content).ok()?;
@@ -160,7 +161,7 @@ fn read_start(dir: &Path, name: &str, max_bytes: u64) -> Option<Vec<u8>> {
     use io::Read as _;
 
     let mut content = Vec::new();
-    run_as::open_in(dir, name).ok()?.take(max_bytes).read_to_end(&mut content).ok()?;
+    user_files::open(dir, name).ok()?.take(max_bytes).read_to_end(&mut content).ok()?;
     Some(content)
 }
 

@@ -50,7 +50,11 @@ impl Agent {
         for WorkerFiles { port, worker, heartbeat, report, restarts } in files {
             let Some(slot) = self.slots.get_mut(&port) else { continue };
             let is_current = slot.launch(&worker).is_some();
-            if let Some(report) = report.filter(|_| is_current) {
+            let desired = slot.desired.as_ref().filter(|_| is_current);
+            if let (Some(mut report), Some(desired)) = (report, desired) {
+                // A component may have written the file: it says nothing about tasks elsewhere.
+                report.idle =
+                    desired.worker.tasks.iter().filter(|task| report.idle.contains(*task)).collect();
                 slot.report = report;
             }
             if let (Some(restarts), Some(desired)) = (restarts, slot.desired.as_ref().filter(|_| is_current))
@@ -102,14 +106,16 @@ impl Agent {
         let read = move || {
             if housekeep {
                 for (_, worker, topology, ..) in &live {
-                    let place = FilesPlace::of_worker(&local_dir, worker);
                     let users = defaults.zookeeper_users.as_ref().map(WatchedFile::get);
-                    let written = worker_keys::put(&place, topology, &defaults.locks)
-                        .and_then(|()| worker_keys::put_users(&place, topology, users.as_deref()))
-                        .and_then(|()| credentials.put(&place, topology, &defaults.locks))
-                        .and_then(|()| {
-                            worker_keys::put_zookeeper_identity(&place, defaults.zookeeper_identity.as_ref())
-                        });
+                    let written = FilesPlace::of_worker(&local_dir, worker).and_then(|place| {
+                        worker_keys::put(&place, topology, &defaults.locks)
+                            .and_then(|()| worker_keys::put_users(&place, topology, users.as_deref()))
+                            .and_then(|()| credentials.put(&place, topology, &defaults.locks))
+                            .and_then(|()| {
+                                let identity = defaults.zookeeper_identity.as_ref();
+                                worker_keys::put_zookeeper_identity(&place, identity)
+                            })
+                    });
                     if let Err(error) = written {
                         warn!(%worker, %error, "cannot write the keys or credentials of a worker; trying again in 10 s");
                     }

@@ -45,9 +45,16 @@ impl WorkerReport {
         })
     }
 
-    /// Decodes the content of the file; `None` if it is half written, or of a newer format.
+    /// Decodes the content of the file; `None` if it is half written, or of a newer format. A component
+    /// may have written it: it is bounded as a report that was encoded, and each problem is one line.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        status_file::decode(bytes)
+        let mut report: Self = status_file::decode(bytes)?;
+        report.problems.truncate(PROBLEMS_MAX);
+        for problem in &mut report.problems {
+            let line = problem.replace(char::is_control, "?");
+            *problem = text::shortened(&line, PROBLEM_BYTES_MAX).into_owned();
+        }
+        Some(report)
     }
 }
 
@@ -68,6 +75,16 @@ mod tests {
         let half: Vec<u8> = shorter[..20].iter().chain(&bytes[20..]).copied().collect();
         assert_ne!(WorkerReport::decode(&half), Some(WorkerReport::default()));
         assert_eq!(WorkerReport::decode(b"{\"v\":9}"), None);
+    }
+
+    #[test]
+    fn report_that_a_component_has_written_is_bounded_when_it_is_read() {
+        let many = serde_json::json!({ "v": 1, "problems": vec!["x\n! supervisor s0\u{1b}[2J"; 50] });
+        let read = WorkerReport::decode(many.to_string().as_bytes()).expect("valid");
+        assert_eq!(read.problems, vec!["x?! supervisor s0?[2J".to_owned(); PROBLEMS_MAX]);
+        let long = serde_json::json!({ "v": 1, "problems": ["x".repeat(3000)] });
+        let read = WorkerReport::decode(long.to_string().as_bytes()).expect("valid");
+        assert!(read.problems[0].len() <= PROBLEM_BYTES_MAX, "{}", read.problems[0].len());
     }
 
     #[test]

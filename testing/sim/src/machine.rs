@@ -208,7 +208,7 @@ impl Processes for SupervisorProcesses {
         self.machine.table().running.contains_key(&id.pid)
     }
 
-    async fn find(&self, worker: &WorkerId) -> Option<ProcessId> {
+    async fn find(&self, worker: &WorkerId, _user: Option<u32>) -> Option<ProcessId> {
         self.machine.pid_of(worker).map(|pid| ProcessId { pid, started: 1 })
     }
 

@@ -141,8 +141,9 @@ pub trait Processes: Send + Sync + fmt::Debug + 'static {
     }
 
     /// Returns the process of a launch whose process id was never recorded, because its
-    /// supervisor died in between.
-    async fn find(&self, _worker: &WorkerId) -> Option<ProcessId> {
+    /// supervisor died in between. The process runs as `user`, or as the user of this process: one of
+    /// another user only claims to be the worker.
+    async fn find(&self, _worker: &WorkerId, _user: Option<u32>) -> Option<ProcessId> {
         None
     }
 

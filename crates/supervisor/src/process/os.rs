@@ -237,11 +237,13 @@ impl Processes for OsProcesses {
         state_of(id) == ProcessState::Alive
     }
 
-    async fn find(&self, worker: &WorkerId) -> Option<ProcessId> {
+    async fn find(&self, worker: &WorkerId, user: Option<u32>) -> Option<ProcessId> {
+        let user = user.unwrap_or_else(|| rustix::process::geteuid().as_raw());
         self.of_worker(worker)
             .await
             .into_iter()
-            .find(|entry| entry.group == entry.id.pid && !entry.is_component)
+            .filter(|entry| entry.group == entry.id.pid && !entry.is_component)
+            .find(|entry| table::user(entry.id.pid) == Some(user))
             .map(|entry| entry.id)
     }
 

@@ -154,9 +154,11 @@ async fn adopted_process_is_found_watched_and_killed() {
     until("the orphan is ready", || log(&spec).contains("ready")).await;
 
     let processes = host.processes("exit 1");
-    let id = processes.find(&spec.worker).await.expect("found by its environment");
+    let id = processes.find(&spec.worker, None).await.expect("found by its environment");
     assert!(processes.is_alive(id));
-    assert_eq!(processes.find(&"w2".parse().expect("valid id")).await, None);
+    let other = Some(rustix::process::geteuid().as_raw() + 1);
+    assert_eq!(processes.find(&spec.worker, other).await, None, "a worker of another user");
+    assert_eq!(processes.find(&"w2".parse().expect("valid id"), None).await, None);
     let watch = processes.exited(id);
     let stop = async {
         // The watch is in place before the signal is sent.

@@ -1,11 +1,18 @@
 //! Processes of workers in the process table. All functions block for a few system calls.
 
-use std::{fs, io};
+use std::{
+    fs::{self, File},
+    io::{self, Read as _},
+};
 
 use crate::process::ProcessId;
 use stormkeeper_model::WorkerId;
 use stormkeeper_runtime::proc::{self, ProcessStat};
 use stormkeeper_topology_package::launch::{COMPONENT_VARIABLE, SUPERVISOR_DIR_VARIABLE, WORKER_VARIABLE};
+
+/// Maximum bytes of an environment that are read. The kernel gives a program less; a process can point
+/// it at anything that it has mapped.
+const ENVIRONMENT_BYTES_MAX: u64 = 8 << 20;
 
 /// A line of the process table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,10 +39,19 @@ pub(super) fn entry(pid: u32) -> io::Result<Option<Entry>> {
     Ok(proc::stat(pid)?.map(Entry::from))
 }
 
+/// Returns the user as whom a process runs. It is not the owner of the files in `/proc`, which are those
+/// of root for some processes.
+pub(super) fn user(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    ids.split_whitespace().next()?.parse().ok()
+}
+
 /// Returns all processes of a worker that a supervisor in one of `supervisor_dirs` launched.
 ///
 /// Processes are identified by their environment, which no other process writes and which children
-/// inherit, so a process that left the worker's process group is found as well.
+/// inherit, so a process that left the worker's process group is found as well. A process of any user
+/// can have the environment of a worker: such a process may be ended, and not be taken for the worker.
 pub(super) fn of_worker(supervisor_dirs: &[String], worker: &WorkerId) -> Vec<Entry> {
     let pids = proc::pids().unwrap_or_default();
     pids.into_iter()
@@ -52,7 +68,9 @@ pub(super) fn of_worker(supervisor_dirs: &[String], worker: &WorkerId) -> Vec<En
 /// to none or to another worker.
 fn is_of(pid: u32, supervisor_dirs: &[String], worker: &WorkerId) -> Option<bool> {
     // Not readable: the process belongs to another user, and so to no worker of ours.
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let file = File::open(format!("/proc/{pid}/environ")).ok()?;
+    let mut environment = Vec::new();
+    file.take(ENVIRONMENT_BYTES_MAX).read_to_end(&mut environment).ok()?;
     let is_ours = |has: &dyn Fn(&str) -> bool| {
         supervisor_dirs.iter().any(|dir| has(&format!("{SUPERVISOR_DIR_VARIABLE}={dir}")))
     };

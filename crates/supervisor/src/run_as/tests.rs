@@ -90,17 +90,62 @@ fn files_for_a_worker_of_another_user_belong_to_that_user_in_a_directory_of_root
     let dir = files_dir(top.path()).join(worker.as_str());
     fs::create_dir_all(files_dir(top.path())).expect("created");
     create_files_dir(&dir).expect("created");
-    let place = FilesPlace { dir: dir.clone(), owner: Some((SOMEBODY, SOMEBODY)) };
-    for text in ["{}", "{\"a\":1}", "{\"a\":1}"] {
-        place.replace_secret(SPEC_FILE, text).expect("written");
-        assert_eq!(fs::read_to_string(dir.join(SPEC_FILE)).expect("there"), text);
-        assert_eq!(owner(&dir.join(SPEC_FILE)), (SOMEBODY, 0o600));
+    let place = FilesPlace { dir: dir.clone(), user: Some((SOMEBODY, SOMEBODY)) };
+    for text in ["k1", "k2", "k2"] {
+        place.replace_secret("access.keys", text).expect("written");
+        assert_eq!(fs::read_to_string(dir.join("access.keys")).expect("there"), text);
+        assert_eq!(owner(&dir.join("access.keys")), (SOMEBODY, 0o600));
     }
+    // Its user may have made it as long as the disk.
+    let keys = File::options().write(true).open(dir.join("access.keys")).expect("there");
+    keys.set_len(1 << 40).expect("a hole");
+    place.replace_secret("access.keys", "k2").expect("written");
+    assert_eq!(fs::metadata(dir.join("access.keys")).expect("there").len(), 2);
     assert_eq!(owner(&dir), (0, PASSAGE));
-    assert_eq!(FilesPlace::of_worker(top.path(), &worker), place);
     let other: WorkerId = "6700-1-00000b".parse().expect("valid");
     let plain = FilesPlace::plain(&worker_dir::path(top.path(), &other));
-    assert_eq!(FilesPlace::of_worker(top.path(), &other), plain, "a worker of the supervisor's user");
+    let found = FilesPlace::of_worker(top.path(), &other).expect("plain");
+    assert_eq!(found, plain, "a worker of the supervisor's user");
+}
+
+fn spec(top: &Path, worker: &WorkerId) -> LaunchSpec {
+    let spec = serde_json::json!({
+        "topology": "wc-1-100", "slot": { "supervisor": "s", "port": 6700 }, "start_ms": 5, "worker": worker,
+        "host": "h", "dir": worker_dir::path(top, worker), "code": "/code", "defaults": {},
+        "heartbeat_period_ms": 1000, "task_heartbeat_period_ms": 1000, "subprocess_timeout_ms": 1000,
+        "config_file": null, "overrides": [], "files": files_dir(top).join(worker.as_str()), "user": somebody(),
+    });
+    serde_json::from_value(spec).expect("a specification")
+}
+
+#[test]
+fn specification_of_a_worker_of_another_user_belongs_to_root_and_a_changed_one_is_not_believed() {
+    let test = "specification_of_a_worker_of_another_user_belongs_to_root_and_a_changed_one_is_not_believed";
+    if !runs_as_root(test) {
+        return;
+    }
+    let top = tempfile::tempdir().expect("a directory");
+    fs::create_dir_all(files_dir(top.path())).expect("created");
+    let worker: WorkerId = "6700-1-00000a".parse().expect("valid");
+    let spec = spec(top.path(), &worker);
+    worker_dir::prepare(&spec).expect("prepared");
+    let file = spec.path();
+    assert_eq!(owner(&file), (0, READ_BY_GROUP));
+    assert_eq!(fs::metadata(&file).expect("there").gid(), SOMEBODY, "the group of the user reads it");
+    let place = FilesPlace::of_worker(top.path(), &worker).expect("there");
+    assert_eq!(place, FilesPlace::of_spec(&spec));
+    assert_eq!(place.read_spec().expect("believed"), spec);
+    // An earlier build gave it to the user, who could change it.
+    lchown(&file, Some(SOMEBODY), None).expect("given");
+    let place = FilesPlace::of_worker(top.path(), &worker).expect("there");
+    assert_eq!(place, FilesPlace::of_spec(&spec), "the keys are still written for that user");
+    let refused = place.read_spec().expect_err("not believed");
+    assert!(refused.contains("may have changed"), "{refused}");
+    // Without it, nothing is written where the user could have put a link.
+    lchown(&spec.dir, Some(SOMEBODY), None).expect("given");
+    fs::remove_dir_all(files_dir(top.path()).join(worker.as_str())).expect("removed");
+    let refused = FilesPlace::of_worker(top.path(), &worker).expect_err("no place").to_string();
+    assert!(refused.contains("rebalance"), "{refused}");
 }
 
 #[test]
@@ -123,12 +168,14 @@ fn link_in_the_directory_of_another_user_leads_to_no_file_of_somebody_else() {
     lchown(dir.join("exit-reason"), Some(SOMEBODY), None).expect("given");
     let read = |name: &str| {
         let mut text = String::new();
-        open_in(&dir, name).and_then(|mut file| file.read_to_string(&mut text)).map(|_| text)
+        user_files::open(&dir, name).and_then(|mut file| file.read_to_string(&mut text)).map(|_| text)
     };
     assert_eq!(read("exit-reason").expect("its own"), "mine");
     fs::remove_file(dir.join("exit-reason")).expect("there");
     std::os::unix::fs::symlink(&secret, dir.join("exit-reason")).expect("linked");
     assert!(read("exit-reason").is_err(), "a link to a file of root");
+    std::os::unix::fs::symlink("logs/worker.out", dir.join("report.json")).expect("linked");
+    assert!(read("report.json").is_err(), "a link to a file of the same user");
     fs::hard_link(&secret, dir.join("heartbeat")).expect("linked");
     assert!(read("heartbeat").is_err(), "a file of root under another name");
 
@@ -146,7 +193,23 @@ fn link_in_the_directory_of_another_user_leads_to_no_file_of_somebody_else() {
     fs::rename(dir.join("logs"), dir.join("elsewhere")).expect("moved");
     std::os::unix::fs::symlink(top.path(), dir.join("logs")).expect("linked");
     rotate().expect_err("a link to a directory of root");
+    assert!(read("logs/worker.out").is_err(), "a file behind a link to a directory");
     assert_eq!(fs::read_to_string(&secret).expect("there"), "s3cr3t", "nothing was written through a link");
+}
+
+#[test]
+fn log_with_a_hole_fills_no_disk_when_it_is_rotated() {
+    if !runs_as_root("log_with_a_hole_fills_no_disk_when_it_is_rotated") {
+        return;
+    }
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("worker.out");
+    fs::write(&log, "").expect("written");
+    File::options().write(true).open(&log).expect("there").set_len(1 << 40).expect("a hole");
+    lchown(&log, Some(SOMEBODY), Some(SOMEBODY)).expect("given");
+    rotate_in_place(logs.path(), ("worker.out", "worker.out.1"), SOMEBODY).expect("rotated");
+    let older = fs::metadata(logs.path().join("worker.out.1")).expect("there");
+    assert_eq!((older.len(), fs::metadata(&log).expect("there").len()), (ROTATED_BYTES_MAX, 0));
 }
 
 #[test]

@@ -184,14 +184,14 @@ impl Processes for FakeProcesses {
         self.host().running.contains_key(&id.pid)
     }
 
-    async fn find(&self, worker: &WorkerId) -> Option<ProcessId> {
+    async fn find(&self, worker: &WorkerId, _user: Option<u32>) -> Option<ProcessId> {
         let host = self.host();
         let found = host.running.iter().find(|(_, process)| process.spec.worker == *worker);
         found.map(|(pid, _)| ProcessId { pid: *pid, started: 1 })
     }
 
     async fn sweep(&self, worker: &WorkerId) -> usize {
-        match self.find(worker).await {
+        match self.find(worker, None).await {
             Some(id) => {
                 self.end(id.pid, ExitReport::Signal(9));
                 1

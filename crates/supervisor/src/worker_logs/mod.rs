@@ -14,31 +14,26 @@ pub(crate) mod tests;
 use std::{
     cmp::Reverse,
     fs::File,
-    io::{self, Read as _},
+    io,
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
-use rustix::{
-    fs::{CWD, Mode, OFlags, openat},
-    io::Errno,
-};
-use serde::Deserialize;
+use rustix::fs::{Mode, OFlags, fstat, openat};
 
 pub(crate) use chunk::CHUNK_BYTES_MAX;
 pub(crate) use name::LogName;
 pub(crate) use scan::Scan;
 
-use crate::{run_as, worker_dir};
+use crate::{
+    launch_facts::{self, LaunchFacts},
+    user_files, worker_dir,
+};
 use stormkeeper_api_types::message::logs::{LogFile, RefusedLog};
-use stormkeeper_model::{Port, Slot, Timestamp, TopologyId, WorkerId};
-use stormkeeper_topology_package::launch::SPEC_FILE;
+use stormkeeper_model::{Port, Timestamp, TopologyId, WorkerId};
 
 /// Maximum number of launches that are looked at; the supervisor keeps some two hundred.
 const LAUNCHES_MAX: usize = 1000;
-
-/// Maximum bytes of a launch specification.
-const SPEC_BYTES_MAX: u64 = 1 << 20;
 
 /// Directory of the logs in the directory of a launch.
 const LOGS: &str = "logs";
@@ -52,13 +47,13 @@ pub(crate) struct Launch {
     start: Timestamp,
 }
 
-/// Fields of a launch specification that are needed here.
-#[derive(Debug, Deserialize)]
-struct Spec {
-    topology: TopologyId,
-    slot: Slot,
-    #[serde(rename = "start_ms")]
-    start: Timestamp,
+/// The directory of the logs of a launch.
+#[derive(Debug)]
+struct LogsDir {
+    dir: OwnedFd,
+    /// User of the launch, if it is another one than that of this process: other files are not its logs,
+    /// whatever name they have there.
+    owner: Option<u32>,
 }
 
 /// Logs of all launches of a supervisor.
@@ -116,36 +111,18 @@ impl WorkerLogStore {
         }
     }
 
-    /// Reads the specification of a launch; `None` if there is none that can be read.
+    /// Returns a launch; `None` if nothing that can be believed says whose it is.
     fn launch(&self, worker: WorkerId) -> Option<Launch> {
-        let dir = self.files_dir(&worker).or_else(|_same_user| self.dir(&worker)).ok()?;
-        let (file, metadata) = open_regular(&dir, SPEC_FILE).ok()?;
-        let mut bytes = Vec::new();
-        file.take(SPEC_BYTES_MAX.min(metadata.len())).read_to_end(&mut bytes).ok()?;
-        let Spec { topology, slot, start } = serde_json::from_slice(&bytes).ok()?;
+        let LaunchFacts { topology, slot, start, .. } = launch_facts::read(&self.local_dir, &worker)?;
         Some(Launch { worker, topology, port: slot.port, start })
     }
 
-    /// Opens the directory with the specification of a launch of another user.
-    fn files_dir(&self, worker: &WorkerId) -> io::Result<OwnedFd> {
-        let path = run_as::files_dir(&self.local_dir).join(worker.as_str());
+    fn logs_dir(&self, worker: &WorkerId) -> io::Result<LogsDir> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        Ok(openat(CWD, &path, flags, Mode::empty())?)
-    }
-
-    /// Opens the directory of a launch.
-    fn dir(&self, worker: &WorkerId) -> io::Result<OwnedFd> {
-        // An operator may have made `workers` a link; its entries are written by workers.
-        let path = worker_dir::path(&self.local_dir, worker);
-        let parent = path.parent().ok_or(io::ErrorKind::NotFound)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let workers = openat(CWD, parent, flags, Mode::empty())?;
-        Ok(openat(workers, worker.as_str(), flags | OFlags::NOFOLLOW, Mode::empty())?)
-    }
-
-    fn logs_dir(&self, worker: &WorkerId) -> io::Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        Ok(openat(self.dir(worker)?, LOGS, flags, Mode::empty())?)
+        let dir = launch_facts::dir(&self.local_dir, worker)?;
+        let user = fstat(&dir)?.st_uid;
+        let owner = (user != rustix::process::geteuid().as_raw()).then_some(user);
+        Ok(LogsDir { dir: openat(dir, LOGS, flags, Mode::empty())?, owner })
     }
 
     /// Opens a log of a launch.
@@ -183,8 +160,8 @@ impl WorkerLogStore {
 }
 
 impl OpenLog {
-    fn open(dir: &OwnedFd, name: LogName) -> io::Result<Self> {
-        let (file, metadata) = open_regular(dir, &name.to_string())?;
+    fn open(logs: &LogsDir, name: LogName) -> io::Result<Self> {
+        let (file, metadata) = user_files::open_in(&logs.dir, &name.to_string(), logs.owner)?;
         if metadata.nlink() > 1 {
             let reason = "it has another name (a hard link), which may be that of a file of another user";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
@@ -195,26 +172,4 @@ impl OpenLog {
         let millis = modified.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         Ok(Self { name, file, identity, size: metadata.len(), modified: Timestamp::from_millis(millis) })
     }
-}
-
-/// Opens a regular file in `dir` that is no link. Does not wait for a writer of a FIFO.
-fn open_regular(dir: &OwnedFd, name: &str) -> io::Result<(File, std::fs::Metadata)> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let opened = openat(dir, name, flags, Mode::empty()).map_err(|error| match error {
-        // With these flags, the error of a symbolic link.
-        Errno::LOOP => io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link"),
-        // The error of a socket.
-        Errno::NXIO => no_regular_file(),
-        error => error.into(),
-    });
-    let file = File::from(opened?);
-    let metadata = file.metadata()?;
-    match metadata.is_file() {
-        true => Ok((file, metadata)),
-        false => Err(no_regular_file()),
-    }
-}
-
-fn no_regular_file() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")
 }
