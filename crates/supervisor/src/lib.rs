@@ -23,6 +23,7 @@ mod agent_failures;
 mod assignments;
 mod clock;
 mod credentials;
+mod dead_launches;
 mod failure_log;
 mod failures;
 #[cfg(feature = "fuzzing")]

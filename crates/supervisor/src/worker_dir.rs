@@ -14,7 +14,8 @@ use std::{
 use tracing::warn;
 
 use crate::{
-    logs,
+    dead_launches::{self, DeadLaunch},
+    launch_facts, logs,
     process::ProcessId,
     run_as::{self, FilesPlace},
     user_files,
@@ -31,11 +32,12 @@ use stormkeeper_topology_package::{
 
 const DIR: &str = "workers";
 
-/// Number of directories of ended workers that are kept, the newest first, so that an operator
-/// finds the log of a worker that crashed in the night, and a crash loop does not fill the disk.
+/// Number of directories of ended workers that are kept, so that an operator finds the log of a worker
+/// that crashed in the night, and a crash loop does not fill the disk. Beyond it, the owner who has the
+/// most gives way ([`dead_launches`]).
 pub(super) const DEAD_KEPT: usize = 20;
 
-/// Number of directories with undelivered metric reports that are kept on top, the newest first:
+/// Number of directories with undelivered metric reports that are kept on top, by the same rule:
 /// a crash loop during a failover leaves some, and an hour without a leader some hundreds.
 pub(super) const UNDELIVERED_KEPT: usize = 200;
 
@@ -204,38 +206,47 @@ fn is_launch(worker: &WorkerId) -> bool {
     }
 }
 
+/// Removes old directories of dead workers, also if one of them cannot be removed: its user may write
+/// into it meanwhile.
 fn remove_old(local_dir: &Path, live: &BTreeSet<WorkerId>) -> io::Result<()> {
     // Anything else is not ours. On a full disk the launch spec may be missing.
     let is_ours = |worker: &WorkerId| is_launch(worker) || path(local_dir, worker).join(SPEC_FILE).exists();
     let dead = all(local_dir)?.into_iter().filter(|worker| !live.contains(worker)).filter(is_ours);
-    let mut dead: Vec<(SystemTime, PathBuf)> = dead
-        .map(|worker| {
-            let dir = path(local_dir, &worker);
-            Ok((fs::metadata(&dir)?.modified()?, dir))
-        })
-        .collect::<io::Result<_>>()?;
-    dead.sort();
+    let dead: Vec<WorkerId> = dead.collect();
+    if dead.len() <= DEAD_KEPT {
+        return Ok(());
+    }
+    let dead = dead.into_iter().filter_map(|worker| {
+        let modified = fs::metadata(path(local_dir, &worker)).and_then(|dir| dir.modified()).ok()?;
+        let facts = launch_facts::read(local_dir, &worker);
+        let of = facts.map(|facts| (facts.owner, facts.topology));
+        Some(DeadLaunch { worker, modified, of })
+    });
     // Reports in the directory of another user are not read.
     let may_be_read = |dir: &Path| run_as::owner_if_other(dir).is_ok_and(|other| other.is_none());
-    let (undelivered, dead): (Vec<_>, Vec<_>) =
-        dead.into_iter().partition(|(_, dir)| spool::may_be_orphaned(dir) && may_be_read(dir));
-    let n_lost = undelivered.len().saturating_sub(UNDELIVERED_KEPT);
-    if n_lost > 0 {
+    let (undelivered, dead): (Vec<_>, Vec<_>) = dead.partition(|dead| {
+        let dir = path(local_dir, &dead.worker);
+        may_be_read(&dir) && spool::may_be_orphaned(&dir)
+    });
+    let lost = dead_launches::to_remove(undelivered, UNDELIVERED_KEPT);
+    if !lost.is_empty() {
         warn!(
-            n_lost,
+            n_lost = lost.len(),
             "discarded metric reports of ended workers that could not be sent to the leader in time"
         );
     }
-    let n_old = dead.len().saturating_sub(DEAD_KEPT);
-    let old = dead.into_iter().take(n_old).chain(undelivered.into_iter().take(n_lost));
-    old.into_iter().try_for_each(|(_, dir)| {
-        let files = run_as::files_dir(local_dir).join(dir.file_name().unwrap_or_default());
-        fs::remove_dir_all(dir)?;
-        match fs::remove_dir_all(files) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => Ok(()),
-        }
-    })
+    let old = dead_launches::to_remove(dead, DEAD_KEPT).into_iter().chain(lost);
+    let removed: Vec<io::Result<()>> = old.map(|worker| remove(local_dir, &worker)).collect();
+    removed.into_iter().collect()
+}
+
+/// Removes the directories of a dead worker.
+fn remove(local_dir: &Path, worker: &WorkerId) -> io::Result<()> {
+    fs::remove_dir_all(path(local_dir, worker))?;
+    match fs::remove_dir_all(run_as::files_dir(local_dir).join(worker.as_str())) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -251,6 +262,31 @@ mod tests {
         assert_eq!(heartbeat(dir.path()), Some(first.clone()));
         fs::write(dir.path().join("heartbeat"), "2 77").expect("written");
         assert_ne!(heartbeat(dir.path()), Some(first));
+    }
+
+    #[test]
+    fn crash_loop_of_one_owner_leaves_the_logs_of_others() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let launch = |n: usize, owner: &str, topology: &str| {
+            let worker: WorkerId = format!("6700-{n}-00000a").parse().expect("valid id");
+            let path = path(dir.path(), &worker);
+            fs::create_dir_all(&path).expect("created");
+            let slot = serde_json::json!({ "supervisor": "s", "port": 6700 });
+            let spec =
+                serde_json::json!({ "topology": topology, "slot": slot, "start_ms": n, "owner": owner });
+            fs::write(path.join(SPEC_FILE), spec.to_string()).expect("written");
+            let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(n as u64);
+            fs::File::open(&path).expect("opened").set_modified(at).expect("set");
+            worker
+        };
+        let of_victim: Vec<WorkerId> = (0..8).map(|n| launch(n, "ann", "wc-1-1")).collect();
+        for n in 100..160 {
+            launch(n, "bob", "crash-2-2");
+            housekeep(dir.path(), &BTreeSet::new());
+        }
+        let left = all(dir.path()).expect("listed");
+        assert_eq!(left.len(), DEAD_KEPT);
+        assert!(of_victim.iter().all(|worker| left.contains(worker)), "{left:?}");
     }
 
     #[test]
