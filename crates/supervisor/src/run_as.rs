@@ -99,6 +99,17 @@ pub enum RunAsError {
         /// The owner.
         owner: String,
     },
+    /// The user stands for everybody who has no user here.
+    #[error(
+        "the owner {owner:?} of the topology is the user {uid} of this host, which services and containers share: \
+         workers do not run as that user; submit as another owner"
+    )]
+    Nobody {
+        /// The owner.
+        owner: String,
+        /// Id of the user.
+        uid: u32,
+    },
     /// The user is root or of the system.
     #[error(
         "the owner {owner:?} of the topology is the user {uid} of this host, and workers run only as users from \
@@ -158,7 +169,7 @@ impl RunAs {
     /// Returns the user of this host as whom the workers of an owner run. Blocks.
     ///
     /// # Errors
-    /// [`RunAsError::UnknownUser`], [`RunAsError::SystemUser`].
+    /// [`RunAsError::UnknownUser`], [`RunAsError::Nobody`], [`RunAsError::SystemUser`].
     pub fn user(self, owner: &str) -> Result<WorkerUser, RunAsError> {
         let unknown = || RunAsError::UnknownUser { owner: owner.to_owned() };
         // A name with a NUL character is no name of a user.
@@ -167,6 +178,9 @@ impl RunAs {
         }
         let user = uzers::get_user_by_name(owner).ok_or_else(unknown)?;
         let (uid, min_uid) = (user.uid(), self.min_uid.max(1));
+        if is_nobody(owner, uid) {
+            return Err(RunAsError::Nobody { owner: owner.to_owned(), uid });
+        }
         match uid < min_uid || user.primary_group_id() == 0 {
             true => Err(RunAsError::SystemUser { owner: owner.to_owned(), uid, min_uid }),
             false => Ok(WorkerUser {
@@ -177,6 +191,16 @@ impl RunAs {
             }),
         }
     }
+}
+
+/// Id of `nobody` on Linux, which is the id that files and processes of unknown users seem to have.
+const NOBODY: u32 = 65534;
+
+/// Returns whether a user is `nobody`, by its name, its usual id, or the id that this kernel shows for
+/// unknown users.
+fn is_nobody(name: &str, uid: u32) -> bool {
+    let overflow = || fs::read_to_string("/proc/sys/kernel/overflowuid").ok()?.trim().parse::<u32>().ok();
+    name == "nobody" || uid == NOBODY || overflow() == Some(uid)
 }
 
 /// Directory of what the supervisor writes for the workers of other users.

@@ -35,6 +35,10 @@ fn owner_that_is_no_user_or_one_of_the_system_is_refused() {
         let refused = RunAs { min_uid }.user("root").expect_err("root");
         assert!(matches!(&refused, RunAsError::SystemUser { uid: 0, .. }), "{refused}");
     }
+    // Its id is above the smallest one: services and containers share it.
+    let refused = run_as.user("nobody").expect_err("nobody").to_string();
+    assert!(refused.contains("\"nobody\"") && refused.contains("submit as another owner"), "{refused}");
+    assert!(is_nobody("other", NOBODY) && is_nobody("nobody", 1001) && !is_nobody("ann", 1001));
     let refused = run_as.user("daemon").expect_err("a user of the system").to_string();
     assert!(refused.contains("\"daemon\"") && refused.contains("supervisor.run.worker.as.user.min.uid"));
 }
