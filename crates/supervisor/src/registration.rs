@@ -190,15 +190,8 @@ fn memory_limits_unenforced() -> Option<String> {
 
 /// The record with what it reports, and without the slots that cannot be used.
 fn with_reported(supervisor: &SupervisorRecord, reported: Reported) -> SupervisorRecord {
-    let Reported {
-        problems,
-        failures,
-        clock_ahead_ms,
-        agent,
-        agent_problem,
-        locks_problem,
-        proof_problem,
-    } = reported;
+    let Reported { problems, failures, clock_ahead_ms, agent, agent_problem, locks_problem, proof_problem } =
+        reported;
     let of_host = [proof_problem, agent_problem, locks_problem].into_iter().flatten();
     let of_host = of_host.map(|text| ReportedProblem::of_supervisor(&text));
     let problems = of_host.chain(problems).take(PROBLEMS_MAX).collect();

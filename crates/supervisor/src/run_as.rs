@@ -289,12 +289,12 @@ impl FilesPlace {
     /// The directory of what the supervisor writes for a worker of this user and group.
     #[cfg(test)]
     pub(super) fn of_user(dir: &Path, owner: (u32, u32)) -> Self {
-        Self { dir: dir.to_owned(), owner: Some(owner) }
+        Self { dir: dir.to_owned(), user: Some(owner) }
     }
 
     /// True if the worker runs as another user than this process.
     pub(super) fn is_of_another_user(&self) -> bool {
-        self.owner.is_some()
+        self.user.is_some()
     }
 
     /// Path of a file.

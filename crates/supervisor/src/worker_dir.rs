@@ -21,7 +21,7 @@ use crate::{
     user_files,
 };
 use stormkeeper_metric_shipping::spool;
-use stormkeeper_model::WorkerId;
+use stormkeeper_model::{Timestamp, WorkerId};
 use stormkeeper_runtime::fs::modes;
 use stormkeeper_topology_package::{
     launch::{HEARTBEAT_MEMORY, LaunchSpec, SPEC_FILE},
@@ -196,14 +196,17 @@ pub(super) fn housekeep(local_dir: &Path, live: &BTreeSet<WorkerId>) {
 
 /// Returns whether an id has the form of a launch: port, seconds and six hexadecimal digits.
 fn is_launch(worker: &WorkerId) -> bool {
-    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    match worker.as_str().split('-').collect::<Vec<_>>()[..] {
-        [port, secs, random] => {
-            let is_random = random.len() == 6 && random.bytes().all(|byte| byte.is_ascii_hexdigit());
-            is_number(port) && is_number(secs) && is_random
-        }
-        _ => false,
-    }
+    launched_at(worker).is_some()
+}
+
+/// Returns the time in the id of a launch, by the clock of its supervisor.
+pub(super) fn launched_at(worker: &WorkerId) -> Option<Timestamp> {
+    let number =
+        |part: &str| part.bytes().all(|byte| byte.is_ascii_digit()).then(|| part.parse::<u64>().ok())?;
+    let [port, secs, random] = worker.as_str().split('-').collect::<Vec<_>>()[..] else { return None };
+    let is_random = random.len() == 6 && random.bytes().all(|byte| byte.is_ascii_hexdigit());
+    number(port).filter(|_| is_random)?;
+    number(secs).map(|secs| Timestamp::from_millis(secs.saturating_mul(1000)))
 }
 
 /// Removes old directories of dead workers, also if one of them cannot be removed: its user may write

@@ -101,7 +101,7 @@ impl Agent {
         let live: Vec<_> = occupied.collect();
         let (local_dir, events) = (self.launcher.local_dir.clone(), self.launcher.events.clone());
         let defaults = Arc::clone(&self.launcher.defaults);
-        let credentials = self.launcher.credentials.clone();
+        let (credentials, wall) = (self.launcher.credentials.clone(), self.clock.now());
         let packages: BTreeSet<BlobKey> = self.localizer.present().collect();
         let read = move || {
             if housekeep {
@@ -121,10 +121,11 @@ impl Agent {
                     }
                 }
                 run_as::remove_packages(&local_dir, |key| packages.contains(key));
-                worker_dir::housekeep(
-                    &local_dir,
-                    &live.iter().map(|(_, worker, ..)| worker.clone()).collect(),
-                );
+                let live: BTreeSet<_> = live.iter().map(|(_, worker, ..)| worker.clone()).collect();
+                if let Err(error) = worker_keys::remove_of_ended(&local_dir, &live, wall) {
+                    warn!(%error, "cannot remove the secrets of ended workers; trying again in 10 s");
+                }
+                worker_dir::housekeep(&local_dir, &live);
             }
             let files = live.into_iter().map(|(port, worker, _, process, last)| {
                 let dir = worker_dir::path(&local_dir, &worker);

@@ -4,9 +4,17 @@
 //! that had none gets one, the files of running workers are written again, and the workers read them:
 //! none restarts for it.
 
-use std::{io, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use crate::run_as::FilesPlace;
+use crate::{
+    run_as::{self, FilesPlace},
+    worker_dir,
+};
 use stormkeeper_access::{
     file::{self, Protection},
     locks::Locks,
@@ -14,7 +22,8 @@ use stormkeeper_access::{
     tls::{Tls, worker::WorkerTls},
 };
 use stormkeeper_coordination::cluster::users::Users;
-use stormkeeper_model::TopologyId;
+use stormkeeper_model::{Timestamp, TopologyId, WorkerId};
+use stormkeeper_topology_package::launch::CREDENTIALS_FILE;
 
 /// Writes the keys and the TLS of a worker of `topology` into its directory, unless they are there. Without a
 /// cluster secret nothing is written, and keys that are there stay. Blocks.
@@ -81,12 +90,38 @@ pub(super) fn put_zookeeper_identity(place: &FilesPlace, files: Option<&Identity
     place.replace_secret(ZOOKEEPER_IDENTITY_FILE, &format!("{}\n{key}", certificates.trim_end()))
 }
 
+/// Age of a launch from which it is looked at: a younger one may have been begun after the list of live
+/// workers was made.
+const ENDED_AFTER: Duration = Duration::from_secs(60);
+
+/// Removes the secrets of the workers that are not `live`: keys, users, and the credentials of their topology.
+/// Their logs stay. Blocks.
+///
+/// # Errors
+/// If the launches cannot be listed, or a file cannot be removed; the others are removed all the same.
+pub(super) fn remove_of_ended(local_dir: &Path, live: &BTreeSet<WorkerId>, now: Timestamp) -> io::Result<()> {
+    let is_old =
+        |worker: &WorkerId| worker_dir::launched_at(worker).is_some_and(|at| at.plus(ENDED_AFTER) < now);
+    let ended =
+        worker_dir::all(local_dir)?.into_iter().filter(|worker| !live.contains(worker) && is_old(worker));
+    let mut outcome = Ok(());
+    for worker in ended {
+        let dirs = [worker_dir::path(local_dir, &worker), run_as::files_dir(local_dir).join(worker.as_str())];
+        for file in [WorkerKeys::FILE, USERS_FILE, ZOOKEEPER_IDENTITY_FILE, CREDENTIALS_FILE] {
+            for dir in &dirs {
+                match fs::remove_file(dir.join(file)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => outcome = Err(error),
+                    _ => {}
+                }
+            }
+        }
+    }
+    outcome
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{
-        fs,
-        os::unix::fs::{MetadataExt as _, PermissionsExt as _},
-    };
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     use super::*;
     use stormkeeper_access::{
@@ -192,5 +227,30 @@ mod tests {
         let error = put_zookeeper_identity(&place, Some(&files)).expect_err("refused").to_string();
         assert!(error.contains("chmod 600") && !error.contains("another key"), "{error}");
         assert_eq!(fs::read_to_string(&path).expect("read"), "a certificate\nanother key\n", "it stays");
+    }
+
+    #[test]
+    fn secrets_of_ended_workers_are_removed_and_their_logs_and_those_of_live_ones_stay() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let launch = |secs: u64| -> WorkerId { format!("6700-{secs}-00000a").parse().expect("valid id") };
+        let [live, ended, young] = [launch(1000), launch(1001), launch(1950)];
+        let file = |worker: &WorkerId, name: &str| worker_dir::path(dir.path(), worker).join(name);
+        let of_user = run_as::files_dir(dir.path()).join(ended.as_str());
+        fs::create_dir_all(&of_user).expect("created");
+        create_secret(&of_user.join(CREDENTIALS_FILE), "{}").expect("written");
+        let secrets = [WorkerKeys::FILE, USERS_FILE, CREDENTIALS_FILE];
+        for worker in [&live, &ended, &young] {
+            fs::create_dir_all(file(worker, "logs")).expect("created");
+            for name in secrets {
+                create_secret(&file(worker, name), "{}").expect("written");
+            }
+        }
+        let now = Timestamp::from_millis(2_000_000);
+        remove_of_ended(dir.path(), &[live.clone()].into(), now).expect("removed");
+        for (worker, stay) in [(&live, true), (&ended, false), (&young, true)] {
+            let there = secrets.map(|name| file(worker, name).exists());
+            assert_eq!((there, file(worker, "logs").exists()), ([stay; 3], true), "{worker}");
+        }
+        assert!(!of_user.join(CREDENTIALS_FILE).exists());
     }
 }
