@@ -240,6 +240,13 @@ async fn worker_of_one_owner_reaches_nothing_of_another() {
     })
     .await;
     assert!(!outs.join("root").exists(), "it did not run");
+    // That is no fault of the host.
+    let list = wait_until("the topology is in list", WAIT_MAX, async || {
+        let list = cluster.ok(&["list"]);
+        if list.contains("may be in the topology or its owner") { Ok(list) } else { Err(list) }
+    })
+    .await;
+    assert!(!list.contains("could not bring workers up"), "{list}");
 
     // Killing works as before: root signals the processes of every user.
     for name in ["of-ann", "of-bob", "of-root"] {

@@ -56,6 +56,25 @@ pub enum FailingProblem {
         /// Reason of the last one.
         reason: String,
     },
+    /// Tasks do not run, for a reason that may be in their topology.
+    #[error(
+        "tasks {} do not run: their worker at {host}:{port} failed {n} times at its start, for a reason that may be in the topology or its owner; last: {reason}; see `stormkeeper get-errors {topology}`",
+        shown(.tasks)
+    )]
+    TopologyFails {
+        /// The tasks.
+        tasks: TaskSet,
+        /// Name of the topology.
+        topology: TopologyName,
+        /// Host of the worker.
+        host: String,
+        /// Port of the slot.
+        port: Port,
+        /// Number of failed attempts.
+        n: u32,
+        /// Reason of the last one.
+        reason: String,
+    },
     /// The code of tasks cannot be brought to any host.
     #[error(
         "tasks {} do not run: supervisor {supervisor} on {host} cannot get the code of the topology, {n} attempts failed; last: {reason}; start a nimbus that has it, or kill the topology and submit it again",
@@ -142,6 +161,7 @@ impl FailingProblem {
                 Some(supervisor)
             }
             Self::NotStarted { .. }
+            | Self::TopologyFails { .. }
             | Self::NoCode { .. }
             | Self::Silent { .. }
             | Self::WorkerRestarts { .. }

@@ -22,7 +22,7 @@ use std::{
 };
 
 pub use self::hosts::{AbsentSupervisor, VanishedTogether};
-pub(crate) use self::placements::is_of_host;
+pub(crate) use self::placements::{FailedPlacements, is_of_host};
 use self::{hosts::Hosts, placements::Placements};
 use crate::policy::Policy;
 use stormkeeper_coordination::{
@@ -313,9 +313,15 @@ impl Liveness {
         self.idle_stops.iter().map(|(id, since)| (id, (*since).max(self.connected_since)))
     }
 
-    /// Number of recent failed placements of each topology on each supervisor.
-    pub fn failed_placements(&self) -> impl Iterator<Item = (&TopologyId, &SupervisorId, u32)> {
+    /// Recent failed placements of each topology on each supervisor.
+    pub(crate) fn failed_placements(&self) -> impl Iterator<Item = FailedPlacements<'_>> {
         self.placements.failed()
+    }
+
+    /// True if no task of a worker has a heartbeat, and its supervisor has said that the reason may
+    /// be in the topology.
+    pub(crate) fn is_of_topology(&self, id: &TopologyId, slot: &Slot) -> bool {
+        self.placements.is_of_topology(id, slot)
     }
 
     /// Placements without a heartbeat whose supervisor is present, and since when.

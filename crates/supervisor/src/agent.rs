@@ -73,7 +73,13 @@ pub(super) enum Event {
     /// A launch has a process, or has failed.
     Launched { port: Port, worker: WorkerId, started: Result<ProcessId, launch::Error> },
     /// A worker's process has ended.
-    Exited { port: Port, worker: WorkerId, report: ExitReport },
+    Exited {
+        port: Port,
+        worker: WorkerId,
+        report: ExitReport,
+        /// True if the worker has written a heartbeat, also if it was not read while it lived.
+        had_heartbeat: bool,
+    },
     /// The heartbeat files were read.
     HeartbeatsRead(Vec<WorkerFiles>),
     /// Blobs that were listed are not on the disk any more.
@@ -293,20 +299,24 @@ impl Agent {
                 let Some(slot) = self.slots.get_mut(&port) else { return };
                 let Some(launched) = slot.launch(&worker) else { return };
                 let process = started.as_ref().ok().copied();
+                let is_of_topology = started.as_ref().is_err_and(launch::Error::is_of_topology);
                 launched.progress = match started {
                     Ok(_) => Progress::Alive { heartbeat: None },
                     Err(error) => Progress::Failed(error.to_string().into()),
                 };
                 slot.process = process;
+                slot.is_of_topology = is_of_topology;
             }
-            Event::Exited { port, worker, report } => {
+            Event::Exited { port, worker, report, had_heartbeat } => {
                 info!(%port, %worker, exit = %report, "a worker's process has ended");
                 // The worker may have seen before this supervisor that it is no longer assigned.
                 // The pause after a clean exit leaves time to read the assignments again.
                 self.sources.recheck.notify_one();
-                let slot = self.slots.get_mut(&port);
-                if let Some(launched) = slot.and_then(|slot| slot.launch(&worker)) {
+                let is_of_topology = had_heartbeat || self.may_have_been_killed_by_its_user(report);
+                let Some(slot) = self.slots.get_mut(&port) else { return };
+                if let Some(launched) = slot.launch(&worker) {
                     launched.progress = Progress::Exited(report);
+                    slot.is_of_topology = is_of_topology;
                 }
             }
             Event::HeartbeatsRead(files) => self.on_heartbeats_read(files),
@@ -439,6 +449,7 @@ impl Agent {
                 slot.launched = Some(Launched { worker: worker.clone(), progress: Progress::Launching });
                 slot.desired = Some(desired.clone());
                 (slot.process, slot.heartbeat, slot.reason) = (None, None, Some(reason));
+                slot.is_of_topology = false;
                 slot.report = WorkerReport::default();
                 slot.next_worker_id = new_worker_id(port, &self.clock);
                 // The first heartbeat is looked for soon.

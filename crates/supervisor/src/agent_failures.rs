@@ -41,11 +41,13 @@ impl Agent {
         match action {
             SlotAction::Report { desired, reason, .. } => {
                 let had_heartbeat = was_running || matches!(reason, SlotReason::HeartbeatTimedOut { .. });
+                let is_of_topology = self.slots.get(&port).is_some_and(|slot| slot.is_of_topology);
                 let reason = reason.to_string();
                 match had_heartbeat {
                     // The supervisor offers the slot no more, and reports that as a problem of the slot.
                     _ if self.taken_ports.is_taken(port) => {}
                     true => self.failures.worker_ended(port, desired, &reason, now),
+                    false if is_of_topology => self.failures.topology_failed(port, desired, &reason, now),
                     false => self.failures.launch_failed(port, desired, &reason, now),
                 }
             }
@@ -60,6 +62,12 @@ impl Agent {
             }
             SlotAction::Launch { .. } | SlotAction::Signal { .. } => {}
         }
+    }
+
+    /// Returns whether the user of a worker may have ended it with a signal: other processes of that user
+    /// can, also before the worker has written a heartbeat.
+    pub(super) fn may_have_been_killed_by_its_user(&self, report: ExitReport) -> bool {
+        self.launcher.defaults.run_as.is_some() && matches!(report, ExitReport::Signal(_))
     }
 
     /// Reports the failures in the record of this supervisor, if they changed.

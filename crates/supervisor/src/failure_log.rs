@@ -61,6 +61,17 @@ impl FailureLog {
         self.add(FailureKind::Launch, port, desired, (reason, false), now);
     }
 
+    /// Adds a launch that failed or ended early for a reason that may be in the topology.
+    pub(super) fn topology_failed(
+        &mut self,
+        port: Port,
+        desired: &DesiredWorker,
+        reason: &str,
+        now: Monotonic,
+    ) {
+        self.add(FailureKind::Topology, port, desired, (reason, false), now);
+    }
+
     /// Adds a failed attempt to bring the code of a worker to this host; `everywhere` if it would fail
     /// on any other host.
     pub(super) fn code_failed(
@@ -137,7 +148,7 @@ impl FailureLog {
         }
         self.histories.retain(|thing, history| {
             let n = history.failures.count(now);
-            let is_launch = matches!(thing.kind, FailureKind::Launch | FailureKind::Code);
+            let is_launch = thing.kind.is_start();
             let n_min = if is_launch { LAUNCHES_REPORTED_MIN } else { RESTARTS_TOLERATED + 1 };
             if n >= n_min {
                 let placed = history.placed.filter(|(_, n)| is_launch && *n >= ATTEMPTS_OF_PLACEMENT);

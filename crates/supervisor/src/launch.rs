@@ -54,6 +54,21 @@ pub(super) enum Error {
     Process { error: process::Error },
 }
 
+impl Error {
+    /// Returns whether the topology or its owner is the cause, and not this host.
+    pub(super) fn is_of_topology(&self) -> bool {
+        match self {
+            Self::RunAs(error) => error.is_of_owner(),
+            Self::CodeIsGone
+            | Self::Code { .. }
+            | Self::Prepare { .. }
+            | Self::PortTaken(_)
+            | Self::Ledger(_)
+            | Self::Process { .. } => false,
+        }
+    }
+}
+
 fn error_cause(error: &process::Error) -> String {
     std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default()
 }
@@ -240,12 +255,14 @@ impl Launcher {
 
     async fn watch_to_end(&self, port: Port, worker: WorkerId, process: ProcessId) {
         let report = self.processes.exited(process).await;
+        let dir = worker_dir::path(&self.local_dir, &worker);
+        let had_heartbeat = blocking::run(move || worker_dir::heartbeat(&dir).is_some()).await;
         let n_swept = self.processes.sweep(&worker).await;
         if n_swept > 0 {
             warn!(%worker, n_processes = n_swept, "killed processes that a worker left behind");
         }
         self.remove_entry(port, &worker).await;
-        self.send(Event::Exited { port, worker, report }).await;
+        self.send(Event::Exited { port, worker, report, had_heartbeat }).await;
     }
 
     async fn send(&self, event: Event) {

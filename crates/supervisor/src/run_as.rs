@@ -125,6 +125,18 @@ pub enum RunAsError {
     },
 }
 
+impl RunAsError {
+    /// Returns whether the owner of the topology is the cause, and not the host.
+    pub(super) fn is_of_owner(&self) -> bool {
+        match self {
+            Self::UnknownUser { .. } | Self::Nobody { .. } | Self::SystemUser { .. } => true,
+            Self::NotRoot { .. } | Self::Unreachable(_) | Self::Program { .. } | Self::Directory { .. } => {
+                false
+            }
+        }
+    }
+}
+
 impl RunAs {
     /// Checks that this process can start workers of other users, and prepares the directories through
     /// which they reach their files. Blocks.

@@ -28,6 +28,9 @@ pub(super) struct SlotRuntime {
     pub(super) desired: Option<DesiredWorker>,
     /// The heartbeat of the last launch, as last read.
     pub(super) heartbeat: Option<Heartbeat>,
+    /// True if the last launch failed or ended for a reason that may be in its topology: its owner may not
+    /// run here, or it ended after its first heartbeat.
+    pub(super) is_of_topology: bool,
     /// Number of heartbeats in a row that only the worker's memory had.
     n_in_memory: u32,
     /// The report of the last launch about itself, as last read.
@@ -48,6 +51,7 @@ impl SlotRuntime {
             process: None,
             desired: None,
             heartbeat: None,
+            is_of_topology: false,
             n_in_memory: 0,
             report: WorkerReport::default(),
             next_worker_id,
@@ -69,6 +73,7 @@ impl SlotRuntime {
             process: Some(process),
             desired: Some(desired),
             heartbeat: None,
+            is_of_topology: false,
             n_in_memory: 0,
             report: WorkerReport::default(),
             next_worker_id,

@@ -29,6 +29,10 @@ pub enum FailureKind {
     Launch,
     /// The code of a topology could not be fetched or unpacked.
     Code,
+    /// A worker could not be brought up for a reason that may be in its topology: the supervisor
+    /// refuses its owner, or the worker ended after its first heartbeat. It counts for this topology
+    /// only.
+    Topology,
     /// A worker that ran was launched again.
     Worker,
     /// A component of a worker was started again.
@@ -36,6 +40,16 @@ pub enum FailureKind {
     /// A kind of a newer version.
     #[serde(other)]
     Unknown,
+}
+
+impl FailureKind {
+    /// Returns whether a worker did not come up; otherwise it, or a part of it, did not stay up.
+    pub fn is_start(self) -> bool {
+        match self {
+            Self::Launch | Self::Code | Self::Topology => true,
+            Self::Supervisor | Self::Worker | Self::Component | Self::Unknown => false,
+        }
+    }
 }
 
 /// Recent failures of one thing.
@@ -52,8 +66,8 @@ pub struct ReportedFailure {
     /// The component, if the thing is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub component: Option<ComponentId>,
-    /// Start of the placement that cannot be brought up, for a launch or code: it identifies the
-    /// placement, and is no time of this host.
+    /// Start of the placement that cannot be brought up, of a kind that
+    /// [is a start](FailureKind::is_start): it identifies the placement, and is no time of this host.
     #[serde(rename = "placed_ms", default, skip_serializing_if = "Option::is_none")]
     pub placed: Option<Timestamp>,
     /// Number of failures within the last ten minutes.

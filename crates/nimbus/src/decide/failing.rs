@@ -7,7 +7,10 @@ use std::{
 };
 
 use crate::{
-    decide::draft::Draft, failing_problem::FailingProblem, liveness::is_of_host, plan::ClusterProblem,
+    decide::draft::Draft,
+    failing_problem::FailingProblem,
+    liveness::{FailedPlacements, is_of_host},
+    plan::ClusterProblem,
 };
 use stormkeeper_coordination::cluster::{
     failure::{FailureKind, ReportedFailure},
@@ -30,24 +33,52 @@ struct Evidence<'a> {
     supervisor: &'a SupervisorId,
     topology: &'a TopologyId,
     n: u32,
-    /// True if a worker did not come up; false if it, or a component, did not stay up.
-    is_start: bool,
+    of: Of,
+}
+
+/// Kind of an evidence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// A worker did not come up, and others may not come up there either.
+    Start,
+    /// A worker did not come up, for a reason that may be in its topology.
+    StartOfTopology,
+    /// A worker or a component did not stay up.
+    Stay,
+}
+
+/// A slot that a decision gives up although its supervisor is present.
+pub(super) struct GivenUp<'a> {
+    pub(super) topology: &'a TopologyId,
+    pub(super) supervisor: &'a SupervisorId,
+    /// True if the supervisor has said that the reason may be in the topology.
+    pub(super) is_of_topology: bool,
 }
 
 /// Returns the recent failures for placement. `given_up` has the slots that this decision gives up
 /// although their supervisor is present.
 ///
-/// A topology that fails on several supervisors is itself to blame: its failures count for its own
-/// placement and for no other. What does not stay up counts for other topologies only if two of them
-/// have that trouble on the same supervisor.
-pub(super) fn failures<'a>(
-    draft: &'a Draft<'_>,
-    given_up: impl Iterator<Item = (&'a TopologyId, &'a SupervisorId)>,
-) -> Failures {
+/// A topology that fails on several supervisors, or of which a supervisor says so, is itself to
+/// blame: its failures count for its own placement and for no other. What does not stay up counts
+/// for other topologies only if two owners have that trouble on the same supervisor, so that no
+/// owner can make a host look bad alone; where all topologies have one owner, two topologies suffice.
+pub(super) fn failures<'a>(draft: &'a Draft<'_>, given_up: impl Iterator<Item = GivenUp<'a>>) -> Failures {
     let mut evidence: Vec<Evidence<'a>> = Vec::new();
-    let of_start = |(topology, supervisor, n)| Evidence { supervisor, topology, n, is_start: true };
-    evidence.extend(draft.liveness.failed_placements().map(of_start));
-    evidence.extend(given_up.map(|(topology, supervisor)| of_start((topology, supervisor, 1))));
+    for FailedPlacements { topology, supervisor, n_of_host, n_of_topology } in
+        draft.liveness.failed_placements()
+    {
+        let counts = [(Of::Start, n_of_host), (Of::StartOfTopology, n_of_topology)].into_iter();
+        evidence.extend(counts.filter(|(_, n)| *n > 0).map(|(of, n)| Evidence {
+            supervisor,
+            topology,
+            n,
+            of,
+        }));
+    }
+    evidence.extend(given_up.map(|GivenUp { topology, supervisor, is_of_topology }| {
+        let of = if is_of_topology { Of::StartOfTopology } else { Of::Start };
+        Evidence { supervisor, topology, n: 1, of }
+    }));
     let mut failures = Failures::default();
     for (supervisor, record) in &draft.view.supervisors {
         for failure in &record.failures {
@@ -57,34 +88,48 @@ pub(super) fn failures<'a>(
                     add(&mut failures.of_supervisors, supervisor, failure.n);
                 }
                 (FailureKind::Launch | FailureKind::Code, Some(topology)) if is_of_host(failure) => {
-                    evidence.push(Evidence { supervisor, topology, n: failure.n, is_start: true });
+                    evidence.push(Evidence { supervisor, topology, n: failure.n, of: Of::Start });
+                }
+                (FailureKind::Topology, Some(topology)) => {
+                    evidence.push(Evidence { supervisor, topology, n: failure.n, of: Of::StartOfTopology });
                 }
                 (FailureKind::Worker | FailureKind::Component, Some(topology)) if again => {
-                    evidence.push(Evidence { supervisor, topology, n: failure.n, is_start: false });
+                    evidence.push(Evidence { supervisor, topology, n: failure.n, of: Of::Stay });
                 }
                 _ => {}
             }
         }
     }
     let mut places: BTreeMap<(&TopologyId, bool), BTreeSet<&SupervisorId>> = BTreeMap::new();
-    for Evidence { supervisor, topology, is_start, .. } in &evidence {
-        places.entry((topology, *is_start)).or_default().insert(supervisor);
+    let place = |it: &Evidence<'a>| (it.topology, it.of == Of::Stay);
+    for it in &evidence {
+        places.entry(place(it)).or_default().insert(it.supervisor);
     }
-    let is_own_fault = |it: &Evidence<'_>| places[&(it.topology, it.is_start)].len() > 1;
-    let mut restless: BTreeMap<&SupervisorId, BTreeSet<&TopologyId>> = BTreeMap::new();
-    for it in evidence.iter().filter(|it| !it.is_start && !is_own_fault(it)) {
-        restless.entry(it.supervisor).or_default().insert(it.topology);
+    let is_own_fault = |it: &Evidence<'a>| it.of == Of::StartOfTopology || places[&place(it)].len() > 1;
+    let one_owner = has_one_owner(draft);
+    let mut restless: BTreeMap<&SupervisorId, BTreeSet<&str>> = BTreeMap::new();
+    for it in evidence.iter().filter(|it| it.of == Of::Stay && !is_own_fault(it)) {
+        let owner = draft.view.topologies.get(it.topology).map(|record| record.value.owner.as_str());
+        let who = owner.filter(|_| !one_owner).unwrap_or(it.topology.as_str());
+        restless.entry(it.supervisor).or_default().insert(who);
     }
     for it in &evidence {
         let own = failures.of_topologies.entry(it.topology.clone()).or_default();
         add(own, it.supervisor, it.n);
         let is_of_supervisor =
-            it.is_start || restless.get(it.supervisor).is_some_and(|topologies| topologies.len() > 1);
+            it.of == Of::Start || restless.get(it.supervisor).is_some_and(|who| who.len() > 1);
         if is_of_supervisor && !is_own_fault(it) {
             add(&mut failures.of_supervisors, it.supervisor, it.n);
         }
     }
     failures
+}
+
+/// Returns whether all topologies have the same owner.
+fn has_one_owner(draft: &Draft<'_>) -> bool {
+    let mut owners = draft.view.topologies.values().map(|record| &record.value.owner);
+    let first = owners.next();
+    owners.all(|owner| Some(owner) == first)
 }
 
 fn add(counts: &mut BTreeMap<SupervisorId, u32>, supervisor: &SupervisorId, n: u32) {
@@ -166,7 +211,10 @@ fn of_topology(
     let (topology, supervisor, tasks) = (name.clone(), slot.supervisor.clone(), worker.tasks.clone());
     match kind {
         // A worker that came up after all is no problem; its supervisor remembers the failures.
-        FailureKind::Launch | FailureKind::Code if !is_silent => None,
+        FailureKind::Launch | FailureKind::Code | FailureKind::Topology if !is_silent => None,
+        FailureKind::Topology => {
+            Some(FailingProblem::TopologyFails { tasks, topology, host, port, n, reason })
+        }
         FailureKind::Launch | FailureKind::Code if *everywhere => {
             Some(FailingProblem::NoCode { tasks, supervisor, host, n, reason })
         }

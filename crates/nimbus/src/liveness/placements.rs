@@ -30,7 +30,24 @@ pub(super) struct Placements {
     /// Placements whose supervisor is present and whose tasks have no heartbeat.
     silent: BTreeMap<(TopologyId, Slot), SilentPlacement>,
     /// Times at which a placement was replaced without having come up.
-    failed: BTreeMap<(TopologyId, SupervisorId), VecDeque<Monotonic>>,
+    failed: BTreeMap<(TopologyId, SupervisorId), VecDeque<FailedPlacement>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct FailedPlacement {
+    at: Monotonic,
+    is_of_topology: bool,
+}
+
+/// Recent failed placements of one topology on one supervisor.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FailedPlacements<'a> {
+    pub(crate) topology: &'a TopologyId,
+    pub(crate) supervisor: &'a SupervisorId,
+    /// Number of those that another topology may meet there too.
+    pub(crate) n_of_host: u32,
+    /// Number of those of which the supervisor has said that the reason may be in the topology.
+    pub(crate) n_of_topology: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +56,8 @@ struct SilentPlacement {
     since: Monotonic,
     /// True if its supervisor reports that it cannot bring up this placement, and another may.
     is_hopeless: bool,
+    /// True if its supervisor has reported a failure of the topology there.
+    is_of_topology: bool,
 }
 
 impl Placements {
@@ -56,14 +75,16 @@ impl Placements {
                 let key = (id.clone(), slot.clone());
                 let before = self.silent.get(&key).filter(|before| before.start == worker.start);
                 let since = before.map_or(now, |before| before.since).max(connected_since);
-                let is_this = |failure: &&ReportedFailure| {
-                    failure.port == Some(slot.port)
-                        && failure.topology.as_ref() == Some(id)
-                        && failure.placed == Some(worker.start)
+                let is_here = |failure: &&ReportedFailure| {
+                    failure.port == Some(slot.port) && failure.topology.as_ref() == Some(id)
                 };
-                let mut failures = supervisor.failures.iter();
-                let is_hopeless = failures.any(|it| is_this(&it) && is_of_host(it));
-                silent.insert(key, SilentPlacement { start: worker.start, since, is_hopeless });
+                let here: Vec<_> = supervisor.failures.iter().filter(is_here).collect();
+                let is_this = |failure: &&ReportedFailure| failure.placed == Some(worker.start);
+                let is_hopeless = here.iter().copied().filter(is_this).any(may_start_elsewhere);
+                let is_of_topology = before.is_some_and(|before| before.is_of_topology)
+                    || here.iter().any(|failure| is_of_topology(failure));
+                let start = worker.start;
+                silent.insert(key, SilentPlacement { start, since, is_hopeless, is_of_topology });
             }
         }
         for (key @ (id, slot), before) in &self.silent {
@@ -79,12 +100,12 @@ impl Placements {
                 if times.len() >= FAILED_MAX {
                     times.pop_front();
                 }
-                times.push_back(now);
+                times.push_back(FailedPlacement { at: now, is_of_topology: before.is_of_topology });
             }
         }
         self.silent = silent;
         self.failed.retain(|(id, _), times| {
-            times.retain(|at| now.since(*at) < RESTART_WINDOW);
+            times.retain(|failed| now.since(failed.at) < RESTART_WINDOW);
             !times.is_empty() && view.topologies.contains_key(id)
         });
     }
@@ -104,11 +125,21 @@ impl Placements {
         silent.is_some_and(|silent| silent.start == worker.start)
     }
 
-    /// Number of recent failed placements of each topology on each supervisor.
-    pub(super) fn failed(&self) -> impl Iterator<Item = (&TopologyId, &SupervisorId, u32)> {
-        self.failed
-            .iter()
-            .map(|((id, supervisor), times)| (id, supervisor, u32::try_from(times.len()).unwrap_or(u32::MAX)))
+    /// True if no task of a worker has a heartbeat, and its supervisor has said that the reason may
+    /// be in the topology.
+    pub(super) fn is_of_topology(&self, id: &TopologyId, slot: &Slot) -> bool {
+        self.silent.get(&(id.clone(), slot.clone())).is_some_and(|silent| silent.is_of_topology)
+    }
+
+    /// Recent failed placements of each topology on each supervisor.
+    pub(super) fn failed(&self) -> impl Iterator<Item = FailedPlacements<'_>> {
+        self.failed.iter().map(|((topology, supervisor), times)| {
+            let n = |of_topology: bool| {
+                let times = times.iter().filter(|failed| failed.is_of_topology == of_topology);
+                u32::try_from(times.count()).unwrap_or(u32::MAX)
+            };
+            FailedPlacements { topology, supervisor, n_of_host: n(false), n_of_topology: n(true) }
+        })
     }
 
     /// Placements without a heartbeat whose supervisor is present, and since when.
@@ -117,7 +148,18 @@ impl Placements {
     }
 }
 
-/// True for a failure to bring a worker up that another host may not have.
+/// True for a failure to bring a worker up that the topology may not have on another host.
+fn may_start_elsewhere(failure: &ReportedFailure) -> bool {
+    failure.kind.is_start() && !failure.everywhere
+}
+
+/// True for a failure whose reason may be in the topology.
+fn is_of_topology(failure: &ReportedFailure) -> bool {
+    matches!(failure.kind, FailureKind::Topology | FailureKind::Worker | FailureKind::Component)
+}
+
+/// True for a failure to bring a worker up that other topologies may meet on the same host, and this
+/// one may not have on another host.
 pub(crate) fn is_of_host(failure: &ReportedFailure) -> bool {
     matches!(failure.kind, FailureKind::Launch | FailureKind::Code) && !failure.everywhere
 }

@@ -48,6 +48,25 @@ async fn worker_that_never_starts_is_a_failed_launch_of_its_placement() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn worker_that_ends_after_its_first_heartbeat_is_a_failure_of_its_topology_and_not_of_the_host() {
+    let world = World::new().await;
+    let supervisor = world.supervisor().await;
+    world.processes.behave(Behaviour::CrashesAfterStart);
+    world.assign(&supervisor.me, &[(1, &[(6700, 5)])]).await;
+    world.pass(10).await;
+    let failures = world.failures(&supervisor.me).await;
+    let [failure] = &failures[..] else { panic!("{failures:?}") };
+    assert_eq!((failure.kind, failure.placed), (FailureKind::Topology, Some(Timestamp::from_millis(5))));
+    assert!(failure.n >= 3, "{failure:?}");
+    // One that ends before it says the least about its topology.
+    world.processes.behave(Behaviour::Crashes);
+    world.pass(120).await;
+    let kinds: Vec<_> = world.failures(&supervisor.me).await.iter().map(|failure| failure.kind).collect();
+    assert_eq!(kinds, [FailureKind::Launch, FailureKind::Topology]);
+    supervisor.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn code_that_cannot_be_fetched_is_a_task_error_and_a_failure_of_every_host() {
     let world = World::new().await;
     let supervisor = world.supervisor().await;

@@ -49,6 +49,8 @@ pub(super) enum Behaviour {
     Hangs,
     /// Ends at once with status 1.
     Crashes,
+    /// Writes a heartbeat and ends at once.
+    CrashesAfterStart,
     /// Cannot be started.
     IsMissing,
 }
@@ -150,7 +152,7 @@ impl Processes for FakeProcesses {
         }
         let process = Process { spec: spec.clone(), ended: watch::Sender::new(None) };
         host.running.insert(id.pid, process);
-        let crashes = host.behaviour == Behaviour::Crashes;
+        let crashes = matches!(host.behaviour, Behaviour::Crashes | Behaviour::CrashesAfterStart);
         drop(host);
         if crashes {
             self.end(id.pid, ExitReport::Code(1));
@@ -163,6 +165,14 @@ impl Processes for FakeProcesses {
     }
 
     async fn exited(&self, id: ProcessId) -> ExitReport {
+        {
+            let host = self.host();
+            if host.behaviour == Behaviour::CrashesAfterStart {
+                // So late that the supervisor does not read it while the worker lives.
+                let spec = &host.specs[id.pid as usize - 1];
+                fs::write(spec.dir.join("heartbeat"), "0").expect("written");
+            }
+        }
         let ended = self.host().running.get(&id.pid).map(|process| process.ended.subscribe());
         let Some(mut ended) = ended else { return ExitReport::Unknown };
         let report = ended.wait_for(Option::is_some).await.expect("ended before it was dropped");

@@ -183,19 +183,26 @@ fn problem(
             }
         }
     }
-    let failures = failing::failures(draft, given_up(cases));
+    let failures = failing::failures(draft, given_up(draft, cases));
     Problem { supervisors, occupied, topologies, failures }
 }
 
 /// The slots that are given up although their supervisor is present.
-fn given_up<'a>(cases: &'a [PlacementCase<'_>]) -> impl Iterator<Item = (&'a TopologyId, &'a SupervisorId)> {
+fn given_up<'a>(
+    draft: &'a Draft<'_>,
+    cases: &'a [PlacementCase<'_>],
+) -> impl Iterator<Item = failing::GivenUp<'a>> {
     cases.iter().flat_map(|case| {
         let of_supervisor = |loss: &LossReason| match loss {
             LossReason::Silent(_) | LossReason::CannotStart => true,
             LossReason::SupervisorGone(_) | LossReason::HostLost | LossReason::SlotUnusable => false,
         };
         let slots = case.lost.iter().filter(move |(_, loss)| of_supervisor(loss));
-        slots.map(|(slot, _)| (case.id, &slot.supervisor))
+        slots.map(|(slot, _)| failing::GivenUp {
+            topology: case.id,
+            supervisor: &slot.supervisor,
+            is_of_topology: draft.liveness.is_of_topology(case.id, slot),
+        })
     })
 }
 

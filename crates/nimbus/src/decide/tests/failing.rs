@@ -14,7 +14,7 @@ use crate::{
 use stormkeeper_coordination::cluster::{
     failure::{FailureKind, ReportedFailure},
     layout,
-    record::{self, SupervisorRecord},
+    record::{self, SupervisorRecord, TopologyRecord},
 };
 use stormkeeper_model::{Port, Slot, SupervisorId, Timestamp, TopologyId};
 
@@ -29,6 +29,13 @@ impl World {
         self.put(path, record::encode(&SupervisorRecord { failures, ..record }));
     }
 
+    /// Gives a topology to an owner.
+    fn own(&mut self, id: &TopologyId, owner: &str) {
+        let path = layout::storm(id);
+        let record: TopologyRecord = record::decode(&path, &self.nodes[&path].0).expect("readable");
+        self.put(path, record::encode(&TopologyRecord { owner: owner.to_owned(), ..record }));
+    }
+
     /// The only worker of a topology.
     fn slot(&self, id: &TopologyId) -> Slot {
         let assignment = self.assignment(id).expect("placed");
@@ -38,6 +45,10 @@ impl World {
 
     /// The supervisor of the only worker reports that it cannot launch it.
     fn cannot_launch(&mut self, id: &TopologyId, everywhere: bool) {
+        self.cannot_start(id, FailureKind::Launch, everywhere);
+    }
+
+    fn cannot_start(&mut self, id: &TopologyId, kind: FailureKind, everywhere: bool) {
         let slot = self.slot(id);
         let placed = self.assignment(id).expect("placed").workers[&slot].start;
         let reported = ReportedFailure {
@@ -45,7 +56,7 @@ impl World {
             topology: Some(id.clone()),
             placed: Some(placed),
             everywhere,
-            ..failure(FailureKind::Launch, 3)
+            ..failure(kind, 3)
         };
         self.report(slot.supervisor.as_str(), vec![reported]);
     }
@@ -102,6 +113,51 @@ fn worker_whose_code_no_host_can_have_stays() {
     let plan = world.decide();
     assert_eq!(plan.actions, []);
     assert!(matches!(failing(&plan)[..], [FailingProblem::NoCode { .. }]), "{plan:?}");
+}
+
+#[test]
+fn start_that_fails_for_the_topology_moves_it_and_changes_nothing_for_others() {
+    let mut world = World::with_supervisors(2, 4);
+    let id = world.placed("bad");
+    let here = world.slot(&id).supervisor;
+    world.cannot_start(&id, FailureKind::Topology, false);
+    let plan = world.decide();
+    let lost = matches!(plan.actions[0].reason, Reason::WorkerLost { loss: LossReason::CannotStart, .. });
+    assert!(lost, "the topology may start on another host: {plan:?}");
+    let texts: Vec<String> = failing(&plan).iter().map(ToString::to_string).collect();
+    let [text] = &texts[..] else { panic!("the host is not to blame: {texts:?}") };
+    let expected = "tasks 1-2 do not run: their worker at host-s0:6700 failed 3 times at its start, for a reason that \
+                    may be in the topology or its owner; last: why; see `stormkeeper get-errors bad`";
+    assert_eq!(text, expected);
+    world.settle();
+    assert_ne!(world.slot(&id).supervisor, here);
+    world.send_heartbeats();
+    world.decide();
+    // The supervisor that it left is the emptier one.
+    let other = world.submit("good", 1, 1);
+    world.settle();
+    assert_eq!(world.slot(&other).supervisor, here);
+}
+
+#[test]
+fn silence_of_a_topology_whose_worker_starts_again_changes_nothing_for_others() {
+    let mut world = World::with_supervisors(2, 4);
+    let id = world.placed("bad");
+    let slot = world.slot(&id);
+    let restarts = ReportedFailure {
+        port: Some(slot.port),
+        topology: Some(id.clone()),
+        ..failure(FailureKind::Worker, 9)
+    };
+    world.report(slot.supervisor.as_str(), vec![restarts]);
+    world.wait(120 * SECOND);
+    world.settle();
+    assert_ne!(world.slot(&id).supervisor, slot.supervisor, "its own failures count for itself");
+    world.send_heartbeats();
+    world.decide();
+    let other = world.submit("good", 1, 1);
+    world.settle();
+    assert_eq!(world.slot(&other).supervisor, slot.supervisor);
 }
 
 #[test]
@@ -197,6 +253,35 @@ fn one_restless_topology_is_its_own_fault_and_two_are_the_hosts() {
     assert_eq!(world.slot(&third).supervisor, supervisor("s0"), "even, as without failures");
     world.report("s0", vec![restless(&first), restless(&second)]);
     for name in ["d", "e", "f"] {
+        let id = world.submit(name, 1, 1);
+        world.settle();
+        assert_eq!(world.slot(&id).supervisor, supervisor("s1"));
+    }
+}
+
+#[test]
+fn restless_topologies_of_one_owner_are_no_fault_of_the_host_where_others_have_topologies() {
+    let mut world = World::with_supervisors(2, 9);
+    let (first, second) = (world.running("a", 1, 1), world.running("b", 1, 1));
+    let calm = world.running("calm", 1, 1);
+    let restless = |id: &TopologyId| ReportedFailure {
+        port: Some(Port(6700)),
+        topology: Some(id.clone()),
+        component: Some("work".parse().expect("valid")),
+        ..failure(FailureKind::Component, 5)
+    };
+    world.own(&calm, "bob");
+    world.report("s0", vec![restless(&first), restless(&second)]);
+    let mut used = BTreeSet::new();
+    for name in ["c", "d"] {
+        let id = world.submit(name, 1, 1);
+        world.settle();
+        used.insert(world.slot(&id).supervisor);
+    }
+    assert!(used.contains(&supervisor("s0")), "{used:?}");
+    // A second owner has the trouble too.
+    world.own(&second, "carl");
+    for name in ["e", "f", "g"] {
         let id = world.submit(name, 1, 1);
         world.settle();
         assert_eq!(world.slot(&id).supervisor, supervisor("s1"));
