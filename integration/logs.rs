@@ -281,6 +281,41 @@ fn log_on_disk(cluster: &Cluster, worker: &str) -> Vec<u8> {
     fs::read(dir.expect("the worker runs").join("logs/worker.log")).expect("readable")
 }
 
+/// Runs `stormkeeper logs talker --download DIR`. Returns its exit status, and its messages.
+fn download(cluster: &Cluster, to: &Path, further: &[&str]) -> (Option<i32>, String) {
+    let to = to.to_str().expect("UTF-8");
+    let output = cluster.run(&[&["logs", "talker", "--download", to], further].concat());
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// Downloads the logs of both workers, which are those on the disk, and overwrites them only if told to.
+fn download_all(cluster: &Cluster) {
+    let all = cluster.path("all");
+    let (status, errors) = download(cluster, &all, &[]);
+    assert!(status == Some(0) && errors.contains("(1 of "), "{errors}");
+    let first = downloaded(&all);
+    assert_eq!(workers_of(&first).len(), 2, "the log of each of two workers: {:?}", first.keys());
+    for (worker, bytes) in workers_of(&first) {
+        let on_disk = log_on_disk(cluster, worker);
+        assert!(!bytes.is_empty() && on_disk.starts_with(bytes), "{worker}: {} bytes", bytes.len());
+    }
+    let (status, errors) = download(cluster, &all, &[]);
+    assert!(status == Some(2) && errors.contains("--force"), "{errors}");
+    assert_eq!(downloaded(&all), first, "nothing is overwritten");
+    let (status, errors) = download(cluster, &all, &["--force"]);
+    assert_eq!(status, Some(0), "{errors}");
+    assert_eq!(workers_of(&downloaded(&all)).len(), 2);
+}
+
+/// Downloads the logs of the host that answers.
+fn download_some(cluster: &Cluster) {
+    let some = cluster.path("some");
+    let (status, errors) = download(cluster, &some, &[]);
+    assert_eq!(status, Some(5), "{errors}");
+    assert!(errors.contains("! the logs on 127.0.0.1 are missing (supervisor "), "{errors}");
+    assert_eq!(workers_of(&downloaded(&some)).len(), 1, "that of the other host is kept: {errors}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_but_logs_is_read_and_a_supervisor_that_hangs_is_named() {
     let mut cluster = Cluster::start().await;
@@ -333,34 +368,10 @@ async fn nothing_but_logs_is_read_and_a_supervisor_that_hangs_is_named() {
 
     let (status, answer) = api(&cluster, 0, "talker/logs/none/1/worker.log").await;
     assert_eq!((status, &answer["code"]), (404, &"unknown_host".into()), "{answer}");
-    let (all, some) = (cluster.path("all"), cluster.path("some"));
-    let download =
-        |to: &Path| ["logs", "talker", "--download", to.to_str().expect("UTF-8")].map(str::to_owned);
-    let run = |args: &[String]| cluster.run(&args.iter().map(String::as_str).collect::<Vec<_>>());
-    let output = run(&download(&all));
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success() && errors.contains("(1 of "), "{errors}");
-    let first = downloaded(&all);
-    assert_eq!(workers_of(&first).len(), 2, "the log of each of two workers: {:?}", first.keys());
-    for (worker, bytes) in workers_of(&first) {
-        let on_disk = log_on_disk(&cluster, worker);
-        assert!(!bytes.is_empty() && on_disk.starts_with(bytes), "{worker}: {} bytes", bytes.len());
-    }
-    let output = run(&download(&all));
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.code() == Some(2) && errors.contains("--force"), "{errors}");
-    assert_eq!(downloaded(&all), first, "nothing is overwritten");
-    let output = run(&[download(&all).to_vec(), vec!["--force".to_owned()]].concat());
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(workers_of(&downloaded(&all)).len(), 2);
+    download_all(&cluster);
 
     cluster.supervisors[1].freeze();
-    let run = |args: &[String]| cluster.run(&args.iter().map(String::as_str).collect::<Vec<_>>());
-    let output = run(&download(&some));
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(5), "{errors}");
-    assert!(errors.contains("! the logs on 127.0.0.1 are missing (supervisor "), "{errors}");
-    assert_eq!(workers_of(&downloaded(&some)).len(), 1, "that of the other host is kept: {errors}");
+    download_some(&cluster);
     let output = cluster.run(&["logs", "talker", "-n", "2"]);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{errors}");

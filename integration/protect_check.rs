@@ -53,6 +53,8 @@ async fn tree_is_not_protected_while_a_live_daemon_lacks_the_users_or_does_not_s
     // Only the configuration of the command names the file.
     configure_daemon(&cluster, &cluster.nimbuses[0].name, "nimbus", &users);
     let config = cluster.path(&cluster.nimbuses[0].name).join("storm.yaml").display().to_string();
+    let message = refused(&cluster, &config, &["-c", "storm.zookeeper.root=/"]);
+    assert!(message.contains("has no /layout, and holds"), "the tree of other programs: {message}");
     for arguments in [&[][..], &["--even-if-unknown"]] {
         let message = refused(&cluster, &config, arguments);
         assert!(message.contains("4 of 4 live daemons"), "{message}");

@@ -14,6 +14,7 @@ use crate::cli::{
 use stormkeeper_access::file::{create_secret, replace_secret};
 use stormkeeper_coordination::{
     cluster::{
+        layout_version,
         store::Store,
         users::{Lack, LiveDaemon, UserFiles, UserKind, Users},
     },
@@ -213,6 +214,9 @@ fn protect(global: &Global, ProtectArgs { open, even_if_unknown }: &ProtectArgs)
             return Err(Failure::new(ErrorKind::Unavailable, error));
         }
         let done = async {
+            // The lists of another program are none of ours.
+            let layout = layout_version::check(&*tree).await;
+            layout.map_err(|error| Failure::new(ErrorKind::Refused, error.into()))?;
             if !open {
                 let daemons = Store::new(Arc::clone(&tree) as _).live_daemons().await;
                 let daemons = daemons.map_err(|error| Failure::new(ErrorKind::Refused, error.into()))?;

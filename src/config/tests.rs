@@ -358,7 +358,8 @@ fn settings_of_tls_are_read_and_misspelt_ones_refused() {
     use stormkeeper_access::tls::{TlsMode, TlsSettings};
 
     let read = |text: &str| load(text, &[]).map(|(config, _)| config.tls_settings());
-    assert_eq!(read(""), Ok(TlsSettings::default()));
+    let host = || "here".to_owned();
+    assert_eq!(read(""), Ok(TlsSettings { host: host(), ..TlsSettings::default() }));
     let settings = read(
         "storm.tls: optional\nstorm.tls.cert.file: /c\nstorm.tls.key.file: /k\nstorm.tls.ca.file: /a\n\
          storm.tls.client.certificates: required\nstorm.tls.daemons: 'n1.example.com, *.storm.example.com'\n",
@@ -373,6 +374,7 @@ fn settings_of_tls_are_read_and_misspelt_ones_refused() {
             authorities: Some("/a".into()),
             client_certificates: TlsMode::Required,
             daemons: daemons.into(),
+            host: host(),
         })
     );
     for bad in ["storm.tls: on", "storm.tls.client.certificates: maybe"] {

@@ -204,7 +204,9 @@ mod tests {
         assert_eq!(ProofFault::of(&Denied::WrongSignature), Some(ProofFault::OtherSecret));
         assert_eq!(ProofFault::of(&Denied::Missing), Some(ProofFault::NoSecret));
         assert_eq!(ProofFault::of(&Denied::NoDaemonCertificate), Some(ProofFault::NoCertificate));
-        for denied in [Denied::Stale, Denied::Replayed, Denied::TooMany, Denied::UnknownToken] {
+        for denied in
+            [Denied::Stale, Denied::Replayed, Denied::TooMany { retry_after_secs: 1 }, Denied::UnknownToken]
+        {
             assert_eq!(ProofFault::of(&denied), None, "{denied:?}");
         }
     }
