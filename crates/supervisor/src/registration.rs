@@ -29,6 +29,9 @@ use stormkeeper_runtime::{
 /// Bounds of the pause between two attempts to register while the tree cannot be reached.
 const RETRY: Delays = Delays::between(Duration::from_millis(200), Duration::from_secs(10));
 
+/// Most tries at the start that ZooKeeper may deny without a warning: they take some three seconds.
+const DENIALS_EXPECTED: u32 = 5;
+
 /// Limit of the cgroup that only shows whether limits are possible.
 const PROBE_BYTES: u64 = 1 << 20;
 
@@ -210,11 +213,21 @@ async fn withdraw_stop(store: &Store, me: &SupervisorId) {
     }
 }
 
+/// True if ZooKeeper does not authorize a supervisor yet: in an empty protected tree the first nimbus makes
+/// the parents of the records, and may be about to do so.
+fn is_early_denial(error: &layout_version::Error, n_tries: u32) -> bool {
+    matches!(error, layout_version::Error::Tree(error) if error.is_denial()) && n_tries <= DENIALS_EXPECTED
+}
+
 async fn prepare_layout(store: &Store) {
-    let (mut backoff, mut outage) = (RETRY.backoff(), Outage::default());
+    let (mut backoff, mut outage, mut n_tries) = (RETRY.backoff(), Outage::default(), 0);
     while let Err(error) = store.ensure_layout().await {
         let retry_in = backoff.next_delay();
+        n_tries += 1;
         match error {
+            error if is_early_denial(&error, n_tries) => {
+                debug!(%error, ?retry_in, "a nimbus has not made the tree yet; registering later");
+            }
             // The connection logs why there is none; at a start there is none for a moment.
             layout_version::Error::Tree(tree::Error::Disconnected) => {
                 debug!(?retry_in, "not connected to ZooKeeper yet; registering later");
@@ -228,5 +241,21 @@ async fn prepare_layout(store: &Store) {
     }
     if let Some(after) = outage.ends() {
         info!(?after, "this supervisor can be registered now");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stormkeeper_coordination::cluster::layout;
+
+    #[test]
+    fn denial_is_worth_a_warning_once_the_first_nimbus_had_time_to_make_the_tree() {
+        let denied = tree::Error::NotAuthorized { path: Some(layout::supervisors()) };
+        let denied = layout_version::Error::Tree(denied);
+        assert!(is_early_denial(&denied, 1) && is_early_denial(&denied, DENIALS_EXPECTED));
+        assert!(!is_early_denial(&denied, DENIALS_EXPECTED + 1));
+        let other = layout_version::Error::Tree(tree::Error::SessionExpired);
+        assert!(!is_early_denial(&other, 1), "only a denial is expected");
     }
 }
