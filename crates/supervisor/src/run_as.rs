@@ -8,7 +8,7 @@
 //!
 //! The directory of the worker belongs to the user, who can put links there: the supervisor, which is root,
 //! creates nothing in it after it was handed over, follows no link in it, and reads only files that belong
-//! to the same user ([`crate::user_files`]). A package is copied for each user.
+//! to the same user (`user_files`). A package is copied for each user.
 
 use std::{
     ffi::{CStr, OsStr, OsString},
