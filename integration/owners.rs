@@ -109,6 +109,9 @@ async fn topology_and_its_credentials_belong_to_the_owner_of_its_token() {
     }
     cluster.wait_until_whole("of-team").await;
     wait_for_copy(&cluster, &out, &json!({})).await;
+    // Its components start programs of their own while they start.
+    cluster.wait_until_whole("of-bob").await;
+    wait_for_copy(&cluster, &other, &json!({})).await;
     let id = cluster.json(&["show", "of-team"])["id"].as_str().expect("an id").to_owned();
 
     cluster.set_token(Some(keys.path("ci")));
@@ -119,7 +122,7 @@ async fn topology_and_its_credentials_belong_to_the_owner_of_its_token() {
     wait_for_copy(&cluster, &out, &json!({"db.password": "s3cr3t-1", "db.user": "wc"})).await;
     cluster.ok(&["credentials", "of-team", "db.password=s3cr3t-2", "--remove", "db.user"]);
     wait_for_copy(&cluster, &out, &json!({"db.password": "s3cr3t-2"})).await;
-    assert_eq!(cluster.worker_processes(), workers, "no worker was restarted");
+    assert_eq!(cluster.worker_processes(), workers, "no worker was restarted\n{}", cluster.logs());
     assert_eq!(fs::read_to_string(&other).expect("there"), "{}\n", "another topology has none");
 
     let list = cluster.json(&["credentials", "of-team", "--list"]);
