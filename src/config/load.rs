@@ -249,6 +249,11 @@ impl Config {
             Some(what) => what,
             None => match nearest(&name, key::all().map(|key| key.name)) {
                 Some(near) => format!("is unknown; did you mean `{near}`?"),
+                // A key of the author, for the topology that the command submits.
+                None if provenance == Provenance::CommandLine => {
+                    self.topology.insert(name, (node.to_json(), provenance));
+                    return;
+                }
                 None => "is unknown and has no effect".to_owned(),
             },
         };
@@ -287,11 +292,12 @@ impl Config {
 
     /// Settings `topology.*` of this configuration: defaults for topologies.
     pub fn topology_defaults(&self) -> Settings {
-        self.topology.iter().map(|(key, (value, _))| (key.clone(), value.clone())).collect()
+        let settings = self.topology.iter().filter(|(key, _)| key.starts_with("topology."));
+        settings.map(|(key, (value, _))| (key.clone(), value.clone())).collect()
     }
 
-    /// Settings `topology.*` of the command line: they override those of a topology that the command
-    /// submits.
+    /// Settings `topology.*` and keys of the author on the command line: they override those of a topology
+    /// that the command submits.
     pub fn topology_overrides(&self) -> Settings {
         let given = self.topology.iter().filter(|(_, (_, from))| *from == Provenance::CommandLine);
         given.map(|(key, (value, _))| (key.clone(), value.clone())).collect()

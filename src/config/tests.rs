@@ -212,6 +212,13 @@ fn unknown_and_unsupported_keys_are_warnings_with_a_suggestion() {
         "topology.colour: blue",
         "storm.yaml:1: `topology.colour` has no effect here; it is only passed on to components",
     );
+    let (config, warnings) = load("", &["words.file=/data/words", "topology.workers=3"]).expect("valid");
+    assert!(warnings.is_empty(), "a key of the author is for the topology: {warnings:?}");
+    let given = config.topology_overrides();
+    assert_eq!(given["words.file"], "/data/words");
+    assert_eq!(config.topology_defaults().keys().collect::<Vec<_>>(), ["topology.workers"]);
+    let (_, warnings) = load("", &["ui.prot=1"]).expect("a warning is no error");
+    assert!(warnings[0].contains("did you mean `ui.port`?"), "{warnings:?}");
     let (config, _) = load("topology.colour: blue", &[]).expect("valid");
     assert_eq!(config.topology_defaults()["topology.colour"], "blue");
 }
