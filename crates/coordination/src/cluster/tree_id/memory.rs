@@ -155,7 +155,9 @@ impl TreeMemory {
         let Some(path) = &self.0.path else { return Ok(false) };
         let _writing = self.0.writing.lock().expect("no one panics while holding it");
         let Some(mark) = self.mark().filter(|_| !path.exists()) else { return Ok(false) };
-        atomic_file::write(path, &record::encode(&mark)).map(|()| true)
+        // A daemon that has just met its tree has not written the file yet.
+        let was_there = self.0.written.lock().expect("no one panics while holding it").mark.is_some();
+        atomic_file::write(path, &record::encode(&mark)).map(|()| was_there)
     }
 
     /// Decides whether the file is to be written now, and notes the attempt.

@@ -109,6 +109,20 @@ async fn memory_survives_a_restart_and_a_damaged_file_is_not_forgotten() {
     assert!(error.contains("delete it"), "{error}");
 }
 
+#[tokio::test]
+async fn memory_that_could_not_be_written_yet_is_written_and_is_not_a_deleted_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let place = dir.path().join("supervisor");
+    std::fs::create_dir(&place).expect("created");
+    let memory = TreeMemory::load(&place, Clock::new()).expect("none yet");
+    std::fs::remove_dir(&place).expect("removed");
+    memory.accept(Some(mark(3, 90))).await;
+    std::fs::create_dir(&place).expect("created");
+    assert!(!memory.put_back().expect("written"), "nothing was deleted");
+    let read = TreeMemory::load(&place, Clock::new()).expect("read");
+    assert_eq!(read.mark(), Some(mark(3, 90)));
+}
+
 /// A daemon that starts without the file would take any tree for its own.
 #[tokio::test]
 async fn deleted_memory_of_a_running_daemon_is_put_back() {
