@@ -108,12 +108,14 @@ fn of_file(name: &str) -> Result<BTreeMap<String, String>, Failure> {
     let fail = |error: anyhow::Error| Failure::new(ErrorKind::Usage, error);
     let mut text = String::new();
     let read = match name {
-        "-" => std::io::stdin().take(FILE_BYTES_MAX).read_to_string(&mut text),
+        "-" => std::io::stdin().take(FILE_BYTES_MAX + 1).read_to_string(&mut text),
         path => regular_file::open(Path::new(path))
-            .and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text)),
+            .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)),
     };
-    read.with_context(|| format!("reading credentials from {name}, which is neither NAME=VALUE"))
-        .map_err(fail)?;
+    read.with_context(|| format!("{name} is not NAME=VALUE, and no file with credentials")).map_err(fail)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(fail(anyhow::anyhow!("{name} is larger than {FILE_BYTES_MAX} bytes")));
+    }
     // The cause would quote a part of a value.
     serde_json::from_str(&text).map_err(|error| {
         fail(anyhow::anyhow!(
@@ -149,5 +151,7 @@ mod tests {
             assert!(said.contains("not a JSON object of names") && !said.contains("s3cr3t"), "{said}");
         }
         assert!(said(of(&["/missing/file"])).contains("/missing/file"));
+        std::fs::write(&path, vec![b' '; FILE_BYTES_MAX as usize + 1]).expect("written");
+        assert!(said(of(&[name])).contains("larger than 1048576 bytes"));
     }
 }

@@ -133,7 +133,7 @@ impl Listener for LastWrites {
     }
 
     fn waiting(&self, limit: Duration) {
-        output::note(&format!("there is no leader at the moment; trying for {} s", limit.as_secs()));
+        output::note(&format!("no leader answers at the moment; trying for {} s", limit.as_secs()));
     }
 }
 

@@ -268,8 +268,12 @@ pub fn create_secret(path: &Path, text: &str) -> io::Result<()> {
     use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
 
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // A part of a secret would keep the next try from its place, as on a full disk.
+        let _gone = std::fs::remove_file(path);
+    }
+    written
 }
 
 /// Replaces a file by one that only its owner may read, as a whole or not at all. Writes nothing if the file

@@ -40,7 +40,7 @@ pub enum Denied {
     #[error("the header Authorization has neither a token nor a signature of this version")]
     Malformed,
     /// No token of the file is that of the request.
-    #[error("the token is unknown to this nimbus")]
+    #[error("the token is unknown to this daemon")]
     UnknownToken,
     /// The request is signed for another address.
     #[error("the request is signed for {addressed:?}, and this nimbus is announced as {announced:?}")]
@@ -51,16 +51,18 @@ pub enum Denied {
         announced: String,
     },
     /// The signature is not that of a key of this cluster.
-    #[error("the signature is not made with the cluster secret of this nimbus")]
+    #[error("the signature is not made with the cluster secret of this daemon")]
     WrongSignature,
     /// The request was signed too long ago, too far in the future, or before this nimbus began.
-    #[error("the request was not signed within 30 s of the time of this nimbus")]
+    #[error("the request was not signed within 30 s of the time of this daemon")]
     Stale,
     /// The request was received before.
     #[error("the request was received before")]
     Replayed,
     /// Daemons must have a certificate, and the sender has none.
-    #[error("the sender has no certificate of a daemon, and this one requires one")]
+    #[error(
+        "the sender has shown no certificate with a name in storm.tls.daemons, and this daemon requires one"
+    )]
     NoDaemonCertificate,
     /// The certificate is that of somebody else than the token.
     #[error("the certificate is that of {certificate}, and the token that of {token}")]

@@ -95,7 +95,8 @@ pub fn reason(error: &reqwest::Error) -> String {
     }
     match cause {
         Some(rustls::Error::InvalidMessage(_)) => format!(
-            "{chain}: it seems to speak plain HTTP; set storm.tls to `optional` or `off` here, or a certificate there"
+            "{chain}: it speaks plain HTTP, or is no daemon of the cluster; look at storm.tls and the log there. While a \
+             running cluster gets TLS, storm.tls is `optional` here"
         ),
         Some(rustls::Error::AlertReceived(alert)) => format!(
             "{chain}: it refused the certificate of this side ({alert:?}); is the certificate of its authority in \

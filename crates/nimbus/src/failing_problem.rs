@@ -77,7 +77,7 @@ pub enum FailingProblem {
     },
     /// The code of tasks cannot be brought to any host.
     #[error(
-        "tasks {} do not run: supervisor {supervisor} on {host} cannot get the code of the topology, {n} attempts failed; last: {reason}; start a nimbus that has it, or kill the topology and submit it again",
+        "tasks {} do not run: supervisor {supervisor} on {host} cannot get the code of the topology, {n} attempts failed; last: {reason}; if that is a 401, see `stormkeeper list` for the supervisor; else start a nimbus that has it, or kill the topology and submit it again",
         shown(.tasks)
     )]
     NoCode {

@@ -94,7 +94,7 @@ pub(super) fn put_zookeeper_identity(place: &FilesPlace, files: Option<&Identity
 /// workers was made.
 const ENDED_AFTER: Duration = Duration::from_secs(60);
 
-/// Removes the secrets of the workers that are not `live`: keys, users, and the credentials of their topology.
+/// Removes the secrets of the workers that are not `live`: keys, users, and credentials of topologies.
 /// Their logs stay. Blocks.
 ///
 /// # Errors
