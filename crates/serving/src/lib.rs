@@ -11,8 +11,8 @@
 //! | sends nothing after a response | after 60 s; clients of Stormkeeper close such a connection after 30 s |
 //! | stops in a body, or does not read a response | when it is 30 s behind 8 KiB/s |
 //! | sends a head of more than 100 headers or some 400 KiB | at once, with 431 |
-//! | has more than half of all connections | at once, with 503 |
-//! | connects when all connections are in use | at once, with 503 |
+//! | has half of all connections, or as many as are free | at once, with 503; without an answer on a port with TLS |
+//! | connects when all connections are in use | the same |
 //!
 //! There are half as many connections as the process may have descriptors, at most 4,096: the other
 //! descriptors are for ZooKeeper, files and connections to other daemons.
@@ -31,24 +31,32 @@ mod secured;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use axum::{
     Router,
     body::Body,
     extract::{ConnectInfo, Request, State},
-    http::{HeaderName, header::CONNECTION},
+    http::{
+        HeaderName,
+        header::{AUTHORIZATION, CONNECTION},
+    },
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::Instant};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 pub use body::is_body_timeout;
 use body::{AnswerBody, RequestBody};
 use connection::Peer;
 use error::Rejection;
-use listener::ApiListener;
+use listener::{ApiListener, LogLimiter};
 use secured::{Protection, TlsPort};
 use stormkeeper_access::tls::server::ServerTls;
 use stormkeeper_api_types::{authorized::TLS_ONLY, message::Code};
@@ -112,7 +120,8 @@ pub async fn serve(
 ) {
     let closed = closing.clone();
     let is_tls_only = tls.as_ref().is_some_and(ServerTls::is_required);
-    let routes = routes.layer(middleware::from_fn_with_state((limits, is_tls_only), admit));
+    let admission = Admission { limits, is_tls_only, plain: Arc::default() };
+    let routes = routes.layer(middleware::from_fn_with_state(admission, admit));
     let routes = routes.layer(middleware::map_response(browser::restrict));
     let service = routes.into_make_service_with_connect_info::<Peer>();
     let listener = ApiListener::new(listener, accepts, limits, tls.map(TlsPort::new));
@@ -128,19 +137,34 @@ pub async fn serve(
     }
 }
 
+/// Rules for requests, and the log of those that did not come over TLS.
+#[derive(Debug, Clone)]
+struct Admission {
+    limits: Limits,
+    is_tls_only: bool,
+    plain: Arc<Mutex<LogLimiter>>,
+}
+
+impl Admission {
+    /// Logs a plain request, unless another one was logged a moment ago. What it had was readable for others.
+    fn note_plain(&self, peer: SocketAddr, request: &Request) {
+        let mut plain = self.plain.lock().expect("nobody panics while holding the time of the log");
+        if let Some(n_refused) = plain.record(Instant::now()) {
+            let has_token = request.headers().contains_key(AUTHORIZATION);
+            warn!(%peer, has_token, n_refused, "refused a request that did not come over TLS");
+        }
+    }
+}
+
 /// Marks the connection of a request as busy until its response is sent, and adds the address of the
 /// peer, for the list of events, and its certificate, for the check of its proof.
-async fn admit(
-    State((limits, is_tls_only)): State<(Limits, bool)>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+async fn admit(State(admission): State<Admission>, mut request: Request, next: Next) -> Response {
     let Some(ConnectInfo(peer)) = request.extensions_mut().remove::<ConnectInfo<Peer>>() else {
         return next.run(request).await;
     };
     request.extensions_mut().insert(ConnectInfo(peer.address));
     let busy = peer.phase.begin_request();
-    let request_body = |body| Body::new(RequestBody::new(body, limits));
+    let request_body = |body| Body::new(RequestBody::new(body, admission.limits));
     let response = match peer.protection.get() {
         Some(Protection::Tls(certificate)) => {
             if let Some(certificate) = certificate {
@@ -148,7 +172,10 @@ async fn admit(
             }
             next.run(request.map(request_body)).await
         }
-        _ if is_tls_only => plain_refused(),
+        _ if admission.is_tls_only => {
+            admission.note_plain(peer.address, &request);
+            plain_refused()
+        }
         _ => next.run(request.map(request_body)).await,
     };
     response.map(|body| Body::new(AnswerBody::new(body, busy)))

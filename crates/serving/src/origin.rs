@@ -226,7 +226,7 @@ fn check_content_type(method: &Method, headers: &HeaderMap) -> Result<(), Reject
                 format!("a write does not take a body of the type {}", quoted(&plain)),
                 Some(
                     "send JSON as application/json: with curl, add -H 'Content-Type: application/json'; \
-                     a request without a body needs no type",
+                     the parts of a submit are multipart/form-data, with -F; a request without a body needs no type",
                 ),
             ));
         }

@@ -1,8 +1,8 @@
 //! Forms of schemas that generators of clients understand, in place of shorter ones that mean the same.
 //!
 //! Tried with openapi-generator 7 and openapi-python-client: they refuse boolean schemas and arrays without
-//! items, take each constant of a choice for a type of its own, integers without a known format for ones of 32
-//! bits, and make equal names of properties that differ in their separators only.
+//! items, take each constant of a choice for a type of its own, and integers without a known format for
+//! ones of 32 bits, and make equal names of properties that differ in their separators only.
 
 use std::collections::BTreeMap;
 
