@@ -229,11 +229,20 @@ pub(super) async fn download(
     let topology = found(&view, &topology)?;
     let supervisor = registered(&view, &supervisor)?;
     let log = LogOfWorker { topology: &topology, supervisor: &supervisor, port: &port, file: &file, worker };
+    let disposition = disposition(&topology, &supervisor, &port, &file);
     let mut response = whole(&api, &view, log).await?.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
+    headers.insert(header::CONTENT_DISPOSITION, disposition);
     Ok(response)
+}
+
+/// Returns the header with a name for a downloaded file, of characters that no header has to escape.
+fn disposition(topology: &TopologyId, supervisor: &SupervisorId, port: &str, file: &str) -> HeaderValue {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.') { c } else { '_' };
+    let name: String = format!("{topology}-{supervisor}-{port}-{file}").chars().map(plain).collect();
+    let header = HeaderValue::try_from(format!("attachment; filename=\"{name}\""));
+    header.unwrap_or(HeaderValue::from_static("attachment"))
 }
 
 /// Returns a log file, as its agent sends it.

@@ -137,7 +137,8 @@ async fn downloaded_log_has_the_bytes_of_the_agent_and_a_refusal_is_that_of_the_
         if status != StatusCode::OK {
             return Err(String::from_utf8_lossy(&bytes).into_owned());
         }
-        assert_eq!(headers["content-disposition"], "attachment");
+        let name = "attachment; filename=\"gone-1-1-s1-6700-worker.log\"";
+        assert_eq!(headers["content-disposition"], name);
         Ok(bytes)
     })
     .await;
