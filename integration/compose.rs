@@ -125,8 +125,10 @@ fn daemons_accept_their_settings_in_both_profiles() {
 fn tls(volume: &Path) -> TlsSettings {
     let compose = compose(SECURE);
     let name = if volume.ends_with("nimbus") { "nimbus1" } else { "supervisor1" };
+    // The containers have the names of the services.
+    let environment = Environment { hostname: name.to_owned(), ..Environment::default() };
     let (config, _) =
-        Config::load(None, &settings(&compose, name, ""), &Environment::default()).expect("they are valid");
+        Config::load(None, &settings(&compose, name, ""), &environment).expect("they are valid");
     let moved = |path: Option<PathBuf>| {
         let path = path.expect("it is set");
         Some(volume.join(path.strip_prefix("/etc/stormkeeper").expect("the place of the volume")))
