@@ -102,6 +102,9 @@ pub enum Grouping {
     LocalOrShuffle,
     /// Tuples with equal values of these fields always go to the same task.
     Fields(Vec<String>),
+    /// Tuples with equal values of these fields go to the same two tasks, to the one of them that the
+    /// emitter has sent fewer tuples.
+    PartialKey(Vec<String>),
     /// Every task receives every tuple.
     All,
     /// The task with the lowest id receives every tuple.

@@ -298,7 +298,9 @@ fn check_input<'a>(topology: &'a Topology, at: &Place, input: &'a Input, found: 
             ),
             "use direct grouping",
         ),
-        (Grouping::Fields(fields), false) => check_fields(at, input, fields, stream, found),
+        (Grouping::Fields(fields) | Grouping::PartialKey(fields), false) => {
+            check_fields(at, input, fields, stream, found);
+        }
         (
             Grouping::Shuffle | Grouping::LocalOrShuffle | Grouping::All | Grouping::Global | Grouping::None,
             false,

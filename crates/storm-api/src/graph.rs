@@ -106,6 +106,7 @@ const fn grouping(grouping: &Grouping) -> &'static str {
         Grouping::LocalOrShuffle => "local_or_shuffle",
         // Storm has no global grouping of its own: it is one by no fields.
         Grouping::Fields(_) | Grouping::Global => "fields",
+        Grouping::PartialKey(_) => "custom_serialized",
         Grouping::All => "all",
         Grouping::None => "none",
         Grouping::Direct => "direct",

@@ -106,6 +106,8 @@ enum Receiver {
     Ring { tasks: Vec<TaskId>, next: usize },
     // The tasks in ascending order and the positions of the grouped values.
     ByHash { tasks: Vec<TaskId>, positions: Vec<usize> },
+    // The same, and the number of tuples that each task was sent.
+    ByTwoHashes { tasks: Vec<TaskId>, positions: Vec<usize>, sent: Vec<u64> },
     Every { tasks: Vec<TaskId> },
     One { task: TaskId },
     Named { tasks: TaskSet },
@@ -235,7 +237,7 @@ impl Receiver {
                 let near: Vec<_> = tasks.iter().filter(|task| local.contains(*task)).collect();
                 Self::ring(if near.is_empty() { all() } else { near }, seed)
             }
-            Grouping::Fields(fields) => {
+            Grouping::Fields(fields) | Grouping::PartialKey(fields) => {
                 let position = |field: &String| {
                     declaration.fields.iter().position(|declared| declared == field).ok_or_else(|| {
                         Error::UnknownField {
@@ -247,7 +249,11 @@ impl Receiver {
                     })
                 };
                 let positions = fields.iter().map(position).collect::<Result<_, _>>()?;
-                Self::ByHash { tasks: all(), positions }
+                let (tasks, is_whole_key) = (all(), matches!(&input.grouping, Grouping::Fields(_)));
+                match is_whole_key {
+                    true => Self::ByHash { tasks, positions },
+                    false => Self::ByTwoHashes { sent: vec![0; tasks.len()], tasks, positions },
+                }
             }
             Grouping::All => Self::Every { tasks: all() },
             Grouping::Global => Self::One { task: tasks.iter().next().expect("tasks are never empty") },
@@ -263,7 +269,11 @@ impl Receiver {
     fn receives_direct(&self, task: TaskId) -> bool {
         match self {
             Self::Named { tasks } => tasks.contains(task),
-            Self::Ring { .. } | Self::ByHash { .. } | Self::Every { .. } | Self::One { .. } => false,
+            Self::Ring { .. }
+            | Self::ByHash { .. }
+            | Self::ByTwoHashes { .. }
+            | Self::Every { .. }
+            | Self::One { .. } => false,
         }
     }
 
@@ -275,14 +285,33 @@ impl Receiver {
             }
             Self::ByHash { tasks, positions } => {
                 let hash = hash::of_values(positions.iter().map(|position| &values[*position]));
-                let index = usize::try_from(hash % tasks.len() as u64).expect("below the number of tasks");
-                out.push(tasks[index]);
+                out.push(tasks[index_of(hash, tasks.len())]);
+            }
+            Self::ByTwoHashes { tasks, positions, sent } => {
+                let hash = hash::of_values(positions.iter().map(|position| &values[*position]));
+                let first = index_of(hash, tasks.len());
+                let second = second_choice(first, hash, tasks.len());
+                let chosen = if sent[second] < sent[first] { second } else { first };
+                sent[chosen] += 1;
+                out.push(tasks[chosen]);
             }
             Self::Every { tasks } => out.extend_from_slice(tasks),
             Self::One { task } => out.push(*task),
             // Reached by name alone: a stream with such a receiver rejects other emits.
             Self::Named { .. } => {}
         }
+    }
+}
+
+fn index_of(hash: u64, n: usize) -> usize {
+    usize::try_from(hash % n as u64).expect("below the number of tasks")
+}
+
+/// Returns the index of the other task for a key of this hash: another one, if there is any.
+fn second_choice(first: usize, hash: u64, n: usize) -> usize {
+    match n {
+        1 => first,
+        n => (first + 1 + index_of(hash::again(hash), n - 1)) % n,
     }
 }
 

@@ -5,10 +5,11 @@ use proptest::prelude::*;
 use super::*;
 use stormkeeper_model::topology::{Component, ComponentKind, Run};
 
-const GROUPINGS: [fn() -> Grouping; 6] = [
+const GROUPINGS: [fn() -> Grouping; 7] = [
     || Grouping::Shuffle,
     || Grouping::LocalOrShuffle,
     || Grouping::Fields(vec!["word".to_owned()]),
+    || Grouping::PartialKey(vec!["word".to_owned()]),
     || Grouping::All,
     || Grouping::Global,
     || Grouping::None,
@@ -98,6 +99,46 @@ fn each_grouping_selects_its_receivers() {
     let mut by_nothing = router(&[("default", Grouping::Fields(vec![]), 3)], &nowhere);
     let one = default_of(&mut by_nothing, &word("a", 1)).expect("routed");
     assert_eq!(default_of(&mut by_nothing, &word("b", 2)).expect("routed"), one);
+}
+
+#[test]
+fn partial_key_alternates_between_the_same_two_tasks_of_every_emitter() {
+    let by_word = || Grouping::PartialKey(vec!["word".to_owned()]);
+    for n_tasks in 2..10 {
+        let emitter = || router(&[("default", by_word(), n_tasks)], &TaskSet::default());
+        let (mut one, mut other) = (emitter(), emitter());
+        for text in ["a", "b", "c", "d"] {
+            let sent = |router: &mut Router| -> BTreeMap<u32, usize> {
+                (0..100).fold(BTreeMap::new(), |mut sent, n| {
+                    let receivers = default_of(router, &word(text, n)).expect("routed");
+                    *sent.entry(receivers[0]).or_default() += 1;
+                    sent
+                })
+            };
+            let tasks: Vec<u32> = sent(&mut one).into_keys().collect();
+            assert!(tasks.len() <= 2, "{tasks:?}");
+            let both: Vec<u32> = sent(&mut emitter()).into_keys().collect();
+            assert_eq!(both.len(), 2, "an emitter that has sent nothing else uses both");
+            assert!(tasks.iter().all(|task| both.contains(task)), "{tasks:?} of {both:?}");
+            assert!(sent(&mut other).into_keys().all(|task| both.contains(&task)));
+        }
+    }
+    let mut only = router(&[("default", by_word(), 1)], &TaskSet::default());
+    assert_eq!(default_of(&mut only, &word("a", 1)), Ok(vec![2]));
+}
+
+#[test]
+fn partial_key_spreads_one_frequent_key() {
+    let by_word = Grouping::PartialKey(vec!["word".to_owned()]);
+    let mut router = router(&[("default", by_word, 4)], &TaskSet::default());
+    let mut sent = BTreeMap::<u32, u32>::new();
+    for n in 0..10_000 {
+        // Half of all tuples have the same key.
+        let key = if n % 2 == 0 { "the".to_owned() } else { format!("w{n}") };
+        *sent.entry(default_of(&mut router, &word(&key, n)).expect("routed")[0]).or_default() += 1;
+    }
+    // Fields grouping would send one task 6,250 of them.
+    assert!(sent.values().all(|n| (2400..2600).contains(n)), "{sent:?}");
 }
 
 #[test]

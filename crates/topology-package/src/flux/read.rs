@@ -261,7 +261,11 @@ impl Reader {
 }
 
 /// Types of grouping, by their names in Flux.
-const GROUPINGS: &[&str] = &["SHUFFLE", "LOCAL_OR_SHUFFLE", "FIELDS", "ALL", "GLOBAL", "NONE", "DIRECT"];
+const GROUPINGS: &[&str] =
+    &["SHUFFLE", "LOCAL_OR_SHUFFLE", "FIELDS", "PARTIAL_KEY", "ALL", "GLOBAL", "NONE", "DIRECT"];
+
+/// Class of Storm's partial-key grouping, which Flux can name in a custom grouping only.
+const PARTIAL_KEY_CLASS: &str = "org.apache.storm.grouping.PartialKeyGrouping";
 
 fn read_grouping(walk: &mut Walk, at: &At<'_>) -> Option<(Grouping, StreamId)> {
     let unsupported = [("customClass", "a custom grouping needs a JVM")];
@@ -275,21 +279,21 @@ fn read_grouping(walk: &mut Walk, at: &At<'_>) -> Option<(Grouping, StreamId)> {
     let grouping = match kind.as_str() {
         "SHUFFLE" => Grouping::Shuffle,
         "LOCAL_OR_SHUFFLE" => Grouping::LocalOrShuffle,
-        "FIELDS" => {
+        "FIELDS" | "PARTIAL_KEY" => {
             let fields = walk.required(&map, "args", "[word]").and_then(|at| walk.texts(&at))?;
-            return Some((Grouping::Fields(fields), stream?));
+            let grouping = if kind == "FIELDS" { Grouping::Fields } else { Grouping::PartialKey };
+            return Some((grouping(fields), stream?));
         }
         "ALL" => Grouping::All,
         "GLOBAL" => Grouping::Global,
         "NONE" => Grouping::None,
         "DIRECT" => Grouping::Direct,
         "CUSTOM" => {
-            let advice = "use another type, or use DIRECT and select the task in the emitter".to_owned();
+            let advice = format!(
+                "use another type (PARTIAL_KEY for {PARTIAL_KEY_CLASS}), or use DIRECT and select the task in the \
+                 emitter"
+            );
             walk.fault(&kind_at, "a custom grouping needs a JVM", advice);
-            return None;
-        }
-        "PARTIAL_KEY" => {
-            walk.fault(&kind_at, "partial-key grouping is not supported yet", "use FIELDS".to_owned());
             return None;
         }
         _ => {

@@ -190,15 +190,15 @@ fn unsupported_groupings_are_rejected() {
     bad(
         &grouping("{type: CUSTOM, customClass: {className: x}}"),
         &[
-            "20:51: streams[0].grouping.type: a custom grouping needs a JVM; use another type, or use DIRECT and \
-             select the task in the emitter",
+            "20:51: streams[0].grouping.type: a custom grouping needs a JVM; use another type (PARTIAL_KEY for \
+             org.apache.storm.grouping.PartialKeyGrouping), or use DIRECT and select the task in the emitter",
             "20:59: streams[0].grouping.customClass: `customClass` is not supported; a custom grouping needs a \
              JVM",
         ],
     );
     bad(
-        &grouping("{type: partial_key, args: [x]}"),
-        &["20:51: streams[0].grouping.type: partial-key grouping is not supported yet; use FIELDS"],
+        &grouping("{type: partial_key}"),
+        &["20:44: streams[0].grouping.args: it is missing; add it, for example `args: [word]`"],
     );
     bad(
         &grouping("{type: FIELDS}"),
@@ -284,8 +284,8 @@ fn all_faults_are_reported_at_once() {
         &[
             "11:18: bolts[0].parallelism: expected a whole number of tasks, found -1",
             "17:14: bolts[1].command: expected a list of words, found a map",
-            "20:51: streams[0].grouping.type: there is no grouping X; one of: SHUFFLE, LOCAL_OR_SHUFFLE, FIELDS, ALL, \
-             GLOBAL, NONE, DIRECT",
+            "20:51: streams[0].grouping.type: there is no grouping X; one of: SHUFFLE, LOCAL_OR_SHUFFLE, FIELDS, \
+             PARTIAL_KEY, ALL, GLOBAL, NONE, DIRECT",
         ],
     );
 }
@@ -294,15 +294,15 @@ fn all_faults_are_reported_at_once() {
 fn settings_without_effect_are_warnings() {
     let (_, warnings) = good(&edited(
         "words.file: text.txt",
-        "topology.worker: 2\n  topology.acker.executors: 1\n  nimbus.seeds: [x]\n  \
+        "topology.worker: 2\n  topology.priority: 1\n  nimbus.seeds: [x]\n  \
          supervisor.memory.capacity.mb: 5\n  supervisor.worker.timeout.secs: 9\n  words.file: text.txt",
     ));
     assert_eq!(
         warnings,
         [
             "4:3: config.topology.worker: has no effect; did you mean `topology.workers`?",
-            "5:3: config.topology.acker.executors: has no effect: tuple trees are not tracked yet: a topology runs as \
-             if it had no ackers",
+            "5:3: config.topology.priority: has no effect: there is one scheduler: even and sticky, within the \
+             capacity of supervisors",
             "6:3: config.nimbus.seeds: has no effect in a topology: it is a key of the daemons; set it in their \
              storm.yaml",
             "7:3: config.supervisor.memory.capacity.mb: has no effect in a topology: it is a key of the daemons; set \

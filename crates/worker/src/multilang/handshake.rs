@@ -105,6 +105,8 @@ fn grouping(grouping: &Grouping) -> Value {
         Grouping::Shuffle => json!({ "type": "SHUFFLE" }),
         Grouping::LocalOrShuffle => json!({ "type": "LOCAL_OR_SHUFFLE" }),
         Grouping::Fields(fields) => json!({ "type": "FIELDS", "fields": fields }),
+        // Storm names a custom grouping and no fields.
+        Grouping::PartialKey(fields) => json!({ "type": "PARTIAL_KEY", "fields": fields }),
         Grouping::All => json!({ "type": "ALL" }),
         Grouping::Global => json!({ "type": "FIELDS", "fields": [] }),
         Grouping::None => json!({ "type": "NONE" }),

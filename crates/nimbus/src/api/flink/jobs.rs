@@ -233,6 +233,7 @@ fn plan_input(topology: &TopologyId, input: &Input) -> PlanInput {
         Grouping::Shuffle => "SHUFFLE".to_owned(),
         Grouping::LocalOrShuffle => "LOCAL_OR_SHUFFLE".to_owned(),
         Grouping::Fields(fields) => format!("FIELDS({})", fields.join(", ")),
+        Grouping::PartialKey(fields) => format!("PARTIAL_KEY({})", fields.join(", ")),
         Grouping::All => "ALL".to_owned(),
         Grouping::Global => "GLOBAL".to_owned(),
         Grouping::None => "NONE".to_owned(),
