@@ -126,6 +126,7 @@ fn supervisor(n: usize, n_slots: u16) -> SupervisorRecord {
         version: "0".to_owned(),
         start: Timestamp::EPOCH,
         announces_stop: false,
+        tracks_tuples: true,
         problems: Vec::new(),
         clock_ahead_ms: None,
         agent: None,

@@ -43,6 +43,7 @@ mod relaunched_readings;
 mod run_as;
 mod run_as_tls;
 mod storm_clients;
+mod tracked_tuples;
 mod tree_access;
 mod tree_contract;
 mod tree_tls;

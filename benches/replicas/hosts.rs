@@ -125,6 +125,7 @@ impl Host {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             start: Clock::new().now(),
             announces_stop: false,
+            tracks_tuples: true,
             problems: Vec::new(),
             clock_ahead_ms: None,
             agent: None,

@@ -129,7 +129,6 @@ fn warning(topology: &str, name: &str, is_measured: Option<bool>) -> Option<Stri
     if let Some(known) = of_workers.iter().find(|one| one.name == name) {
         let reason = match known.status {
             BuiltinStatus::Measured => return None,
-            BuiltinStatus::WaitsForTracking => "it waits until tuple trees are tracked",
             BuiltinStatus::NotApplicable(reason) => reason,
         };
         return Some(format!("Warning: {name} is not measured, whatever is enabled: {reason}."));

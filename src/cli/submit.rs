@@ -16,7 +16,8 @@ use stormkeeper_api_types::{
     client::{self, Client},
     message::{Accepted, Code, InitialStatus, SubmitRequest},
 };
-use stormkeeper_model::TopologyName;
+use stormkeeper_model::{TopologyName, topology::Ackers};
+use stormkeeper_topology_package::package;
 
 /// Time between two requests for the state of a topology that is waited for.
 const POLL_PERIOD: Duration = Duration::from_millis(100);
@@ -24,6 +25,11 @@ const POLL_PERIOD: Duration = Duration::from_millis(100);
 /// Time for which a submission without `--wait` looks for a problem of the placement, which normally
 /// takes a tenth of a second.
 const PLACEMENT_WAIT: Duration = Duration::from_secs(1);
+
+/// Note about a topology whose author may not know that its tuples are tracked.
+const TRACKED_BY_DEFAULT: &str = "note: tuples that spouts emit with an id are acked when every bolt has acked them, \
+    and fail after topology.message.timeout.secs; set topology.acker.executors to 0 if nobody needs that, to \
+    another number or null to leave this note out";
 
 /// Submit a topology file to the cluster.
 #[derive(Debug, clap::Args)]
@@ -56,9 +62,16 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         owner: user(),
         status: if args.inactive { InitialStatus::Inactive } else { InitialStatus::Active },
     };
+    // The package was made here, so it can be read.
+    let topology = package::read_topology(&bundle.bytes[..]).ok();
+    let is_tracked_by_default =
+        topology.is_some_and(|topology| !topology.settings.contains_key(Ackers::SETTING));
     client_runtime()?.block_on(async {
         client.put_blob(&bundle.key, Bytes::from(bundle.bytes)).await?;
         let accepted = client.submit(&request).await?;
+        if is_tracked_by_default {
+            output::note(TRACKED_BY_DEFAULT);
+        }
         if args.wait {
             wait_until_running(&client, &accepted, args.timeout).await?;
         } else if let Some(problem) = early_problem(&client, &accepted).await {

@@ -11,7 +11,7 @@ use stormkeeper_coordination::{
 use stormkeeper_metric_store as metric_store;
 use stormkeeper_metrics as metrics;
 use stormkeeper_metrics_service::exporters;
-use stormkeeper_model::{address::HostAndPort, resources::Capacity, settings};
+use stormkeeper_model::{address::HostAndPort, resources::Capacity, settings, topology::Ackers};
 use stormkeeper_nimbus as nimbus;
 use stormkeeper_runtime::proc;
 use stormkeeper_supervisor as supervisor;
@@ -91,8 +91,11 @@ impl Config {
                 min_count: default("topology.min.replication.count").and_then(|n| usize::try_from(n).ok()),
                 wait: default("topology.max.replication.wait.time.sec").map(Duration::from_secs),
             },
-            message_timeout: default("topology.message.timeout.secs")
-                .map_or(MESSAGE_TIMEOUT, Duration::from_secs),
+            tracking: nimbus::options::TrackingDefaults {
+                message_timeout: default("topology.message.timeout.secs")
+                    .map_or(MESSAGE_TIMEOUT, Duration::from_secs),
+                ackers: Ackers::of_setting(default(Ackers::SETTING).map(serde_json::Value::from).as_ref()),
+            },
             metrics: Some(self.metric_options()),
             storm_api: self.storm_api_options(),
             prometheus_series_max: self.narrow("nimbus.prometheus.series.max"),

@@ -36,7 +36,7 @@ fn defaults_fill_every_option() {
     assert_eq!(nimbus.api.to_string(), "127.0.0.1:8080");
     assert_eq!(nimbus.host, "127.0.0.1");
     assert_eq!(nimbus.settle, Duration::from_secs(15));
-    assert_eq!(nimbus.message_timeout, Duration::from_secs(30));
+    assert_eq!(nimbus.tracking.message_timeout, Duration::from_secs(30));
     assert_eq!(nimbus.max_blob_bytes, 64 << 20);
     assert!(nimbus.local_dir.is_absolute() && nimbus.local_dir.ends_with("stormkeeper-local"));
     let supervisor = config.supervisor_options();

@@ -75,8 +75,6 @@ pub enum DefaultState {
 pub enum BuiltinStatus {
     /// Measured.
     Measured,
-    /// Not measured until tuple trees are tracked.
-    WaitsForTracking,
     /// Meaningless here; the text says why, and which metric replaces it.
     NotApplicable(&'static str),
 }

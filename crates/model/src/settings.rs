@@ -4,7 +4,10 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::{resources, topology::Topology};
+use crate::{
+    resources,
+    topology::{Ackers, Topology},
+};
 
 /// A setting of a topology or of a component.
 #[derive(Debug, Clone, Copy)]
@@ -95,6 +98,12 @@ pub const MAX_WORKERS: u64 = 100_000;
 /// The settings that have an effect, in alphabetical order.
 pub const KNOWN: &[Setting] = &[
     Setting {
+        key: Ackers::SETTING,
+        kind: SettingKind::Whole(0, MAX_WORKERS),
+        default: "null",
+        doc: "Number of workers that have an acker, which tracks tuple trees. Unset: every worker. 0 turns tracking off: a tuple with an id is acked when it was emitted.",
+    },
+    Setting {
         key: resources::CPU,
         kind: SettingKind::Amount,
         default: "null",
@@ -123,6 +132,12 @@ pub const KNOWN: &[Setting] = &[
         kind: SettingKind::Words,
         default: "[]",
         doc: "Metrics that are not collected, by the last part of their names; can be changed while the topology runs.",
+    },
+    Setting {
+        key: "topology.enable.message.timeouts",
+        kind: SettingKind::Truth,
+        default: "true",
+        doc: "Whether a tuple with an id fails after `topology.message.timeout.secs`. With `false` it stays pending until its tree is complete, for ever if a worker dies.",
     },
     Setting {
         key: "topology.enable.metric.debug",
@@ -176,7 +191,7 @@ pub const KNOWN: &[Setting] = &[
         key: "topology.max.spout.pending",
         kind: SettingKind::Whole(1, 1_000_000_000),
         default: "null",
-        doc: "Maximum number of in-flight tuples of one spout task; has no effect without ackers.",
+        doc: "Maximum number of tuples with ids of one spout task that are neither acked nor failed; with as many, the spout is not asked for more. Unset: 1,000,000. Has no effect without ackers.",
     },
     Setting {
         key: "topology.max.worker.num.for.netty.metrics",
@@ -188,7 +203,7 @@ pub const KNOWN: &[Setting] = &[
         key: "topology.message.timeout.secs",
         kind: SettingKind::Whole(1, MAX_SECS),
         default: "30",
-        doc: "Time that a tuple may be in flight; also the default wait of a kill or rebalance.",
+        doc: "Time after which a tuple with an id fails if its tree is not complete; also the default wait of a kill or rebalance.",
     },
     Setting {
         key: "topology.metric.sample.rate",

@@ -115,6 +115,30 @@ pub enum Grouping {
     Direct,
 }
 
+/// Ackers of a topology whose tuple trees are tracked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ackers {
+    /// Each worker has one.
+    PerWorker,
+    /// The first workers of the assignment have one each, at most this many; at least 1.
+    Count(u32),
+}
+
+impl Ackers {
+    /// Setting of the number of ackers: unset for one per worker, 0 for none.
+    pub const SETTING: &str = "topology.acker.executors";
+
+    /// Returns the ackers that a value of the setting asks for.
+    pub fn of_setting(value: Option<&serde_json::Value>) -> Option<Self> {
+        match value.and_then(serde_json::Value::as_u64).map(|n| u32::try_from(n).unwrap_or(u32::MAX)) {
+            None => Some(Self::PerWorker),
+            Some(0) => None,
+            Some(n) => Some(Self::Count(n)),
+        }
+    }
+}
+
 impl Topology {
     /// Returns a setting of a component: its own value, else the topology's.
     pub fn setting(&self, component: &ComponentId, key: &str) -> Option<&serde_json::Value> {

@@ -137,10 +137,6 @@ const UNSUPPORTED: &[(&[&str], &str)] = &[
         "workers are not put in cgroups",
     ),
     (
-        &["topology.acker.executors", "topology.enable.message.timeouts"],
-        "tuple trees are not tracked yet: a topology runs as if it had no ackers",
-    ),
-    (
         &[
             "topology.executor.",
             "topology.transfer.",

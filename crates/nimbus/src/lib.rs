@@ -43,6 +43,7 @@ mod submit;
 mod table_check;
 #[cfg(test)]
 mod tests;
+mod tracking;
 mod tree_copy;
 mod twin;
 mod uploaders;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 
 use stormkeeper_access::{credentials::Credentials, file::WatchedFile, locks::Locks, quota::Quotas};
 use stormkeeper_coordination::cluster::users::HeldUsers;
-use stormkeeper_model::clock::Clock;
+use stormkeeper_model::{clock::Clock, topology::Ackers};
 use stormkeeper_runtime::watch;
 
 pub use crate::{
@@ -61,8 +61,8 @@ pub struct Options {
     /// Number of nimbuses that must have the blob of a topology before it is accepted, and the
     /// wait for them, unless the topology sets its own.
     pub replication: ReplicationSettings,
-    /// Wait of a kill or rebalance if neither the operator nor the topology sets one.
-    pub message_timeout: Duration,
+    /// Tracking of tuple trees of topologies that do not set it.
+    pub tracking: TrackingDefaults,
     /// Metric settings; without them this nimbus keeps no metrics.
     pub metrics: Option<MetricOptions>,
     /// Settings of Storm's API.
@@ -70,6 +70,21 @@ pub struct Options {
     /// Maximum number of series of topologies on the page for Prometheus; beyond it the lowest levels
     /// are left out.
     pub prometheus_series_max: usize,
+}
+
+/// Tracking of tuple trees of topologies that do not set it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrackingDefaults {
+    /// Time after which a tree fails; also the wait of a kill or rebalance if the operator sets none.
+    pub message_timeout: Duration,
+    /// Ackers; `None` leaves trees untracked.
+    pub ackers: Option<Ackers>,
+}
+
+impl Default for TrackingDefaults {
+    fn default() -> Self {
+        Self { message_timeout: Duration::from_secs(30), ackers: Some(Ackers::PerWorker) }
+    }
 }
 
 /// Settings of Storm's API.
@@ -125,7 +140,7 @@ impl Options {
             upload_limits: UploadLimits { unused_bytes_max: 1 << 20, free_bytes_min: Some(0) },
             blob_retention: Duration::from_secs(600),
             replication: ReplicationSettings::default(),
-            message_timeout: Duration::from_secs(30),
+            tracking: TrackingDefaults::default(),
             metrics: None,
             storm_api: StormApiOptions::default(),
             prometheus_series_max: 20_000,

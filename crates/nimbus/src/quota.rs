@@ -206,6 +206,7 @@ mod tests {
             status: TopologyStatus::Active,
             workers: 1,
             message_timeout_secs: 30,
+            ackers: Default::default(),
             tasks: TaskTable::number([(split(), n_tasks)]),
             requests: Default::default(),
             sample_rate: None,

@@ -2,8 +2,10 @@
 
 use crate::{
     change::read_back,
+    options::TrackingDefaults,
     plan::{ClusterProblem, check_size},
     refusal::Refusal,
+    tracking::AckersAsked,
 };
 use stormkeeper_coordination::{
     cluster::{
@@ -23,7 +25,7 @@ use stormkeeper_model::{
     resources::{self, TaskRequests},
     settings::sample_rate_of,
     status::TopologyStatus,
-    topology::{TaskTable, Topology},
+    topology::{Ackers, TaskTable, Topology},
     validate::validate,
 };
 #[cfg(feature = "injected-bugs")]
@@ -40,6 +42,7 @@ pub(super) struct PreparedTopology {
     pub(super) status: TopologyStatus,
     pub(super) workers: u32,
     pub(super) message_timeout_secs: u64,
+    pub(super) ackers: AckersAsked,
     pub(super) tasks: TaskTable,
     /// Resources that the tasks request.
     pub(super) requests: TaskRequests,
@@ -62,7 +65,7 @@ impl PreparedTopology {
         (blob, blob_bytes): (BlobKey, Option<u64>),
         owner: String,
         status: TopologyStatus,
-        message_timeout: std::time::Duration,
+        defaults: TrackingDefaults,
     ) -> Result<Self, Refusal> {
         check_owner(&owner)?;
         let name = name.unwrap_or_else(|| topology.name.clone());
@@ -73,8 +76,9 @@ impl PreparedTopology {
         }
         let components =
             topology.components.iter().map(|(id, component)| (id.clone(), component.parallelism));
-        let message_timeout_secs =
-            topology.whole_number("topology.message.timeout.secs").unwrap_or(message_timeout.as_secs());
+        let message_timeout_secs = topology
+            .whole_number("topology.message.timeout.secs")
+            .unwrap_or(defaults.message_timeout.as_secs());
         Ok(Self {
             name,
             blob,
@@ -83,20 +87,22 @@ impl PreparedTopology {
             status,
             workers: topology.wanted_workers(),
             message_timeout_secs,
+            ackers: AckersAsked::of(topology, defaults.ackers),
             tasks: TaskTable::number(components),
             requests: resources::requests(topology),
             sample_rate: sample_rate_of(topology),
         })
     }
 
-    fn event_draft(&self, id: &TopologyId, by: Option<String>) -> EventDraft {
+    fn event_draft(&self, id: &TopologyId, by: Option<String>, untracked: Option<&str>) -> EventDraft {
         let Self { owner, sample_rate, tasks, .. } = self;
         let submitted = Submitted { owner: owner.clone(), sample_rate: *sample_rate, tasks: tasks.clone() };
-        let reason = format!("{owner} submitted it");
+        let untracked = untracked.map(|reason| format!("; its tuples are not tracked: {reason}"));
+        let reason = format!("{owner} submitted it{}", untracked.unwrap_or_default());
         EventDraft { by, submitted: Some(submitted), ..EventDraft::of(id, EventKind::Submitted, reason) }
     }
 
-    fn topology_record(&self, now: Timestamp) -> TopologyRecord {
+    fn topology_record(&self, now: Timestamp, ackers: Option<Ackers>) -> TopologyRecord {
         TopologyRecord {
             name: self.name.clone(),
             status: self.status,
@@ -106,6 +112,7 @@ impl PreparedTopology {
             blob: self.blob.clone(),
             blob_bytes: self.blob_bytes,
             message_timeout_secs: self.message_timeout_secs,
+            ackers,
             pending: None,
             metrics: None,
             unknown_fields: UnknownFields::new(),
@@ -193,13 +200,15 @@ pub(super) async fn execute(
         return execute_with_injected_bug(prepared, ids, now, writer).await;
     }
     let id = ids.make_unless_a_name(&prepared.name, now, view);
-    let topology_record = prepared.topology_record(now);
+    let (ackers, untracked) = prepared.ackers.decide(view)?;
+    let topology_record = prepared.topology_record(now, ackers);
     check_placeable(&id, &prepared.tasks, prepared.workers)?;
     let ops = ops(&id, &topology_record, prepared);
     check_size(&ops).map_err(Refusal::TooLarge)?;
     let mut is_in_doubt = false;
     for _ in 0..TRIES {
-        match writer.commit_with_event(ops.clone(), prepared.event_draft(&id, by.clone())).await {
+        let event = prepared.event_draft(&id, by.clone(), untracked.as_deref());
+        match writer.commit_with_event(ops.clone(), event).await {
             Ok(_) => return Ok((id, topology_record)),
             Err(WriteError::Unknown(_)) => is_in_doubt = true,
             // The node is from our earlier attempt: no other process generates this id.
@@ -229,7 +238,7 @@ async fn execute_with_injected_bug(
     now: Timestamp,
     writer: &FencedWriter,
 ) -> Result<(TopologyId, TopologyRecord), Refusal> {
-    let topology_record = prepared.topology_record(now);
+    let topology_record = prepared.topology_record(now, None);
     for _ in 0..TRIES {
         let id = ids.make(&prepared.name, now);
         match writer.commit(ops(&id, &topology_record, prepared)).await {
@@ -344,6 +353,7 @@ mod tests {
             status: TopologyStatus::Active,
             workers,
             message_timeout_secs: 30,
+            ackers: AckersAsked::default(),
             tasks: TaskTable::number([("split".parse().expect("valid"), n_tasks)]),
             requests: TaskRequests::new(),
             sample_rate: None,

@@ -205,6 +205,9 @@ impl TopologyPage<'_> {
         wanted: &mut Wanted,
     ) {
         wanted.add(subject, &OF_ALL, windows);
+        if self.is_spout(component) {
+            wanted.add(subject, &[&PROCESS_LATENCY], windows);
+        }
         if !self.is_spout(component) {
             wanted.add(subject, &OF_BOLTS, windows);
             let mut of_capacity: Vec<Window> = windows.iter().map(|window| window.of_capacity()).collect();
@@ -284,7 +287,7 @@ impl TopologyPage<'_> {
             transferred: count(&TRANSFERRED),
             acked: count(&ACKED),
             failed: count(&FAILED),
-            complete_latency: is_spout.then(|| text::decimal(0.0)),
+            complete_latency: is_spout.then(|| values.latency(subject, &PROCESS_LATENCY, window)),
             of_bolt: (!is_spout).then(|| BoltNumbers::new(subject, window, values)),
         }
     }
@@ -313,8 +316,8 @@ impl TopologyPage<'_> {
                 stream: output.stream,
                 emitted: output.emitted,
                 transferred: output.transferred,
-                of_spout: is_spout.then(|| SpoutOutput {
-                    complete_latency: text::decimal(0.0),
+                of_spout: is_spout.then_some(SpoutOutput {
+                    complete_latency: output.complete_latency,
                     acked: output.acked,
                     failed: output.failed,
                 }),

@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use crate::{
     numbers::{TaskStream, Values, Wanted},
-    text,
     topology::{TopologyPage, component_subject},
 };
 use stormkeeper_metrics::{
@@ -77,6 +76,7 @@ pub(crate) struct Output {
     pub(crate) transferred: Option<u64>,
     pub(crate) acked: Option<u64>,
     pub(crate) failed: Option<u64>,
+    pub(crate) complete_latency: String,
 }
 
 /// Numbers of one stream that a bolt receives from one component.
@@ -142,7 +142,7 @@ impl TopologyPage<'_> {
             let subject = stream_subject(component, stream);
             wanted.add(&subject, &[&EMITTED, &TRANSFERRED], &window);
             if self.is_spout(component) {
-                wanted.add(&subject, &[&ACKED], &window);
+                wanted.add(&subject, &[&ACKED, &FAILED, &PROCESS_LATENCY], &window);
             }
         }
         let of_component: &[&Builtin] = match self.is_spout(component) {
@@ -189,8 +189,9 @@ impl TopologyPage<'_> {
                 // Refused emits of a spout are counted for the task, not by stream.
                 failed: match is_only {
                     true => values.count(&component_subject(component), &FAILED, self.window),
-                    false => None,
+                    false => count(&FAILED),
                 },
+                complete_latency: values.latency(&subject, &PROCESS_LATENCY, self.window),
             }
         };
         streams.into_iter().map(output).collect()
@@ -257,7 +258,7 @@ impl TopologyPage<'_> {
             transferred: of_streams(&outputs, |output| output.transferred),
             acked: of_streams(&outputs, |output| output.acked),
             failed: of_streams(&outputs, |output| output.failed),
-            complete_ms_avg: of_streams(&outputs, |_| text::decimal(0.0)),
+            complete_ms_avg: of_streams(&outputs, |output| output.complete_latency.clone()),
         }
     }
 

@@ -140,7 +140,7 @@ fn topology_page_has_each_window_with_its_own_numbers() {
     let row = |pretty: &str, window: &str, n: u64| {
         json!({
             "windowPretty": pretty, "window": window, "emitted": 3 * n, "transferred": 6 * n,
-            "completeLatency": "0.000", "acked": 3 * n, "failed": 4 * n,
+            "completeLatency": format!("{:.3}", n as f64 / 2000.0), "acked": 3 * n, "failed": 4 * n,
         })
     };
     let expected = json!([
@@ -155,7 +155,7 @@ fn topology_page_has_each_window_with_its_own_numbers() {
         "spoutId": "lines", "encodedSpoutId": "lines", "executors": 2, "tasks": 2, "emitted": 1_000_000,
         "transferred": 2_000_000, "acked": 3_000_000, "failed": 4_000_000, "requestedMemOnHeap": 0.0,
         "requestedMemOffHeap": 0.0, "requestedCpu": 0.0, "lastError": "", "errorHost": "", "errorPort": null,
-        "errorTime": null, "errorLapsedSecs": null, "errorWorkerLogLink": "", "completeLatency": "0.000",
+        "errorTime": null, "errorLapsedSecs": null, "errorWorkerLogLink": "", "completeLatency": "500.000",
     });
     assert_eq!(body["spouts"], json!([spout]));
     assert_eq!(
@@ -251,7 +251,7 @@ fn component_page_of_a_spout_ends_with_all_time_and_lists_errors() {
     assert_eq!((&rows[0]["window"], &rows[4]["window"]), (&json!("60"), &json!(":all-time")));
     assert_eq!(keys(&rows[0]).len(), 7, "no numbers of bolts: {:?}", keys(&rows[0]));
     let output = json!([{
-        "stream": "default", "emitted": 60, "transferred": 120, "completeLatency": "0.000", "acked": 180, "failed": 240,
+        "stream": "default", "emitted": 60, "transferred": 120, "completeLatency": "0.030", "acked": 180, "failed": 240,
     }]);
     assert_eq!(body["outputStats"], output);
     assert_eq!(body["executorStats"].as_array().map(Vec::len), Some(2));
@@ -279,7 +279,7 @@ fn metrics_are_by_stream_and_by_source() {
     let stream = |value: Value| json!([{"stream_id": "default", "value": value}]);
     let spout = json!({
         "id": "lines", "emitted": stream(json!(600)), "transferred": stream(json!(1200)),
-        "acked": stream(json!(1800)), "failed": stream(json!(2400)), "complete_ms_avg": stream(json!("0.000")),
+        "acked": stream(json!(1800)), "failed": stream(json!(2400)), "complete_ms_avg": stream(json!("0.300")),
     });
     assert_eq!(body["spouts"], json!([spout]));
     let input = |value: Value| json!([{"component_id": "lines", "stream_id": "default", "value": value}]);

@@ -168,7 +168,7 @@ impl TopologyPage<'_> {
             let subject = component_subject(component);
             wanted.add(&subject, &[&EMITTED, &TRANSFERRED], &all);
             match self.is_spout(component) {
-                true => wanted.add(&subject, &[&ACKED, &FAILED], &all),
+                true => wanted.add(&subject, &[&ACKED, &FAILED, &PROCESS_LATENCY], &all),
                 false => {
                     let of_bolt = [&ACKED, &FAILED, &EXECUTED, &PROCESS_LATENCY, &EXECUTOR_TIME];
                     wanted.add(&subject, &of_bolt, &own);
@@ -217,7 +217,7 @@ impl TopologyPage<'_> {
                     window: window.label(),
                     emitted: sum(&EMITTED, false),
                     transferred: sum(&TRANSFERRED, false),
-                    complete_latency: text::decimal(0.0),
+                    complete_latency: text::decimal(self.complete_ms(values, window)),
                     acked: sum(&ACKED, true),
                     failed: sum(&FAILED, true),
                 }
@@ -225,12 +225,22 @@ impl TopologyPage<'_> {
             .collect()
     }
 
+    /// Returns the mean latency of the trees of all spouts.
+    fn complete_ms(&self, values: &Values, window: Window) -> f64 {
+        let spouts = self.components().map(|(id, _)| id).filter(|id| self.is_spout(id));
+        let (n, sum) = spouts.map(component_subject).fold((0, 0.0), |(n, sum), subject| {
+            let n_trees = values.count(&subject, &PROCESS_LATENCY, window).unwrap_or_default();
+            (n + n_trees, sum + n_trees as f64 * values.mean_ms(&subject, &PROCESS_LATENCY, window))
+        });
+        if n > 0 { sum / n as f64 } else { 0.0 }
+    }
+
     fn spout(&self, (component, tasks): (&ComponentId, &TaskSet), values: &Values) -> SpoutSummary {
         SpoutSummary {
             spout_id: component.clone(),
             encoded_spout_id: text::encoded(component.as_str()),
             common: self.component_summary(component, tasks, values),
-            complete_latency: text::decimal(0.0),
+            complete_latency: values.latency(&component_subject(component), &PROCESS_LATENCY, self.window),
         }
     }
 

@@ -1,9 +1,10 @@
 //! Pure streaming: values, tuples, and the selection of receivers.
 //!
-//! Nothing here does I/O or is async. A [`Tuple`] is one emission of [`Value`]s, a
-//! [`Router`](crate::grouping::Router) selects its receivers, and [`hash`] is the fixed
+//! Nothing here does I/O or is async. A [`Tuple`] is one emission of [`Value`]s in the trees of its
+//! [`Anchors`], a [`Router`](crate::grouping::Router) selects its receivers, and [`hash`] is the fixed
 //! hash function of fields grouping.
 
+mod anchor;
 pub mod grouping;
 pub mod hash;
 #[cfg(any(test, feature = "test-support"))]
@@ -12,6 +13,7 @@ mod value;
 
 use std::sync::Arc;
 
+pub use anchor::{Anchor, Anchors};
 pub use value::Value;
 
 use stormkeeper_model::{ComponentId, StreamId, TaskId, clock::Monotonic};
@@ -34,25 +36,36 @@ pub struct Origin {
 pub struct Tuple {
     origin: Arc<Origin>,
     values: Arc<[Value]>,
+    anchors: Anchors,
     emitted_at: Option<Monotonic>,
 }
 
 impl PartialEq for Tuple {
     /// The time of the emission is not compared.
     fn eq(&self, other: &Self) -> bool {
-        self.origin == other.origin && self.values == other.values
+        self.origin == other.origin && self.values == other.values && self.anchors == other.anchors
     }
 }
 
 impl Tuple {
     /// A tuple of `values` from `origin`.
     pub fn new(origin: Arc<Origin>, values: impl Into<Arc<[Value]>>) -> Self {
-        Self { origin, values: values.into(), emitted_at: None }
+        Self { origin, values: values.into(), anchors: Anchors::None, emitted_at: None }
     }
 
     /// The same tuple with the time of its emission, by the clock of this process.
     pub fn at(self, at: Option<Monotonic>) -> Self {
         Self { emitted_at: at, ..self }
+    }
+
+    /// The same tuple as a part of the trees of `anchors`.
+    pub fn in_trees(self, anchors: Anchors) -> Self {
+        Self { anchors, ..self }
+    }
+
+    /// Its anchors.
+    pub fn anchors(&self) -> &[Anchor] {
+        self.anchors.as_slice()
     }
 
     /// Time of its emission by the clock of this process, if known.

@@ -89,6 +89,7 @@ impl Registration {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             start: clock.now(),
             announces_stop: true,
+            tracks_tuples: true,
             problems: Vec::new(),
             clock_ahead_ms: None,
             agent: None,

@@ -15,9 +15,10 @@ use super::{
     multilang::{self, child::ChildSpec},
     report::{self, Problems},
     restarts::RestartBoard,
-    settings::{ErrorThrottle, MetricSettings, TaskSettings},
+    settings::{self, ErrorThrottle, MetricSettings, TaskSettings},
     task::{self, Activity, Bolt, Emitter, Spout, TaskContext, TaskKind, Wiring},
     task_table::TaskTableWatch,
+    tracking::Tracker,
     transport::{
         Counters, FrameBudget, Identity, Inboxes, Listener, Membership, OwnHost, PeerKeys, Peers,
         TransportMetrics,
@@ -32,7 +33,7 @@ use stormkeeper_model::{
     metric_control::MetricControl,
     status::TopologyStatus,
     task_set::TaskSet,
-    topology::{ComponentKind, Run, TaskTable, Topology},
+    topology::{Ackers, ComponentKind, Run, TaskTable, Topology},
 };
 use stormkeeper_runtime::{
     blocking,
@@ -158,6 +159,19 @@ fn problems(errors: &ErrorReporter, local: &TaskSet, table: &TaskTable) -> Probl
     })
 }
 
+/// Starts to track tuple trees, if the topology has ackers.
+fn start_tracking(
+    ackers: Option<Ackers>,
+    message_timeout: Duration,
+    (topology, options): (&Topology, &Options),
+    local: &TaskSet,
+    tasks: &Tasks,
+) -> Option<task::Tracking> {
+    let timeout = settings::has_message_timeouts(topology, options).then_some(message_timeout);
+    let start = |ackers| Tracker::start(ackers, options.spec.slot.clone(), local, timeout, tasks);
+    ackers.map(|ackers| task::Tracking { tracker: start(ackers), timeout })
+}
+
 /// Watches the cgroup of this process, in which its components run too.
 fn watch_memory(tasks: &Tasks) -> Arc<OomWatch> {
     let oom = Arc::new(OomWatch::of_this_process());
@@ -188,6 +202,7 @@ pub(super) struct Worker {
     wiring: Arc<Wiring>,
     table: TaskTableWatch,
     worker_metrics: Option<WorkerMetrics>,
+    tracking: Option<task::Tracking>,
     activity: watch::Sender<Activity>,
     // The task loops and their children; they stop first.
     runners: Tasks,
@@ -208,7 +223,7 @@ impl Worker {
     ) -> Result<Self, Error> {
         let PreparedWorker {
             topology,
-            records: Records { table, assignment, metrics: changes, .. },
+            records: Records { table, assignment, ackers, message_timeout, metrics: changes, .. },
             listener,
             report,
             settings,
@@ -219,34 +234,34 @@ impl Worker {
         let me = Identity { topology: options.spec.topology.clone(), slot: options.spec.slot.clone() };
         let keys = PeerKeys::new(options.keys.clone(), options.tls.clone());
         let (inboxes, receivers) = Inboxes::new(local.iter());
-        let transport_counters = Arc::new(match &metrics {
-            Some(metrics) => Counters::with_metrics(TransportMetrics::new(metrics)),
-            None => Counters::default(),
-        });
+        let transport_metrics = metrics.as_ref().map(TransportMetrics::new);
+        let transport_counters =
+            Arc::new(transport_metrics.map_or_else(Counters::default, Counters::with_metrics));
         let worker_metrics = metrics.zip(ingest).map(|(metrics, ingest)| {
             let connections = (ingest, Arc::new(TcpMasterLink { keys: keys.clone() }) as _);
-            WorkerMetrics::start(metrics, settings, &options, &me, connections, &tasks)
+            let started = WorkerMetrics::start(metrics, settings, &options, &me, connections, &tasks)?;
+            started.watch_inboxes(&inboxes, &table, &local);
+            Ok::<_, Error>(started)
         });
         let worker_metrics = worker_metrics.transpose()?;
-        if let Some(worker_metrics) = &worker_metrics {
-            worker_metrics.watch_inboxes(&inboxes, &table, &local);
-        }
         let errors = start_errors(&store, &topology, &options, &clock, &tasks);
         let problems = problems(&errors, &local, &table);
         let board = StatusBoard::new(local.iter());
         report::start(report, problems.clone(), board.clone(), &tasks);
         let own_host = OwnHost { name: options.spec.host.clone(), addresses: listener.local_addresses() };
+        let tracking = start_tracking(ackers, message_timeout, (&topology, &options), &local, &tasks);
+        let tracker = tracking.as_ref().map(|tracking| tracking.tracker.clone());
         let mut peers = Peers::new(me.clone(), inboxes.clone(), Arc::clone(&transport_counters), &tasks)
             .reporting_to(problems.clone(), own_host)
-            .with_keys(keys.clone());
+            .with_keys(keys.clone())
+            .with_tracker(tracker.clone());
         peers.update(&assignment, &table);
         let members = Membership::of(&assignment);
-        let listener = listener.reporting_to(problems).open_to(members.clone());
         let listener = listener.with_budget(FrameBudget::new(options.unfinished_bytes)).with_keys(keys);
+        let listener = listener.with_tracker(tracker).reporting_to(problems).open_to(members.clone());
         let listener = listener.with_master(worker_metrics.as_ref().map(WorkerMetrics::master));
         let listening = listener.run(me.clone(), inboxes, transport_counters);
         tasks.start("tuples from peers", OnExit::StopOwner, listening);
-
         let wiring = Arc::new(Wiring { topology: Arc::clone(&topology), table, local: local.clone() });
         let mut worker = Self {
             worker_metrics,
@@ -259,6 +274,7 @@ impl Worker {
             members,
             table: TaskTableWatch::new(me.topology, Arc::clone(&wiring)),
             wiring,
+            tracking,
             activity: watch::Sender::new(Activity::Inactive),
             runners: tasks.child(),
             heartbeats: tasks.child(),
@@ -269,13 +285,19 @@ impl Worker {
             tasks,
         };
         worker.update_metrics(&assignment, changes.as_ref());
-        let counters = CounterRegistry::default();
-        worker.start_heartbeats(&counters, &clock);
-        for (task, inbox) in receivers {
-            worker.start_task(task, inbox, &counters, &clock)?;
-        }
+        worker.start_tasks(receivers, &clock)?;
         worker.log_start();
         Ok(worker)
+    }
+
+    fn start_tasks(
+        &self,
+        inboxes: BTreeMap<TaskId, mpsc::Receiver<Tuple>>,
+        clock: &Clock,
+    ) -> Result<(), Error> {
+        let counters = CounterRegistry::default();
+        self.start_heartbeats(&counters, clock);
+        inboxes.into_iter().try_for_each(|(task, inbox)| self.start_task(task, inbox, &counters, clock))
     }
 
     fn start_heartbeats(&self, counters: &CounterRegistry, clock: &Clock) {
@@ -308,6 +330,7 @@ impl Worker {
             None => TaskMetrics::default(),
         };
         let settings = TaskSettings::of(&self.topology, &id, &self.options);
+        let (tracking, max_pending) = (self.tracking.clone(), settings.max_spout_pending);
         let Run::Command(command) = &component.run;
         let context = TaskContext {
             n_changed_texts: 0,
@@ -327,9 +350,13 @@ impl Worker {
             clock: clock.clone(),
             tasks: self.runners.child(),
             metrics,
+            tracking,
         };
         let kind = match component.kind {
-            ComponentKind::Spout => TaskKind::Spout(Spout::new(self.activity.subscribe())),
+            ComponentKind::Spout => {
+                let tracking = self.tracking.as_ref();
+                TaskKind::Spout(Box::new(Spout::new(self.activity.subscribe(), task, tracking, max_pending)))
+            }
             ComponentKind::Bolt => TaskKind::Bolt(Box::new(Bolt::new(inbox))),
         };
         self.runners.start_graceful("task", OnExit::Ignore, task::run(context, kind));

@@ -13,6 +13,7 @@ use crate::{Options, transport::Membership};
 use stormkeeper_coordination::{
     cluster::{
         layout,
+        record::TopologyRecord,
         store::{self, Store},
     },
     tree::{self, Scope, TreePath},
@@ -22,7 +23,7 @@ use stormkeeper_model::{
     backoff::{Backoff, Delays},
     metric_control::MetricControl,
     status::TopologyStatus,
-    topology::TaskTable,
+    topology::{Ackers, TaskTable},
 };
 use stormkeeper_runtime::outage::Outage;
 
@@ -49,13 +50,17 @@ pub struct Records {
     pub table: TaskTable,
     /// Worker that each task runs in.
     pub assignment: Assignment,
+    /// Ackers of its tuple trees; `None` if they are not tracked.
+    pub ackers: Option<Ackers>,
+    /// Time after which a tuple tree fails.
+    pub message_timeout: Duration,
     /// Metric settings that an operator changed while the topology runs.
     pub metrics: Option<MetricControl>,
 }
 
 /// What the tree says about this worker.
 enum Reading {
-    Assigned(Records),
+    Assigned(Box<Records>),
     Unassigned,
     /// A record is missing that the leader deletes only after the assignment.
     Missing(TreePath),
@@ -81,8 +86,11 @@ async fn read(store: &Store, options: &Options) -> Result<Reading, store::Error>
     };
     // The table is read last: it is written before or with the assignment that uses it.
     let Some(table) = store.tasks(id).await? else { return Ok(Reading::Missing(layout::tasks(id))) };
-    let (status, metrics) = (topology_record.value.status, topology_record.value.metrics);
-    Ok(Reading::Assigned(Records { status, table: table.value, assignment, metrics }))
+    let TopologyRecord { status, ackers, message_timeout_secs, metrics, .. } = topology_record.value;
+    let message_timeout = Duration::from_secs(message_timeout_secs.max(1));
+    let table = table.value;
+    let records = Records { status, table, assignment, ackers, message_timeout, metrics };
+    Ok(Reading::Assigned(Box::new(records)))
 }
 
 fn backoff() -> Backoff {
@@ -96,7 +104,7 @@ pub async fn read_first(store: &Store, options: &Options) -> Option<Records> {
     let mut waited = Duration::ZERO;
     loop {
         let delay = match read(store, options).await {
-            Ok(Reading::Assigned(records)) => return Some(records),
+            Ok(Reading::Assigned(records)) => return Some(*records),
             Ok(Reading::Unassigned | Reading::Missing(_)) if waited >= LAG_MAX => return None,
             Ok(Reading::Unassigned | Reading::Missing(_)) => {
                 let delay = absence_backoff.next_delay();

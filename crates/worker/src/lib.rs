@@ -35,6 +35,7 @@ mod restarts;
 mod settings;
 mod task;
 mod task_table;
+mod tracking;
 pub mod transport;
 
 use std::{io, path::PathBuf, sync::Arc};
@@ -46,6 +47,8 @@ pub use metrics::{MasterAddress, MasterEnd, MasterLink};
 #[cfg(feature = "test-support")]
 pub use metrics::{bench_support, fake_worker};
 pub use options::{MetricReports, Options};
+#[cfg(feature = "test-support")]
+pub use tracking::bench_support as tracking_bench;
 
 use stormkeeper_coordination::{
     cluster::{

@@ -31,6 +31,20 @@ const FRAME_ROOM: usize = 8 << 10;
 /// emitted, whichever worker they are for.
 pub const TUPLE_BYTES_MAX: usize = FRAME_BYTES_MAX - FRAME_ROOM;
 
+/// Limit of the trees of one tuple: their anchors take at most half a megabyte between workers.
+pub const TREES_MAX: usize = 20_000;
+
+/// Most bytes of an anchor between workers: three numbers.
+const ANCHOR_BYTES: usize = 3 * 9;
+
+/// Number of anchors for which [`FRAME_ROOM`] is enough.
+const TREES_WITH_ROOM: usize = 64;
+
+/// Largest values of a tuple that belongs to `n_trees`, at most [`TREES_MAX`].
+pub const fn tuple_bytes_max(n_trees: usize) -> usize {
+    TUPLE_BYTES_MAX - n_trees.saturating_sub(TREES_WITH_ROOM) * ANCHOR_BYTES
+}
+
 /// Deepest nesting in a frame: that of the values, and a few levels of the batch.
 pub const FRAME_DEPTH_MAX: usize = VALUE_DEPTH_MAX + 35;
 
@@ -74,7 +88,8 @@ pub const RUNS_REMEMBERED: usize = 16;
 // Each limit admits what the one before admits.
 const _: () = {
     assert!(TUPLE_BYTES_MAX < FRAME_BYTES_MAX);
-    assert!(FRAME_ROOM > 5 * BATCH_TUPLES_MAX + 2 * 256);
+    assert!(FRAME_ROOM > 5 * BATCH_TUPLES_MAX + 2 * 256 + TREES_WITH_ROOM * ANCHOR_BYTES);
+    assert!(tuple_bytes_max(TREES_MAX) > 0);
     assert!(FRAME_DEPTH_MAX > VALUE_DEPTH_MAX + 4);
     assert!(UNREAD_BYTES_MAX >= JSON_GROWTH_MAX * TUPLE_BYTES_MAX);
     assert!(IDLE_CONNECTION_MAX.as_secs() > 2 * SENDER_IDLE_MAX.as_secs());
@@ -94,6 +109,10 @@ mod tests {
             ("lists and maps within a tuple", format!("nested at most {VALUE_DEPTH_MAX} deep")),
             ("text of `log` and `error` in a line of the log", format!("{} KiB", LOGGED_BYTES_MAX >> 10)),
             ("unread stdin of a component", mebibytes(UNREAD_BYTES_MAX)),
+            (
+                "trees of a tuple, one for each spout tuple behind its anchors",
+                format!("{},000", TREES_MAX / 1000),
+            ),
         ] {
             let row = format!("| {what} | {limit}");
             assert!(doc.contains(&row), "docs/multilang.md has no row {row:?}");

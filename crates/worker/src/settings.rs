@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 use tracing::warn;
 
-use crate::Options;
+use crate::{Options, tracking::PENDING_MAX};
 use stormkeeper_metrics::{Control, control::SAMPLE_RATE};
 use stormkeeper_model::{
     ComponentId, resources,
@@ -45,6 +45,8 @@ pub(crate) struct TaskSettings {
     /// `topology.component.resources.onheap.memory.mb` and `…offheap.memory.mb`, added; 0 if neither is
     /// set.
     pub memory_mb: u64,
+    /// `topology.max.spout.pending`
+    pub max_spout_pending: usize,
     /// `topology.environment`
     pub environment: BTreeMap<String, String>,
 }
@@ -107,9 +109,18 @@ impl TaskSettings {
                 .get("topology.sleep.spout.wait.strategy.time.ms", |value| value.as_u64())
                 .map_or(SPOUT_WAIT, |ms| Duration::from_millis(ms).max(SPOUT_WAIT)),
             memory_mb: resources::request(topology, component).memory_mb,
+            max_spout_pending: layers
+                .get("topology.max.spout.pending", count)
+                .map_or(PENDING_MAX, |n| n.min(PENDING_MAX)),
             environment: layers.get("topology.environment", variables).unwrap_or_default(),
         }
     }
+}
+
+/// Returns whether tuple trees of `topology` fail after the message timeout.
+pub(crate) fn has_message_timeouts(topology: &Topology, options: &Options) -> bool {
+    let layers = Layers { topology, component: None, defaults: &options.spec.defaults };
+    layers.get("topology.enable.message.timeouts", Value::as_bool).unwrap_or(true)
 }
 
 /// Metric settings of a topology.
@@ -228,6 +239,7 @@ mod tests {
                 timeout: Duration::from_secs(4),
                 spout_wait: SPOUT_WAIT,
                 memory_mb: 65,
+                max_spout_pending: PENDING_MAX,
                 environment: BTreeMap::from([
                     ("A".to_owned(), "b".to_owned()),
                     ("N".to_owned(), "1".to_owned())

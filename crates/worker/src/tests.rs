@@ -8,6 +8,7 @@ mod large_tuples;
 mod liveness;
 mod status;
 mod strangers;
+mod tracking;
 
 use std::{collections::BTreeMap, fs, net::TcpListener, path::Path, sync::Arc, time::Duration};
 
@@ -32,7 +33,7 @@ use stormkeeper_model::{
     heartbeat::{TaskCounts, TaskStatus},
     status::TopologyStatus,
     task_set::TaskSet,
-    topology::{Settings, TaskTable, Topology},
+    topology::{Ackers, Settings, TaskTable, Topology},
 };
 use stormkeeper_runtime::{
     tasks::{OnExit, Tasks},
@@ -82,6 +83,8 @@ pub(crate) struct Stage {
     pub(crate) options: Options,
     table: TaskTable,
     assignment: Assignment,
+    /// Ackers of the topology, and its message timeout in seconds.
+    tracking: (Option<Ackers>, u64),
     pub(crate) clock: Clock,
     pub(crate) tasks: Tasks,
 }
@@ -111,6 +114,16 @@ impl Stage {
         components: serde_json::Value,
         n_workers: usize,
     ) -> Self {
+        Self::tracked((None, 30), settings, components, n_workers).await
+    }
+
+    /// As [`Stage::new`], with these ackers and this message timeout in seconds.
+    pub(crate) async fn tracked(
+        tracking: (Option<Ackers>, u64),
+        settings: serde_json::Value,
+        components: serde_json::Value,
+        n_workers: usize,
+    ) -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
         let mut options = options(dir.path());
         options.spec.code = dir.path().join("code");
@@ -134,7 +147,7 @@ impl Stage {
         let server = MemoryTree::new();
         let store = Store::new(server.connect());
         let (clock, tasks) = (Clock::new(), Tasks::default());
-        let stage = Self { dir, server, store, options, table, assignment, clock, tasks };
+        let stage = Self { dir, server, store, options, table, assignment, tracking, clock, tasks };
         stage.write_records().await;
         stage
     }
@@ -168,7 +181,7 @@ impl Stage {
             requests: Default::default(),
             unknown_fields: Default::default(),
         };
-        self.create(&layout::storm(id), topology_record(TopologyStatus::Active)).await;
+        self.create(&layout::storm(id), self.topology_record(TopologyStatus::Active)).await;
         self.create(&layout::tasks(id), record::encode(&table)).await;
         self.create(&layout::assignment(id), record::encode_assignment(&self.assignment)).await;
     }
@@ -181,8 +194,15 @@ impl Stage {
         self.server.connect().set(path, &data, None).await.expect("set");
     }
 
+    fn topology_record(&self, status: TopologyStatus) -> Vec<u8> {
+        let (ackers, message_timeout_secs) = self.tracking;
+        let blob = BlobKey::of(b"");
+        let record = TopologyRecord::sample("t");
+        record::encode(&TopologyRecord { status, ackers, message_timeout_secs, blob, ..record })
+    }
+
     async fn set_status(&self, status: TopologyStatus) {
-        self.set(&layout::storm(&self.options.spec.topology), topology_record(status)).await;
+        self.set(&layout::storm(&self.options.spec.topology), self.topology_record(status)).await;
     }
 
     pub(crate) fn write_resource(&self, name: &str, text: &str) {
@@ -264,10 +284,6 @@ impl Stage {
 
 pub(crate) fn id(component: &str) -> ComponentId {
     component.parse().expect("valid")
-}
-
-fn topology_record(status: TopologyStatus) -> Vec<u8> {
-    record::encode(&TopologyRecord { status, blob: BlobKey::of(b""), ..TopologyRecord::sample("t") })
 }
 
 pub(crate) fn spout(command: &[&str], fields: &[&str]) -> serde_json::Value {

@@ -72,7 +72,11 @@ fn check_message(parsed: &FromChild, message: &[u8]) {
             assert!(text.len() <= 512 * message.len(), "{} bytes of text", text.len());
             &[]
         }
-        FromChild::Pid(_) | FromChild::Ack(_) | FromChild::Fail(_) | FromChild::Sync => &[],
+        FromChild::Pid(_)
+        | FromChild::Ack(_)
+        | FromChild::Fail(_)
+        | FromChild::ResetTimeout(_)
+        | FromChild::Sync => &[],
     };
     assert!(n_values(values) <= message.len(), "more values than bytes");
     let mut encoded = BytesMut::new();

@@ -185,7 +185,10 @@ impl Replica {
             },
             blob_retention: Duration::from_secs(120),
             replication: Default::default(),
-            message_timeout: Duration::from_secs(10),
+            tracking: nimbus::options::TrackingDefaults {
+                message_timeout: Duration::from_secs(10),
+                ..nimbus::options::TrackingDefaults::default()
+            },
             prometheus_series_max: 20_000,
             exposed: None,
             held_users: HeldUsers::none(),

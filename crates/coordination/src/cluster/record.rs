@@ -31,7 +31,7 @@ use stormkeeper_model::{
     resources::{Capacity, TaskRequests},
     status::{PendingChange, TopologyStatus},
     task_set::TaskSet,
-    topology::TaskTable,
+    topology::{Ackers, TaskTable},
 };
 
 /// `/storms/{topology-id}`: a submitted topology.
@@ -55,6 +55,10 @@ pub struct TopologyRecord {
     pub blob_bytes: Option<u64>,
     /// Default wait of a kill, a rebalance or a drain.
     pub message_timeout_secs: u64,
+    /// Ackers of its tuple trees; absent if they are not tracked, and for topologies that older builds
+    /// submitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ackers: Option<Ackers>,
     /// A kill or rebalance that is waiting for its deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<PendingChange>,
@@ -79,6 +83,7 @@ impl TopologyRecord {
             blob: BlobKey::of(b"x"),
             blob_bytes: None,
             message_timeout_secs: 30,
+            ackers: None,
             pending: None,
             metrics: None,
             unknown_fields: UnknownFields::new(),
@@ -208,6 +213,9 @@ pub struct SupervisorRecord {
     /// builds, whose absence may be a restart.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub announces_stop: bool,
+    /// True if its workers track tuple trees; false in older builds.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tracks_tuples: bool,
     /// Problems of the supervisor and of the workers in its slots; none in older builds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<ReportedProblem>,

@@ -36,7 +36,8 @@ const RECORDS: &[(&str, WriteBack, &str)] = &[
         "/storms/{topology-id}",
         write_back::<TopologyRecord>,
         r#"{"name":"wc","status":"active","launched_ms":1,"workers":2,"owner":"ann",
-            "blob":"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","message_timeout_secs":30}"#,
+            "blob":"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","message_timeout_secs":30,
+            "ackers":{"count":2}}"#,
     ),
     (
         "/tasks/{topology-id}",
@@ -58,7 +59,7 @@ const RECORDS: &[(&str, WriteBack, &str)] = &[
         write_back::<SupervisorRecord>,
         r#"{"host":"h","ports":[6700],"resources":{"cpu_percent":1,"memory_mb":2},
             "capacity":{"memory_mb":2,"cpu_percent":1},"memory_limits_unenforced":"no cgroup v2","version":"0",
-            "start_ms":5,"announces_stop":true,"clock_ahead_ms":-5000,"agent":"h:8000","exposed":"its agent",
+            "start_ms":5,"announces_stop":true,"tracks_tuples":true,"clock_ahead_ms":-5000,"agent":"h:8000","exposed":"its agent",
             "zookeeper_users":{"hashes":["00ff"],"open":true},
             "problems":[{"port":6701,"topology":"wc-1-100","unusable":true,"idle":"1-3","text":"why"}],
             "failures":[{"kind":"launch","port":6700,"topology":"wc-1-100","placed_ms":4,"n":3,"reason":"why",

@@ -22,6 +22,8 @@ const ROWS: &[(Builtin, &str)] = &[
     (b::PROCESS_LATENCY, "process_latency_seconds"),
     (b::TUPLE_LIFE_CYCLE, "tuple_life_cycle_seconds"),
     (b::EXECUTOR_TIME, "executor_time_seconds"),
+    (b::ACKER_TIME, "acker_time_seconds"),
+    (b::PENDING_NUM, "pending_tuples"),
     (b::EMIT_TIME, "emit_time_seconds"),
     (b::SERIALIZE_TIME, "serialize_time_seconds"),
     (b::DESERIALIZE_TIME, "deserialize_time_seconds"),

@@ -163,6 +163,7 @@ mod tests {
             version: String::new(),
             start: Timestamp::EPOCH,
             announces_stop: false,
+            tracks_tuples: true,
             problems: Vec::new(),
             clock_ahead_ms: None,
             agent: None,

@@ -31,7 +31,6 @@ macro_rules! builtins {
 }
 
 const MEASURED: BuiltinStatus = BuiltinStatus::Measured;
-const WAITS: BuiltinStatus = BuiltinStatus::WaitsForTracking;
 
 const fn instead(what: &'static str) -> BuiltinStatus {
     BuiltinStatus::NotApplicable(what)
@@ -45,15 +44,15 @@ builtins! {
     EXECUTED: "Executed", SYS, Counter, Stream, "tuples", Sum, On, MEASURED =>
         "Bolt: encoded for the bolt's process, by input stream; the process may not have read the tuple yet. Not measured for spouts: EXECUTED of a spout in `stormkeeper show` is the number of nextTuple calls that emitted.";
     ACKED: "Acked", SYS, Counter, Stream, "tuples", Sum, On, MEASURED =>
-        "Bolt: acked by the bolt, by input stream. Spout: emits with an id whose ack was queued for the spout, which is directly after the emit, as tuple trees are not tracked. The spout receives the ack before the next nextTuple, or never if its process ends before; no bolt need have processed the tuple.";
+        "Bolt: acked by the bolt, by input stream. Spout: emits with an id whose tree is complete, counted when the ack is queued for the spout, which receives it before the next nextTuple, or never if its process ends before. Without ackers that is directly after the emit, and no bolt need have processed the tuple.";
     FAILED: "Failed", SYS, Counter, Stream, "tuples", Sum, On, MEASURED =>
-        "Bolt: failed by the bolt, or in flight when its process ended. Spout: emits with an id that were refused, counted for the task when the fail is queued for the spout; timeouts are not counted until tuple trees are tracked.";
+        "Bolt: failed by the bolt, or in flight when its process ended. Spout: emits with an id whose tree failed or timed out, by output stream; those that were refused, for the task; and those that were pending when its process ended.";
     SEND_TPS: "SendTps", SYS, Meter, Stream, "tuples/s", Sum, On, MEASURED =>
         "Emitted per second.";
     RECV_TPS: "RecvTps", SYS, Meter, Stream, "tuples/s", Sum, On, MEASURED =>
         "Received per second. On the stream level the name is `{component}.RecvTps`, with the sending component.";
     PROCESS_LATENCY: "ProcessLatency", SYS, Histogram, Stream, "µs", Mean, On, MEASURED =>
-        "Bolt: from taking a tuple out of its queue to its ack. Spout: from emit to the last ack; not measured until tuple trees are tracked.";
+        "Bolt: from taking a tuple out of its queue to its ack. Spout: from the emit of a tuple with an id to the ack of the last tuple of its tree, by output stream.";
     TUPLE_LIFE_CYCLE: "TupleLifeCycle", SYS, Histogram, Stream, "µs", Mean, On, MEASURED =>
         "From the emit by the sending task to the start of processing here. Between hosts the value includes the clock difference; negative values count as 0.";
 
@@ -65,16 +64,16 @@ builtins! {
         "Encoding one batch of tuples for a component in another process.";
     DESERIALIZE_TIME: "DeserializeTime", SYS, Histogram, Task, "µs", Mean, On, MEASURED =>
         "Decoding one message of a component in another process. One message in 16 is timed, and only these are counted.";
-    ACKER_TIME: "AckerTime", SYS, Histogram, Task, "µs", Mean, On, WAITS =>
-        "One call of the acker, the task that tracks tuple trees.";
+    ACKER_TIME: "AckerTime", SYS, Histogram, Task, "µs", Mean, On, MEASURED =>
+        "Recording what became of one batch of tuples with the ackers, by the task that acked or failed them.";
     BATCH_INTER_TIME: "BatchInterTime", SYS, Histogram, Task, "µs", Mean, On, MEASURED =>
         "Between two batches that the task takes out of its queue.";
     EMPTY_CPU_RATIO: "EmptyCpuRatio", SYS, Gauge, Task, "0 to 1", Mean, On, MEASURED =>
         "Spout: the share of nextTuple calls since the last report that emitted nothing.";
     CAPACITY: "Capacity", SYS, Gauge, Task, "0 to 1", Mean, On, MEASURED =>
         "The share of the time since the last reading in which the component was busy: in nextTuple, with a tuple until its ack or fail, or without a response to a heartbeat, which it reads after the tuples before it. Near 1 the component needs more tasks, or hangs.";
-    PENDING_NUM: "PendingNum", SYS, Gauge, Task, "tuples", Sum, On, WAITS =>
-        "Spout: tuples emitted and neither acked nor failed yet.";
+    PENDING_NUM: "PendingNum", SYS, Gauge, Task, "tuples", Sum, On, MEASURED =>
+        "Spout: tuples emitted with an id whose ack or fail the spout was not told yet.";
     EXECUTOR_QUEUE: "ExecutorQueue", SYS, Gauge, Task, "% full", Mean, On, MEASURED =>
         "The queue of tuples that wait for this task.";
     DESERIALIZE_QUEUE: "DeserializeQueue", SYS, Gauge, Task, "% full", Mean, On, instead("no such queue exists: a frame of another worker or a message of the component's own process stays in the kernel until the one before is decoded; see ExecutorQueue") =>

@@ -17,9 +17,6 @@ fn table() -> String {
         };
         let note = match (row.status, row.default) {
             (BuiltinStatus::NotApplicable(instead), _) => format!(" *Not measured: {instead}.*"),
-            (BuiltinStatus::WaitsForTracking, _) => {
-                " *Not measured until tuple trees are tracked.*".to_owned()
-            }
             (BuiltinStatus::Measured, DefaultState::Off) => " *Off by default.*".to_owned(),
             (BuiltinStatus::Measured, DefaultState::On) => String::new(),
         };

@@ -239,8 +239,8 @@ impl Handle {
         let topology = topology.ok_or_else(|| Refusal::BlobMissing { key: blob.clone() })?;
         let replication = self.options.replication.of(&topology);
         let key = (blob.clone(), self.blobs.file(&blob).map(|(_, bytes)| bytes));
-        let timeout = self.options.message_timeout;
-        let prepare = move || PreparedTopology::new(&topology, name, key, owner, status, timeout);
+        let tracking = self.options.tracking;
+        let prepare = move || PreparedTopology::new(&topology, name, key, owner, status, tracking);
         let (turn, prepared) = turn.run(prepare).await;
         drop(turn);
         let prepared = Box::new(prepared?);

@@ -176,6 +176,7 @@ impl Cluster {
             version: "0".to_owned(),
             start: Timestamp::EPOCH,
             announces_stop: false,
+            tracks_tuples: true,
             problems: Vec::new(),
             clock_ahead_ms: None,
             agent: None,

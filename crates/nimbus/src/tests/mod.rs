@@ -126,6 +126,7 @@ impl Cluster {
             version: "0".to_owned(),
             start: Timestamp::EPOCH,
             announces_stop: false,
+            tracks_tuples: true,
             problems: Vec::new(),
             clock_ahead_ms: None,
             agent: None,

@@ -10,7 +10,7 @@ use stormkeeper_metrics::{
     Point,
     builtin::{self, BuiltinStatus, DefaultState},
 };
-use stormkeeper_model::clock::Clock;
+use stormkeeper_model::{clock::Clock, topology::Ackers};
 use stormkeeper_runtime::test_support::wait_until;
 
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -63,6 +63,22 @@ while sys.stdin.readline() != "end\n":
     pass
 print('{"pid": 1}\nend', flush=True)
 time.sleep(10000)
+"#;
+
+/// Takes 20 ms for each tuple, acks the first thirty, fails five, and keeps five.
+const SETTLE: &str = r#"
+import time
+from stormkeeper import Bolt
+class Settle(Bolt):
+    n = 0
+    def process(self, tup):
+        time.sleep(0.02)
+        self.n += 1
+        if self.n <= 30:
+            self.ack(tup)
+        elif self.n <= 35:
+            self.fail(tup)
+Settle().run()
 "#;
 
 /// Takes no time, and acks nothing.
@@ -142,6 +158,18 @@ const TABLE: &[Row] = &[
     Row("NettyCliSendPending", "", Reading, 0.0, 0.0),
 ];
 
+/// Of a topology whose trees are tracked.
+const TRACKED: &[Row] = &[
+    Row("Emitted", "lines", Count, 40.0, 40.0),
+    Row("Acked", "lines", Count, 30.0, 30.0),
+    // Five trees, and the emit to a stream that does not exist.
+    Row("Failed", "lines", Count, 6.0, 6.0),
+    Row("ProcessLatency", "lines", Count, 30.0, 30.0),
+    Row("ProcessLatency", "lines", Min, 20_000.0, MANY),
+    Row("PendingNum", "lines", Reading, 5.0, 5.0),
+    Row("AckerTime", "settle", Count, 1.0, 35.0),
+];
+
 impl Row {
     fn check(&self, has: &Has) -> Result<(), String> {
         let Self(metric, component, value, least, most) = *self;
@@ -173,7 +201,7 @@ fn table_has_every_metric_that_workers_measure() {
     });
     let missing: Vec<&str> = measured
         .map(|one| one.name)
-        .filter(|name| TABLE.iter().all(|Row(metric, ..)| metric != name))
+        .filter(|name| TABLE.iter().chain(TRACKED).all(|Row(metric, ..)| metric != name))
         .collect();
     assert_eq!(missing, [""; 0]);
 }
@@ -192,21 +220,40 @@ async fn metrics_of_components_that_do_a_known_thing_are_right() {
     });
     // Components that hang are not restarted: what they did would be counted then in any case.
     let settings = json!({ "topology.shellbolt.max.pending": 40, "topology.subprocess.timeout.secs": 600 });
-    let mut stage = Stage::new(settings, components, 2).await;
-    stage.options.spec.metric_report_period = Duration::from_millis(300);
-    let start = stage.clock.now();
-    stage.clock = Clock::paced(start);
+    let stage = Stage::new(settings, components, 2).await;
     let scripts = [HANG, LINES, SINK, WORK, ZOMBIE];
     for (name, text) in ["hang.py", "lines.py", "sink.py", "work.py", "zombie.py"].iter().zip(scripts) {
         stage.write_resource(name, text);
     }
+    stage_measures(stage, TABLE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_of_tracked_trees_are_right() {
+    let components = json!({
+        "lines": spout(&["python3", "lines.py"], &["line"]),
+        "settle": bolt(&["python3", "settle.py"], 1, "lines", json!({ "type": "all" })),
+    });
+    let settings = json!({ "topology.shellbolt.max.pending": 40, "topology.subprocess.timeout.secs": 600 });
+    let tracking = (Some(Ackers::PerWorker), 100_000);
+    let stage = Stage::tracked(tracking, settings, components, 2).await;
+    stage.write_resource("lines.py", LINES);
+    stage.write_resource("settle.py", SETTLE);
+    stage_measures(stage, TRACKED).await;
+}
+
+/// Runs the workers until all values of the table are as they should be.
+async fn stage_measures(mut stage: Stage, table: &[Row]) {
+    stage.options.spec.metric_report_period = Duration::from_millis(300);
+    let start = stage.clock.now();
+    stage.clock = Clock::paced(start);
     let leader = TestLeader::start(stage.server.connect()).await;
     let workers = stage.start();
     // Times between two workers include the difference of their clocks: the clock is set when all
     // tuples have arrived.
     wait_until("all tuples are counted", WAIT_MAX, || async {
         let has = leader.has();
-        let counts = TABLE.iter().filter(|Row(_, _, value, ..)| !matches!(value, Reading));
+        let counts = table.iter().filter(|Row(_, _, value, ..)| !matches!(value, Reading));
         counts.map(|row| row.check(&has)).collect::<Result<Vec<()>, String>>().map(drop)
     })
     .await;
@@ -216,7 +263,7 @@ async fn metrics_of_components_that_do_a_known_thing_are_right() {
         n_minutes += 1;
         stage.clock.set(start.plus(Duration::from_secs(61 * n_minutes)));
         let has = leader.has();
-        let rows = TABLE.iter().map(|row| row.check(&has)).collect::<Result<Vec<()>, String>>();
+        let rows = table.iter().map(|row| row.check(&has)).collect::<Result<Vec<()>, String>>();
         async { rows.map(drop) }
     })
     .await;

@@ -21,7 +21,7 @@ use super::{
 use stormkeeper_metric_shipping::spool::CounterFile;
 use stormkeeper_metrics::{
     MetricName, MetricType, Subject, UserMetrics, builtin,
-    instrument::{Counter, Histogram, Meter},
+    instrument::{Counter, Gauge, Histogram, Meter},
     name::UDF,
 };
 use stormkeeper_model::{
@@ -59,6 +59,8 @@ struct TaskInstruments {
     outputs: Vec<(StreamId, OutputStream)>,
     inputs: Vec<((ComponentId, StreamId), InputStream)>,
     whole: WholeTask,
+    // Created with the first pending tuple of a spout.
+    pending: Option<Gauge>,
     load: Arc<Load>,
     bolt: BoltLoad,
     // Time of the current batch of messages.
@@ -77,6 +79,15 @@ struct OutputStream {
     transferred: Counter,
     sent: Meter,
     acked: Counter,
+    // Created with the first tuple whose tree ends.
+    trees: Option<Trees>,
+}
+
+/// Instruments of the trees that begin on a stream of a spout.
+#[derive(Debug)]
+struct Trees {
+    failed: Counter,
+    latency: Histogram,
 }
 
 /// Instruments of a stream that the task receives.
@@ -108,6 +119,7 @@ impl TaskMetrics {
             outputs: Vec::new(),
             inputs: Vec::new(),
             whole,
+            pending: None,
             bolt: BoltLoad::new(Arc::clone(&load)),
             load,
             now: None,
@@ -151,6 +163,40 @@ impl TaskMetrics {
         };
         if let Some((_, output)) = on.outputs.get(usize::from(source.0)) {
             output.acked.increment();
+        }
+    }
+
+    /// Counts a spout's tuple whose tree is complete, after this time.
+    pub(crate) fn tree_acked(&mut self, stream: StreamIndex, took: Duration) {
+        let Some(on) = &mut self.0 else { return };
+        let Some(trees) = on.trees(stream) else { return };
+        trees.latency.update(micros(took));
+        if let Some((_, output)) = on.outputs.get(usize::from(stream.0)) {
+            output.acked.increment();
+        }
+    }
+
+    /// Counts a spout's tuple whose tree has failed or timed out.
+    pub(crate) fn tree_failed(&mut self, stream: StreamIndex) {
+        let Some(on) = &mut self.0 else { return };
+        match on.trees(stream) {
+            Some(trees) => trees.failed.increment(),
+            None => on.whole.failed.increment(),
+        }
+    }
+
+    /// Records the time of telling the ackers what became of tuples.
+    pub(crate) fn settled(&mut self, took: Duration) {
+        if let Some(on) = &self.0 {
+            on.whole.acker_time.update(micros(took));
+        }
+    }
+
+    /// Sets the number of a spout's tuples whose outcome it does not know.
+    pub(crate) fn pending(&mut self, n: usize) {
+        let Some(on) = &mut self.0 else { return };
+        if n > 0 || on.pending.is_some() {
+            on.pending().set(n as f64);
         }
     }
 
@@ -335,6 +381,26 @@ impl TaskMetrics {
 }
 
 impl TaskInstruments {
+    fn trees(&mut self, stream: StreamIndex) -> Option<&Trees> {
+        let Self { outputs, metrics, component, task, ledger, .. } = self;
+        let (stream, output) = outputs.get_mut(usize::from(stream.0))?;
+        Some(output.trees.get_or_insert_with(|| {
+            let subject = stream_of(component, *task, stream);
+            Trees {
+                failed: ledger.counter(metrics, &builtin::FAILED, &subject),
+                latency: metrics.registry().histogram(metrics.name(&builtin::PROCESS_LATENCY, &subject)),
+            }
+        }))
+    }
+
+    fn pending(&mut self) -> &Gauge {
+        let Self { pending, metrics, component, task, .. } = self;
+        pending.get_or_insert_with(|| {
+            let subject = Subject::Task { component: component.clone(), task: *task };
+            metrics.registry().gauge(metrics.name(&builtin::PENDING_NUM, &subject))
+        })
+    }
+
     fn output(&mut self, stream: &StreamId) -> StreamIndex {
         if let Some(place) = self.outputs.iter().position(|(known, _)| known == stream) {
             return stream_index(place);
@@ -349,6 +415,7 @@ impl TaskInstruments {
             transferred: ledger.counter(&metrics, &builtin::TRANSFERRED, &subject),
             sent: metrics.registry().meter(metrics.name(&builtin::SEND_TPS, &subject)),
             acked: ledger.counter(&metrics, &builtin::ACKED, &subject),
+            trees: None,
         };
         self.outputs.push((stream.clone(), output));
         stream_index(self.outputs.len() - 1)

@@ -153,6 +153,7 @@ impl Fields {
             "emit" => FromChild::Emit(self.into_emit()?),
             "ack" => FromChild::Ack(tuple_id(self.id)?),
             "fail" => FromChild::Fail(tuple_id(self.id)?),
+            "reset_timeout" => FromChild::ResetTimeout(tuple_id(self.id)?),
             "error" => FromChild::Notice(ComponentNotice::Error(as_text(self.msg))),
             "log" => FromChild::Notice(ComponentNotice::Log {
                 level: log_level(self.level.as_ref()),

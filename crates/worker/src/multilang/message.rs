@@ -40,9 +40,9 @@ pub enum ToChild<'a> {
 pub enum SpoutCommand {
     /// Emit tuples, if there are any.
     Next,
-    /// A tuple was fully processed.
+    /// The tree of a tuple is complete.
     Ack,
-    /// A tuple was refused: the worker could not take it.
+    /// A tuple was failed by a bolt, timed out, or was refused.
     Fail,
     /// The topology is active: `next` will follow.
     Activate,
@@ -61,6 +61,8 @@ pub enum FromChild {
     Ack(ReturnedId),
     /// A bolt could not process a tuple.
     Fail(ReturnedId),
+    /// A bolt needs more time for a tuple.
+    ResetTimeout(ReturnedId),
     /// Error, log line or metric.
     Notice(ComponentNotice),
     /// A spout has executed a command; a bolt is alive.
@@ -183,6 +185,7 @@ impl FromChild {
             Self::Emit(_) => "emit",
             Self::Ack(_) => "ack",
             Self::Fail(_) => "fail",
+            Self::ResetTimeout(_) => "reset_timeout",
             Self::Notice(ComponentNotice::Error(_)) => "error",
             Self::Notice(ComponentNotice::Log { .. }) => "log",
             Self::Notice(ComponentNotice::Metrics { .. }) => "metrics",
@@ -194,7 +197,12 @@ impl FromChild {
     pub fn awaited_reply(&self) -> EmitReply {
         match self {
             Self::Emit(emit) => emit.reply,
-            Self::Pid(_) | Self::Ack(_) | Self::Fail(_) | Self::Notice(_) | Self::Sync => EmitReply::None,
+            Self::Pid(_)
+            | Self::Ack(_)
+            | Self::Fail(_)
+            | Self::ResetTimeout(_)
+            | Self::Notice(_)
+            | Self::Sync => EmitReply::None,
         }
     }
 
@@ -287,6 +295,7 @@ mod tests {
         check(r#"{"command":"sync","id":""}"#, FromChild::Sync);
         check(r#"{"command":"ack","id":"7"}"#, FromChild::Ack(id("7")));
         check(r#"{"id":-3,"command":"fail"}"#, FromChild::Fail(id("-3")));
+        check(r#"{"command":"reset_timeout","id":"7"}"#, FromChild::ResetTimeout(id("7")));
         check(r#"{"command":"emit","tuple":["a"]}"#, FromChild::Emit(emit(word())));
         check(
             r#"{"command":"emit","tuple":["a"],"stream":null,"task":null,"need_task_ids":null,"anchors":[]}"#,

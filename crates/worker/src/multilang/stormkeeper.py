@@ -506,10 +506,14 @@ class Spout(_Component):
         raise NotImplementedError
 
     def ack(self, id):
-        """Called when the tuple that was emitted with `id` is fully processed."""
+        """Called when the tuple that was emitted with `id`, and every tuple anchored to it, was acked."""
 
     def fail(self, id):
-        """Called when the tuple that was emitted with `id` failed or timed out."""
+        """Called when the tuple that was emitted with `id` failed or timed out: emit it again.
+
+        What was pending when this process ended is neither acked nor failed. A spout that must lose
+        nothing stores the position of its oldest pending tuple and goes on from there in `initialize`.
+        """
 
     def activate(self):
         """Called when the topology is activated; `next_tuple` calls follow."""
@@ -518,7 +522,7 @@ class Spout(_Component):
         """Called when the topology is deactivated; no `next_tuple` until `activate`."""
 
     def emit(self, values, stream=None, direct_task=None, need_task_ids=False, id=None):
-        """Emits a tuple. `ack` or `fail` is called later for a tuple with an `id`."""
+        """Emits a tuple. `ack` or `fail` is called once for a tuple with an `id`, any JSON value."""
         head = '{"command":"emit"'
         if id is not None:
             head += ',"id":' + _encode(id)
@@ -551,7 +555,11 @@ class Bolt(_Component):
         raise NotImplementedError
 
     def emit(self, values, stream=None, anchors=None, direct_task=None, need_task_ids=False):
-        """Emits a tuple, anchored to the tuples in `anchors` (a list of `Tuple` or of ids)."""
+        """Emits a tuple, anchored to the tuples in `anchors` (a list of `Tuple` or of ids).
+
+        The spout's tuple behind an anchor is acked only when this tuple was acked too. Emit before
+        acking the anchors; a tuple without anchors is not tracked.
+        """
         head = '{"command":"emit"'
         if anchors:
             ids = [anchor.id if isinstance(anchor, Tuple) else anchor for anchor in anchors]
@@ -565,6 +573,11 @@ class Bolt(_Component):
     def fail(self, tup):
         """Reports that this bolt could not process `tup`, so that its spout may retry."""
         self._channel.send('{"command":"fail","id":' + _encode(tup.id) + "}")
+
+    def reset_timeout(self, tup):
+        """Starts the message timeout of the spout's tuples behind `tup` again, for work that takes long."""
+        self._channel.send('{"command":"reset_timeout","id":' + _encode(tup.id) + "}")
+        self._channel.flush()
 
     def heartbeat(self):
         """Sends a heartbeat to the worker now; call this inside work that takes many seconds."""

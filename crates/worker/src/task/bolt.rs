@@ -5,7 +5,7 @@ use std::{collections::VecDeque, convert::Infallible, time::Duration};
 use tokio::{sync::mpsc, time::Interval};
 
 use super::{
-    ChildWatchdog, Failure, TaskContext,
+    ChildWatchdog, Failure, TaskContext, Tracking,
     bolt_protocol::{BoltProtocol, Effect},
     in_flight::{InFlightTuple, TupleKind},
     write_window::WriteWindow,
@@ -13,11 +13,12 @@ use super::{
 use crate::{
     multilang::{
         child::Child,
-        message::{EmitReply, ToChild},
+        message::{Emit, EmitReply, ToChild},
     },
     settings::Tick,
+    tracking::{Delivery, Settled, Settlement},
 };
-use stormkeeper_model::{backoff::Delays, clock::Monotonic, heartbeat::TaskStatus};
+use stormkeeper_model::{backoff::Delays, clock::Monotonic, heartbeat::TaskStatus, topology::Ackers};
 use stormkeeper_stream::{Tuple, Value};
 
 /// Limit of encoded bytes queued for the child's stdin. The reply to an emit cannot overtake
@@ -43,6 +44,10 @@ pub(crate) struct Bolt {
     taken: Vec<Tuple>,
     // Tuples that were written for this child and not read yet.
     window: WriteWindow,
+    // What the acks and fails of the messages that are being handled tell the ackers.
+    settled: Vec<Settled>,
+    // True if it was reported that the component never acks.
+    never_acks: bool,
     // True if a tick is due. At most one tick waits: a late bolt receives one, not all missed ones.
     tick_due: bool,
 }
@@ -56,6 +61,8 @@ impl Bolt {
             waiting: VecDeque::new(),
             taken: Vec::new(),
             window: WriteWindow::new(1, Duration::ZERO),
+            settled: Vec::new(),
+            never_acks: false,
             tick_due: false,
         }
     }
@@ -106,8 +113,27 @@ impl Bolt {
                     watchdog.check(context.clock.monotonic(), self.protocol.awaited())?;
                     self.send_heartbeat(context, child);
                     context.report_killed_for_memory(child);
+                    self.report_missing_acks(context);
                 }
             }
+        }
+    }
+
+    /// Reports a component that has had a tracked tuple for longer than the message timeout and has never
+    /// acked or failed any, once until it is restarted.
+    fn report_missing_acks(&mut self, context: &TaskContext) {
+        let Some(Tracking { timeout: Some(timeout), .. }) = &context.tracking else { return };
+        let now = context.clock.monotonic();
+        let is_missing = self.protocol.unsettled_since().is_some_and(|since| now.since(since) > *timeout);
+        if is_missing && !std::mem::replace(&mut self.never_acks, true) {
+            context.report(&format!(
+                "task {} of {} never acks or fails its tuples, so every tuple of a spout that reaches it fails after \
+                 {} s; ack each tuple when it is done, or set {} to 0 if nobody needs acks",
+                context.task,
+                context.launch.component,
+                timeout.as_secs(),
+                Ackers::SETTING,
+            ));
         }
     }
 
@@ -142,7 +168,8 @@ impl Bolt {
         while child.unsent_bytes() < WRITE_AHEAD_BYTES && !self.window.is_full() {
             let Some(tuple) = self.waiting.pop_front() else { break };
             let source = context.metrics.executed(&tuple, now);
-            let id = self.protocol.add_tuple(TupleKind::Input(InFlightTuple { source, at: now }));
+            let delivery = Delivery::of(&tuple, context.task);
+            let id = self.protocol.add_tuple(TupleKind::Input(InFlightTuple { source, at: now, delivery }));
             child.send(&ToChild::Tuple {
                 id: &id.to_string(),
                 comp: Some(tuple.component().as_str()),
@@ -187,6 +214,7 @@ impl Bolt {
                 self.handle_effect(effect, context, child, now).await;
             }
         }
+        context.settle(&mut self.settled);
         // An exchange that only wrote is no sign of life: a bolt that hangs would look idle.
         if has_received && context.metrics.is_on() {
             context.metrics.bolt_messages_handled(now);
@@ -207,7 +235,9 @@ impl Bolt {
             Effect::HandshakeDone => context.show(TaskStatus::Running),
             Effect::Emit(emit) => {
                 let reply = emit.reply;
-                match context.emitter.emit(emit, &mut context.metrics).await {
+                let (n_trees, protocol) = (self.protocol.n_trees(&emit.anchors), &mut self.protocol);
+                let anchor = |emit: &Emit, receivers: &[_], _| protocol.anchor(&emit.anchors, receivers);
+                match context.emitter.emit(emit, n_trees, &mut context.metrics, anchor).await {
                     Ok(receivers) => match reply {
                         EmitReply::TaskIds => child.send(&ToChild::TaskIds(receivers)),
                         EmitReply::None => {}
@@ -218,18 +248,30 @@ impl Bolt {
             Effect::Acked(given) => {
                 context.counters.acked.add(1);
                 context.metrics.acked(given.source, given.at, now);
+                self.settled.extend(given.delivery.acked());
             }
             Effect::Failed(given) => {
                 context.counters.failed.add(1);
                 context.metrics.failed(given.source, given.at);
+                self.settled.extend(given.delivery.settled(Settlement::Failed));
+            }
+            Effect::TimeoutReset(delivery) => {
+                self.settled.extend(delivery.settled(Settlement::TimeoutReset));
             }
             Effect::Notice(notice) => context.handle_notice(notice),
         }
     }
 
-    /// Resets the protocol for a new child. Calls `lost` for each open input of the old child.
-    pub(super) fn reset(&mut self, lost: impl FnMut(InFlightTuple)) {
-        self.protocol.reset(lost);
+    /// Resets the protocol for a new child. Calls `lost` for each open input of the old child, whose trees
+    /// fail.
+    pub(super) fn reset(&mut self, context: &mut TaskContext, mut lost: impl FnMut(&InFlightTuple)) {
+        let settled = &mut self.settled;
+        self.protocol.reset(|given| {
+            lost(&given);
+            settled.extend(given.delivery.settled(Settlement::Failed));
+        });
+        context.settle(settled);
+        self.never_acks = false;
     }
 }
 

@@ -1,12 +1,17 @@
 //! Protocol of a bolt's child: validity and meaning of its messages. No I/O.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::{
     Violation,
     in_flight::{InFlight, InFlightTuple, TupleKind, TupleState},
 };
-use crate::multilang::message::{ComponentNotice, Emit, FromChild, ReturnedId};
+use crate::{
+    multilang::message::{ComponentNotice, Emit, FromChild, ReturnedId},
+    tracking::Delivery,
+};
+use stormkeeper_model::{TaskId, clock::Monotonic};
+use stormkeeper_stream::Anchors;
 
 /// Limit of heartbeats whose answers are awaited. Only a component that never answers one reaches it.
 const MAX_HEARTBEATS: usize = 16;
@@ -41,6 +46,8 @@ pub(super) enum Effect {
     Acked(InFlightTuple),
     /// Count a fail.
     Failed(InFlightTuple),
+    /// The tuple of this delivery needs more time.
+    TimeoutReset(Delivery),
     Notice(ComponentNotice),
 }
 
@@ -101,16 +108,21 @@ impl BoltProtocol {
                 self.handshake_done = true;
                 Ok(Effect::HandshakeDone)
             }
-            FromChild::Emit(_) | FromChild::Ack(_) | FromChild::Fail(_) if !self.handshake_done => {
+            FromChild::Emit(_) | FromChild::Ack(_) | FromChild::Fail(_) | FromChild::ResetTimeout(_)
+                if !self.handshake_done =>
+            {
                 Err(Violation::BeforePid { what: message.name() })
             }
             FromChild::Emit(emit) => {
                 for anchor in &emit.anchors {
-                    let state = number_of(anchor).map(|number| self.in_flight.state(number));
-                    check_state(state, "emit", anchor)?;
+                    self.open(anchor, "emit")?;
                 }
                 Ok(Effect::Emit(emit))
             }
+            FromChild::ResetTimeout(id) => Ok(match self.open(&id, "reset_timeout")? {
+                Some(TupleKind::Input(given)) => Effect::TimeoutReset(given.delivery.clone()),
+                Some(TupleKind::Tick) | None => Effect::Nothing,
+            }),
             FromChild::Ack(id) => self.settle("ack", &id, Effect::Acked),
             FromChild::Fail(id) => self.settle("fail", &id, Effect::Failed),
             FromChild::Sync => {
@@ -118,6 +130,42 @@ impl BoltProtocol {
                 Ok(Effect::Synced)
             }
         }
+    }
+
+    /// Returns the number of trees to which an emit with these anchors can belong.
+    pub(super) fn n_trees(&mut self, anchors: &[ReturnedId]) -> usize {
+        anchors.iter().filter_map(|id| Some(self.delivery(id)?.n_trees())).sum()
+    }
+
+    /// Makes an emit to `receivers` a part of the trees of its anchors, each once. Every anchor is in flight.
+    pub(super) fn anchor(&mut self, anchors: &[ReturnedId], receivers: &[TaskId]) -> Anchors {
+        let (mut found, mut known) = (Vec::new(), BTreeSet::new());
+        for id in anchors {
+            // The trees of one delivery are distinct.
+            let is_new = |root| anchors.len() == 1 || known.insert(root);
+            if let Some(delivery) = self.delivery(id) {
+                delivery.anchor(receivers, is_new, || fastrand::u64(..), &mut found);
+            }
+        }
+        found.into_iter().collect()
+    }
+
+    /// Returns the time since which the child has a tracked tuple, if it has never acked or failed any.
+    pub(super) fn unsettled_since(&self) -> Option<Monotonic> {
+        let oldest = self.in_flight.oldest().filter(|_| !self.settles)?;
+        (oldest.delivery.n_trees() > 0).then_some(oldest.at)
+    }
+
+    fn delivery(&mut self, id: &ReturnedId) -> Option<&mut Delivery> {
+        match self.in_flight.state(number_of(id)?) {
+            TupleState::Open(TupleKind::Input(given)) => Some(&mut given.delivery),
+            TupleState::Open(TupleKind::Tick) | TupleState::Forgotten | TupleState::Unknown => None,
+        }
+    }
+
+    /// Returns a tuple that the child names; `None` if the tuple was forgotten.
+    fn open(&mut self, id: &ReturnedId, what: &'static str) -> Result<Option<&mut TupleKind>, Violation> {
+        check_state(number_of(id).map(|number| self.in_flight.state(number)), what, id)
     }
 
     fn settle(
@@ -150,11 +198,11 @@ fn number_of(id: &ReturnedId) -> Option<u64> {
 }
 
 /// Returns the kind of an open tuple; `None` if the tuple was forgotten.
-fn check_state(
-    state: Option<TupleState>,
+fn check_state<T>(
+    state: Option<TupleState<T>>,
     what: &'static str,
     id: &ReturnedId,
-) -> Result<Option<TupleKind>, Violation> {
+) -> Result<Option<T>, Violation> {
     match state {
         Some(TupleState::Open(kind)) => Ok(Some(kind)),
         Some(TupleState::Forgotten) => Ok(None),
@@ -166,10 +214,12 @@ fn check_state(
 mod tests {
     use super::*;
     use crate::metrics::StreamIndex;
-    use stormkeeper_model::clock::Monotonic;
 
-    const INPUT: TupleKind =
-        TupleKind::Input(InFlightTuple { source: StreamIndex::UNKNOWN, at: Monotonic::START });
+    const INPUT: TupleKind = TupleKind::Input(InFlightTuple {
+        source: StreamIndex::UNKNOWN,
+        at: Monotonic::START,
+        delivery: Delivery::Untracked,
+    });
 
     fn parse(text: &str) -> FromChild {
         FromChild::parse(text.as_bytes()).expect("a message").message
@@ -188,7 +238,7 @@ mod tests {
         let mut protocol = BoltProtocol::default();
         for turn in turns {
             match turn {
-                Deliver(kind, number) => assert_eq!(protocol.add_tuple(*kind), *number),
+                Deliver(kind, number) => assert_eq!(protocol.add_tuple(kind.clone()), *number),
                 Heartbeat(expected) => assert_eq!(protocol.heartbeat(), *expected),
                 NewChild(lost) => {
                     let mut n = 0;

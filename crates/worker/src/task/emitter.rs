@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::{
     counters::TaskCounters,
-    limits::TUPLE_BYTES_MAX,
-    metrics::TaskMetrics,
+    limits::{self, TREES_MAX},
+    metrics::{StreamIndex, TaskMetrics},
     multilang::message::Emit,
     transport::{Outbox, Sent, excess},
 };
@@ -16,7 +16,7 @@ use stormkeeper_model::{
     topology::{TaskTable, Topology},
 };
 use stormkeeper_stream::{
-    Tuple,
+    Anchors, Tuple,
     grouping::{self, Router},
 };
 
@@ -42,9 +42,14 @@ pub(crate) enum EmitError {
     Route(#[from] grouping::Error),
     #[error(
         "the values of a tuple for stream {stream:?} take {bytes} bytes, and no worker can be sent more than \
-         {TUPLE_BYTES_MAX}; emit smaller values, or put them in a store and emit where they are"
+         {limit}; emit smaller values, or put them in a store and emit where they are"
     )]
-    TooLarge { stream: StreamId, bytes: usize },
+    TooLarge { stream: StreamId, bytes: usize, limit: usize },
+    #[error(
+        "a tuple for stream {stream:?} is anchored in {n} tuple trees, and no tuple may belong to more than \
+         {TREES_MAX}; emit several tuples, each with some of the anchors"
+    )]
+    TooManyTrees { stream: StreamId, n: usize },
 }
 
 /// Routes, sends and counts the emits of one task.
@@ -78,23 +83,30 @@ impl Emitter {
     }
 
     /// Sends a tuple to its receivers, waiting for each receiver that has no room, and returns
-    /// the receivers.
+    /// the receivers. The tuple belongs to at most `n_trees` trees; `anchor` says which once the receivers
+    /// are known, and is not called if there are none.
     ///
     /// # Errors
-    /// The errors of [`Router::route`], and [`EmitError::TooLarge`], whichever worker the receivers run
-    /// in; nothing is sent and counted in this case.
+    /// The errors of [`Router::route`], [`EmitError::TooLarge`], whichever worker the receivers run
+    /// in, and [`EmitError::TooManyTrees`]; nothing is sent, anchored and counted in these cases.
     ///
     /// # Cancellation safety
     /// A call that is dropped has sent the tuple to none, some or all of its receivers.
     pub(super) async fn emit(
         &mut self,
         emit: Emit,
+        n_trees: usize,
         metrics: &mut TaskMetrics,
+        anchor: impl FnOnce(&Emit, &[TaskId], StreamIndex) -> Anchors,
     ) -> Result<&[TaskId], EmitError> {
         let stream = emit.stream.as_ref().unwrap_or(&self.default_stream);
         self.router.route(stream, &emit.values, emit.direct, &mut self.receivers)?;
-        if let Some(bytes) = excess(&emit.values, TUPLE_BYTES_MAX) {
-            return Err(EmitError::TooLarge { stream: stream.clone(), bytes });
+        if n_trees > TREES_MAX {
+            return Err(EmitError::TooManyTrees { stream: stream.clone(), n: n_trees });
+        }
+        let limit = limits::tuple_bytes_max(n_trees);
+        if let Some(bytes) = excess(&emit.values, limit) {
+            return Err(EmitError::TooLarge { stream: stream.clone(), bytes, limit });
         }
         self.counters.emitted.add(1);
         let measured = metrics.emitted(stream);
@@ -103,7 +115,8 @@ impl Emitter {
         let Some(origin) = self.router.origin(stream).filter(|_| !self.receivers.is_empty()) else {
             return Ok(&[]);
         };
-        let tuple = Tuple::new(Arc::clone(origin), emit.values).at(begun);
+        let anchors = anchor(&emit, &self.receivers, measured);
+        let tuple = Tuple::new(Arc::clone(origin), emit.values).in_trees(anchors).at(begun);
         for receiver in &self.receivers {
             // The loop may be killed while it waits for room: write the counters first.
             let sent = self.outbox.send_or(*receiver, tuple.clone(), || metrics.settle()).await;

@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 
-use crate::metrics::StreamIndex;
+use crate::{metrics::StreamIndex, tracking::Delivery};
 use stormkeeper_model::clock::Monotonic;
 
-/// Number of newest tuples that are tracked, at some 24 bytes each. A bolt may delay its acks for
+/// Number of newest tuples that are tracked, at some 56 bytes each. A bolt may delay its acks for
 /// any time, and a bolt that never acks must still work: older tuples are forgotten, and their
 /// acks are no longer checked.
 const MAX_TRACKED: usize = 1_000_000;
@@ -22,7 +22,7 @@ pub(super) struct InFlight {
 }
 
 /// Origin of a tuple.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TupleKind {
     /// Emitted by a task: counted.
     Input(InFlightTuple),
@@ -31,15 +31,17 @@ pub(super) enum TupleKind {
 }
 
 /// Input tuple that was sent to the child.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct InFlightTuple {
     /// Input stream whose metrics count the tuple.
     pub(super) source: StreamIndex,
     /// Time at which the tuple was taken from the inbox.
     pub(super) at: Monotonic,
+    /// Trees that it belongs to.
+    pub(super) delivery: Delivery,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Entry {
     Open(TupleKind),
     Closed,
@@ -47,9 +49,9 @@ enum Entry {
 
 /// State of a tuple that a child names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TupleState {
+pub(super) enum TupleState<T> {
     /// The child has the tuple.
-    Open(TupleKind),
+    Open(T),
     /// The tuple is older than the tracked ones.
     Forgotten,
     /// The tuple was never sent to the child, or was already acked or failed.
@@ -86,31 +88,41 @@ impl InFlight {
     }
 
     /// Returns the state of tuple `number`.
-    pub(super) fn state(&self, number: u64) -> TupleState {
+    pub(super) fn state(&mut self, number: u64) -> TupleState<&mut TupleKind> {
         let Some(index) = number.checked_sub(self.first) else {
             return match number < self.forgotten_below {
                 true => TupleState::Forgotten,
                 false => TupleState::Unknown,
             };
         };
-        match usize::try_from(index).ok().and_then(|index| self.entries.get(index)) {
-            Some(Entry::Open(kind)) => TupleState::Open(*kind),
+        match usize::try_from(index).ok().and_then(|index| self.entries.get_mut(index)) {
+            Some(Entry::Open(kind)) => TupleState::Open(kind),
             Some(Entry::Closed) | None => TupleState::Unknown,
         }
     }
 
+    /// Returns the oldest open input.
+    pub(super) fn oldest(&self) -> Option<&InFlightTuple> {
+        self.entries.iter().find_map(|entry| match entry {
+            Entry::Open(TupleKind::Input(given)) => Some(given),
+            Entry::Open(TupleKind::Tick) | Entry::Closed => None,
+        })
+    }
+
     /// Closes tuple `number`. Returns the tuple's previous state.
-    pub(super) fn close(&mut self, number: u64) -> TupleState {
-        let state = self.state(number);
-        if let TupleState::Open(kind) = state {
-            let index = usize::try_from(number - self.first).expect("an open tuple has an entry");
-            self.entries[index] = Entry::Closed;
-            if matches!(kind, TupleKind::Input(_)) {
-                self.n_open_inputs -= 1;
-            }
-            self.drop_closed();
+    pub(super) fn close(&mut self, number: u64) -> TupleState<TupleKind> {
+        let kind = match self.state(number) {
+            TupleState::Open(kind) => std::mem::replace(kind, TupleKind::Tick),
+            TupleState::Forgotten => return TupleState::Forgotten,
+            TupleState::Unknown => return TupleState::Unknown,
+        };
+        let index = usize::try_from(number - self.first).expect("an open tuple has an entry");
+        self.entries[index] = Entry::Closed;
+        if matches!(kind, TupleKind::Input(_)) {
+            self.n_open_inputs -= 1;
         }
-        state
+        self.drop_closed();
+        TupleState::Open(kind)
     }
 
     /// Closes all tuples and calls `lost` for each open input. Numbers are not used again.
@@ -148,8 +160,11 @@ mod tests {
 
     use super::*;
 
-    const INPUT: TupleKind =
-        TupleKind::Input(InFlightTuple { source: StreamIndex::UNKNOWN, at: Monotonic::START });
+    const INPUT: TupleKind = TupleKind::Input(InFlightTuple {
+        source: StreamIndex::UNKNOWN,
+        at: Monotonic::START,
+        delivery: Delivery::Untracked,
+    });
 
     fn close_all(in_flight: &mut InFlight) -> u64 {
         let mut n = 0;

@@ -14,8 +14,10 @@
 //! - One bad message costs one message: a message that is invalid, or that makes no sense in the
 //!   state of the protocol, is refused with a task error, and the child goes on. A refused emit with
 //!   an id fails. A `sync`, `ack` or `fail` that is not JSON is reported and carried out.
-//! - A tuple that was sent to a child and not acked when the child died counts as failed. A tuple
-//!   that was not sent yet waits for the next child.
+//! - A tuple that was sent to a child and not acked when the child died counts as failed, and fails its
+//!   trees at once. A tuple that was not sent yet waits for the next child.
+//! - A spout's tuples that are pending when its child dies count as failed: nobody knows their ids any
+//!   more. Emitting them again is the spout's duty.
 //! - A loop that waits for room in its outbox does not read its child's output; that time does
 //!   not count as silence of the child.
 
@@ -50,6 +52,7 @@ use crate::{
     },
     restarts::RestartBoard,
     settings::TaskSettings,
+    tracking::{Settled, Tracker},
 };
 use stormkeeper_model::{
     TaskId, TopologyId,
@@ -103,14 +106,24 @@ pub(super) struct TaskContext {
     /// Owns the tasks that read the children's stderr; when it is cancelled, the task stops.
     pub(super) tasks: Tasks,
     pub(super) metrics: TaskMetrics,
+    /// Tracking of tuple trees; `None` if the topology has no ackers.
+    pub(super) tracking: Option<Tracking>,
     /// Number of messages whose texts were changed, and time of the last report about them.
     pub(super) n_changed_texts: u64,
     pub(super) changes_reported: Option<Monotonic>,
 }
 
+/// Tracking of the tuple trees of a task.
+#[derive(Debug, Clone)]
+pub(super) struct Tracking {
+    pub(super) tracker: Tracker,
+    /// Time after which a tree fails; `None` if trees have no timeout.
+    pub(super) timeout: Option<Duration>,
+}
+
 /// Spout or bolt.
 pub(super) enum TaskKind {
-    Spout(Spout),
+    Spout(Box<Spout>),
     Bolt(Box<Bolt>),
 }
 
@@ -161,6 +174,20 @@ impl TaskContext {
             self.metrics.deserialized(self.clock.monotonic().since(begun));
         }
         Ok(heard)
+    }
+
+    /// Tells the ackers what became of deliveries, and empties `settled`.
+    fn settle(&mut self, settled: &mut Vec<Settled>) {
+        // Tuples of an untracked topology belong to no tree.
+        let Some(Tracking { tracker, .. }) = self.tracking.as_ref().filter(|_| !settled.is_empty()) else {
+            return settled.clear();
+        };
+        if !self.metrics.is_on() {
+            return tracker.settle(settled);
+        }
+        let begun = self.clock.monotonic();
+        tracker.settle(settled);
+        self.metrics.settled(self.clock.monotonic().since(begun));
     }
 
     /// Takes a message, and reports once in a while that texts of messages were changed.
@@ -349,15 +376,14 @@ impl TaskKind {
     /// Resets the protocol for a new child, and counts the old child's open tuples as failed.
     fn reset(&mut self, context: &mut TaskContext) {
         match self {
-            Self::Spout(spout) => {
-                spout.reset();
-                context.counters.set_pending(0);
-            }
+            Self::Spout(spout) => spout.reset(context),
             Self::Bolt(bolt) => {
-                bolt.reset(|given| {
+                let mut lost = Vec::new();
+                bolt.reset(context, |given| lost.push((given.source, given.at)));
+                for (source, at) in lost {
                     context.counters.failed.add(1);
-                    context.metrics.failed(given.source, given.at);
-                });
+                    context.metrics.failed(source, at);
+                }
                 context.counters.set_pending(bolt.n_pending());
             }
         }

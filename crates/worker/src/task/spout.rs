@@ -1,19 +1,23 @@
 //! A spout's loop: requests tuples while the topology is active, at the rate at which they can be
 //! sent on.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
 use super::{
-    Failure, TaskContext,
-    spout_protocol::{Effect, SpoutProtocol, Tracking, Yield},
+    Failure, TaskContext, Tracking,
+    spout_protocol::{Care, Effect, SpoutProtocol, TreeLimits, Yield},
 };
-use crate::multilang::{
-    child::{self, Child, Received},
-    message::{ComponentNotice, EmitReply, ToChild},
+use crate::{
+    multilang::{
+        child::{self, Child, Received},
+        message::{ComponentNotice, Emit, EmitReply, ToChild},
+    },
+    tracking::{Mailbox, News, Outcome, PENDING_MAX, PendingTuple},
 };
-use stormkeeper_model::{clock::Monotonic, heartbeat::TaskStatus};
+use stormkeeper_model::{TaskId, clock::Monotonic, heartbeat::TaskStatus};
+use stormkeeper_stream::{Anchor, Anchors};
 
 /// Longest pause of a spout that has nothing to emit: the spout is then called 20 times a
 /// second, which costs next to nothing, and a new tuple waits at most this long.
@@ -25,6 +29,9 @@ const DEACTIVATE_TIMEOUT: Duration = Duration::from_millis(300);
 /// Period of looking whether the component owes an answer: one that is outstanding at two looks is
 /// shown as pending.
 const OWED_PERIOD: Duration = Duration::from_millis(250);
+
+/// Period of the reports that tuples timed out.
+const TIMEOUTS_PERIOD: Duration = Duration::from_secs(60);
 
 /// Activity of the spouts: an active spout is called for tuples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +50,12 @@ pub(crate) struct Spout {
     n_commands: u64,
     // Number of commands at the last look, if the answer to the last of them was outstanding.
     owed: Option<u64>,
+    // `None` if trees are not tracked.
+    mailbox: Option<Arc<Mailbox>>,
+    limits: Option<TreeLimits>,
+    // Tuples that timed out since the last report about them, and its time.
+    n_timed_out: u64,
+    timeouts_reported: Option<Monotonic>,
 }
 
 /// Pauses of a spout that emits nothing: they double up to a maximum, and start over after an
@@ -69,14 +82,25 @@ impl Pauses {
 }
 
 impl Spout {
-    /// Creates a spout that is called for tuples while `activity` is active.
-    pub(crate) fn new(activity: watch::Receiver<Activity>) -> Self {
+    /// Creates the spout of a task that is called for tuples while `activity` is active, and while it has
+    /// fewer than `max_pending` pending tuples, if their trees are tracked.
+    pub(crate) fn new(
+        activity: watch::Receiver<Activity>,
+        task: TaskId,
+        tracking: Option<&Tracking>,
+        max_pending: usize,
+    ) -> Self {
+        let limits = tracking.map(|tracking| TreeLimits { max_pending, timeout: tracking.timeout });
         Self {
             activity,
-            protocol: SpoutProtocol::default(),
+            protocol: SpoutProtocol::new(limits),
             command_sent_at: None,
             n_commands: 0,
             owed: None,
+            mailbox: tracking.map(|tracking| tracking.tracker.mailbox(task)),
+            limits,
+            n_timed_out: 0,
+            timeouts_reported: None,
         }
     }
 
@@ -92,8 +116,11 @@ impl Spout {
         let mut paused = false;
         let pause = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(pause);
+        let mailbox = self.mailbox.clone();
         loop {
-            if !paused && self.send_next_command(child) {
+            self.take_news(context);
+            context.metrics.pending(self.protocol.n_pending());
+            if self.send_next_command(child, !paused) {
                 watchdog.reset();
                 self.command_sent_at = context.metrics.is_on().then(|| context.clock.monotonic());
                 if let Some(now) = self.command_sent_at.filter(|_| self.protocol.is_called()) {
@@ -131,13 +158,19 @@ impl Spout {
                     self.show_activity(context);
                 }
                 () = &mut pause, if paused => paused = false,
+                // Cancel-safe: the news are taken above.
+                () = news(mailbox.as_deref()) => {}
                 _ = checks.tick() => {
                     if self.protocol.awaits_answer() {
                         watchdog.check(context.clock.monotonic(), self.protocol.awaited())?;
                     }
                     context.report_killed_for_memory(child);
+                    self.expire(context);
                 }
-                _ = owed_looks.tick() => context.counters.set_pending(u64::from(self.owes_an_answer())),
+                _ = owed_looks.tick() => {
+                    let owed = u64::from(self.owes_an_answer());
+                    context.counters.set_pending(owed.max(self.protocol.n_pending() as u64));
+                }
             }
         }
     }
@@ -150,9 +183,9 @@ impl Spout {
     }
 
     /// Sends the next command to the child, if there is one. Returns whether it sent one.
-    fn send_next_command(&mut self, child: &mut Child) -> bool {
+    fn send_next_command(&mut self, child: &mut Child, may_call: bool) -> bool {
         let activity = *self.activity.borrow();
-        let Some((command, id)) = self.protocol.next_command(activity) else { return false };
+        let Some((command, id)) = self.protocol.next_command(activity, may_call) else { return false };
         child.send(&ToChild::Command { command, id: &id });
         self.n_commands += 1;
         true
@@ -199,37 +232,106 @@ impl Spout {
         match effect {
             Effect::Nothing | Effect::Next(Yield::Nothing) => {}
             Effect::HandshakeDone => self.show_activity(context),
-            Effect::Emit(emit, tracking) => {
-                let reply = emit.reply;
-                let stream = emit.stream.as_ref().filter(|_| tracking == Tracking::Acked).cloned();
-                match context.emitter.emit(emit, &mut context.metrics).await {
-                    Ok(receivers) => match reply {
-                        EmitReply::TaskIds => child.send(&ToChild::TaskIds(receivers)),
-                        EmitReply::None => {}
-                    },
-                    Err(error) => {
-                        if tracking == Tracking::Acked {
-                            self.protocol.fail_last();
-                            context.counters.failed.add(1);
-                            context.metrics.failed_at_once();
-                        }
-                        context.refuse(child, &error.to_string(), reply);
-                        return;
-                    }
-                }
-                match tracking {
-                    Tracking::Untracked => {}
-                    Tracking::Acked => {
-                        context.counters.acked.add(1);
-                        context.metrics.acked_at_once(stream.as_ref());
-                    }
-                    Tracking::AckDropped => context.report(
-                        "too many tuples with ids emitted by one `next`: this tuple will not be acked",
-                    ),
-                }
-            }
+            Effect::Emit(emit, care) => self.emit(emit, care, context, child).await,
             Effect::Next(Yield::Something) => context.counters.executed.add(1),
             Effect::Notice(notice) => context.handle_notice(notice),
+        }
+    }
+
+    async fn emit(&mut self, emit: Emit, care: Care, context: &mut TaskContext, child: &mut Child) {
+        let (reply, stream) = (emit.reply, emit.stream.clone());
+        let TaskContext { emitter, metrics, tracking, clock, task, .. } = context;
+        let (protocol, tracking) = (&mut self.protocol, tracking.as_ref());
+        let begin = |_: &Emit, receivers: &[TaskId], stream| {
+            let (Care::Tree(id), Some(Tracking { tracker, .. })) = (&care, tracking) else {
+                return Anchors::None;
+            };
+            let acker = tracker.acker_for(*task);
+            let anchor = Anchor { acker, root: fastrand::u64(..), edge: fastrand::u64(..) };
+            let tuple = PendingTuple { id: id.clone(), emitted: clock.monotonic(), stream };
+            protocol.begin(anchor.root, tuple);
+            tracker.begin(anchor, *task, receivers);
+            Anchors::One(anchor)
+        };
+        let n_receivers = match emitter.emit(emit, 1, metrics, begin).await {
+            Ok(receivers) => {
+                match reply {
+                    EmitReply::TaskIds => child.send(&ToChild::TaskIds(receivers)),
+                    EmitReply::None => {}
+                }
+                receivers.len()
+            }
+            Err(error) => {
+                if let Care::Tree(id) | Care::AckAtOnce(id) = care {
+                    self.protocol.tell(Outcome::Failed, id);
+                    context.counters.failed.add(1);
+                    context.metrics.failed_at_once();
+                }
+                context.refuse(child, &error.to_string(), reply);
+                return;
+            }
+        };
+        match care {
+            Care::None => {}
+            // The tree decides, unless nobody receives the tuple.
+            Care::Tree(_) if n_receivers > 0 => {}
+            Care::Tree(id) | Care::AckAtOnce(id) => {
+                self.protocol.tell(Outcome::Acked, id);
+                context.counters.acked.add(1);
+                context.metrics.acked_at_once(stream.as_ref());
+            }
+            Care::Dropped => context.report(&format!(
+                "more than {PENDING_MAX} tuples with ids are pending: this tuple will be neither acked nor failed"
+            )),
+        }
+    }
+
+    /// Takes the news about the trees of this spout's tuples.
+    fn take_news(&mut self, context: &mut TaskContext) {
+        let Some(mailbox) = &self.mailbox else { return };
+        let (news, now) = (mailbox.take(), context.clock.monotonic());
+        for (root, news) in news {
+            let outcome = match news {
+                News::Ended(outcome) => outcome,
+                News::TimeoutReset => {
+                    self.protocol.reset_timeout(root, now);
+                    continue;
+                }
+            };
+            // A tree that timed out before has no tuple any more.
+            let Some(tuple) = self.protocol.end(root, outcome) else { continue };
+            match outcome {
+                Outcome::Acked => {
+                    context.counters.acked.add(1);
+                    context.metrics.tree_acked(tuple.stream, now.since(tuple.emitted));
+                }
+                Outcome::Failed => {
+                    context.counters.failed.add(1);
+                    context.metrics.tree_failed(tuple.stream);
+                }
+            }
+        }
+    }
+
+    /// Fails tuples whose time is over, and reports them once in a while.
+    fn expire(&mut self, context: &mut TaskContext) {
+        let Some(Tracking { tracker, timeout: Some(timeout) }) = context.tracking.clone() else { return };
+        let now = context.clock.monotonic();
+        while let Some((root, tuple)) = self.protocol.expire(now) {
+            tracker.forget(root);
+            context.counters.failed.add(1);
+            context.metrics.tree_failed(tuple.stream);
+            self.n_timed_out += 1;
+        }
+        let is_due = self.timeouts_reported.is_none_or(|before| now.since(before) >= TIMEOUTS_PERIOD);
+        if self.n_timed_out > 0 && is_due {
+            let n = std::mem::take(&mut self.n_timed_out);
+            self.timeouts_reported = Some(now);
+            context.report(&format!(
+                "{n} tuples were not fully processed within {} s (topology.message.timeout.secs) and failed: a bolt \
+                 is too slow, does not ack, or its worker ended",
+                timeout.as_secs(),
+            ));
         }
     }
 
@@ -239,7 +341,7 @@ impl Spout {
         let mut notices = Vec::new();
         let leave = async {
             loop {
-                if let Some((command, id)) = self.protocol.next_command(Activity::Inactive) {
+                if let Some((command, id)) = self.protocol.next_command(Activity::Inactive, false) {
                     child.send(&ToChild::Command { command, id: &id });
                 } else if !self.protocol.awaits_answer() {
                     return Ok(());
@@ -264,10 +366,26 @@ impl Spout {
         notices
     }
 
-    /// Resets the protocol for a new child.
-    pub(super) fn reset(&mut self) {
-        self.protocol = SpoutProtocol::default();
+    /// Resets the protocol for a new child. The pending tuples of the old one count as failed.
+    pub(super) fn reset(&mut self, context: &mut TaskContext) {
+        for (root, tuple) in self.protocol.abandon() {
+            if let Some(Tracking { tracker, .. }) = &context.tracking {
+                tracker.forget(root);
+            }
+            context.counters.failed.add(1);
+            context.metrics.tree_failed(tuple.stream);
+        }
+        self.protocol = SpoutProtocol::new(self.limits);
         self.owed = None;
+        context.counters.set_pending(0);
+        context.metrics.pending(0);
+    }
+}
+
+async fn news(mailbox: Option<&Mailbox>) {
+    match mailbox {
+        Some(mailbox) => mailbox.added().await,
+        None => std::future::pending().await,
     }
 }
 

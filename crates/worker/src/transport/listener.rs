@@ -35,6 +35,7 @@ use crate::metrics::{
 use crate::{
     limits::{FRAME_BYTES_MAX, UNFINISHED_BYTES},
     report::Problems,
+    tracking::{self, Tracker},
 };
 use stormkeeper_model::Slot;
 use stormkeeper_runtime::{
@@ -81,6 +82,7 @@ pub struct Listener {
     members: Option<Membership>,
     budget: FrameBudget,
     keys: PeerKeys,
+    tracker: Option<Tracker>,
 }
 
 /// Reason for which the listener closes a connection.
@@ -104,6 +106,8 @@ enum Refusal {
     Number(#[from] WrongNumber),
     #[error("a frame is not a batch of tuples")]
     Batch(#[source] rmp_serde::decode::Error),
+    #[error(transparent)]
+    Tracking(#[from] tracking::Invalid),
 }
 
 impl Listener {
@@ -121,7 +125,13 @@ impl Listener {
             members: None,
             budget: FrameBudget::new(UNFINISHED_BYTES),
             keys: PeerKeys::default(),
+            tracker: None,
         })
+    }
+
+    /// Also receives for the tracker of this worker.
+    pub(crate) fn with_tracker(self, tracker: Option<Tracker>) -> Self {
+        Self { tracker, ..self }
     }
 
     /// Also accepts metric reports while the topology master is in this process; with `None` never.
@@ -211,6 +221,7 @@ impl Listener {
             let (me, inboxes, counters) = (me.clone(), inboxes.clone(), counters.clone());
             let (master, members) = (self.master.clone(), self.members.clone());
             let (budget, replays, keys) = (self.budget.clone(), Arc::clone(&replays), self.keys.clone());
+            let tracker = self.tracker.clone();
             let from = SocketAddr::new(from.ip().to_canonical(), from.port());
             let connection = Connection {
                 from,
@@ -222,6 +233,7 @@ impl Listener {
                 budget,
                 replays,
                 keys,
+                tracker,
                 _permit: permit,
             };
             connections.start("tuples from a peer", OnExit::Ignore, connection.run(stream));
@@ -247,6 +259,7 @@ struct Connection {
     budget: FrameBudget,
     replays: Arc<ReplayGuard>,
     keys: PeerKeys,
+    tracker: Option<Tracker>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -294,7 +307,8 @@ impl Connection {
             | Refusal::Tls(_)
             | Refusal::Unproved(_)
             | Refusal::Rejected(_)
-            | Refusal::Batch(_) => {
+            | Refusal::Batch(_)
+            | Refusal::Tracking(_) => {
                 if let Some(so_far) = add(count, 1) {
                     warn!(%from, error, so_far, "refused and closed a connection of a peer");
                 }
@@ -415,6 +429,15 @@ impl Connection {
                 transport_metrics.received(content.len(), begun, stamp)
             });
             for Addressed { task, tuple } in batch.drain(..) {
+                if tuple.component().as_str() == tracking::ACKER {
+                    // A worker of an untracked topology is sent none.
+                    if let Some(tracker) = &self.tracker
+                        && let Err(invalid) = tracker.receive(&tuple)
+                    {
+                        return invalid.into();
+                    }
+                    continue;
+                }
                 let tuple = tuple.at(emitted);
                 let sent = match self.inboxes.of(task) {
                     Some(inbox) => offer(inbox, tuple).await,

@@ -15,7 +15,10 @@ use super::{
     peer::{self, Address, Route},
     wire::Addressed,
 };
-use crate::report::Problems;
+use crate::{
+    report::Problems,
+    tracking::{self, Outgoing, Tracker},
+};
 use stormkeeper_model::{ComponentId, TaskId, assignment::Assignment, topology::TaskTable};
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
 use stormkeeper_stream::Tuple;
@@ -73,6 +76,10 @@ pub struct Peers {
     // could block tuples that its own task waits for, which would deadlock topologies without a
     // cycle.
     connected: BTreeMap<(Address, ComponentId), Peer>,
+    // What each other worker's acker and spouts are sent, on a connection of its own: it waits behind
+    // no data.
+    tracked: BTreeMap<Address, TrackedPeer>,
+    tracker: Option<Tracker>,
     // Metrics recorded for each connection.
     metric_set: ConnectionMetricSet,
     problems: Problems,
@@ -95,7 +102,15 @@ struct Peer {
     queue: mpsc::Sender<Addressed>,
     metrics: Option<Arc<ConnectionMetrics>>,
     // Dropping the tasks closes the connection and drops the queued tuples.
-    _tasks: Tasks,
+    tasks: Tasks,
+}
+
+/// Connection to the tracker of one other worker.
+#[derive(Debug)]
+struct TrackedPeer {
+    outgoing: Arc<Outgoing>,
+    // Dropping it closes the connection.
+    _peer: Peer,
 }
 
 impl Peers {
@@ -109,6 +124,8 @@ impl Peers {
             inboxes,
             directory: watch::Sender::new(Arc::new(directory)),
             connected: BTreeMap::new(),
+            tracked: BTreeMap::new(),
+            tracker: None,
             metric_set: ConnectionMetricSet::default(),
             problems: Problems::default(),
             own_host: OwnHost::default(),
@@ -124,6 +141,11 @@ impl Peers {
     /// Greets peers with one of `keys`, where that is required.
     pub(crate) fn with_keys(self, keys: PeerKeys) -> Self {
         Self { keys, ..self }
+    }
+
+    /// Also connects the tracker of this worker with those of the others.
+    pub(crate) fn with_tracker(self, tracker: Option<Tracker>) -> Self {
+        Self { tracker, ..self }
     }
 
     /// Follows an assignment: creates queues for the components of new workers, drops the queues
@@ -144,7 +166,8 @@ impl Peers {
                 let peer = self.connected.entry(key).or_insert_with_key(|key| {
                     left.remove(key).unwrap_or_else(|| {
                         let own = (&self.problems, &self.own_host, &self.keys);
-                        let peer = Peer::start(key, &self.me, &self.counters, own, &self.tasks);
+                        let worker = (&self.me, &self.counters);
+                        let peer = Peer::start(key, PEER_QUEUE_TUPLES, worker, own, &self.tasks);
                         peer.apply(self.metric_set);
                         peer
                     })
@@ -152,11 +175,27 @@ impl Peers {
                 remote.insert(task, peer.queue.clone());
             }
         }
+        self.update_tracker(assignment);
         // Outboxes receive the new directory before the queues of the old one close.
         self.directory.send_replace(Arc::new(Directory { inboxes: self.inboxes.clone(), remote }));
         for (address, component) in left.keys() {
             info!(peer = %address, %component, "a component left a worker of the assignment; closing its connection");
         }
+    }
+
+    fn update_tracker(&mut self, assignment: &Assignment) {
+        let Some(tracker) = &self.tracker else { return };
+        let (mut remote, mut left) = (BTreeMap::new(), std::mem::take(&mut self.tracked));
+        for (slot, worker) in assignment.workers.iter().filter(|(slot, _)| **slot != self.me.slot) {
+            let address = Address { slot: slot.clone(), host: worker.host.clone() };
+            let tracked = left.remove(&address).unwrap_or_else(|| {
+                let own = (&self.problems, &self.own_host, &self.keys);
+                TrackedPeer::start(address.clone(), &self.me, &self.counters, own, &self.tasks)
+            });
+            remote.extend(worker.tasks.iter().map(|task| (task, Arc::clone(&tracked.outgoing))));
+            self.tracked.insert(address, tracked);
+        }
+        tracker.update(assignment, remote);
     }
 
     /// Sets the metrics recorded for each current and future connection.
@@ -183,16 +222,40 @@ impl Peers {
     }
 }
 
+/// Capacity in tuples of the queue for one worker's tracker: each has many changes, and more are merged
+/// while they wait.
+const TRACKED_QUEUE_TUPLES: usize = 4;
+
+impl TrackedPeer {
+    fn start(
+        address: Address,
+        me: &Identity,
+        counters: &Arc<Counters>,
+        own: (&Problems, &OwnHost, &PeerKeys),
+        tasks: &Tasks,
+    ) -> Self {
+        let component = tracking::ACKER.parse().expect("a valid id");
+        let peer = Peer::start(&(address, component), TRACKED_QUEUE_TUPLES, (me, counters), own, tasks);
+        let (outgoing, queue) = (Arc::<Outgoing>::default(), peer.queue.clone());
+        let pump = tracking::pump(Arc::clone(&outgoing), async move |tuple| {
+            // The receiver looks at the origin alone.
+            let _left = queue.send(Addressed { task: TaskId(0), tuple }).await;
+        });
+        peer.tasks.start("acks to a peer", OnExit::Ignore, pump);
+        Self { outgoing, _peer: peer }
+    }
+}
+
 impl Peer {
     fn start(
         (address, component): &(Address, ComponentId),
-        me: &Identity,
-        counters: &Arc<Counters>,
+        capacity: usize,
+        (me, counters): (&Identity, &Arc<Counters>),
         (problems, own_host, keys): (&Problems, &OwnHost, &PeerKeys),
         tasks: &Tasks,
     ) -> Self {
         let route = Route::to(address, me, own_host);
-        let (queue, queued) = mpsc::channel(PEER_QUEUE_TUPLES);
+        let (queue, queued) = mpsc::channel(capacity);
         let tasks = tasks.child();
         let (address, component) = (address.clone(), component.clone());
         let metrics = counters.transport_metrics.as_ref();
@@ -202,7 +265,7 @@ impl Peer {
         let sender = peer::Sender::new(me.clone(), (address, route), component, queued, Arc::clone(counters));
         let sender = sender.reporting_to(problems.clone()).with_keys(keys.clone());
         tasks.start("tuples to a peer", OnExit::Ignore, sender.run());
-        Self { queue, metrics, _tasks: tasks }
+        Self { queue, metrics, tasks }
     }
 
     fn apply(&self, metric_set: ConnectionMetricSet) {

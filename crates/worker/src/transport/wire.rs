@@ -8,6 +8,9 @@
 //! origin  = [task, component, stream]
 //! ```
 //!
+//! An entry of a tracked tuple has a fourth element, its anchors: `[acker, root, edge, acker, …]`. Builds
+//! that do not track tuples reject such a batch; they run no worker of a tracked topology.
+//!
 //! The last origin of a batch may be a stamp, which is the origin of no tuple. Its component is
 //! `__stamp`, and its stream consists of two wall-clock times in µs, `emitted-sent`: the time at
 //! which the oldest tuple of the batch was emitted, and the time at which the frame was created. A
@@ -45,7 +48,7 @@ use stormkeeper_model::{
     ComponentId, Slot, StreamId, TaskId, TopologyId,
     clock::{Clock, Monotonic},
 };
-use stormkeeper_stream::{Origin, Tuple, Value};
+use stormkeeper_stream::{Anchor, Anchors, Origin, Tuple, Value};
 
 /// First bytes of a connection, so that any other protocol on this port is detected at once.
 pub(super) const MAGIC: [u8; 4] = *b"SKTP";
@@ -223,8 +226,14 @@ impl BatchFrame {
             let tuple = &batch[taken].tuple;
             let copies = batch[taken..].iter().take_while(|other| other.tuple.is_copy_of(tuple)).count();
             let before = (self.entries.len(), origins.bytes.len(), origins.n);
-            let entry = (origins.index(tuple), tuple.values(), Receivers(&batch[taken..taken + copies]));
-            write_to(&mut self.entries, &entry);
+            let receivers = Receivers(&batch[taken..taken + copies]);
+            match tuple.anchors() {
+                [] => write_to(&mut self.entries, &(origins.index(tuple), tuple.values(), receivers)),
+                anchors => {
+                    let entry = (origins.index(tuple), tuple.values(), receivers, AnchorNumbers(anchors));
+                    write_to(&mut self.entries, &entry);
+                }
+            }
             if ENVELOPE_BYTES + origins.bytes.len() + self.entries.len() <= limit {
                 n_entries += 1;
                 self.n_tuples += copies;
@@ -404,6 +413,16 @@ struct Receivers<'a>(&'a [Addressed]);
 impl Serialize for Receivers<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.0.iter().map(|one| one.task))
+    }
+}
+
+/// Anchors of a tuple, as a list of numbers.
+struct AnchorNumbers<'a>(&'a [Anchor]);
+
+impl Serialize for AnchorNumbers<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let numbers = |anchor: &Anchor| [u64::from(anchor.acker.0), anchor.root, anchor.edge];
+        serializer.collect_seq(self.0.iter().flat_map(numbers).collect::<Vec<_>>())
     }
 }
 

@@ -56,6 +56,7 @@ fn supervisor() -> SupervisorRecord {
         version: "1".to_owned(),
         start: Timestamp::EPOCH,
         announces_stop: false,
+        tracks_tuples: true,
         problems: Vec::new(),
         clock_ahead_ms: None,
         agent: None,

@@ -73,6 +73,7 @@ impl Fixture {
             version: "0".to_owned(),
             start: Timestamp::EPOCH,
             announces_stop: false,
+            tracks_tuples: true,
             problems: Vec::new(),
             clock_ahead_ms: None,
             agent: None,

@@ -94,6 +94,7 @@ impl World {
             version: "0".to_owned(),
             start: Timestamp::EPOCH,
             announces_stop,
+            tracks_tuples: true,
             problems: Vec::new(),
             clock_ahead_ms: None,
             agent: None,

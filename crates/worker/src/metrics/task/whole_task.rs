@@ -24,6 +24,7 @@ pub(super) struct WholeTask {
     pub(super) serialize_time: Histogram,
     pub(super) deserialize_time: Histogram,
     pub(super) batch_inter_time: Histogram,
+    pub(super) acker_time: Histogram,
     pub(super) serialize_queue: Gauge,
 }
 
@@ -59,6 +60,7 @@ impl WholeTask {
             serialize_time: histogram(&builtin::SERIALIZE_TIME),
             deserialize_time: histogram(&builtin::DESERIALIZE_TIME),
             batch_inter_time: histogram(&builtin::BATCH_INTER_TIME),
+            acker_time: histogram(&builtin::ACKER_TIME),
             serialize_queue: metrics.registry().gauge(name(&builtin::SERIALIZE_QUEUE)),
         }
     }

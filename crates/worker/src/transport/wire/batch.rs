@@ -80,7 +80,7 @@ impl<'de> Visitor<'de> for Entry<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an entry: origin, values and tasks")
+        f.write_str("an entry: origin, values, tasks and perhaps anchors")
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
@@ -88,9 +88,29 @@ impl<'de> Visitor<'de> for Entry<'_> {
         let values: Vec<Value> = seq.next_element()?.ok_or_else(|| A::Error::invalid_length(1, &self))?;
         let origin = self.origins.get(index).ok_or_else(|| A::Error::custom("an origin out of range"))?;
         let tuple = Tuple::new(origin.clone(), values);
+        let first = self.out.len();
         seq.next_element_seed(Tasks { tuple, out: self.out })?
-            .ok_or_else(|| A::Error::custom("an entry without tasks"))
+            .ok_or_else(|| A::Error::custom("an entry without tasks"))?;
+        if let Some(numbers) = seq.next_element::<Vec<u64>>()? {
+            let anchors: Anchors = read_anchors(&numbers).map_err(A::Error::custom)?;
+            for Addressed { tuple, .. } in &mut self.out[first..] {
+                *tuple = tuple.clone().in_trees(anchors.clone());
+            }
+        }
+        Ok(())
     }
+}
+
+fn read_anchors(numbers: &[u64]) -> Result<Anchors, &'static str> {
+    let (anchors, rest) = numbers.as_chunks::<3>();
+    if !rest.is_empty() {
+        return Err("anchors that end early");
+    }
+    let anchor = |&[acker, root, edge]: &[u64; 3]| {
+        let acker = u32::try_from(acker).map(TaskId).map_err(|_| "an anchor of no task")?;
+        Ok(Anchor { acker, root, edge })
+    };
+    anchors.iter().map(anchor).collect()
 }
 
 /// Reads the tasks of one tuple.
