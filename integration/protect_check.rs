@@ -1,6 +1,6 @@
 //! `zookeeper protect` looks at the users of the daemons that run before it takes rights away.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use stormkeeper_coordination::{
     cluster::layout,
@@ -91,21 +91,70 @@ async fn tree_is_not_protected_while_a_live_daemon_lacks_the_users_or_does_not_s
     assert!(done.status.success() && warned.contains("warning: 1 of 5 live daemons"), "{warned}");
     assert!(!is_open(&cluster).await, "it is protected");
 
-    // A password that one kind of daemon does not know yet.
+    replace_a_password(&cluster, &config, &users).await;
+    mix_files(&cluster, &config, &users);
+}
+
+/// Replaces the password of supervisors, which no step may do before the daemons and the lists are ready.
+async fn replace_a_password(cluster: &Cluster, config: &str, users: &Path) {
     let copied = cluster.path("copied");
     fs::create_dir(&copied).expect("created");
     for name in ["zookeeper-users-nimbus", "zookeeper-users-supervisor"] {
         fs::copy(users.join(name), copied.join(name)).expect("copied");
     }
+    let copy_to = |name: &str| {
+        fs::copy(copied.join(name), users.join(name)).expect("copied");
+    };
     let dir = copied.display().to_string();
     cluster.ok(&["zookeeper", "users", &dir, "--add", "supervisor"]);
-    fs::copy(copied.join("zookeeper-users-nimbus"), users.join("zookeeper-users-nimbus")).expect("copied");
-    protect(&cluster, &config, &["--even-if-unknown"]).await;
-    cluster.ok(&["zookeeper", "users", &dir, "--remove-old", "supervisor"]);
-    fs::copy(copied.join("zookeeper-users-nimbus"), users.join("zookeeper-users-nimbus")).expect("copied");
-    let message = refused(&cluster, &config, &["--even-if-unknown"]);
+    let remove = |arguments: &[&str]| {
+        let command = ["zookeeper", "users", &dir, "--remove-old", "supervisor", "--config", config];
+        let output = cluster.run(&[&command[..], arguments].concat());
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, message) = remove(&["--even-if-unknown"]);
+    assert_eq!(
+        (code, message.matches("does not have the new password yet").count()),
+        (Some(4), 2),
+        "{message}"
+    );
+    assert!(message.contains("older"), "{message}");
+    copy_to("zookeeper-users-supervisor");
+    wait_until("the lists are the next obstacle", WAIT_MAX, async || {
+        let (code, message) = remove(&["--even-if-unknown"]);
+        assert_eq!(code, Some(4), "{message}");
+        message.contains("are not those of these files").then_some(()).ok_or(message)
+    })
+    .await;
+    copy_to("zookeeper-users-nimbus");
+    protect(cluster, config, &["--even-if-unknown"]).await;
+    let (code, message) = remove(&[]);
+    assert!(code == Some(4) && message.contains("1 of 5 live daemons"), "{message}");
+    assert_eq!(remove(&["--even-if-unknown"]).0, Some(0));
+    copy_to("zookeeper-users-nimbus");
+    copy_to("zookeeper-users-supervisor");
+    protect(cluster, config, &["--even-if-unknown"]).await;
+}
+
+/// Protects the tree with a file whose users no supervisor has, and changes files of two clusters.
+fn mix_files(cluster: &Cluster, config: &str, users: &Path) {
+    let other = cluster.path("other");
+    fs::create_dir(&other).expect("created");
+    cluster.ok(&["zookeeper", "users", &other.display().to_string()]);
+    let line = |dir: &Path| {
+        let text = fs::read_to_string(dir.join("zookeeper-users-nimbus")).expect("read");
+        let mut lines = text.lines().map(str::to_owned);
+        lines.find(|line| line.starts_with("supervisor ")).expect("a line")
+    };
+    let nimbus = users.join("zookeeper-users-nimbus");
+    let text = fs::read_to_string(&nimbus).expect("read");
+    fs::write(&nimbus, text.replace(&line(users), &line(&other))).expect("written");
+    let message = refused(cluster, config, &["--even-if-unknown"]);
     assert_eq!(message.matches("has other users than this file").count(), 2, "{message}");
-    fs::copy(copied.join("zookeeper-users-supervisor"), users.join("zookeeper-users-supervisor"))
-        .expect("copied");
-    protect(&cluster, &config, &["--even-if-unknown"]).await;
+    let mixed = cluster.run(&["zookeeper", "users", &users.display().to_string(), "--add", "workers"]);
+    let message = String::from_utf8_lossy(&mixed.stderr).into_owned();
+    assert!(
+        mixed.status.code() == Some(2) && message.contains("differ in the lines `supervisor`"),
+        "{message}"
+    );
 }

@@ -55,7 +55,7 @@ const MAY_WRITE: &[&str] = &[
     "src/cli/nimbus.rs",
     "src/cli/supervisor.rs",
     "src/cli/worker.rs",
-    "src/cli/zookeeper.rs",
+    "src/cli/zookeeper/live.rs",
 ];
 
 /// Maximum length of a file. Split a file before it exceeds this length.

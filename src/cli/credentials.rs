@@ -10,10 +10,12 @@ use anyhow::Context as _;
 
 use crate::cli::{
     Global, client_runtime,
+    confirm::confirm,
     error::{ErrorKind, Failure},
     output,
 };
 use stormkeeper_api_types::message::{CredentialList, CredentialsRequest};
+use stormkeeper_model::text;
 use stormkeeper_runtime::fs::regular_file;
 
 /// Maximum bytes of a file with credentials.
@@ -45,9 +47,12 @@ pub(super) struct Args {
     /// Remove this credential (can be repeated)
     #[arg(long, value_name = "NAME")]
     remove: Vec<String>,
-    /// Remove all credentials that this command does not set
+    /// Remove all credentials that this command does not set; asks for confirmation at a terminal
     #[arg(long)]
     remove_others: bool,
+    /// Do not ask for confirmation
+    #[arg(short = 'y', long)]
+    yes: bool,
 }
 
 pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
@@ -60,6 +65,11 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     if args.list || request == CredentialsRequest::default() {
         let list = client_runtime()?.block_on(client.credentials(&args.topology))?;
         return report(global, &list);
+    }
+    if args.remove_others {
+        let kept = text::counted(request.set.len(), "credential");
+        let question = format!("Remove all credentials of {} but the {kept} of this command?", args.topology);
+        confirm(args.yes, &question)?;
     }
     let changed = client_runtime()?.block_on(client.change_credentials(&args.topology, &request))?;
     if global.json {

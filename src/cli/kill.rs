@@ -1,11 +1,10 @@
 //! `stormkeeper kill NAME`
 
-use std::{
-    io::{self, BufRead as _, IsTerminal as _, Write as _},
-    time::Duration,
-};
+use std::time::Duration;
 
-use crate::cli::{Global, activate::report, client_runtime, error::Failure, parse_duration, whole_seconds};
+use crate::cli::{
+    Global, activate::report, client_runtime, confirm::confirm, error::Failure, parse_duration, whole_seconds,
+};
 use stormkeeper_api_types::message::KillRequest;
 
 /// Remove a topology.
@@ -25,19 +24,7 @@ pub(super) struct Args {
 
 pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let client = global.client()?;
-    if !args.yes && io::stdin().is_terminal() && !confirmed(&args.topology) {
-        return Err(Failure::usage("not confirmed: nothing was removed"));
-    }
+    confirm(args.yes, &format!("Remove {} and stop all of its workers?", args.topology))?;
     let request = KillRequest { wait_secs: args.wait.map(whole_seconds) };
     report(global, &client_runtime()?.block_on(client.kill(&args.topology, &request))?)
-}
-
-fn confirmed(topology: &str) -> bool {
-    let mut stderr = io::stderr();
-    let asked =
-        write!(stderr, "Remove {topology} and stop all of its workers? [y/N] ").and_then(|()| stderr.flush());
-    let mut answer = String::new();
-    asked.is_ok()
-        && io::stdin().lock().read_line(&mut answer).is_ok()
-        && matches!(answer.trim(), "y" | "Y" | "yes")
 }

@@ -8,6 +8,7 @@ mod activate;
 mod cluster;
 mod completions;
 mod config;
+mod confirm;
 mod credentials;
 mod drain;
 mod error;

@@ -1,38 +1,23 @@
 //! `stormkeeper zookeeper`
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+mod live;
+
+use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, anyhow};
 
+use self::live::Change;
 use crate::cli::{
-    Global, client_runtime,
+    Global,
     error::{ErrorKind, Failure},
-    output,
-    zookeeper_tls::{Process, TlsFiles},
-    zookeeper_users,
+    output, zookeeper_users,
 };
 use stormkeeper_access::file::{create_secret, replace_secret};
 use stormkeeper_coordination::{
-    cluster::{
-        layout_version,
-        store::Store,
-        users::{Lack, LiveDaemon, UserFiles, UserKind, Users},
-    },
-    tree::{
-        ReadTree as _, Tree as _,
-        access::{Access, AccessRules},
-        options::OnMissingRoot,
-        zookeeper::ZooKeeperTree,
-    },
+    cluster::users::{UserFiles, UserKind},
+    tree::{access::AccessRules, options::OnMissingRoot},
 };
 use stormkeeper_model::text::counted;
-use stormkeeper_runtime::tasks::Tasks;
-
-/// Longest wait for a session.
-const SESSION_WAIT: Duration = Duration::from_secs(30);
-
-/// Most daemons that one message names.
-const NAMED_MAX: usize = 50;
 
 /// Names of the files of one cluster.
 const FILES: [&str; 2] = ["zookeeper-users-nimbus", "zookeeper-users-supervisor"];
@@ -51,7 +36,8 @@ pub(super) enum Command {
     after_help = "Copy zookeeper-users-nimbus to every host of a nimbus and zookeeper-users-supervisor to \
 every host of a supervisor. Each has the password of its own daemons only.\n\
 To replace a password: --add KIND, copy, `stormkeeper zookeeper protect`, --remove-old KIND, copy, and \
-protect again. Daemons and workers read the files themselves.\n\
+protect again. Daemons and workers read the files themselves. --remove-old asks ZooKeeper which users the \
+daemons and the tree have, and needs the configuration of a nimbus.\n\
 Example: stormkeeper zookeeper users /etc/stormkeeper"
 )]
 pub(super) struct UsersArgs {
@@ -60,9 +46,13 @@ pub(super) struct UsersArgs {
     /// Add a new password beside the old one to the files that are there
     #[arg(long, value_name = "KIND", conflicts_with = "remove_old")]
     add: Option<Kind>,
-    /// Remove all passwords but the newest from the files that are there
+    /// Remove all passwords but the newest from the files that are there, unless a process of the cluster
+    /// still needs one
     #[arg(long, value_name = "KIND")]
     remove_old: Option<Kind>,
+    /// Remove them although daemons run that do not say which users they have
+    #[arg(long, requires = "remove_old")]
+    even_if_unknown: bool,
     /// Let everything that daemons and workers create stay open, while a running cluster gets users; also in
     /// files that are there
     #[arg(long, conflicts_with_all = ["add", "remove_old", "close"])]
@@ -108,49 +98,24 @@ pub(super) struct ProtectArgs {
 
 pub(super) fn run(global: &Global, command: &Command) -> Result<(), Failure> {
     match command {
-        Command::Users(args) => users(args),
+        Command::Users(args) => users(global, args),
         Command::Protect(args) => protect(global, args),
     }
 }
 
-fn users(UsersArgs { dir, add, remove_old, open, close }: &UsersArgs) -> Result<(), Failure> {
-    let paths = FILES.map(|name| dir.join(name));
-    let files = match (add, remove_old) {
-        (None, None) if *close || (*open && paths.iter().all(|path| path.exists())) => {
+fn users(global: &Global, args: &UsersArgs) -> Result<(), Failure> {
+    let paths = FILES.map(|name| args.dir.join(name));
+    let files = match args {
+        UsersArgs { add: Some(kind), .. } => with_another(read(&paths)?, (*kind).into())?,
+        UsersArgs { remove_old: Some(kind), even_if_unknown, .. } => {
+            without_old(global, read(&paths)?, (*kind).into(), *even_if_unknown)?
+        }
+        UsersArgs { open, close, .. } if *close || (*open && paths.iter().all(|path| path.exists())) => {
             let mut files = read(&paths)?;
             files.set_open(*open);
             files
         }
-        (None, None) => {
-            let mut files = UserFiles::generate([random()?, random()?, random()?]);
-            files.set_open(*open);
-            for (path, users) in paths.iter().zip([&files.nimbus, &files.supervisor]) {
-                let written = create_secret(path, &users.to_string());
-                let written = written.with_context(|| format!("creating {}", path.display()));
-                written.map_err(|error| Failure::new(ErrorKind::Usage, error))?;
-            }
-            return said(&paths);
-        }
-        (Some(kind), _) => {
-            let mut files = read(&paths)?;
-            if files.n_of((*kind).into()) > 1 {
-                let error = anyhow!("there are two passwords of this kind already");
-                let hint =
-                    "end that replacement first: protect the tree, then --remove-old, then protect it again";
-                return Err(Failure::new(ErrorKind::Usage, error).with_hint(hint));
-            }
-            files.add((*kind).into(), random()?);
-            files
-        }
-        (None, Some(kind)) => {
-            let mut files = read(&paths)?;
-            if !files.remove_old((*kind).into()) {
-                return Err(Failure::usage(
-                    "there is one password of this kind only: add the next one first",
-                ));
-            }
-            files
-        }
+        UsersArgs { open, .. } => return create(&paths, *open),
     };
     for (path, users) in paths.iter().zip([&files.nimbus, &files.supervisor]) {
         let written = replace_secret(path, &users.to_string());
@@ -158,6 +123,50 @@ fn users(UsersArgs { dir, add, remove_old, open, close }: &UsersArgs) -> Result<
         written.map_err(Failure::internal)?;
     }
     said(&paths)
+}
+
+fn create(paths: &[PathBuf; 2], open: bool) -> Result<(), Failure> {
+    let mut files = UserFiles::generate([random()?, random()?, random()?]);
+    files.set_open(open);
+    for (path, users) in paths.iter().zip([&files.nimbus, &files.supervisor]) {
+        let written = create_secret(path, &users.to_string());
+        let written = written.with_context(|| format!("creating {}", path.display()));
+        written.map_err(|error| Failure::new(ErrorKind::Usage, error))?;
+    }
+    said(paths)
+}
+
+fn with_another(mut files: UserFiles, kind: UserKind) -> Result<UserFiles, Failure> {
+    if files.n_of(kind) > 1 {
+        let error = anyhow!("there are two passwords of this kind already");
+        let hint = "end that replacement first: protect the tree, then --remove-old, then protect it again";
+        return Err(Failure::new(ErrorKind::Usage, error).with_hint(hint));
+    }
+    files.add(kind, random()?);
+    Ok(files)
+}
+
+/// Returns the files with the newest password of a kind only, if no process needs another one.
+fn without_old(
+    global: &Global,
+    before: UserFiles,
+    kind: UserKind,
+    even_if_unknown: bool,
+) -> Result<UserFiles, Failure> {
+    let mut after = before.clone();
+    if !after.remove_old(kind) {
+        return Err(Failure::usage("there is one password of this kind only: add the next one first"));
+    }
+    let config = global.load()?;
+    live::with_tree(&config, &before.nimbus, async |tree| {
+        live::check(&after.nimbus, &live::daemons(&tree).await?, Change::RemoveOld, even_if_unknown)?;
+        // An open tree has lists that name nobody.
+        if !before.nimbus.is_open() {
+            live::check_lists(&tree, &before.nimbus).await?;
+        }
+        Ok(())
+    })?;
+    Ok(after)
 }
 
 fn said(paths: &[PathBuf; 2]) -> Result<(), Failure> {
@@ -171,8 +180,19 @@ fn random() -> Result<[u8; 32], Failure> {
     Ok(bytes)
 }
 
-fn read([nimbus, supervisor]: &[PathBuf; 2]) -> Result<UserFiles, Failure> {
-    Ok(UserFiles { nimbus: zookeeper_users::read(nimbus)?, supervisor: zookeeper_users::read(supervisor)? })
+/// Reads the two files, which must be those of one cluster.
+fn read(paths: &[PathBuf; 2]) -> Result<UserFiles, Failure> {
+    let [nimbus, supervisor] = paths;
+    let files =
+        UserFiles { nimbus: zookeeper_users::read(nimbus)?, supervisor: zookeeper_users::read(supervisor)? };
+    files.check().map_err(|mismatch| {
+        let [nimbus, supervisor] = paths.each_ref().map(|path| path.display());
+        let error = anyhow!("{nimbus} and {supervisor} do not belong together: {mismatch}");
+        let hint = "nothing was changed; put the two files of one cluster and of one change there: each host \
+                    of its kind has a copy";
+        Failure::new(ErrorKind::Usage, error).with_hint(hint)
+    })?;
+    Ok(files)
 }
 
 fn protect(global: &Global, ProtectArgs { open, even_if_unknown }: &ProtectArgs) -> Result<(), Failure> {
@@ -199,95 +219,15 @@ fn protect(global: &Global, ProtectArgs { open, even_if_unknown }: &ProtectArgs)
             format!("first `stormkeeper zookeeper users DIR {verb}`, copy the files, and wait half a minute");
         return Err(Failure::new(ErrorKind::Usage, error).with_hint(hint));
     }
-    let mut options = config.tree_options(OnMissingRoot::Wait);
-    let root = options.root.clone();
-    options.access = Some(Access { rules: None, ..zookeeper_users::access(&users) });
-    options.tls = TlsFiles::open(&config, Process::Daemon)?.map(|files| files.tls());
     let rules: Arc<dyn AccessRules> = Arc::new(users.clone());
-    client_runtime()?.block_on(async {
-        let tasks = Tasks::default();
-        let tree = ZooKeeperTree::connect(options, fastrand::Rng::new(), &tasks);
-        let mut session = tree.session();
-        let connected = session.wait_for(|state| state.connected().is_some());
-        if tokio::time::timeout(SESSION_WAIT, connected).await.is_err() {
-            let error = anyhow!("no session with ZooKeeper, or no tree at {root}, within {SESSION_WAIT:?}");
-            return Err(Failure::new(ErrorKind::Unavailable, error));
+    let n = live::with_tree(&config, &users, async |tree| {
+        if !open {
+            live::check(&users, &live::daemons(&tree).await?, Change::Protect, *even_if_unknown)?;
         }
-        let done = async {
-            // The lists of another program are none of ours.
-            let layout = layout_version::check(&*tree).await;
-            layout.map_err(|error| Failure::new(ErrorKind::Refused, error.into()))?;
-            if !open {
-                let daemons = Store::new(Arc::clone(&tree) as _).live_daemons().await;
-                let daemons = daemons.map_err(|error| Failure::new(ErrorKind::Refused, error.into()))?;
-                check(&users, &daemons, *even_if_unknown)?;
-            }
-            let changed = tree.protect((!open).then_some(&rules)).await;
-            changed.map_err(|error| Failure::new(ErrorKind::Refused, error.into()))
-        };
-        let done = done.await;
-        tree.close().await;
-        let n = done?;
-        let state = if *open { "open to everybody" } else { "protected" };
-        output::print(&format!("{root} is {state}; changed the lists of {}\n", counted(n, "znode")))
-    })
-}
-
-/// Refuses lists that would lock out a live daemon. One that does not say its users is only named, if
-/// `even_if_unknown`.
-fn check(users: &Users, daemons: &[LiveDaemon], even_if_unknown: bool) -> Result<(), Failure> {
-    let lacking: Vec<(&str, Lack)> =
-        daemons.iter().filter_map(|daemon| Some((&*daemon.name, users.lack_of(daemon)?))).collect();
-    if lacking.is_empty() {
-        return Ok(());
-    }
-    let named = lacking.iter().take(NAMED_MAX).map(|(name, lack)| format!("\n  {name} {lack}"));
-    let mut text: String = named.collect();
-    if lacking.len() > NAMED_MAX {
-        text.push_str(&format!("\n  and {} more", lacking.len() - NAMED_MAX));
-    }
-    let n = format!("{} of {}", lacking.len(), counted(daemons.len(), "live daemon"));
-    let are_unknown = lacking.iter().all(|(_, lack)| *lack == Lack::Unknown);
-    if are_unknown && even_if_unknown {
-        output::note(&format!("warning: {n} may be locked out:{text}"));
-        return Ok(());
-    }
-    let error = anyhow!("{n} could not go on in the protected tree, so nothing was changed:{text}");
-    let hint = match are_unknown {
-        true => "upgrade them, or make sure that each has its file, and add --even-if-unknown",
-        false => "repair or stop them, wait half a minute, and try again",
-    };
-    Err(Failure::new(ErrorKind::Refused, error).with_hint(hint))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use stormkeeper_coordination::cluster::users::HeldUsers;
-
-    fn daemon(n: usize, users: Option<HeldUsers>) -> LiveDaemon {
-        LiveDaemon { kind: UserKind::Nimbus, name: format!("nimbus n{n} at h{n}"), users }
-    }
-
-    #[test]
-    fn each_daemon_that_would_be_locked_out_is_named_with_what_it_lacks() {
-        let users = UserFiles::generate([1, 2, 3].map(|byte| [byte; 32])).nimbus;
-        let held = || Some(users.held());
-        let text = |daemons: &[LiveDaemon], even_if_unknown| {
-            check(&users, daemons, even_if_unknown).map_err(|failure| format!("{failure:?}"))
-        };
-        assert_eq!(text(&[daemon(1, held()), daemon(2, held())], false), Ok(()));
-        let without = [daemon(1, held()), daemon(2, Some(HeldUsers::default())), daemon(3, None)];
-        for even_if_unknown in [false, true] {
-            let refused = text(&without, even_if_unknown).expect_err("refused");
-            assert!(refused.contains("2 of 3 live daemons") && !refused.contains("n1"), "{refused}");
-            assert!(refused.contains("nimbus n2 at h2 has no users"), "{refused}");
-            assert!(refused.contains("nimbus n3 at h3 does not say"), "{refused}");
-        }
-        let unknown = [daemon(1, held()), daemon(3, None)];
-        assert!(text(&unknown, false).expect_err("refused").contains("--even-if-unknown"));
-        assert_eq!(text(&unknown, true), Ok(()));
-        let many: Vec<LiveDaemon> = (0..NAMED_MAX + 7).map(|n| daemon(n, None)).collect();
-        assert!(text(&many, false).expect_err("refused").contains("and 7 more"));
-    }
+        let changed = tree.protect((!open).then_some(&rules)).await;
+        changed.map_err(|error| Failure::new(ErrorKind::Refused, error.into()))
+    })?;
+    let root = config.tree_options(OnMissingRoot::Wait).root;
+    let state = if *open { "open to everybody" } else { "protected" };
+    output::print(&format!("{root} is {state}; changed the lists of {}\n", counted(n, "znode")))
 }

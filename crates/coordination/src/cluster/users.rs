@@ -21,7 +21,7 @@ use sha2::Sha256;
 
 pub use self::{
     file::InvalidFile,
-    files::{UserFiles, UserKind},
+    files::{Mismatch, UserFiles, UserKind},
     held::{HeldUsers, Lack, LiveDaemon},
 };
 use crate::{

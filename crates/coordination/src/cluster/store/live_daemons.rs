@@ -1,5 +1,7 @@
 //! Daemons that are registered, and the users that they have at ZooKeeper.
 
+use std::collections::BTreeSet;
+
 use super::{Error, Store};
 use crate::{
     cluster::{
@@ -9,6 +11,7 @@ use crate::{
     },
     tree::{self, READ_BATCH, Readable, TreePath},
 };
+use stormkeeper_model::{TaskId, TopologyId};
 
 impl Store {
     /// Returns all registered nimbuses and supervisors. A daemon whose record cannot be read says nothing
@@ -27,7 +30,39 @@ impl Store {
         };
         let mut daemons = self.live(UserKind::Nimbus, &layout::nimbuses(), of_nimbus).await?;
         daemons.extend(self.live(UserKind::Supervisor, &layout::supervisors(), of_supervisor).await?);
+        daemons.extend(self.left_workers().await?);
         Ok(daemons)
+    }
+
+    /// Returns the workers with a heartbeat whose supervisor is not registered.
+    async fn left_workers(&self) -> Result<Vec<LiveDaemon>, Error> {
+        let supervisors = self.tree.children(&layout::supervisors()).await?.unwrap_or_default();
+        let supervisors: BTreeSet<&str> = supervisors.iter().map(String::as_str).collect();
+        let mut left = Vec::new();
+        for id in self.tree.children(&layout::storms()).await?.unwrap_or_default() {
+            let Ok(id) = id.parse::<TopologyId>() else { continue };
+            let assigned = match self.assignment(&id).await {
+                // Nobody knows the workers of a record that cannot be read; the problems name the record.
+                Ok(None) | Err(Error::Unreadable(_)) => continue,
+                Err(Error::Tree(error)) if error.is_denial() => continue,
+                Ok(Some(assigned)) => assigned.value,
+                Err(error) => return Err(error),
+            };
+            let mut workers = assigned.workers;
+            workers.retain(|slot, _| !supervisors.contains(slot.supervisor.as_str()));
+            if workers.is_empty() {
+                continue;
+            }
+            let beats = self.children_allowed(&layout::taskbeats(&id)).await?;
+            let beats: BTreeSet<TaskId> = beats.iter().filter_map(|name| name.parse().ok()).collect();
+            workers.retain(|_, worker| worker.tasks.iter().any(|task| beats.contains(&task)));
+            left.extend(workers.into_iter().map(|(slot, worker)| LiveDaemon {
+                kind: UserKind::Workers,
+                name: format!("worker of {id} at {}, port {}", worker.host, slot.port),
+                users: None,
+            }));
+        }
+        Ok(left)
     }
 
     async fn live(
@@ -59,5 +94,44 @@ impl Store {
             }
         }
         Ok(daemons)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{CreateMode, Tree as _, memory::MemoryTree};
+
+    const ASSIGNMENT: &str = r#"{"v":1,"workers":[
+        {"supervisor":"s1","port":6700,"host":"h1","tasks":"1-2","start_ms":1},
+        {"supervisor":"s2","port":6701,"host":"h2","tasks":"3","start_ms":1}]}"#;
+
+    #[tokio::test]
+    async fn worker_counts_only_while_it_has_a_heartbeat_and_its_supervisor_is_not_registered() {
+        let tree = MemoryTree::new().connect();
+        let store = Store::new(tree.clone());
+        store.ensure_layout().await.expect("made");
+        let id: TopologyId = "wc-1-1".parse().expect("valid id");
+        let make = async |path: &TreePath, text: &str| {
+            tree.create(path, text.as_bytes(), CreateMode::Persistent).await.expect("created");
+        };
+        make(&layout::storm(&id), "{}").await;
+        make(&layout::assignment(&id), ASSIGNMENT).await;
+        make(&layout::taskbeats(&id), "").await;
+        let left = async || {
+            let daemons = store.live_daemons().await.expect("read");
+            let workers = daemons.into_iter().filter(|daemon| daemon.kind == UserKind::Workers);
+            workers.map(|daemon| daemon.name).collect::<Vec<_>>()
+        };
+        assert_eq!(left().await, [""; 0], "no worker runs");
+        for task in [2, 3] {
+            make(&layout::taskbeat(&id, TaskId(task)), "{}").await;
+        }
+        let names = ["worker of wc-1-1 at h1, port 6700", "worker of wc-1-1 at h2, port 6701"];
+        assert_eq!(left().await, names);
+        make(&layout::supervisor(&"s1".parse().expect("valid id")), "{}").await;
+        assert_eq!(left().await, names[1..]);
+        tree.set(&layout::assignment(&id), b"damaged", None).await.expect("written");
+        assert_eq!(left().await, [""; 0], "the problems of the cluster name the record");
     }
 }

@@ -4,7 +4,7 @@
 //! other: a new one is added, the access control lists are set again, the old one is removed.
 
 use super::{KEY_BYTES, Users, WorkerKey};
-use crate::tree::access::Credential;
+use crate::tree::access::{Credential, DigestId};
 
 /// Kind of user whose password is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,23 @@ pub enum UserKind {
     Supervisor,
     /// The workers of all topologies.
     Workers,
+}
+
+/// Reason why two files are not those of one cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// The first file has no password of a nimbus.
+    #[error("the first is not the file of a nimbus")]
+    NoNimbus,
+    /// The second file has no password of a supervisor.
+    #[error("the second is not the file of a supervisor")]
+    NoSupervisor,
+    /// They have no user and no key in common.
+    #[error("they are the files of different clusters: no user of one is in the other")]
+    Clusters,
+    /// They have some users in common.
+    #[error("they differ in the lines `{0}`: one was changed and the other was not")]
+    Lines(&'static str),
 }
 
 /// Contents of the two files of a cluster.
@@ -34,6 +51,38 @@ impl UserFiles {
         files.add(UserKind::Supervisor, supervisor);
         files.add(UserKind::Workers, workers);
         files
+    }
+
+    /// Checks that the two files belong to one cluster: a change of others would lock out whoever gets them.
+    ///
+    /// # Errors
+    /// [`Mismatch`].
+    pub fn check(&self) -> Result<(), Mismatch> {
+        let Self { nimbus, supervisor } = self;
+        let ids = |users: &Users| users.own.iter().map(Credential::id).collect::<Vec<DigestId>>();
+        let (of_nimbus, of_supervisor) = (ids(nimbus), ids(supervisor));
+        if !nimbus.is_nimbus() {
+            return Err(Mismatch::NoNimbus);
+        }
+        if !of_supervisor.iter().any(|id| supervisor.supervisors.contains(id)) {
+            return Err(Mismatch::NoSupervisor);
+        }
+        let has_common = nimbus.nimbuses.iter().any(|id| supervisor.nimbuses.contains(id))
+            || nimbus.supervisors.iter().any(|id| supervisor.supervisors.contains(id))
+            || nimbus.worker_keys.iter().any(|key| supervisor.worker_keys.contains(key));
+        // The newest is the first, so the order counts.
+        let all_equal = |lists: [&[DigestId]; 3]| lists.iter().all(|list| *list == lists[0]);
+        if !has_common {
+            Err(Mismatch::Clusters)
+        } else if !all_equal([&nimbus.nimbuses, &supervisor.nimbuses, &of_nimbus]) {
+            Err(Mismatch::Lines("nimbus"))
+        } else if !all_equal([&nimbus.supervisors, &supervisor.supervisors, &of_supervisor]) {
+            Err(Mismatch::Lines("supervisor"))
+        } else if nimbus.worker_keys != supervisor.worker_keys {
+            Err(Mismatch::Lines("workers"))
+        } else {
+            Ok(())
+        }
     }
 
     /// Sets whether what the daemons and workers create stays open to anyone.
@@ -122,6 +171,36 @@ mod tests {
         }
         files.set_open(false);
         assert_eq!(files, generated());
+    }
+
+    #[test]
+    fn files_of_two_clusters_or_of_two_states_of_one_are_told_apart_and_refused() {
+        let files = generated();
+        let other = UserFiles::generate([4, 5, 6].map(|byte| [byte; KEY_BYTES]));
+        let both = |nimbus: &UserFiles, supervisor: &UserFiles| {
+            UserFiles { nimbus: nimbus.nimbus.clone(), supervisor: supervisor.supervisor.clone() }.check()
+        };
+        assert_eq!(both(&files, &files), Ok(()));
+        assert_eq!(both(&files, &other), Err(Mismatch::Clusters));
+        let swapped = UserFiles { nimbus: files.supervisor.clone(), supervisor: files.nimbus.clone() };
+        assert_eq!(swapped.check(), Err(Mismatch::NoNimbus));
+        let twice = UserFiles { nimbus: files.nimbus.clone(), supervisor: files.nimbus.clone() };
+        assert_eq!(twice.check(), Err(Mismatch::NoSupervisor));
+        for (kind, lines) in [
+            (UserKind::Nimbus, "nimbus"),
+            (UserKind::Supervisor, "supervisor"),
+            (UserKind::Workers, "workers"),
+        ] {
+            let mut changed = files.clone();
+            changed.add(kind, [9; KEY_BYTES]);
+            assert_eq!(both(&changed, &changed), Ok(()));
+            for refused in [both(&changed, &files), both(&files, &changed)] {
+                assert_eq!(refused, Err(Mismatch::Lines(lines)));
+            }
+            let mut open = changed.clone();
+            open.set_open(true);
+            assert_eq!(both(&open, &changed), Ok(()), "--open and --close mend this");
+        }
     }
 
     #[test]

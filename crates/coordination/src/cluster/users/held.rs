@@ -38,10 +38,11 @@ impl HeldUsers {
     }
 }
 
-/// A daemon that is registered in the tree.
+/// A daemon that is registered in the tree, or a worker whose supervisor is not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveDaemon {
-    /// Kind of the daemon: a nimbus or a supervisor.
+    /// Kind of the daemon: a nimbus or a supervisor. Workers get their users from their supervisor, so of
+    /// workers only those count that have none.
     pub kind: UserKind,
     /// Kind, id and host, for people.
     pub name: String,
@@ -52,6 +53,9 @@ pub struct LiveDaemon {
 /// Reason why a daemon cannot go on in a tree that is protected by some users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Lack {
+    /// It is a worker, and its supervisor, which would give it other users, does not run.
+    #[error("keeps the users that it has, as its supervisor does not run: start that, or stop the worker")]
+    NoSupervisor,
     /// Its record does not say which users it has.
     #[error("does not say which users it has (an older build, or a record that cannot be read)")]
     Unknown,
@@ -69,6 +73,13 @@ pub enum Lack {
     Open,
 }
 
+impl Lack {
+    /// True if nobody knows whether the daemon lacks anything.
+    pub fn is_unknown(self) -> bool {
+        matches!(self, Self::Unknown | Self::NoSupervisor)
+    }
+}
+
 impl Users {
     /// Returns the users of this process, as its record says them.
     pub fn held(&self) -> HeldUsers {
@@ -79,6 +90,9 @@ impl Users {
     /// Returns why `daemon` would be locked out, or would not protect what it creates, if these users
     /// were those of all lists.
     pub fn lack_of(&self, daemon: &LiveDaemon) -> Option<Lack> {
+        if daemon.kind == UserKind::Workers {
+            return Some(Lack::NoSupervisor);
+        }
         let Some(held) = &daemon.users else { return Some(Lack::Unknown) };
         let ids = match daemon.kind {
             UserKind::Supervisor => &self.supervisors,

@@ -101,19 +101,49 @@ impl ZooKeeperTree {
     /// Errors of the tree; [`Error::NotAuthorized`] names the znode whose list this user may not
     /// change.
     pub async fn protect(&self, rules: Option<&Arc<dyn AccessRules>>) -> Result<usize, Error> {
-        let mut found = vec![TreePath::root()];
-        let mut next = 0;
-        while let Some(path) = found.get(next).cloned() {
-            next += 1;
-            for child in self.children(&path).await?.unwrap_or_default() {
-                found.push(path.child(&child).map_err(Error::InvalidPath)?);
-            }
-        }
+        let found = self.all_paths(false).await?;
         let mut n_changed = 0;
         for path in found.iter().rev() {
             n_changed += usize::from(self.set_acl(path, &acls(rules.map(|rules| &**rules), path)).await?);
         }
         Ok(n_changed)
+    }
+
+    /// Returns the znodes whose access control list is not that of `rules`, except those whose list this
+    /// user may not read.
+    ///
+    /// # Errors
+    /// Errors of the tree.
+    pub async fn with_other_lists(&self, rules: &Arc<dyn AccessRules>) -> Result<Vec<TreePath>, Error> {
+        let mut others = Vec::new();
+        for path in self.all_paths(true).await? {
+            let current = self.link.request(async |client: zk::Client| client.get_acl(path.as_str()).await);
+            match current.await? {
+                Ok((current, _)) if is_same(&current, &acls(Some(&**rules), &path)) => {}
+                Ok(_) => others.push(path),
+                Err(zk::Error::NoNode | zk::Error::NoAuth) => {}
+                Err(error) => return Err(error_at(&path, error)),
+            }
+        }
+        Ok(others)
+    }
+
+    /// Returns the paths of all znodes, each after its parent. Znodes below one that this user may not read
+    /// are an error, or are left out.
+    async fn all_paths(&self, leaves_out_denied: bool) -> Result<Vec<TreePath>, Error> {
+        let mut found = vec![TreePath::root()];
+        let mut next = 0;
+        while let Some(path) = found.get(next).cloned() {
+            next += 1;
+            let children = match self.children(&path).await {
+                Err(error) if leaves_out_denied && error.is_denial() => None,
+                children => children?,
+            };
+            for child in children.unwrap_or_default() {
+                found.push(path.child(&child).map_err(Error::InvalidPath)?);
+            }
+        }
+        Ok(found)
     }
 
     /// Sets the access control list of a znode, and returns whether it was another one. A znode that
