@@ -228,10 +228,12 @@ impl Locks {
         if let Some(secrets) = &self.secrets {
             tasks.start("cluster secret", OnExit::Ignore, secrets.clone().keep_fresh());
         }
+        let (tls, certificate_expired) = self.tls.keep_fresh(clock.clone(), tasks);
         Problems {
             tokens: self.tokens.as_ref().map_or_else(nothing, WatchedFile::problem),
             secrets: self.secrets.as_ref().map_or_else(nothing, WatchedFile::problem),
-            tls: self.tls.keep_fresh(clock.clone(), tasks),
+            tls,
+            certificate_expired,
             quotas: nothing(),
         }
     }
@@ -250,6 +252,8 @@ pub struct Problems {
     pub secrets: watch::Receiver<Option<String>>,
     /// Of the certificate and the authorities.
     pub tls: watch::Receiver<Option<String>>,
+    /// True while the certificate of the daemon has expired, so that nobody connects to it over TLS.
+    pub certificate_expired: watch::Receiver<bool>,
     /// Of the quotas.
     pub quotas: watch::Receiver<Option<String>>,
 }

@@ -250,15 +250,25 @@ impl Tls {
     }
 
     /// Starts to read the files again when they change. Receives what an operator must know: a file that is
-    /// not in force, a certificate that has expired or will soon.
-    pub fn keep_fresh(&self, clock: Clock, tasks: &Tasks) -> watch::Receiver<Option<String>> {
+    /// not in force, a certificate that has expired or will soon. The second value is true while the
+    /// certificate has expired.
+    pub fn keep_fresh(
+        &self,
+        clock: Clock,
+        tasks: &Tasks,
+    ) -> (watch::Receiver<Option<String>>, watch::Receiver<bool>) {
         let (problem, seen) = watch::channel(None);
+        let (is_expired, expiry_seen) = watch::channel(false);
         if let Some(tls) = self.0.clone() {
             tasks.start("certificates", OnExit::Ignore, async move {
                 loop {
                     let files = tls.files.clone();
                     blocking::run(move || files.refresh()).await;
                     let now = tls.problem(&clock);
+                    is_expired.send_if_modified(|before| {
+                        let is_now = tls.expiry(&clock) == Expiry::Past;
+                        std::mem::replace(before, is_now) != is_now
+                    });
                     problem.send_if_modified(|before| {
                         let is_new = *before != now;
                         if let Some(reason) = now.as_ref().filter(|_| is_new) {
@@ -273,14 +283,18 @@ impl Tls {
                 }
             });
         }
-        seen
+        (seen, expiry_seen)
     }
 }
 
 impl Enabled {
+    fn expiry(&self, clock: &Clock) -> Expiry {
+        expiry(self.files.get().own.leaf().not_after, clock.now())
+    }
+
     fn problem(&self, clock: &Clock) -> Option<String> {
         let own = &self.files.get().own;
-        let of_expiry = match expiry(own.leaf().not_after, clock.now()) {
+        let of_expiry = match self.expiry(clock) {
             Expiry::Far => None,
             Expiry::Soon { days } => Some(format!(
                 "the certificate in {} expires in {days} days, at {}; replace the file, no restart is needed",

@@ -19,11 +19,12 @@ use crate::{
     dry_run::diagnose,
     handle::{Handle, recovery::Recovery},
     leader::{LeaderContext, LeaderStatus},
+    reachable::Reachable,
     role::{Comparison, PublishedStatus, RoleLoop, register},
     tree_copy::{CopyFile, keep::CopyKeeper},
     twin::{self, Twin},
 };
-use stormkeeper_access::gate::Gate;
+use stormkeeper_access::{gate::Gate, locks::Problems};
 use stormkeeper_api_types::{
     blobs::{BlobClient, BlobPeers, FetchError},
     http,
@@ -231,8 +232,7 @@ fn assemble(
     let (identity, writes) = keep_dir(identity, &clock, &tasks);
     let memory = load_memory(&options, &identity, clock.clone())?;
     let (unchecked, (tree, refusal)) = (Arc::clone(&tree), checked(tree, &memory, &tasks));
-    let store = Store::new(Arc::clone(&tree));
-    let presence = Presence::start(Arc::clone(&tree), &tasks);
+    let (store, presence) = (Store::new(Arc::clone(&tree)), Presence::start(Arc::clone(&tree), &tasks));
     let observer = Observer::start(store.tree(), clock.clone(), &tasks);
     let blobs = open_blobs(&options, me.clone(), (&store, &presence), (&clock, &writes))?;
     let (missing, disk_problem) =
@@ -240,21 +240,21 @@ fn assemble(
 
     let metrics = start_metrics((&me, &api), (&store, &observer, &clock), &options, clients.metrics, &tasks);
     let copy = start_tree_copy(&options, (&memory, &writes), &store, &observer, &clock, &tasks);
-    let (api_accepts, api_accepts_seen) = watch::channel(true);
     let (role, role_seen) = watch::channel(record::Role::Follower);
     let registration = registration(&options, &api, clock.now());
     let process = ProcessName::new(&me, registration.start);
     let own = (&me, &registration, &*options.local_dir);
     let (twin, is_alone) = twin::search(clients.time.clone(), own, &store, &tasks);
-    let comparison = compare_with_leader(clients.time, clients.proof, &me, (&observer, &clock), &tasks);
+    let access = keep_files_fresh(&options, &clock, &tasks);
+    let certificate_expired = access.certificate_expired.clone();
     let published = PublishedStatus {
         role: role_seen,
         n_missing: missing.clone(),
         disk_problem,
         failed_writes: writes.watch(),
-        comparison,
+        comparison: compare_with_leader(clients.time, clients.proof, &me, (&observer, &clock), &tasks),
         held_users: options.held_users.clone(),
-        access: options.locks.keep_fresh(&clock, &tasks).with_quotas(options.quotas.as_ref(), &tasks),
+        access,
         metrics_error: metrics.as_ref().map(MetricsService::closed),
     };
     let registered = register(is_alone.clone(), (me.clone(), registration), published, presence);
@@ -276,7 +276,8 @@ fn assemble(
     };
     tasks.start("dry run", OnExit::StopOwner, diagnose(context.clone()));
     let candidate = Candidate::new(tree, me.clone(), api.clone(), memory.clone(), clock.clone());
-    start_role((&me, candidate, context), role, (missing, api_accepts_seen, is_alone), &tasks);
+    let of_others = (missing, certificate_expired, is_alone);
+    let api_accepts = start_role((&me, candidate, context), role, of_others, &tasks);
     info!(nimbus = %me, api, "started");
     let handle = Handle {
         gate: Arc::new(Gate::new(options.locks.clone(), api.clone(), clock.clone())),
@@ -297,6 +298,11 @@ fn assemble(
         see_turn: Arc::default(),
     };
     Ok(Nimbus { handle, tasks, stop, refusal, twin, api_accepts, _identity: identity })
+}
+
+/// Starts to read the files again that say who may do what. Returns what is wrong with them.
+fn keep_files_fresh(options: &Options, clock: &Clock, tasks: &Tasks) -> Problems {
+    options.locks.keep_fresh(clock, tasks).with_quotas(options.quotas.as_ref(), tasks)
 }
 
 /// Reads the memory of the tree, whose file is kept in place with the identity.
@@ -361,21 +367,24 @@ fn start_replicator(
     (missing, problem)
 }
 
-/// Starts to follow and to lead in turns.
+/// Starts to follow and to lead in turns. Returns the sender of whether the API can accept connections.
 fn start_role(
     (me, candidate, context): (&NimbusId, Candidate, LeaderContext),
     role: watch::Sender<record::Role>,
-    (n_missing, api_accepts, is_alone): (
+    (n_missing, certificate_expired, is_alone): (
         watch::Receiver<Option<usize>>,
         watch::Receiver<bool>,
         watch::Receiver<bool>,
     ),
     tasks: &Tasks,
-) {
+) -> watch::Sender<bool> {
+    let (api_accepts, accepts) = watch::channel(true);
+    let reachable = Reachable { api_accepts: accepts, certificate_expired };
     let (me, tasks_of_role) = (me.clone(), tasks.child());
     let role_loop =
-        RoleLoop { me, candidate, context, role, n_missing, api_accepts, is_alone, tasks: tasks_of_role };
+        RoleLoop { me, candidate, context, role, n_missing, reachable, is_alone, tasks: tasks_of_role };
     tasks.start_graceful("role", OnExit::StopOwner, role_loop.run());
+    api_accepts
 }
 
 /// Starts to compare this nimbus with the leader, as far as there are clients for that.
@@ -474,6 +483,7 @@ fn registration(options: &Options, api: &str, start: Timestamp) -> NimbusRecord 
         clock_ahead_ms: None,
         exposed: options.exposed.clone(),
         zookeeper_users: None,
+        certificate_expired: false,
         unknown_fields: record::UnknownFields::new(),
     }
 }

@@ -37,6 +37,7 @@ pub mod options;
 pub mod plan;
 pub mod policy;
 mod quota;
+mod reachable;
 pub mod refusal;
 mod role;
 mod submit;

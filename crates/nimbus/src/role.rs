@@ -8,6 +8,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     candidacy::{Candidacy, candidacy},
     leader::{Leader, LeaderContext, StopCause},
+    reachable::Reachable,
     tree_copy::seen_term,
 };
 use stormkeeper_access::locks::Problems;
@@ -33,9 +34,6 @@ const CAMPAIGN_PERIOD: Duration = Duration::from_secs(10);
 /// meanwhile, and a fault that every leader meets does not cause an election every few
 /// milliseconds.
 const FAILURE_PAUSE: Delays = Delays::between(Duration::from_secs(1), Duration::from_secs(30));
-
-/// Time without a leader after which a nimbus campaigns although its API accepts no connections.
-const API_GRACE: Duration = Duration::from_secs(30);
 
 /// Pause after a leadership that was lost before it was stable: two processes that depose each other
 /// must not hold elections without a pause.
@@ -67,8 +65,8 @@ pub(super) struct RoleLoop {
     pub(super) role: watch::Sender<record::Role>,
     /// Number of blobs of live topologies that this nimbus is missing; `None` until known.
     pub(super) n_missing: watch::Receiver<Option<usize>>,
-    /// Whether the API can accept connections.
-    pub(super) api_accepts: watch::Receiver<bool>,
+    /// Whether others reach the API.
+    pub(super) reachable: Reachable,
     /// True once it is known that no other process has the id of this nimbus.
     pub(super) is_alone: watch::Receiver<bool>,
     pub(super) tasks: Tasks,
@@ -108,8 +106,8 @@ impl RoleLoop {
                         // Cancel-safe: both only wait. The tasks of a leader are cancelled with ours,
                         // so this ends on a stop too.
                         lost = leader.lost() => lost,
-                        () = self.api_is_closed() => {
-                            error!("the API cannot accept connections: this nimbus resigns, so that another leads");
+                        reason = self.reachable.lost(&self.me, self.context.observer.observe()) => {
+                            error!("{reason}: this nimbus resigns, so that another leads");
                             StopCause::LeadershipLost
                         }
                     };
@@ -142,31 +140,6 @@ impl RoleLoop {
                     }
                     Role::Follower
                 }
-            }
-        }
-    }
-
-    /// Waits until the API cannot accept connections any more, and there is another nimbus.
-    async fn api_is_closed(&mut self) {
-        let mut observations = self.context.observer.observe();
-        // A nimbus that became leader with a closed API leads on: nobody else did.
-        let mut was_open = false;
-        loop {
-            let is_open = *self.api_accepts.borrow_and_update();
-            was_open |= is_open;
-            let n_nimbuses = observations.borrow_and_update().view.nimbuses.len();
-            if was_open && !is_open && n_nimbuses > 1 {
-                return;
-            }
-            let changed = tokio::select! {
-                biased;
-                // Cancel-safe: both only wait.
-                changed = self.api_accepts.changed() => changed,
-                changed = observations.changed() => changed,
-            };
-            if changed.is_err() {
-                // The API or the observer has ended, which ends the nimbus.
-                return std::future::pending().await;
             }
         }
     }
@@ -206,7 +179,7 @@ impl RoleLoop {
                 _changes = leader.changed() => {}
                 _changed = sessions.changed() => {}
                 // These fail only if the blob task or the API has ended, which ends the nimbus.
-                _changed = self.api_accepts.changed() => {}
+                () = self.reachable.changed() => {}
                 _changed = self.n_missing.changed() => {}
                 () = tokio::time::sleep(wait) => {}
             }
@@ -214,25 +187,29 @@ impl RoleLoop {
         None
     }
 
-    /// Returns how long this nimbus, whose API accepts no connections, leaves the leadership to
-    /// others. It leads if nobody else does: topologies are then still placed.
-    async fn leave_to_others(&self, leaderless: &mut Option<Monotonic>) -> Result<Option<Duration>, String> {
+    /// Returns how long this nimbus, if others cannot reach it, leaves the leadership to them. It leads if
+    /// nobody else does: topologies are then still placed.
+    async fn leave_to_others(
+        &mut self,
+        leaderless: &mut Option<Monotonic>,
+    ) -> Result<Option<Duration>, String> {
+        let view = Arc::clone(&self.context.observer.observe().borrow().view);
+        let grace = self.reachable.grace(&self.me, &view, self.context.options.candidate_grace);
+        let Some(grace) = grace else { return Ok(None) };
         if self.context.store.leader().await.map_err(|error| error.to_string())?.is_some() {
             *leaderless = None;
             return Ok(Some(CAMPAIGN_PERIOD));
         }
         let now = self.context.clock.monotonic();
         let leaderless_for = now.since(*leaderless.get_or_insert(now));
-        Ok(API_GRACE.checked_sub(leaderless_for).filter(|left| !left.is_zero()))
+        Ok(grace.checked_sub(leaderless_for).filter(|left| !left.is_zero()))
     }
 
     /// Campaigns if it is this nimbus' turn. `leaderless` is the time since which it has seen no
     /// leader.
     async fn try_campaign(&mut self, leaderless: &mut Option<Monotonic>) -> Result<AttemptOutcome, String> {
         self.context.store.ensure_layout().await.map_err(|error| error.to_string())?;
-        if !*self.api_accepts.borrow_and_update()
-            && let Some(wait) = self.leave_to_others(leaderless).await?
-        {
+        if let Some(wait) = self.leave_to_others(leaderless).await? {
             return Ok(AttemptOutcome::RetryAfter(wait));
         }
         let n_missing = *self.n_missing.borrow_and_update();
@@ -339,6 +316,7 @@ pub(super) async fn register(
         record.zookeeper_users = Some(status.held_users.borrow_and_update().clone());
         let proof_problem = status.comparison.proof_problem.borrow_and_update().clone();
         let access: Vec<String> = proof_problem.into_iter().chain(status.access.text()).collect();
+        record.certificate_expired = *status.access.certificate_expired.borrow_and_update();
         record.access_problem = (!access.is_empty()).then(|| shorten_reason(&access.join("; ")));
         record.metric_store_error = status
             .metrics_error
@@ -364,6 +342,7 @@ pub(super) async fn register(
             Ok(()) = status.access.tokens.changed() => Ok(()),
             Ok(()) = status.access.secrets.changed() => Ok(()),
             Ok(()) = status.access.tls.changed() => Ok(()),
+            Ok(()) = status.access.certificate_expired.changed() => Ok(()),
             Ok(()) = status.access.quotas.changed() => Ok(()),
             // Its sender ends at once if there are no users.
             Ok(()) = status.held_users.changed() => Ok(()),

@@ -66,6 +66,7 @@ impl Cluster {
             clock_ahead_ms: None,
             exposed: None,
             zookeeper_users: None,
+            certificate_expired: false,
             unknown_fields: Default::default(),
         };
         self.tree

@@ -364,6 +364,10 @@ pub struct NimbusRecord {
     /// Users that it has at ZooKeeper; absent in older builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zookeeper_users: Option<HeldUsers>,
+    /// True while its certificate has expired, so that it leaves the leadership to others; false in older
+    /// builds.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub certificate_expired: bool,
     /// Fields of newer versions.
     #[serde(flatten)]
     pub unknown_fields: UnknownFields,

@@ -82,7 +82,7 @@ const RECORDS: &[(&str, WriteBack, &str)] = &[
         "/nimbuses/{nimbus-id}",
         write_back::<NimbusRecord>,
         r#"{"host":"h","api":"h:1","version":"0","start_ms":5,"blobs_missing":0,"role":"leader","clock_ahead_ms":5000,
-            "exposed":"its API","zookeeper_users":{"hashes":[]}}"#,
+            "exposed":"its API","zookeeper_users":{"hashes":[]},"certificate_expired":true}"#,
     ),
     ("/term", write_back::<Election>, r#"{"term":3,"nimbus":"n"}"#),
     ("/tree-id", write_back::<TreeIdentity>, r#"{"id":"00","term":3,"succeeds":["ff"]}"#),

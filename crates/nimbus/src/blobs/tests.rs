@@ -239,6 +239,7 @@ fn using(blob: &BlobKey, api: &str) -> ClusterView {
         clock_ahead_ms: None,
         exposed: None,
         zookeeper_users: None,
+        certificate_expired: false,
         unknown_fields: Default::default(),
     };
     ClusterView {

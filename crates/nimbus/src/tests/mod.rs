@@ -1,5 +1,6 @@
 //! Whole nimbuses on the memory tree, under paused time.
 
+mod expired_certificate;
 mod failed_writes;
 mod interrupted;
 mod leadership;
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{change::Change, daemon::NimbusClients, handle::Submission, refusal::Refusal};
-use stormkeeper_access::tls::client::ClientTls;
+use stormkeeper_access::{locks::Locks, tls::client::ClientTls};
 use stormkeeper_api_types::{
     blobs::BlobClient,
     message::{KillRequest, RebalanceRequest},
@@ -73,8 +74,12 @@ struct Running {
 
 impl Cluster {
     fn new() -> Self {
-        let (server, clock, tasks) =
-            (MemoryTree::new(), Clock::manual(Timestamp::from_millis(1_000_000)), Tasks::default());
+        Self::at(Timestamp::from_millis(1_000_000))
+    }
+
+    /// A cluster whose clocks begin at `now`.
+    fn at(now: Timestamp) -> Self {
+        let (server, clock, tasks) = (MemoryTree::new(), Clock::manual(now), Tasks::default());
         let manual_clock = clock.clone();
         tasks.start("clock", OnExit::StopOwner, async move {
             loop {
@@ -91,7 +96,12 @@ impl Cluster {
     }
 
     async fn nimbus_on(&self, host: &str, tree: Arc<dyn Tree>) -> Running {
+        self.nimbus_with(host, tree, Locks::open()).await
+    }
+
+    async fn nimbus_with(&self, host: &str, tree: Arc<dyn Tree>, locks: Locks) -> Running {
         let options = Options {
+            locks,
             host: host.to_owned(),
             // Their APIs are not served, so no nimbus can fetch a blob from another.
             candidate_grace: Duration::ZERO,
