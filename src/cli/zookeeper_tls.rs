@@ -12,7 +12,7 @@ use crate::{
     cli::error::{ErrorKind, Failure},
     config::Config,
 };
-use stormkeeper_access::file::{self, PERIOD, Protection};
+use stormkeeper_access::{file::PERIOD, tls::pem_file};
 use stormkeeper_coordination::tree::{
     tls::{Identity, Tls},
     zookeeper::ZooKeeperTree,
@@ -54,27 +54,25 @@ impl Files {
             Process::Worker => "storm.zookeeper.tls.workers",
         };
         let [cert_key, key_key] = ["cert.file", "key.file"].map(|name| format!("{prefix}.{name}"));
-        let wrong = |error| Err(Failure::new(ErrorKind::Config, error));
-        let identity = match (config.file_if_set(&cert_key), config.file_if_set(&key_key)) {
-            (Some(certificates), Some(key)) => Some(IdentityFiles { certificates, key }),
-            (None, None) => None,
-            (Some(_), None) => return wrong(anyhow!("{cert_key} is set without {key_key}")),
-            (None, Some(_)) => return wrong(anyhow!("{key_key} is set without {cert_key}")),
-        };
+        // The configuration has both or neither.
+        let identity = config.file_if_set(&cert_key).zip(config.file_if_set(&key_key));
+        let identity = identity.map(|(certificates, key)| IdentityFiles { certificates, key });
         match (config.file_if_set("storm.zookeeper.tls.ca.file"), identity) {
             (Some(authorities), identity) => Ok(Some(Self { authorities, identity })),
             (None, None) => Ok(None),
-            (None, Some(_)) => wrong(anyhow!(
-                "{cert_key} is set without storm.zookeeper.tls.ca.file, which turns TLS to ZooKeeper on"
-            )),
+            (None, Some(_)) => {
+                let error = anyhow!(
+                    "{cert_key} is set without storm.zookeeper.tls.ca.file, which turns TLS to ZooKeeper on"
+                );
+                Err(Failure::new(ErrorKind::Config, error))
+            }
         }
     }
 
     fn read(&self) -> anyhow::Result<Tls> {
-        let authorities = file::read(&self.authorities, Protection::Unchanged)?;
+        let authorities = pem_file::read_certificates(&self.authorities)?;
         let identity = self.identity.as_ref().map(|files| {
-            let certificates = file::read(&files.certificates, Protection::Unchanged)?;
-            let key = file::read(&files.key, Protection::Secret)?;
+            let (certificates, key) = pem_file::read_pair(&files.certificates, &files.key)?;
             anyhow::Ok(Identity { certificates, key })
         });
         let named = || match &self.identity {

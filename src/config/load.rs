@@ -21,6 +21,14 @@ const FILE_VARIABLE: &str = "STORMKEEPER_CONF";
 /// File that is read if no file is given and this one exists.
 const DEFAULT_FILE: &str = "/etc/stormkeeper/storm.yaml";
 
+/// Keys of a certificate and of its private key, of which neither has a use without the other.
+const PAIRS: [[&str; 2]; 4] = [
+    ["storm.tls.cert.file", "storm.tls.key.file"],
+    ["storm.zookeeper.tls.cert.file", "storm.zookeeper.tls.key.file"],
+    ["storm.zookeeper.tls.workers.cert.file", "storm.zookeeper.tls.workers.key.file"],
+    ["ui.cert.file", "ui.cert.key.file"],
+];
+
 /// Inputs from the environment of the process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Environment {
@@ -273,6 +281,13 @@ impl Config {
             };
             let what = format!("must be shorter than `{timeout}`, or every worker is killed as unresponsive");
             faults.push(InvalidValue { key: period.to_owned(), provenance, what });
+        }
+        for (key, other) in PAIRS.iter().flat_map(|[one, other]| [(one, other), (other, one)]) {
+            if self.file_if_set(key).is_some() && self.file_if_set(other).is_none() {
+                let what = format!("is set without `{other}`: set both, or neither");
+                let provenance = self.entries[key].provenance.clone();
+                faults.push(InvalidValue { key: (*key).to_owned(), provenance, what });
+            }
         }
         if let Some((key, what)) = self.exporter_fault() {
             let provenance = self.entries[key].provenance.clone();

@@ -274,6 +274,18 @@ fn invalid_values_are_errors_with_key_and_line() {
         "storm.yaml:1: `nimbus.metrics.plugin.file.insert.filters` holds \"tasks\", which is no level; did you mean \
          `task`?",
     );
+    for [one, other] in [
+        ["storm.tls.key.file", "storm.tls.cert.file"],
+        ["storm.zookeeper.tls.cert.file", "storm.zookeeper.tls.key.file"],
+        ["storm.zookeeper.tls.workers.cert.file", "storm.zookeeper.tls.workers.key.file"],
+        ["ui.cert.file", "ui.cert.key.file"],
+    ] {
+        for [set, unset] in [[one, other], [other, one]] {
+            let message = format!("storm.yaml:2: `{set}` is set without `{unset}`: set both, or neither");
+            check(&format!("\n{set}: /f"), &message);
+        }
+        load(&format!("{one}: /f\n{other}: /g\n"), &[]).expect("both are set");
+    }
     check("- a\n- b\n", "storm.yaml:1:1: expected `key: value` lines, found a list");
     let broken = load("a: [1\nb: 2\n", &[]).expect_err("broken");
     assert!(broken.starts_with("storm.yaml:2:2: this is not YAML"), "{broken}");

@@ -79,6 +79,8 @@ pub enum Protection {
     Secret,
     /// Nobody else may change it.
     Unchanged,
+    /// Others may do with it what they want: it is only looked at.
+    None,
 }
 
 /// Reads a file as text, after the check of its mode.
@@ -86,19 +88,45 @@ pub enum Protection {
 /// # Errors
 /// [`FileError`].
 pub fn read(path: &Path, protection: Protection) -> Result<String, FileError> {
+    let (file, mode) = open(path)?;
+    check_mode(path, mode, protection)?;
+    text_of(path, file)
+}
+
+/// Reads a file as text, and checks its mode after `check`, which returns the protection that this text
+/// needs: the wrong file needs another remedy than `chmod`.
+///
+/// # Errors
+/// [`FileError`]; [`FileError::Content`] with the fault that `check` returns.
+pub fn read_checked(
+    path: &Path,
+    check: impl FnOnce(&str) -> Result<Protection, String>,
+) -> Result<String, FileError> {
+    let (file, mode) = open(path)?;
+    let text = text_of(path, file)?;
+    let protection = check(&text).map_err(|fault| FileError::Content { path: path.to_owned(), fault })?;
+    check_mode(path, mode, protection)?;
+    Ok(text)
+}
+
+/// Opens a file. Returns its mode: that of the file that is read, and not of one that was there before.
+fn open(path: &Path) -> Result<(File, u32), FileError> {
     let failed = |source| FileError::Read { path: path.to_owned(), source };
-    // The mode of the file that is read, and not of one that was there before.
     let file = regular_file::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.mode() & 0o777;
+    Ok((file, mode))
+}
+
+fn check_mode(path: &Path, mode: u32, protection: Protection) -> Result<(), FileError> {
     let fault = match protection {
         Protection::Secret if mode & 0o077 != 0 => Some(("other users may read the secret", mode & 0o700)),
         Protection::Unchanged if mode & 0o022 != 0 => Some(("other users may change it", mode & !0o022)),
-        Protection::Secret | Protection::Unchanged => None,
+        Protection::Secret | Protection::Unchanged | Protection::None => None,
     };
-    if let Some((risk, wanted)) = fault {
-        return Err(FileError::Mode { path: path.to_owned(), mode, risk, wanted });
+    match fault {
+        Some((risk, wanted)) => Err(FileError::Mode { path: path.to_owned(), mode, risk, wanted }),
+        None => Ok(()),
     }
-    text_of(path, file)
 }
 
 /// Reads a secret from a file that a user names on the command line: as [`read`] does, or from a pipe of

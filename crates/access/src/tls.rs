@@ -42,6 +42,7 @@ pub mod certificate;
 pub mod client;
 pub mod ephemeral;
 mod files;
+pub mod pem_file;
 pub mod server;
 #[cfg(any(test, feature = "test-support"))]
 pub mod test_support;

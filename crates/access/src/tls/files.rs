@@ -1,7 +1,6 @@
 //! Files of certificates, keys and authorities, in PEM.
 
 use std::{
-    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -19,9 +18,9 @@ use rustls::{
 
 use super::{
     certificate::{DaemonNames, PeerCertificate},
-    provider,
+    pem_file, provider,
 };
-use crate::file::{self, FileError, Protection, WatchedFile};
+use crate::file::{FileError, WatchedFile};
 
 /// Maximum number of certificates in a file.
 const CERTIFICATES_MAX: usize = 1000;
@@ -55,20 +54,9 @@ fn fault_of_pem(error: &pem::Error) -> String {
     }
 }
 
-/// Reads a file of certificates as text.
-fn read_pem(path: &Path) -> Result<String, FileError> {
-    let text = file::read(path, Protection::Unchanged).map_err(|error| match error {
-        FileError::Read { path, source } if source.kind() == io::ErrorKind::InvalidData => {
-            FileError::Content {
-                path,
-                fault: "it is no text, as a certificate in DER: convert it with `openssl x509 -inform der`"
-                    .to_owned(),
-            }
-        }
-        error => error,
-    })?;
-    // Editors of Windows put this character first.
-    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+/// Removes the character that editors of Windows put first.
+fn without_mark(text: String) -> String {
+    text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)
 }
 
 /// Certificate and authorities of a daemon. They are one content, since a certificate that the authorities
@@ -163,7 +151,8 @@ impl OwnCertificate {
     /// # Errors
     /// [`FileError`].
     pub(super) fn read(path: &Path, key: &Path) -> Result<Self, FileError> {
-        let chain = certificates(path, &read_pem(path)?)?;
+        let (text, key_text) = pem_file::read_pair(path, key)?;
+        let chain = certificates(path, &without_mark(text))?;
         let fail = |fault: String| FileError::Content { path: path.to_owned(), fault };
         let leaf = PeerCertificate::parse(&chain[0]).map_err(&fail)?;
         let no_key = || FileError::Content {
@@ -172,9 +161,8 @@ impl OwnCertificate {
                 "it has no private key in PEM: expected `-----BEGIN PRIVATE KEY-----`, without a passphrase"
                     .to_owned(),
         };
-        let text = file::read(key, Protection::Secret)?;
         // The error of the parser may quote a line of the key.
-        let private = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| no_key())?;
+        let private = PrivateKeyDer::from_pem_slice(key_text.as_bytes()).map_err(|_| no_key())?;
         let key = CertifiedKey::from_der(chain, private, &provider())
             .map_err(|error| fail(format!("it does not fit the key in {}: {error}", key.display())))?;
         Ok(Self { path: path.to_owned(), leaf, key: Arc::new(key) })
@@ -233,7 +221,8 @@ impl Trust {
     /// # Errors
     /// [`FileError`].
     pub(super) fn read(path: &Path) -> Result<Self, FileError> {
-        Self::parse(path, &read_pem(path)?)
+        let text = pem_file::read_certificates(path)?;
+        Self::parse(path, &without_mark(text))
     }
 
     /// Parses the text of the file at `path`.

@@ -303,6 +303,48 @@ fn files_that_are_no_certificate_are_refused_and_a_key_is_never_shown() {
 }
 
 #[test]
+fn file_of_the_wrong_kind_is_named_before_its_mode_and_a_key_beside_a_certificate_is_kept_secret() {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    let stage = Stage::new();
+    let set_mode =
+        |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set");
+    let refused = |change: &dyn Fn(&mut TlsSettings)| {
+        let mut settings = stage.settings();
+        change(&mut settings);
+        stage.refused(&settings)
+    };
+    let (certificate, key) = (stage.n1.certificate.clone(), stage.n1.key.clone());
+    for mode in [0o600, 0o644, 0o666] {
+        set_mode(&certificate, mode);
+        set_mode(&key, mode);
+        for (said, fault) in [
+            (refused(&|tls| std::mem::swap(&mut tls.certificate, &mut tls.key)), "are swapped"),
+            (refused(&|tls| tls.certificate.clone_from(&tls.key)), "no certificate"),
+        ] {
+            let is_named = said.contains("n1.key: it has") && said.contains(fault);
+            assert!(is_named && !said.contains("chmod"), "{mode:o}: {said}");
+        }
+        if mode != 0o666 {
+            let said = refused(&|tls| tls.key.clone_from(&tls.certificate));
+            assert!(said.contains("n1.crt: it has a certificate and no private key"), "{said}");
+        }
+    }
+    set_mode(&certificate, 0o644);
+    set_mode(&key, 0o600);
+    let said = refused(&|tls| tls.authorities.clone_from(&tls.key));
+    assert!(said.contains("n1.key: it has a private key and no certificate"), "{said}");
+    let both = fs::read_to_string(&certificate).expect("read") + &fs::read_to_string(&key).expect("read");
+    fs::write(&certificate, both).expect("written");
+    let said = refused(&|_| {});
+    assert!(said.contains("n1.crt has the mode 644") && said.contains("chmod 600"), "{said}");
+    set_mode(&certificate, 0o600);
+    stage.tls();
+    fs::write(&certificate, "-----BEGIN CERTIFICATE REQUEST-----\n").expect("written");
+    assert!(refused(&|_| {}).contains("an authority must sign it first"));
+}
+
+#[test]
 fn worker_learns_use_and_authorities_from_its_file() {
     let stage = Stage::new();
     let path = stage.dir().join(WorkerTls::FILE);

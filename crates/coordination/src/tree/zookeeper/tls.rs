@@ -1,11 +1,12 @@
 //! TLS in the types of the client crate, and the reason why a server cannot be reached over it.
 
 use std::{
+    io,
     sync::{Arc, RwLock},
     time::Duration,
 };
 
-use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, CertificateError, Error, pki_types::ServerName};
 use tokio::{io::AsyncReadExt as _, net::TcpStream};
 use tokio_rustls::TlsConnector;
 use zookeeper_client as zk;
@@ -53,10 +54,10 @@ impl CurrentTls {
             let stream = TcpStream::connect(server).await.ok()?;
             let mut stream = match TlsConnector::from(client).connect(name, stream).await {
                 Ok(stream) => stream,
-                Err(error) => return Some(error.to_string()),
+                Err(error) => return Some(reason(&error)),
             };
             match tokio::time::timeout(REFUSAL_TIMEOUT, stream.read_u8()).await {
-                Ok(Err(error)) if error.kind() == std::io::ErrorKind::InvalidData => Some(error.to_string()),
+                Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => Some(reason(&error)),
                 // The server waits for a request.
                 Err(_) | Ok(_) => None,
             }
@@ -73,6 +74,56 @@ impl ZooKeeperTree {
         if let Some(current) = &self.tls {
             current.replace(tls);
         }
+    }
+}
+
+/// Returns why a connection failed, with the remedy.
+fn reason(error: &io::Error) -> String {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
+    match cause {
+        Some(Error::InvalidCertificate(cause)) => reason_of_server(cause),
+        Some(Error::AlertReceived(AlertDescription::CertificateRequired)) => {
+            "it asks for a certificate: set storm.zookeeper.tls.cert.file and .key.file (for workers: \
+             storm.zookeeper.tls.workers.cert.file and .key.file)"
+                .to_owned()
+        }
+        Some(Error::AlertReceived(AlertDescription::CertificateExpired)) => {
+            "it refused the certificate of this process, which has expired; replace storm.zookeeper.tls.cert.file \
+             (of workers: storm.zookeeper.tls.workers.cert.file)"
+                .to_owned()
+        }
+        Some(Error::AlertReceived(alert)) => format!(
+            "it refused the connection ({alert:?}): an authority in its trust store must have signed \
+             storm.zookeeper.tls.cert.file (of workers: storm.zookeeper.tls.workers.cert.file)"
+        ),
+        Some(Error::InvalidMessage(_)) => NO_TLS.to_owned(),
+        Some(other) => other.to_string(),
+        None if error.kind() == io::ErrorKind::UnexpectedEof => NO_TLS.to_owned(),
+        None => error.to_string(),
+    }
+}
+
+/// Reason of a port that does not answer as TLS does.
+const NO_TLS: &str =
+    "it speaks no TLS at this port: storm.zookeeper.port must be the secureClientPort of the servers";
+
+fn reason_of_server(cause: &CertificateError) -> String {
+    use CertificateError as E;
+    match cause {
+        E::Expired | E::ExpiredContext { .. } => "its certificate has expired; replace it there".to_owned(),
+        E::NotValidYet | E::NotValidYetContext { .. } => {
+            "its certificate is not valid yet; look at the clocks of both hosts".to_owned()
+        }
+        E::UnknownIssuer | E::BadSignature => {
+            "no authority in storm.zookeeper.tls.ca.file has signed its certificate; add the one that has"
+                .to_owned()
+        }
+        E::NotValidForName | E::NotValidForNameContext { .. } => {
+            "its certificate is for other names; storm.zookeeper.servers must name it as its certificate does"
+                .to_owned()
+        }
+        E::Revoked => "its certificate is revoked by a list in storm.zookeeper.tls.ca.file".to_owned(),
+        other => format!("its certificate cannot be used: {other}"),
     }
 }
 

@@ -6,7 +6,10 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     server::WebPkiClientVerifier,
 };
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
@@ -68,6 +71,21 @@ async fn serve(
     address
 }
 
+/// Listens without TLS: answers with these bytes, and closes the connection.
+async fn answer_with(bytes: &'static [u8], tasks: &stormkeeper_runtime::tasks::Tasks) -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let address = listener.local_addr().expect("bound").to_string();
+    tasks.start("plain server", stormkeeper_runtime::tasks::OnExit::Ignore, async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 1 << 12];
+            // All of it, so that the close is no reset.
+            let _n = stream.read(&mut request).await;
+            let _written = stream.write_all(bytes).await;
+        }
+    });
+    address
+}
+
 async fn problem(server: &str, trusted: &Authority, own: Option<Identity>) -> Option<String> {
     CurrentTls::new(Tls::new(trusted.1.clone(), own).expect("valid")).problem(server).await
 }
@@ -80,14 +98,23 @@ async fn reason_of_a_refused_connection_names_what_is_wrong() {
     let good = serve(&ours, &ours.issue("127.0.0.1", false), &tasks).await;
     assert_eq!(problem(&good, &ours, own()).await, None);
     let expired = serve(&ours, &ours.issue("127.0.0.1", true), &tasks).await;
+    let plain = answer_with(b"\0\0\0\x01x", &tasks).await;
+    let closing = answer_with(b"", &tasks).await;
     let misnamed = serve(&ours, &ours.issue("another.host", false), &tasks).await;
     for (server, trusted, own, expected) in [
-        (&expired, &ours, own(), "expired"),
-        (&misnamed, &ours, own(), "not valid for name"),
-        (&good, &other, own(), "UnknownIssuer"),
-        (&good, &ours, None, "CertificateRequired"),
-        (&good, &ours, Some(ours.issue("daemon", true)), "CertificateExpired"),
-        (&good, &ours, Some(other.issue("daemon", false)), "alert"),
+        (&expired, &ours, own(), "its certificate has expired"),
+        (&misnamed, &ours, own(), "its certificate is for other names"),
+        (&good, &other, own(), "no authority in storm.zookeeper.tls.ca.file has signed its certificate"),
+        (&good, &ours, None, "it asks for a certificate: set storm.zookeeper.tls.cert.file"),
+        (&good, &ours, Some(ours.issue("daemon", true)), "this process, which has expired"),
+        (
+            &good,
+            &ours,
+            Some(other.issue("daemon", false)),
+            "an authority in its trust store must have signed",
+        ),
+        (&plain, &ours, own(), "it speaks no TLS at this port"),
+        (&closing, &ours, own(), "it speaks no TLS at this port"),
     ] {
         let problem = problem(server, trusted, own).await.expect(expected);
         assert!(problem.contains(server.as_str()) && problem.contains(expected), "{expected}: {problem}");
