@@ -92,6 +92,7 @@ async fn tree_is_not_protected_while_a_live_daemon_lacks_the_users_or_does_not_s
     assert!(!is_open(&cluster).await, "it is protected");
 
     replace_a_password(&cluster, &config, &users).await;
+    spoil_files(&cluster, &users).await;
     mix_files(&cluster, &config, &users);
 }
 
@@ -134,6 +135,25 @@ async fn replace_a_password(cluster: &Cluster, config: &str, users: &Path) {
     copy_to("zookeeper-users-nimbus");
     copy_to("zookeeper-users-supervisor");
     protect(cluster, config, &["--even-if-unknown"]).await;
+}
+
+/// Writes a mistake into the files of the running daemons, which name it, and repairs it.
+async fn spoil_files(cluster: &Cluster, users: &Path) {
+    for (name, command) in [("zookeeper-users-nimbus", "nimbuses"), ("zookeeper-users-supervisor", "cluster")]
+    {
+        let path = users.join(name);
+        let good = fs::read_to_string(&path).expect("read");
+        let words = [name, "line 1", "its last good content is in force"];
+        for (text, is_named) in [(format!("0wn x\n{good}"), true), (good.clone(), false)] {
+            fs::write(&path, &text).expect("written");
+            wait_until("the mistake is named while it is there", WAIT_MAX, async || {
+                let shown = cluster.ok(&[command]);
+                let found = words.iter().filter(|word| shown.contains(*word)).count();
+                (found == if is_named { words.len() } else { 0 }).then_some(()).ok_or(shown)
+            })
+            .await;
+        }
+    }
 }
 
 /// Protects the tree with a file whose users no supervisor has, and changes files of two clusters.

@@ -199,8 +199,12 @@ async fn znodes_that_a_component_keeps_from_the_nimbuses_stop_nothing_and_are_na
     let worker = Users::parse(&text).expect("valid");
     let only_mine = OnlyMine(worker.own()[0].id());
     let mut options: Options = cluster.zookeeper.options(cluster.tree.root().clone());
-    options.access =
-        Some(Access { credentials: worker.own().to_vec(), rules: Some(Arc::new(only_mine)), sasl: None });
+    options.access = Some(Access {
+        credentials: worker.own().to_vec(),
+        rules: Some(Arc::new(only_mine)),
+        sasl: None,
+        sasl_line: String::new(),
+    });
     let open = Access { rules: None, ..options.access.clone().expect("set") };
     let with_open_lists = connect(Options { access: Some(open), ..options.clone() }).await;
     let hostile = connect(options).await;

@@ -42,6 +42,7 @@ fn with(mut options: Options, users: Option<Users>, protects: bool) -> Options {
     options.access = users.map(|users| Access {
         credentials: users.own().to_vec(),
         sasl: users.sasl().cloned(),
+        sasl_line: String::new(),
         rules: protects.then(|| Arc::new(users) as Arc<dyn AccessRules>),
     });
     options

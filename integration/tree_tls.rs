@@ -79,12 +79,34 @@ async fn server_that_demands_sasl_accepts_the_user_of_the_file_and_no_other() {
     let files = UserFiles::generate([[1; 32], [2; 32], [3; 32]]);
     let with = |line: &str| {
         let users = Users::parse(&format!("{}{line}", files.nimbus)).expect("valid");
-        let access = Access { credentials: users.own().to_vec(), rules: None, sasl: users.sasl().cloned() };
+        let access = Access {
+            credentials: users.own().to_vec(),
+            rules: None,
+            sasl: users.sasl().cloned(),
+            sasl_line: "`sasl NAME:PASSWORD` of the test".to_owned(),
+        };
         Options { access: Some(access), ..server.options(fresh_root("sasl")) }
     };
     assert!(opens(with("sasl keeper:s3cret\n")).await);
-    assert!(!opens(with("sasl keeper:another\n")).await);
-    assert!(!opens(with("")).await);
+    let refusal = async |options: Options| {
+        let tasks = Tasks::default();
+        let tree = ZooKeeperTree::connect(options, fastrand::Rng::new(), &tasks);
+        wait_until("the reason is known", WAIT_MAX, async || tree.problem().ok_or("none yet".to_owned()))
+            .await
+    };
+    for (lines, said) in [
+        ("sasl keeper:another\n", "the servers refuse the user of the line `sasl NAME:PASSWORD` of the test"),
+        (
+            "",
+            "the servers demand SASL, and there is no user for it: add the line `sasl NAME:PASSWORD` of the test",
+        ),
+    ] {
+        assert!(!opens(with(lines)).await);
+        let reason = refusal(with(lines)).await;
+        assert!(reason.contains(said) && reason.contains("JAAS") && !reason.contains("another"), "{reason}");
+    }
+    let reason = refusal(Options { access: None, ..with("") }).await;
+    assert!(reason.contains("set storm.zookeeper.users.file"), "{reason}");
 }
 
 pub(crate) fn write_secret(path: &Path, text: &str) {

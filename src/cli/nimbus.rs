@@ -46,7 +46,8 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let quotas = config.quotas_file().map(|path| WatchedFile::open(&path, Quotas::read)).transpose();
     let quotas = quotas.map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
     let users = zookeeper_users::of_daemon(&config, DaemonKind::Nimbus)?;
-    let access = users.as_ref().map(|users| zookeeper_users::access(&users.get()));
+    let access = users.as_ref().zip(config.zookeeper_users_file());
+    let access = access.map(|(users, path)| zookeeper_users::access(&users.get(), &path));
     let tls = TlsFiles::open(&config, Process::Daemon)?;
     modes::restrict_new_files();
     local_dir::warn_if_others_may_change(&config.local_dir());
@@ -66,10 +67,9 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         };
         let tree = ZooKeeperTree::connect(tree_options, fastrand::Rng::new(), &tasks);
         let mut options = config.nimbus_options();
-        options.held_users = zookeeper_users::keep_fresh_of_daemon(users, &tree, &tasks);
-        if let Some(files) = tls {
-            files.keep_fresh(Arc::clone(&tree), &tasks);
-        }
+        let fresh = zookeeper_users::keep_fresh_of_daemon(&config, users, &tree, &tasks);
+        options.zookeeper_problems = fresh.problems(tls, &tree, &tasks);
+        options.held_users = fresh.held;
         options.local_dir = local_dir;
         (options.locks, options.exposed, options.quotas) = (locks, exposed, quotas);
         let ended = api::run(options, Arc::clone(&tree) as _, Clock::new(), stop).await;

@@ -52,7 +52,8 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let locks = locks.map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
     let exposed = exposure::said(config.exposure_of_supervisor(args.insecure))?;
     let users = zookeeper_users::of_daemon(&config, DaemonKind::Supervisor)?;
-    let access = users.as_ref().map(|users| zookeeper_users::access(&users.get()));
+    let access = users.as_ref().zip(config.zookeeper_users_file());
+    let access = access.map(|(users, path)| zookeeper_users::access(&users.get(), &path));
     let tls = TlsFiles::open(&config, Process::Daemon)?;
     // A mistake in what workers will read shows now and not at their start.
     let of_workers = TlsFiles::open(&config, Process::Worker)?;
@@ -81,9 +82,6 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
             ..config.tree_options(OnMissingRoot::Wait)
         };
         let tree = ZooKeeperTree::connect(tree_options, fastrand::Rng::new(), &tasks);
-        if let Some(files) = tls {
-            files.keep_fresh(Arc::clone(&tree), &tasks);
-        }
         let mut options = config.supervisor_options();
         (options.local_dir, options.exposed) = (local_dir, exposed);
         let environment = WorkerEnvironment::select(std::env::vars_os(), &config.allowed_variables());
@@ -98,14 +96,17 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         }
         let clock = Clock::new();
         let credentials = locks.credentials(&format!("supervisor on {}", options.host), &clock);
-        let tls = locks.tls().client();
+        let client_tls = locks.tls().client();
         launch.locks = locks;
         launch.run_as = run_as;
         launch.zookeeper_identity = of_workers.as_ref().and_then(TlsFiles::identity).cloned();
         launch.zookeeper_users = users.clone();
-        options.held_users = zookeeper_users::keep_fresh_of_daemon(users, &tree, &tasks);
-        let clients = supervisor::SupervisorClients::over_http(Arc::clone(&tree) as _, (&credentials, &tls))
-            .map_err(|error| Failure::internal(error.into()))?;
+        let fresh = zookeeper_users::keep_fresh_of_daemon(&config, users, &tree, &tasks);
+        options.zookeeper_problems = fresh.problems(tls, &tree, &tasks);
+        options.held_users = fresh.held;
+        let clients =
+            supervisor::SupervisorClients::over_http(Arc::clone(&tree) as _, (&credentials, &client_tls))
+                .map_err(|error| Failure::internal(error.into()))?;
         let ended =
             supervisor::run(options, Arc::clone(&tree) as _, processes, clients, launch, clock, stop).await;
         tree.close().await;

@@ -55,7 +55,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let config = Config::load(spec.config_file.as_deref(), &spec.overrides, &Environment::of_process());
     let (config, _warnings_were_the_supervisors) = config?;
     let users = zookeeper_users::of_worker(&spec.files_dir().join(USERS_FILE))?;
-    let access = |users: &Option<Users>| users.as_ref().map(zookeeper_users::access);
+    let access = |users: &Option<Users>| users.as_ref().map(zookeeper_users::access_of_worker);
     let tls = TlsFiles::open_in_worker(&config, spec.files_dir())?;
     daemon_runtime()?.block_on(async {
         let tasks = Tasks::default();
@@ -70,7 +70,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let tree = ZooKeeperTree::connect(tree_options, fastrand::Rng::new(), &tasks);
         zookeeper_users::keep_fresh(users, Arc::clone(&tree), &tasks, access, |_users| {});
         if let Some(files) = tls {
-            files.keep_fresh(Arc::clone(&tree), &tasks);
+            // The worker has no other reader of its problems than its log.
+            drop(files.keep_fresh(Arc::clone(&tree), &tasks));
         }
         let worker = spec.worker.clone();
         let clock = Clock::new();

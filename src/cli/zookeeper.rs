@@ -2,7 +2,10 @@
 
 mod live;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, anyhow};
 
@@ -108,7 +111,7 @@ fn users(global: &Global, args: &UsersArgs) -> Result<(), Failure> {
     let files = match args {
         UsersArgs { add: Some(kind), .. } => with_another(read(&paths)?, (*kind).into())?,
         UsersArgs { remove_old: Some(kind), even_if_unknown, .. } => {
-            without_old(global, read(&paths)?, (*kind).into(), *even_if_unknown)?
+            without_old(global, (read(&paths)?, &paths[0]), (*kind).into(), *even_if_unknown)?
         }
         UsersArgs { open, close, .. } if *close || (*open && paths.iter().all(|path| path.exists())) => {
             let mut files = read(&paths)?;
@@ -149,7 +152,7 @@ fn with_another(mut files: UserFiles, kind: UserKind) -> Result<UserFiles, Failu
 /// Returns the files with the newest password of a kind only, if no process needs another one.
 fn without_old(
     global: &Global,
-    before: UserFiles,
+    (before, path): (UserFiles, &Path),
     kind: UserKind,
     even_if_unknown: bool,
 ) -> Result<UserFiles, Failure> {
@@ -158,7 +161,7 @@ fn without_old(
         return Err(Failure::usage("there is one password of this kind only: add the next one first"));
     }
     let config = global.load()?;
-    live::with_tree(&config, &before.nimbus, async |tree| {
+    live::with_tree(&config, (&before.nimbus, path), async |tree| {
         live::check(&after.nimbus, &live::daemons(&tree).await?, Change::RemoveOld, even_if_unknown)?;
         // An open tree has lists that name nobody.
         if !before.nimbus.is_open() {
@@ -220,7 +223,7 @@ fn protect(global: &Global, ProtectArgs { open, even_if_unknown }: &ProtectArgs)
         return Err(Failure::new(ErrorKind::Usage, error).with_hint(hint));
     }
     let rules: Arc<dyn AccessRules> = Arc::new(users.clone());
-    let n = live::with_tree(&config, &users, async |tree| {
+    let n = live::with_tree(&config, (&users, &path), async |tree| {
         if !open {
             live::check(&users, &live::daemons(&tree).await?, Change::Protect, *even_if_unknown)?;
         }

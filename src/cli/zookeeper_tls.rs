@@ -20,6 +20,7 @@ use stormkeeper_coordination::tree::{
 use stormkeeper_runtime::{
     blocking,
     tasks::{OnExit, Tasks},
+    watch,
 };
 use stormkeeper_supervisor::{IdentityFiles, ZOOKEEPER_IDENTITY_FILE};
 
@@ -130,31 +131,46 @@ impl TlsFiles {
     }
 
     /// Reads the files again every two seconds, and lets the tree have what has changed. Files that
-    /// cannot be used leave the last good ones in force, and the log says why.
-    pub(super) fn keep_fresh(self, tree: Arc<ZooKeeperTree>, tasks: &Tasks) {
+    /// cannot be used leave the last good ones in force; the log says why, and the returned value.
+    pub(super) fn keep_fresh(
+        self,
+        tree: Arc<ZooKeeperTree>,
+        tasks: &Tasks,
+    ) -> watch::Receiver<Option<String>> {
         let Self { files, mut in_force } = self;
+        let (problem, seen) = watch::channel(None);
         tasks.start("TLS to ZooKeeper", OnExit::Ignore, async move {
-            let mut problem = None;
             loop {
                 tokio::time::sleep(PERIOD).await;
                 let files = files.clone();
                 match blocking::run(move || files.read()).await {
-                    Ok(tls) if tls == in_force => problem = None,
+                    Ok(tls) if tls == in_force => set(&problem, None),
                     Ok(tls) => {
                         info!("read changed certificates for ZooKeeper; the next connection uses them");
-                        problem = None;
+                        set(&problem, None);
                         tree.replace_tls(tls.clone());
                         in_force = tls;
                     }
                     Err(error) => {
                         let reason = format!("{error:#}");
-                        if problem.as_ref() != Some(&reason) {
+                        let text = Some(format!("{reason}; the last good certificates for ZooKeeper are in force"));
+                        if *problem.borrow() != text {
                             warn!(reason, "changed certificates for ZooKeeper cannot be used; the last good ones stay in force");
-                            problem = Some(reason);
+                            set(&problem, text);
                         }
                     }
                 }
             }
         });
+        seen
     }
+}
+
+/// Sets a problem, and wakes its readers if it is another one.
+fn set(problem: &watch::Sender<Option<String>>, text: Option<String>) {
+    problem.send_if_modified(|before| {
+        let is_new = *before != text;
+        *before = text;
+        is_new
+    });
 }

@@ -3,12 +3,19 @@
 use std::{io, path::Path, sync::Arc};
 
 use anyhow::anyhow;
+use tracing::warn;
 
 use crate::{
-    cli::error::{ErrorKind, Failure},
+    cli::{
+        error::{ErrorKind, Failure},
+        zookeeper_tls::TlsFiles,
+    },
     config::Config,
 };
-use stormkeeper_access::file::{self, FileError, PERIOD, Protection, WatchedFile};
+use stormkeeper_access::{
+    file::{self, FileError, PERIOD, Protection, WatchedFile},
+    locks::ZooKeeperProblems,
+};
 use stormkeeper_coordination::{
     cluster::users::{HeldUsers, Users},
     tree::{
@@ -33,6 +40,13 @@ pub(super) enum DaemonKind {
 pub(super) fn of_daemon(config: &Config, kind: DaemonKind) -> Result<Option<WatchedFile<Users>>, Failure> {
     let open = |path: &Path| {
         let file = WatchedFile::open(path, read_file).map_err(failure)?;
+        if kind == DaemonKind::Supervisor && file.get().lacks_sasl_of_workers() {
+            warn!(
+                "{} has a line `sasl` and no line `sasl-workers`: servers that demand SASL refuse the sessions of \
+                 workers",
+                path.display()
+            );
+        }
         let (is, wanted) = (file.get().is_nimbus(), kind == DaemonKind::Nimbus);
         let [has, wants] = [is, wanted].map(|is| if is { "nimbus" } else { "supervisor" });
         match is == wanted {
@@ -75,25 +89,65 @@ fn read_optional(path: &Path) -> Result<Option<Users>, FileError> {
     }
 }
 
-/// Returns how a process with these users connects to the tree.
-pub(super) fn access(users: &Users) -> Access {
-    let rules = (!users.is_open()).then(|| Arc::new(users.clone()) as Arc<dyn AccessRules>);
-    Access { credentials: users.own().to_vec(), rules, sasl: users.sasl().cloned() }
+/// Returns how a process with these users, of the file at `path`, connects to the tree.
+pub(super) fn access(users: &Users, path: &Path) -> Access {
+    access_with(users, format!("`sasl NAME:PASSWORD` in {}", path.display()))
 }
 
-/// Reads the file of the users of a daemon again when it changes, and lets the tree have them. Returns
-/// the users that its sessions have, as its record says them.
+/// Returns how a worker with these users connects to the tree.
+pub(super) fn access_of_worker(users: &Users) -> Access {
+    let line = "`sasl-workers NAME:PASSWORD` in the storm.zookeeper.users.file of its supervisor";
+    access_with(users, line.to_owned())
+}
+
+fn access_with(users: &Users, sasl_line: String) -> Access {
+    let rules = (!users.is_open()).then(|| Arc::new(users.clone()) as Arc<dyn AccessRules>);
+    Access { credentials: users.own().to_vec(), rules, sasl: users.sasl().cloned(), sasl_line }
+}
+
+/// Users of a daemon that runs.
+pub(super) struct Fresh {
+    /// The users that its sessions have, as its record says them.
+    pub(super) held: watch::Receiver<HeldUsers>,
+    /// Reason why the file on the disk is not in force; `None` without a file.
+    pub(super) problem: Option<watch::Receiver<Option<String>>>,
+}
+
+impl Fresh {
+    /// Reads the files of TLS again too when they change. Returns why files for ZooKeeper are not in force.
+    pub(super) fn problems(
+        &self,
+        tls: Option<TlsFiles>,
+        tree: &Arc<ZooKeeperTree>,
+        tasks: &Tasks,
+    ) -> ZooKeeperProblems {
+        let mut problems = ZooKeeperProblems::default();
+        if let Some(problem) = &self.problem {
+            problems.users = problem.clone();
+        }
+        if let Some(files) = tls {
+            problems.tls = files.keep_fresh(Arc::clone(tree), tasks);
+        }
+        problems
+    }
+}
+
+/// Reads the file of the users of a daemon again when it changes, and lets the tree have them.
 pub(super) fn keep_fresh_of_daemon(
+    config: &Config,
     file: Option<WatchedFile<Users>>,
     tree: &Arc<ZooKeeperTree>,
     tasks: &Tasks,
-) -> watch::Receiver<HeldUsers> {
-    let Some(file) = file else { return HeldUsers::none() };
+) -> Fresh {
+    let Some((file, path)) = file.zip(config.zookeeper_users_file()) else {
+        return Fresh { held: HeldUsers::none(), problem: None };
+    };
     let (sender, held) = watch::channel(file.get().held());
-    let access = |users: &Users| Some(access(users));
+    let problem = Some(file.problem());
+    let access = move |users: &Users| Some(access(users, &path));
     let announce = move |users: &Users| drop(sender.send_replace(users.held()));
     keep_fresh(file, Arc::clone(tree), tasks, access, announce);
-    held
+    Fresh { held, problem }
 }
 
 /// Reads a file of users again when it changes, lets the tree have them, and then calls `announce`.

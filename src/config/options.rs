@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use crate::config::{load::Config, value::Value};
-use stormkeeper_access::{locks, tls::TlsSettings};
+use stormkeeper_access::{
+    locks::{self, ZooKeeperProblems},
+    tls::TlsSettings,
+};
 use stormkeeper_coordination::{
     cluster::{layout, users::HeldUsers},
     tree::{self, options::OnMissingRoot},
@@ -61,6 +64,7 @@ impl Config {
             locks: locks::Locks::open(),
             exposed: None,
             held_users: HeldUsers::none(),
+            zookeeper_problems: ZooKeeperProblems::default(),
             quotas: None,
             api_names: self.api_names(),
             monitor_period: self.duration("nimbus.monitor.freq.secs"),
@@ -250,6 +254,7 @@ impl Config {
             // Decided by the command that runs a supervisor.
             exposed: None,
             held_users: HeldUsers::none(),
+            zookeeper_problems: ZooKeeperProblems::default(),
             agent: Some(supervisor::AgentOptions { address: agent, may_move, names: names.collect() }),
             capacity: Capacity {
                 cpu_percent: self.whole_if_set("supervisor.cpu.capacity"),

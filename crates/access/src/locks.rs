@@ -235,12 +235,29 @@ impl Locks {
             tls,
             certificate_expired,
             quotas: nothing(),
+            zookeeper: ZooKeeperProblems::default(),
         }
     }
 }
 
 fn nothing() -> watch::Receiver<Option<String>> {
     watch::channel(None).1
+}
+
+/// Reasons why the files for ZooKeeper on the disk are not in force.
+#[derive(Debug, Clone)]
+pub struct ZooKeeperProblems {
+    /// Of the users.
+    pub users: watch::Receiver<Option<String>>,
+    /// Of the certificate and the authorities.
+    pub tls: watch::Receiver<Option<String>>,
+}
+
+impl Default for ZooKeeperProblems {
+    /// No reasons, for ever.
+    fn default() -> Self {
+        Self { users: nothing(), tls: nothing() }
+    }
 }
 
 /// Reasons why the files on the disk are not in force.
@@ -256,6 +273,8 @@ pub struct Problems {
     pub certificate_expired: watch::Receiver<bool>,
     /// Of the quotas.
     pub quotas: watch::Receiver<Option<String>>,
+    /// Of the files for ZooKeeper.
+    pub zookeeper: ZooKeeperProblems,
 }
 
 impl Problems {
@@ -265,6 +284,12 @@ impl Problems {
         let Some(quotas) = quotas else { return self };
         tasks.start("quotas", OnExit::Ignore, quotas.clone().keep_fresh());
         Self { quotas: quotas.problem(), ..self }
+    }
+
+    /// Adds the reasons why files for ZooKeeper are not in force.
+    #[must_use]
+    pub fn with_zookeeper(self, zookeeper: ZooKeeperProblems) -> Self {
+        Self { zookeeper, ..self }
     }
 
     /// Waits until a reason may have changed. A dropped call loses nothing.
@@ -280,12 +305,15 @@ impl Problems {
             () = of(&mut self.secrets) => {}
             () = of(&mut self.tls) => {}
             () = of(&mut self.quotas) => {}
+            () = of(&mut self.zookeeper.users) => {}
+            () = of(&mut self.zookeeper.tls) => {}
         }
     }
 
     /// Returns the present reasons as one text.
     pub fn text(&self) -> Option<String> {
-        let all = [&self.tokens, &self.secrets, &self.tls, &self.quotas];
+        let zookeeper = [&self.zookeeper.users, &self.zookeeper.tls];
+        let all = [&self.tokens, &self.secrets, &self.tls, &self.quotas].into_iter().chain(zookeeper);
         let texts = all.map(|problem| problem.borrow().clone());
         let texts: Vec<String> = texts.into_iter().flatten().collect();
         (!texts.is_empty()).then(|| texts.join("; "))

@@ -302,7 +302,8 @@ fn assemble(
 
 /// Starts to read the files again that say who may do what. Returns what is wrong with them.
 fn keep_files_fresh(options: &Options, clock: &Clock, tasks: &Tasks) -> Problems {
-    options.locks.keep_fresh(clock, tasks).with_quotas(options.quotas.as_ref(), tasks)
+    let problems = options.locks.keep_fresh(clock, tasks).with_quotas(options.quotas.as_ref(), tasks);
+    problems.with_zookeeper(options.zookeeper_problems.clone())
 }
 
 /// Reads the memory of the tree, whose file is kept in place with the identity.

@@ -2,7 +2,12 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-use stormkeeper_access::{credentials::Credentials, file::WatchedFile, locks::Locks, quota::Quotas};
+use stormkeeper_access::{
+    credentials::Credentials,
+    file::WatchedFile,
+    locks::{Locks, ZooKeeperProblems},
+    quota::Quotas,
+};
 use stormkeeper_coordination::cluster::users::HeldUsers;
 use stormkeeper_model::{clock::Clock, topology::Ackers};
 use stormkeeper_runtime::watch;
@@ -28,6 +33,8 @@ pub struct Options {
     pub exposed: Option<String>,
     /// Users that it has at ZooKeeper, which its record says.
     pub held_users: watch::Receiver<HeldUsers>,
+    /// Reasons why its files for ZooKeeper are not in force.
+    pub zookeeper_problems: ZooKeeperProblems,
     /// Quotas of owners; `None` limits nobody.
     pub quotas: Option<WatchedFile<Quotas>>,
     /// Names under which requests may address the API, with or without ports, besides addresses,
@@ -125,6 +132,7 @@ impl Options {
             locks: Locks::open(),
             exposed: None,
             held_users: HeldUsers::none(),
+            zookeeper_problems: ZooKeeperProblems::default(),
             quotas: None,
             api_names: Vec::new(),
             monitor_period: Duration::from_secs(10),

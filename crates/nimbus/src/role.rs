@@ -344,6 +344,8 @@ pub(super) async fn register(
             Ok(()) = status.access.tls.changed() => Ok(()),
             Ok(()) = status.access.certificate_expired.changed() => Ok(()),
             Ok(()) = status.access.quotas.changed() => Ok(()),
+            Ok(()) = status.access.zookeeper.users.changed() => Ok(()),
+            Ok(()) = status.access.zookeeper.tls.changed() => Ok(()),
             // Its sender ends at once if there are no users.
             Ok(()) = status.held_users.changed() => Ok(()),
             // Their senders end at once if there are no clients for the comparison.

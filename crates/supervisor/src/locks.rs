@@ -8,7 +8,8 @@ use stormkeeper_runtime::tasks::OnExit;
 impl Agent {
     /// Keeps the files fresh for as long as the agent runs.
     pub(super) fn keep_locks_fresh(&self, locks: &Locks) {
-        let mut problems = locks.keep_fresh(&self.clock, &self.tasks);
+        let problems = locks.keep_fresh(&self.clock, &self.tasks);
+        let mut problems = problems.with_zookeeper(self.options.zookeeper_problems.clone());
         let (registration, host) = (self.registration.clone(), self.options.host.clone());
         self.tasks.start("locks", OnExit::Ignore, async move {
             loop {

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use crate::AgentOptions;
+use stormkeeper_access::locks::ZooKeeperProblems;
 use stormkeeper_coordination::cluster::users::HeldUsers;
 use stormkeeper_model::{Port, resources::Capacity};
 use stormkeeper_runtime::watch;
@@ -22,6 +23,8 @@ pub struct Options {
     pub exposed: Option<String>,
     /// Users that it has at ZooKeeper, which its record says.
     pub held_users: watch::Receiver<HeldUsers>,
+    /// Reasons why its files for ZooKeeper are not in force.
+    pub zookeeper_problems: ZooKeeperProblems,
     /// Declared resources for tasks; what is not declared is unlimited.
     pub capacity: Capacity,
     /// Limit from the launch of a worker to its first heartbeat.

@@ -1,6 +1,6 @@
 //! Check of what runs before rights are taken away: the users of the live daemons, and the lists of the tree.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::anyhow;
 
@@ -63,12 +63,12 @@ impl Change {
 /// Runs `action` with a session of `users` in the tree of a cluster, and returns its result.
 pub(super) fn with_tree<T>(
     config: &Config,
-    users: &Users,
+    (users, path): (&Users, &Path),
     action: impl AsyncFnOnce(Arc<ZooKeeperTree>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let mut options = config.tree_options(OnMissingRoot::Wait);
     let root = options.root.clone();
-    options.access = Some(Access { rules: None, ..zookeeper_users::access(users) });
+    options.access = Some(Access { rules: None, ..zookeeper_users::access(users, path) });
     options.tls = TlsFiles::open(config, Process::Daemon)?.map(|files| files.tls());
     client_runtime()?.block_on(async {
         let tasks = Tasks::default();
@@ -76,7 +76,9 @@ pub(super) fn with_tree<T>(
         let mut session = tree.session();
         let connected = session.wait_for(|state| state.connected().is_some());
         if tokio::time::timeout(SESSION_WAIT, connected).await.is_err() {
-            let error = anyhow!("no session with ZooKeeper, or no tree at {root}, within {SESSION_WAIT:?}");
+            let reason = tree.problem().map(|reason| format!(": {reason}")).unwrap_or_default();
+            let error =
+                anyhow!("no session with ZooKeeper, or no tree at {root}, within {SESSION_WAIT:?}{reason}");
             let hint = "nothing was changed; name the configuration of a nimbus with --config";
             return Err(Failure::new(ErrorKind::Unavailable, error).with_hint(hint));
         }

@@ -136,6 +136,7 @@ impl Host {
             agent: None,
             exposed: None,
             held_users: HeldUsers::none(),
+            zookeeper_problems: stormkeeper_access::locks::ZooKeeperProblems::default(),
             capacity: Default::default(),
             worker_start_timeout: Duration::from_secs(60),
             worker_timeout: Duration::from_secs(30),

@@ -192,6 +192,7 @@ impl Replica {
             prometheus_series_max: 20_000,
             exposed: None,
             held_users: HeldUsers::none(),
+            zookeeper_problems: stormkeeper_access::locks::ZooKeeperProblems::default(),
             metrics: Some(MetricOptions {
                 medium: Medium::Memory(self.disk.disk.clone()),
                 usage,

@@ -105,6 +105,11 @@ impl Users {
         self.sasl.as_ref()
     }
 
+    /// True if this process has a user by whom sessions are opened, and its workers have none.
+    pub fn lacks_sasl_of_workers(&self) -> bool {
+        self.sasl.is_some() && self.sasl_of_workers.is_none()
+    }
+
     /// True if what this process creates stays open to anyone.
     pub fn is_open(&self) -> bool {
         self.open

@@ -214,6 +214,8 @@ pub struct Access {
     pub rules: Option<Arc<dyn AccessRules>>,
     /// User by whom sessions are opened, where the servers demand SASL (DIGEST-MD5).
     pub sasl: Option<SaslUser>,
+    /// Line and file that name this user, for people: where to correct it, or to add it.
+    pub sasl_line: String,
 }
 
 impl PartialEq for Access {
@@ -222,7 +224,8 @@ impl PartialEq for Access {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
             (one, other) => one.is_none() && other.is_none(),
         };
-        is_same_rules && self.credentials == other.credentials && self.sasl == other.sasl
+        let is_same_sasl = self.sasl == other.sasl && self.sasl_line == other.sasl_line;
+        is_same_rules && is_same_sasl && self.credentials == other.credentials
     }
 }
 

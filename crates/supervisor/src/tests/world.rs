@@ -1,6 +1,7 @@
 //! A host with its supervisors, for the tests of this folder.
 
 use super::*;
+use stormkeeper_access::locks::ZooKeeperProblems;
 use stormkeeper_access::tls::client::ClientTls;
 use stormkeeper_coordination::cluster::users::HeldUsers;
 
@@ -114,6 +115,7 @@ impl World {
             agent: None,
             exposed: None,
             held_users: HeldUsers::none(),
+            zookeeper_problems: ZooKeeperProblems::default(),
             capacity: Default::default(),
             worker_start_timeout: Duration::from_secs(120),
             worker_timeout: Duration::from_secs(30),

@@ -36,6 +36,23 @@ impl CurrentAccess {
         Some(zk::SaslOptions::digest_md5(name, password).into())
     }
 
+    /// Returns why the servers have refused a session because of SASL, and the remedy.
+    pub(super) fn sasl_refusal(&self) -> String {
+        match self.get() {
+            Some(Access { sasl: Some(_), sasl_line, .. }) => format!(
+                "the servers refuse the user of the line {sasl_line}: its name and password must be those of a line \
+                 `user_NAME=\"PASSWORD\"` in their JAAS file"
+            ),
+            Some(Access { sasl_line, .. }) => format!(
+                "the servers demand SASL, and there is no user for it: add the line {sasl_line}, as in a line \
+                 `user_NAME=\"PASSWORD\"` of their JAAS file"
+            ),
+            None => "the servers demand SASL: set storm.zookeeper.users.file, and add the line `sasl NAME:PASSWORD` \
+                     to that file"
+                .to_owned(),
+        }
+    }
+
     /// Returns the access control list of a znode that is created at `path`.
     pub(super) fn acls(&self, path: &TreePath) -> Vec<zk::Acl> {
         acls(self.get().as_ref().and_then(|access| access.rules.as_deref()), path)

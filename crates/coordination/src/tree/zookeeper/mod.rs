@@ -73,6 +73,11 @@ impl ZooKeeperTree {
         Arc::new(Self { link, watches, tasks, root, access, tls })
     }
 
+    /// Returns the reason why the last attempt to open a session failed, while there is no session.
+    pub fn problem(&self) -> Option<String> {
+        self.link.problem()
+    }
+
     fn node(&self, path: &TreePath, data: Vec<u8>, stat: &zk::Stat) -> Node {
         let n_children = usize::try_from(stat.num_children).unwrap_or(0);
         let n_hidden = usize::from(self.root.is_root() && path.is_root());

@@ -46,6 +46,8 @@ pub(super) struct Link {
     permits: Semaphore,
     request_timeout: Duration,
     closed: CancellationToken,
+    // Guards the reason why there is no session; held for an exchange.
+    problem: Mutex<Option<String>>,
 }
 
 impl Link {
@@ -56,7 +58,17 @@ impl Link {
             permits: Semaphore::new(MAX_REQUESTS),
             request_timeout,
             closed: CancellationToken::new(),
+            problem: Mutex::new(None),
         }
+    }
+
+    /// Returns the reason why the last attempt to open a session failed, while there is none.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.problem.lock().expect("no one panics while holding the reason").clone()
+    }
+
+    fn set_problem(&self, problem: Option<String>) {
+        *self.problem.lock().expect("no one panics while holding the reason") = problem;
     }
 
     /// Makes one request by `send`, if there is a connection, and waits for the response.
@@ -153,13 +165,15 @@ pub(super) async fn keep(link: Arc<Link>, target: Target, mut backoff: Backoff, 
         let client = match open(&target).await {
             Ok(client) => client,
             Err(error) => {
+                link.set_problem(Some(error_chain(&error)));
                 let is_rootless = warn_at.take_if(|at| tokio::time::Instant::now() >= *at).is_some();
                 if log_throttle.is_due() || is_rootless {
                     let servers = options.servers.join(",");
                     let problem = match &error {
-                        OpenError::NoServer | OpenError::Tls(_) | OpenError::Connect(_) => {
-                            "cannot connect to ZooKeeper; retrying"
-                        }
+                        OpenError::NoServer
+                        | OpenError::Tls(_)
+                        | OpenError::Sasl(_)
+                        | OpenError::Connect(_) => "cannot connect to ZooKeeper; retrying",
                         // The first daemons of a new cluster start in any order.
                         OpenError::NoRoot if !std::mem::replace(&mut was_rootless, true) => {
                             info!(%servers, root = %options.root, "the root does not exist yet; waiting for a nimbus to create it");
@@ -178,6 +192,7 @@ pub(super) async fn keep(link: Arc<Link>, target: Target, mut backoff: Backoff, 
                 continue;
             }
         };
+        link.set_problem(None);
         backoff.reset();
         log_throttle = LogThrottle::new(Clock::new());
         let session = SessionId(client.session_id().0);
@@ -187,7 +202,14 @@ pub(super) async fn keep(link: Arc<Link>, target: Target, mut backoff: Backoff, 
         let last = follow(&link, session, states, &changed).await;
         *link.client() = None;
         link.show(SessionState::Connecting);
-        warn!(%session, state = %last, "session ended; opening a new session");
+        match last {
+            zk::SessionState::AuthFailed => {
+                let reason = target.access.sasl_refusal();
+                warn!(%session, reason, "a server ended the session; opening a new session");
+                link.set_problem(Some(reason));
+            }
+            last => warn!(%session, state = %last, "session ended; opening a new session"),
+        }
         changed.notify_one();
         // Avoids a busy loop if a server ends every session at once.
         tokio::time::sleep(backoff.next_delay()).await;
@@ -242,6 +264,8 @@ enum OpenError {
     )]
     Tls(String),
     #[error("{0}")]
+    Sasl(String),
+    #[error("{0}")]
     Connect(zk::Error),
     #[error(
         "the root does not exist; no nimbus has created it: check storm.zookeeper.root, or start a nimbus"
@@ -275,6 +299,8 @@ async fn open(Target { options, access, tls }: &Target) -> Result<zk::Client, Op
     let client = match connector.connect(&servers.join(",")).await {
         Ok(client) => client,
         Err(zk::Error::NoHosts) => return Err(no_server(&options.servers, tls.as_ref()).await),
+        // The only proof that a server refuses: it takes any user of the lists.
+        Err(zk::Error::AuthFailed) => return Err(OpenError::Sasl(access.sasl_refusal())),
         Err(error) => return Err(OpenError::Connect(error)),
     };
     if options.root == TreePath::root() {
