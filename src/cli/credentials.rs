@@ -14,7 +14,10 @@ use crate::cli::{
     error::{ErrorKind, Failure},
     output,
 };
-use stormkeeper_api_types::message::{CredentialList, CredentialsRequest};
+use stormkeeper_api_types::message::{
+    CredentialList, CredentialsRequest,
+    unique::{self, Unique},
+};
 use stormkeeper_model::text;
 use stormkeeper_runtime::fs::regular_file;
 
@@ -126,14 +129,23 @@ fn of_file(name: &str) -> Result<BTreeMap<String, String>, Failure> {
     if text.len() as u64 > FILE_BYTES_MAX {
         return Err(fail(anyhow::anyhow!("{name} is larger than {FILE_BYTES_MAX} bytes")));
     }
-    // The cause would quote a part of a value.
-    serde_json::from_str(&text).map_err(|error| {
-        fail(anyhow::anyhow!(
-            "{name}:{}:{}: it is not a JSON object of names and texts, such as {{\"db.password\": \"…\"}}",
-            error.line(),
-            error.column()
-        ))
+    let read = serde_json::from_str(&text).map(|Unique(values)| values);
+    read.map_err(|error| {
+        // Another cause would quote a part of a value.
+        let fault = match unique::repeated(&error) {
+            Some(key) => format!("the credential {} is there twice", output::one_line(&key)),
+            None => "it is not a JSON object of names and texts, such as {\"db.password\": \"…\"}".to_owned(),
+        };
+        fail(anyhow::anyhow!("{name}:{}:{}: {fault}", error.line(), error.column()))
     })
+}
+
+/// Returns the content of the file of a worker in a cluster of its own: the credentials in the file `name`,
+/// checked as a leader would check them, or none.
+pub(super) fn text_of_file(name: Option<&str>) -> Result<String, Failure> {
+    let values = name.map(of_file).transpose()?.unwrap_or_default();
+    stormkeeper_nimbus::credentials::check_all(&values).map_err(Failure::usage)?;
+    output::json_line(&values)
 }
 
 #[cfg(test)]
@@ -160,8 +172,34 @@ mod tests {
             let said = said(of(&[name]));
             assert!(said.contains("not a JSON object of names") && !said.contains("s3cr3t"), "{said}");
         }
+        std::fs::write(&path, "{\"a\": \"s3cr3t\",\n \"a\": \"other\"}").expect("written");
+        let twice = said(of(&[name]));
+        assert!(
+            twice.contains("secrets.json:2:") && twice.contains("the credential a is there twice"),
+            "{twice}"
+        );
+        assert!(!twice.contains("s3cr3t") && !twice.contains("other"), "{twice}");
         assert!(said(of(&["/missing/file"])).contains("/missing/file"));
         std::fs::write(&path, vec![b' '; FILE_BYTES_MAX as usize + 1]).expect("written");
         assert!(said(of(&[name])).contains("larger than 1048576 bytes"));
+    }
+
+    #[test]
+    fn file_for_a_run_without_a_cluster_is_checked_as_a_leader_would_and_is_empty_without_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("secrets.json");
+        let name = path.to_str().expect("text");
+        assert_eq!(text_of_file(None).expect("none"), "{}\n");
+        std::fs::write(&path, r#"{"b": "2", "a": "1"}"#).expect("written");
+        assert_eq!(text_of_file(Some(name)).expect("valid"), "{\"a\":\"1\",\"b\":\"2\"}\n");
+        for (bad, fault) in [(r#"{"a b": "x"}"#, "no name of a credential"), (r#"{"a": ""}"#, "a is empty")] {
+            std::fs::write(&path, bad).expect("written");
+            let said = format!("{:?}", text_of_file(Some(name)).expect_err("invalid"));
+            assert!(said.contains(fault), "{said}");
+        }
+        let long = format!("{{\"a\": \"{}\"}}", "x".repeat(64 << 10));
+        std::fs::write(&path, long).expect("written");
+        let said = format!("{:?}", text_of_file(Some(name)).expect_err("too long"));
+        assert!(said.contains("65536 bytes together"), "{said}");
     }
 }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::{
-        Global, daemon_runtime, end_descendants,
+        Global, credentials, daemon_runtime, end_descendants,
         error::{ErrorKind, Failure},
         keep_orphans, launch_defaults, log_filter, output, parse_duration, show,
         topology_file::TopologyFile,
@@ -44,6 +44,10 @@ pub(super) struct Args {
     /// answer. What a bolt that never acks has read is done
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     until_idle: Option<Duration>,
+    /// Hand the credentials in this JSON file, as of `stormkeeper credentials`, to the components; without it
+    /// there are none
+    #[arg(long, value_name = "FILE")]
+    credentials: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -57,6 +61,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     telemetry::log_to_stderr(Some(log_filter().as_deref().unwrap_or(DEFAULT_LOG_FILTER)));
     let config = global.load()?;
     let bundle = args.topology.load(&config)?;
+    let credentials = credentials::text_of_file(args.credentials.as_deref())?;
     let (runtime, parent) = (daemon_runtime()?, std::env::temp_dir());
     for Leftover { dir, n_processes } in runtime.block_on(local::end_leftovers(&parent)) {
         output::note(&format!(
@@ -86,7 +91,11 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
             agent: None,
             ..config.supervisor_options()
         },
-        launch: LaunchDefaults { task_heartbeat_period: local::HEARTBEAT_PERIOD, ..launch_defaults(&config) },
+        launch: LaunchDefaults {
+            task_heartbeat_period: local::HEARTBEAT_PERIOD,
+            fixed_credentials: Some(credentials),
+            ..launch_defaults(&config)
+        },
         until: Until { time: args.time, idle: args.until_idle },
         dir: dir.clone(),
     };

@@ -369,6 +369,7 @@ fn launch_defaults(config: &Config) -> LaunchDefaults {
         abandoned_after: timing.abandoned_after,
         locks: Locks::open(),
         zookeeper_users: None,
+        fixed_credentials: None,
         zookeeper_identity: None,
         run_as: None,
     }

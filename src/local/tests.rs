@@ -45,6 +45,7 @@ async fn run_file(file: &Path, dir: &Path, idle: Duration) -> Result<Outcome, Er
         launch: LaunchDefaults {
             locks: stormkeeper_access::locks::Locks::open(),
             zookeeper_users: None,
+            fixed_credentials: Some("{\"db\":\"s3cr3t\"}\n".to_owned()),
             zookeeper_identity: None,
             run_as: None,
             config_file: None,
@@ -124,6 +125,25 @@ async fn every_grouping_keeps_its_guarantee_over_several_workers() {
     assert_eq!(tasks_of("shuffled"), [100, 100, 100]);
     assert_eq!(tasks_of("first"), [300, 0, 0]);
     assert_eq!(tasks_of("everyone"), [300, 300, 300]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn component_reads_the_credentials_of_the_run_from_the_file_of_its_environment() {
+    let yaml = "name: secret\nspouts:\n  - {id: one, command: [python3, spout.py], output: [n]}\n";
+    let spout = "import json, os, stormkeeper
+class One(stormkeeper.Spout):
+    def initialize(self, conf, context):
+        with open(os.environ['STORMKEEPER_CREDENTIALS_FILE']) as file:
+            self.left = len(json.load(file)['db'])
+    def next_tuple(self):
+        if self.left:
+            self.emit([self.left])
+            self.left -= 1
+One().run()
+";
+    let outcome = run_topology(yaml, &[("spout.py", spout)]).await;
+    assert!(outcome.errors.errors.is_empty(), "{:?}", outcome.errors);
+    assert_eq!(emitted(&outcome)["one"].0, 6, "a tuple for each letter");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -101,7 +101,7 @@ fn changed(
 ) -> Result<Option<Option<CredentialsRecord>>, Refusal> {
     let CredentialsRequest { set, remove, remove_others } = request;
     for (name, value) in set {
-        check(name, value)?;
+        check(name, value).map_err(Refusal::BadOption)?;
     }
     let (mut values, mut entries) = match (before, remove_others) {
         (Some(before), false) => (opened(id, before, secrets)?, before.entries.clone()),
@@ -116,14 +116,7 @@ fn changed(
     entries.retain(|name, _| values.contains_key(name));
     let entry = CredentialEntry { changed: now, by: by.clone() };
     entries.extend(set.keys().map(|name| (name.clone(), entry.clone())));
-    let n_bytes: usize = values.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if values.len() > CREDENTIALS_MAX || n_bytes > BYTES_MAX {
-        return Err(Refusal::BadOption(format!(
-            "a topology has at most {CREDENTIALS_MAX} credentials of {BYTES_MAX} bytes together, and with these \
-             {id} would have {} of {n_bytes} bytes",
-            values.len()
-        )));
-    }
+    check_size(&values, id.as_str()).map_err(Refusal::BadOption)?;
     match (values.is_empty(), before) {
         (true, None) => Ok(None),
         (true, Some(_)) => Ok(Some(None)),
@@ -151,8 +144,29 @@ fn cannot(id: &TopologyId, error: SealError) -> Refusal {
     Refusal::SealedCredentials { topology: id.clone(), error }
 }
 
+/// Checks all credentials of a topology without a cluster, as a leader would.
+///
+/// # Errors
+/// The defect of the first wrong one, without its value.
+pub fn check_all(values: &BTreeMap<String, String>) -> Result<(), String> {
+    values.iter().try_for_each(|(name, value)| check(name, value))?;
+    check_size(values, "it")
+}
+
+fn check_size(values: &Values, owner: &str) -> Result<(), String> {
+    let n_bytes: usize = values.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if values.len() > CREDENTIALS_MAX || n_bytes > BYTES_MAX {
+        return Err(format!(
+            "a topology has at most {CREDENTIALS_MAX} credentials of {BYTES_MAX} bytes together, and with these \
+             {owner} would have {} of {n_bytes} bytes",
+            values.len()
+        ));
+    }
+    Ok(())
+}
+
 /// Checks a name and a value. No error contains a value.
-fn check(name: &str, value: &str) -> Result<(), Refusal> {
+fn check(name: &str, value: &str) -> Result<(), String> {
     let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let fault = match () {
         () if name.is_empty() || name.len() > NAME_CHARS_MAX || !name.bytes().all(is_of_name) => {
@@ -165,7 +179,7 @@ fn check(name: &str, value: &str) -> Result<(), Refusal> {
         () if value.contains('\0') => format!("the credential {name} contains a NUL character"),
         () => return Ok(()),
     };
-    Err(Refusal::BadOption(fault))
+    Err(fault)
 }
 
 /// Describes a request for people: names, and no values.

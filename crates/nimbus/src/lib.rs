@@ -21,7 +21,7 @@ mod blobs;
 mod candidacy;
 pub mod change;
 mod check_turn;
-mod credentials;
+pub mod credentials;
 pub mod daemon;
 pub mod decide;
 pub mod drain;

@@ -28,7 +28,7 @@ use stormkeeper_runtime::{
     fs::regular_file,
     tasks::{OnExit, Tasks},
 };
-use stormkeeper_topology_package::launch::LaunchSpec;
+use stormkeeper_topology_package::launch::{CREDENTIALS_FILE, LaunchSpec};
 
 /// Cause of a failed launch.
 #[derive(Debug, thiserror::Error)]
@@ -183,6 +183,10 @@ impl Launcher {
                 worker_keys::put_users(&place, topology, users.as_deref())
             })
             .and_then(|()| self.credentials.put(&place, topology, locks))
+            .and_then(|()| match (&self.defaults.fixed_credentials, locks.secrets()) {
+                (Some(text), None) => place.replace_secret(CREDENTIALS_FILE, text),
+                (None, _) | (_, Some(_)) => Ok(()),
+            })
             .and_then(|()| {
                 worker_keys::put_zookeeper_identity(&place, self.defaults.zookeeper_identity.as_ref())
             })

@@ -125,6 +125,9 @@ pub struct LaunchDefaults {
     pub zookeeper_users: Option<WatchedFile<Users>>,
     /// Files that workers present to ZooKeeper, of which those of other users get a copy.
     pub zookeeper_identity: Option<IdentityFiles>,
+    /// Content of the file of credentials of every worker, as JSON, where no cluster secret opens others:
+    /// in local mode. `None` writes no file there.
+    pub fixed_credentials: Option<String>,
     /// Workers run as the owners of their topologies; `None` runs them as the user of the supervisor.
     pub run_as: Option<RunAs>,
 }

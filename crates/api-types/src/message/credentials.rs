@@ -16,7 +16,7 @@ use stormkeeper_model::{Timestamp, TopologyId};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CredentialsRequest {
     /// Values to set, by name; the others stay.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "super::unique::map")]
     pub set: BTreeMap<String, String>,
     /// Names to remove.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]

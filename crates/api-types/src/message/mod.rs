@@ -10,6 +10,7 @@ mod error;
 pub mod logs;
 mod metrics;
 mod recovery;
+pub mod unique;
 
 use std::{collections::BTreeMap, fmt};
 
@@ -98,7 +99,7 @@ pub struct RebalanceRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers: Option<u32>,
     /// New number of tasks, by component.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "unique::map")]
     pub parallelism: BTreeMap<ComponentId, u32>,
 }
 
