@@ -5,7 +5,9 @@ use crate::cli::{Global, client_runtime, error::Failure, output};
 /// Show what each owner of topologies uses, and its quota.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "The quotas are those of nimbus.quotas.file on the nimbus that answers; - is no limit.\n\
+    after_help = "The quotas are those of nimbus.quotas.file on the nimbus that answers; - is no limit. \
+UNUSED are bytes of packages that were uploaded to that nimbus and no topology of the owner uses; they count \
+too where PACKAGE BYTES are limited.\n\
 Example: stormkeeper owners"
 )]
 pub(super) struct Args {}
@@ -23,13 +25,14 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
     let of = |used: u64, max: Option<u64>| {
         format!("{} / {}", output::count(used), max.map_or("-".to_owned(), output::count))
     };
-    let mut table = output::Table::new(&["OWNER", "TOPOLOGIES", "TASKS", "PACKAGE BYTES"]);
+    let mut table = output::Table::new(&["OWNER", "TOPOLOGIES", "TASKS", "PACKAGE BYTES", "UNUSED"]);
     for owner in &list.owners {
         table.row([
             owner.owner.clone(),
             of(owner.topologies, owner.topologies_max),
             of(owner.tasks, owner.tasks_max),
             of(owner.blob_bytes, owner.blob_bytes_max),
+            output::count(owner.unused_blob_bytes),
         ]);
     }
     output::print(&table.text(0))

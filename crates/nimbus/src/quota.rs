@@ -98,10 +98,16 @@ pub(super) fn check_rebalance(
     quotas.of(owner).check(&before, &Usage { tasks, ..before }).map_err(exceeded(owner))
 }
 
-/// Returns what each owner uses and may use: those with topologies, and those with a line of their own.
-pub(super) fn owners(view: &ClusterView, quotas: Option<&Quotas>) -> Vec<OwnerSummary> {
+/// Returns what each owner uses and may use: those with topologies, those with `uploads` that no topology
+/// uses, and those with a line of their own.
+pub(super) fn owners(
+    view: &ClusterView,
+    quotas: Option<&Quotas>,
+    uploads: &BTreeMap<String, u64>,
+) -> Vec<OwnerSummary> {
     let mut names: BTreeSet<&str> = view.topologies.values().map(|record| &*record.value.owner).collect();
     names.extend(quotas.into_iter().flat_map(Quotas::owners));
+    names.extend(uploads.keys().map(String::as_str));
     let summary = |owner: &str| {
         let (used, quota) = (usage(view, owner, None), quotas.map(|quotas| quotas.of(owner)));
         let quota = quota.unwrap_or_default();
@@ -112,6 +118,7 @@ pub(super) fn owners(view: &ClusterView, quotas: Option<&Quotas>) -> Vec<OwnerSu
             tasks: used.tasks,
             tasks_max: quota.tasks,
             blob_bytes: used.blob_bytes,
+            unused_blob_bytes: uploads.get(owner).copied().unwrap_or_default(),
             blob_bytes_max: quota.blob_bytes,
         }
     };
@@ -139,19 +146,13 @@ impl Uploads {
         (key, bytes): (&BlobKey, u64),
         is_stored: impl Fn(&BlobKey) -> bool,
     ) -> Result<(), Refusal> {
-        let is_used = |key: &BlobKey| {
-            view.topologies.values().any(|record| record.value.owner == owner && record.value.blob == *key)
-        };
-        if is_used(key) {
+        if is_used(view, owner, key) {
             return Ok(());
         }
         let mut owners = self.0.lock().expect("nobody panics while holding the uploads");
         // So the list is no longer than that of the packages of this nimbus.
-        owners.values_mut().for_each(|blobs| blobs.retain(|key, _| is_stored(key)));
-        owners.retain(|_, blobs| !blobs.is_empty());
-        let own = owners.get(owner);
-        let unused = own.into_iter().flatten().filter(|(other, _)| *other != key && !is_used(other));
-        let unused = unused.fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
+        keep_stored(&mut owners, is_stored);
+        let unused = owners.get(owner).map_or(0, |own| unused(view, owner, own, Some(key)));
         let used = usage(view, owner, None);
         let before = Usage { blob_bytes: used.blob_bytes.saturating_add(unused), ..used };
         let after = Usage { blob_bytes: before.blob_bytes.saturating_add(bytes), ..before };
@@ -159,6 +160,35 @@ impl Uploads {
         owners.entry(owner.to_owned()).or_default().insert(key.clone(), bytes);
         Ok(())
     }
+
+    /// Returns the bytes of each owner that has uploaded packages which no topology of it uses. `is_stored`
+    /// says whether a package is still on this nimbus.
+    pub(super) fn unused(
+        &self,
+        view: &ClusterView,
+        is_stored: impl Fn(&BlobKey) -> bool,
+    ) -> BTreeMap<String, u64> {
+        let mut owners = self.0.lock().expect("nobody panics while holding the uploads").clone();
+        keep_stored(&mut owners, is_stored);
+        let all = owners.iter().map(|(owner, blobs)| (owner.clone(), unused(view, owner, blobs, None)));
+        all.filter(|(_, bytes)| *bytes > 0).collect()
+    }
+}
+
+fn is_used(view: &ClusterView, owner: &str, key: &BlobKey) -> bool {
+    view.topologies.values().any(|record| record.value.owner == owner && record.value.blob == *key)
+}
+
+/// Forgets packages that were deleted.
+fn keep_stored(owners: &mut BTreeMap<String, BTreeMap<BlobKey, u64>>, is_stored: impl Fn(&BlobKey) -> bool) {
+    owners.values_mut().for_each(|blobs| blobs.retain(|key, _| is_stored(key)));
+    owners.retain(|_, blobs| !blobs.is_empty());
+}
+
+/// Returns the bytes of `blobs` that no topology of their owner uses, `except` not counted.
+fn unused(view: &ClusterView, owner: &str, blobs: &BTreeMap<BlobKey, u64>, except: Option<&BlobKey>) -> u64 {
+    let unused = blobs.iter().filter(|(key, _)| except != Some(*key) && !is_used(view, owner, key));
+    unused.fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes))
 }
 
 #[cfg(test)]
@@ -287,10 +317,20 @@ mod tests {
     fn owners_are_listed_with_what_they_use_and_may_use() {
         let mut view = ClusterView::default();
         add(&mut view, "a-1-1", "ann", (b"x", 100), 3);
-        let all = owners(&view, Some(&quotas("* tasks=9\nbob topologies=2")));
+        let (uploads, limits) = (Uploads::default(), quotas("* tasks=9\nbob topologies=2"));
+        for (owner, blob, bytes) in
+            [("ann", b"x", 100), ("ann", b"y", 60), ("ann", b"z", 3), ("cay", b"y", 7)]
+        {
+            uploads.begin((&view, &limits), owner, (&BlobKey::of(blob), bytes), |_| true).expect("no limit");
+        }
+        let unused = uploads.unused(&view, |key| *key != BlobKey::of(b"z"));
+        let all = owners(&view, Some(&limits), &unused);
+        let bytes: Vec<_> = all.iter().map(|owner| (owner.blob_bytes, owner.unused_blob_bytes)).collect();
+        assert_eq!(bytes, [(100, 60), (0, 0), (0, 7)], "x is used, and z is gone");
         let shown =
             |owner: &OwnerSummary| (owner.owner.clone(), owner.tasks, owner.tasks_max, owner.topologies_max);
         let all: Vec<_> = all.iter().map(shown).collect();
-        assert_eq!(all, [("ann".to_owned(), 3, Some(9), None), ("bob".to_owned(), 0, Some(9), Some(2))]);
+        let expected = [("ann", 3, Some(9), None), ("bob", 0, Some(9), Some(2)), ("cay", 0, Some(9), None)];
+        assert_eq!(all, expected.map(|(name, tasks, max, most)| (name.to_owned(), tasks, max, most)));
     }
 }

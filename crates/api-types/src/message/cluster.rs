@@ -334,6 +334,10 @@ pub struct OwnerSummary {
     pub tasks_max: Option<u64>,
     /// Bytes of its different packages.
     pub blob_bytes: u64,
+    /// Bytes of packages that it has uploaded to the nimbus that answers and no topology of it uses yet: they
+    /// count too where the bytes are limited. 0 in answers of older builds.
+    #[serde(default)]
+    pub unused_blob_bytes: u64,
     /// Maximum bytes of its packages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blob_bytes_max: Option<u64>,

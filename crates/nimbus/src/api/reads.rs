@@ -40,7 +40,9 @@ pub(super) async fn owners(State(api): State<Api>) -> Result<Json<OwnerList>, Ap
     let observation = api.nimbus.observation()?;
     let quotas = api.nimbus.options().quotas.as_ref().map(WatchedFile::get);
     let view_age_ms = u64::try_from(api.nimbus.view_age(&observation).as_millis()).unwrap_or(u64::MAX);
-    Ok(Json(OwnerList { owners: quota::owners(&observation.view, quotas.as_deref()), view_age_ms }))
+    let blobs = api.nimbus.blobs();
+    let uploads = api.uploads.unused(&observation.view, |key| blobs.holds(key));
+    Ok(Json(OwnerList { owners: quota::owners(&observation.view, quotas.as_deref(), &uploads), view_age_ms }))
 }
 
 pub(super) async fn nimbuses(State(api): State<Api>) -> Result<Json<NimbusList>, ApiError> {

@@ -83,8 +83,8 @@ async fn two_submits_at_once_do_not_both_take_the_last_place_of_a_quota() {
     assert!(refused["message"].as_str().is_some_and(|said| said.contains("2 topologies")), "{refused}");
     assert_eq!(submit("of-bob", &keys.operator).await.0, StatusCode::OK, "another owner");
 
-    let list = Sent::new(Method::GET, "/api/stormkeeper/v1/owner/summary", "");
-    let (_, list) = send(&leader, &token(&keys.reader), &list).await;
+    let list_request = Sent::new(Method::GET, "/api/stormkeeper/v1/owner/summary", "");
+    let (_, list) = send(&leader, &token(&keys.reader), &list_request).await;
     let of =
         |owner: &Value| (owner["owner"].clone(), owner["topologies"].clone(), owner["topologiesMax"].clone());
     let owners: Vec<_> = list["owners"].as_array().expect("a list").iter().map(of).collect();
@@ -102,6 +102,20 @@ async fn two_submits_at_once_do_not_both_take_the_last_place_of_a_quota() {
     put.headers_mut().insert("content-length", length);
     let (status, _, refused) = answer(&leader, put).await;
     assert_eq!((status, &refused["code"]), (StatusCode::FORBIDDEN, &json!("quota_exceeded")), "{refused}");
+    std::fs::write(&raised, "* topologies=3 blob-bytes=1MiB\n").expect("written");
+    quotas.refresh();
+    let n_bytes = blob("fourth").bytes.len();
+    let put = Sent { body: blob("fourth").bytes, ..Sent::new(Method::PUT, &uri, "") };
+    let mut put = put.request(&host(&leader), &token(&keys.of_team));
+    put.headers_mut().insert("content-length", n_bytes.to_string().parse().expect("a value"));
+    // One API has seen both requests.
+    let api = routes(leader.handle().clone());
+    let created = api.clone().oneshot(put).await.expect("infallible");
+    assert_eq!(created.status(), StatusCode::CREATED);
+    let list = api.oneshot(list_request.request(&host(&leader), &token(&keys.reader))).await;
+    let list = axum::body::to_bytes(list.expect("infallible").into_body(), usize::MAX).await.expect("a body");
+    let list: Value = serde_json::from_slice(&list).expect("JSON");
+    assert_eq!(list["owners"][1]["unusedBlobBytes"], json!(n_bytes), "no topology uses it: {list}");
     std::fs::write(&raised, "* topologies=3\n").expect("written");
     quotas.refresh();
     assert_eq!(submit("fourth", &keys.of_team).await.0, StatusCode::OK, "the quota was raised");
