@@ -246,6 +246,11 @@ impl<T: Send + Sync + 'static> WatchedFile<T> {
         Arc::clone(&self.0.value.read().expect("nobody panics while holding the content"))
     }
 
+    /// The file; of several, the first one.
+    pub(crate) fn path(&self) -> &Path {
+        self.0.paths.first().map_or(Path::new(""), PathBuf::as_path)
+    }
+
     /// Receives the reason why the file on the disk is not in force.
     pub fn problem(&self) -> watch::Receiver<Option<String>> {
         self.0.problem.subscribe()

@@ -6,15 +6,17 @@ use std::{
     str::FromStr,
 };
 
+use tracing::warn;
+
 use crate::{
     credentials::{Credentials, Signer},
-    file::{FileError, WatchedFile},
+    file::{FileError, PERIOD, WatchedFile},
     quota::Quotas,
     secret::{Secrets, WorkerKeys},
     tls::{Tls, TlsError, TlsSettings, worker::WorkerTls},
     token::Tokens,
 };
-use stormkeeper_model::{TopologyId, clock::Clock};
+use stormkeeper_model::{TopologyId, clock::Clock, text};
 use stormkeeper_runtime::{
     tasks::{OnExit, Tasks},
     watch,
@@ -229,15 +231,49 @@ impl Locks {
             tasks.start("cluster secret", OnExit::Ignore, secrets.clone().keep_fresh());
         }
         let (tls, certificate_expired) = self.tls.keep_fresh(clock.clone(), tasks);
+        let (unused, unused_lines) = watch::channel(None);
+        if let Some(tokens) = self.tokens.clone().filter(|_| !self.tls.asks_clients()) {
+            tasks.start("lines of certificates", OnExit::Ignore, watch_certificate_lines(tokens, unused));
+        }
         Problems {
             tokens: self.tokens.as_ref().map_or_else(nothing, WatchedFile::problem),
             secrets: self.secrets.as_ref().map_or_else(nothing, WatchedFile::problem),
             tls,
             certificate_expired,
+            unused_lines,
             quotas: nothing(),
             zookeeper: ZooKeeperProblems::default(),
         }
     }
+}
+
+/// Reports lines with certificates in the tokens of a daemon that asks nobody for one.
+async fn watch_certificate_lines(tokens: WatchedFile<Tokens>, problem: watch::Sender<Option<String>>) {
+    loop {
+        let now = unused_certificates(&tokens);
+        problem.send_if_modified(|before| {
+            let is_new = *before != now;
+            if let Some(reason) = now.as_ref().filter(|_| is_new) {
+                warn!(reason, "certificates of people have no effect");
+            }
+            *before = now;
+            is_new
+        });
+        tokio::time::sleep(PERIOD).await;
+    }
+}
+
+fn unused_certificates(tokens: &WatchedFile<Tokens>) -> Option<String> {
+    let (n, first) = tokens.get().certificate_lines()?;
+    let more = match n {
+        1 => String::new(),
+        _ => format!(" (and {} of other lines)", text::counted(n - 1, "certificate")),
+    };
+    Some(format!(
+        "{}:{first}: the certificate{more} has no effect, as nobody is asked for one: set \
+         storm.tls.client.certificates to `optional`, or give the line a token",
+        tokens.path().display()
+    ))
 }
 
 fn nothing() -> watch::Receiver<Option<String>> {
@@ -271,6 +307,8 @@ pub struct Problems {
     pub tls: watch::Receiver<Option<String>>,
     /// True while the certificate of the daemon has expired, so that nobody connects to it over TLS.
     pub certificate_expired: watch::Receiver<bool>,
+    /// Of lines of the tokens that have no effect.
+    pub unused_lines: watch::Receiver<Option<String>>,
     /// Of the quotas.
     pub quotas: watch::Receiver<Option<String>>,
     /// Of the files for ZooKeeper.
@@ -294,7 +332,7 @@ impl Problems {
 
     /// Waits until a reason may have changed. A dropped call loses nothing.
     pub async fn changed(&mut self) {
-        async fn of(problem: &mut watch::Receiver<Option<String>>) {
+        async fn of<T>(problem: &mut watch::Receiver<T>) {
             // Nobody sends: there is no such file, or the daemon stops.
             if problem.changed().await.is_err() {
                 std::future::pending().await
@@ -304,6 +342,8 @@ impl Problems {
             () = of(&mut self.tokens) => {}
             () = of(&mut self.secrets) => {}
             () = of(&mut self.tls) => {}
+            () = of(&mut self.certificate_expired) => {}
+            () = of(&mut self.unused_lines) => {}
             () = of(&mut self.quotas) => {}
             () = of(&mut self.zookeeper.users) => {}
             () = of(&mut self.zookeeper.tls) => {}
@@ -313,9 +353,9 @@ impl Problems {
     /// Returns the present reasons as one text.
     pub fn text(&self) -> Option<String> {
         let zookeeper = [&self.zookeeper.users, &self.zookeeper.tls];
-        let all = [&self.tokens, &self.secrets, &self.tls, &self.quotas].into_iter().chain(zookeeper);
-        let texts = all.map(|problem| problem.borrow().clone());
-        let texts: Vec<String> = texts.into_iter().flatten().collect();
+        let others = [&self.tokens, &self.secrets, &self.tls, &self.unused_lines, &self.quotas];
+        let all = others.into_iter().chain(zookeeper);
+        let texts: Vec<String> = all.filter_map(|problem| problem.borrow().clone()).collect();
         (!texts.is_empty()).then(|| texts.join("; "))
     }
 }
@@ -344,6 +384,8 @@ pub fn worker_tls(dir: &Path, tasks: &Tasks) -> Result<WatchedFile<Option<Worker
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::{
         file::create_secret,
@@ -394,5 +436,30 @@ mod tests {
         assert!(matches!(Locks::of_supervisor(&bad), Err(Error::File(_))));
         let supervisor = Settings { mode: Some(Mode::Required), ..Settings::default() };
         assert!(matches!(Locks::of_supervisor(&supervisor), Err(Error::NoSecret { .. })));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn certificate_of_a_person_is_named_with_its_line_while_nobody_is_asked_for_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("tokens");
+        let digest = "ab".repeat(32);
+        let (cert, token) = ("bob reader cert:bob.example.com\n", format!("ann admin sha256:{digest}\n"));
+        create_secret(&path, &format!("{token}# people\n{cert}cay reader cert:cay\n")).expect("written");
+        let settings =
+            Settings { mode: Some(Mode::Optional), tokens: Some(path.clone()), ..Settings::default() };
+        let (tasks, locks) = (Tasks::default(), Locks::of_nimbus(&settings).expect("valid"));
+        let mut problems = locks.keep_fresh(&Clock::new(), &tasks);
+        let wait = Duration::from_secs(60);
+        tokio::time::timeout(wait, problems.changed()).await.expect("a problem");
+        let text = problems.text().expect("a problem");
+        assert!(
+            text.contains(&format!("{}:3: the certificate (and 1 certificate of", path.display())),
+            "{text}"
+        );
+        assert!(text.contains("storm.tls.client.certificates"), "{text}");
+        std::fs::write(&path, &token).expect("written");
+        while problems.text().is_some() {
+            tokio::time::timeout(wait, problems.changed()).await.expect("it is over");
+        }
     }
 }

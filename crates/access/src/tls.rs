@@ -224,6 +224,11 @@ impl Tls {
         self.0.as_ref().map_or(TlsMode::Off, |tls| tls.mode)
     }
 
+    /// True if clients are asked for certificates.
+    pub(crate) fn asks_clients(&self) -> bool {
+        self.0.as_ref().is_some_and(|tls| tls.client_certificates != TlsMode::Off)
+    }
+
     /// The names of the certificates of daemons, if a daemon must have one.
     pub fn required_daemons(&self) -> Option<&DaemonNames> {
         let tls = self.0.as_ref()?;

@@ -133,6 +133,8 @@ enum Proof {
 pub struct Tokens {
     digests: Vec<([u8; 32], Person)>,
     certificates: BTreeMap<String, Person>,
+    /// Line of the first certificate.
+    first_certificate: Option<usize>,
 }
 
 impl Tokens {
@@ -169,6 +171,7 @@ impl Tokens {
             match proof {
                 Proof::Digest(digest) => tokens.digests.push((digest, person)),
                 Proof::Certificate(name) => {
+                    tokens.first_certificate.get_or_insert(line);
                     tokens.certificates.insert(name, person);
                 }
             }
@@ -178,6 +181,11 @@ impl Tokens {
             return Err(FileError::Content { path: path.to_owned(), fault: fault.to_owned() });
         }
         Ok(tokens)
+    }
+
+    /// Returns the number of lines with a certificate, and the number of the first one.
+    pub(crate) fn certificate_lines(&self) -> Option<(usize, usize)> {
+        Some((self.certificates.len(), self.first_certificate?))
     }
 
     /// Returns the person of a certificate: the line with the first of its names that is in the file.

@@ -338,14 +338,7 @@ pub(super) async fn register(
             changed = status.disk_problem.changed() => changed,
             changed = status.failed_writes.changed() => changed,
             changed = metrics_error => changed,
-            // Their senders end at once if there is no such file.
-            Ok(()) = status.access.tokens.changed() => Ok(()),
-            Ok(()) = status.access.secrets.changed() => Ok(()),
-            Ok(()) = status.access.tls.changed() => Ok(()),
-            Ok(()) = status.access.certificate_expired.changed() => Ok(()),
-            Ok(()) = status.access.quotas.changed() => Ok(()),
-            Ok(()) = status.access.zookeeper.users.changed() => Ok(()),
-            Ok(()) = status.access.zookeeper.tls.changed() => Ok(()),
+            () = status.access.changed() => Ok(()),
             // Its sender ends at once if there are no users.
             Ok(()) = status.held_users.changed() => Ok(()),
             // Their senders end at once if there are no clients for the comparison.
