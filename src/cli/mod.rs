@@ -23,6 +23,7 @@ mod local_dir;
 mod logs;
 mod metrics;
 mod metrics_control;
+mod new_file;
 mod nimbus;
 mod nimbuses;
 mod other_trees;

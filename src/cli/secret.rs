@@ -4,11 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
-use crate::cli::{
-    error::{ErrorKind, Failure},
-    output,
-};
-use stormkeeper_access::{file::create_secret, secret::Secrets};
+use crate::cli::{error::Failure, new_file, output};
+use stormkeeper_access::secret::Secrets;
 
 /// Make cluster secrets.
 #[derive(Debug, clap::Subcommand)]
@@ -33,9 +30,12 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
     let Command::New(New { file }) = command;
     let secret = Secrets::generate().context("reading random bytes").map_err(Failure::internal)?;
     let Some(path) = file else { return output::print(&format!("{secret}\n")) };
-    let written = create_secret(path, &format!("{secret}\n"));
-    let written = written.with_context(|| format!("creating {}", path.display()));
-    written.map_err(|error| Failure::new(ErrorKind::Usage, error))?;
+    new_file::create(
+        path,
+        &format!("{secret}\n"),
+        "choose another name; to replace the secret of a running cluster, make the next one without a file, and \
+         add it to this file as its second line: docs/security.md",
+    )?;
     output::note(&format!(
         "the secret is in {}, which only its owner may read; copy it to every host of a nimbus or a supervisor, and \
          name it there in storm.cluster.secret.file",

@@ -4,13 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
-use crate::cli::{
-    Global,
-    error::{ErrorKind, Failure},
-    output,
-};
+use crate::cli::{Global, error::Failure, new_file, output};
 use stormkeeper_access::{
-    file::create_secret,
     principal::{Person, Role},
     token::{self, Token},
 };
@@ -61,9 +56,12 @@ fn new(global: &Global, New { name, role, owner, out }: &New) -> Result<(), Fail
     let line = token.line(&Person { name: name.clone(), role: *role, owner: owner.clone() });
     let shown = match out {
         Some(path) => {
-            let written = create_secret(path, &format!("{}\n", token.secret_text()));
-            let written = written.with_context(|| format!("creating {}", path.display()));
-            written.map_err(|error| Failure::new(ErrorKind::Usage, error))?;
+            new_file::create(
+                path,
+                &format!("{}\n", token.secret_text()),
+                "choose another name; to replace a token, make the next one under another name in ui.tokens.file, \
+                 and remove the line of the old one when nobody uses it any more",
+            )?;
             None
         }
         None => Some(token.secret_text()),

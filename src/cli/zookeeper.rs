@@ -13,9 +13,9 @@ use self::live::Change;
 use crate::cli::{
     Global,
     error::{ErrorKind, Failure},
-    output, zookeeper_users,
+    new_file, output, zookeeper_users,
 };
-use stormkeeper_access::file::{create_secret, replace_secret};
+use stormkeeper_access::file::replace_secret;
 use stormkeeper_coordination::{
     cluster::users::{UserFiles, UserKind},
     tree::{access::AccessRules, options::OnMissingRoot},
@@ -131,10 +131,14 @@ fn users(global: &Global, args: &UsersArgs) -> Result<(), Failure> {
 fn create(paths: &[PathBuf; 2], open: bool) -> Result<(), Failure> {
     let mut files = UserFiles::generate([random()?, random()?, random()?]);
     files.set_open(open);
+    let remedy = "choose another directory; to replace a password in these files, use --add KIND, and then \
+                  --remove-old KIND: docs/operations/zookeeper-access.md";
+    // Neither is made if one is there, as they are one content.
+    if let Some(path) = paths.iter().find(|path| path.symlink_metadata().is_ok()) {
+        return Err(new_file::exists(path, remedy));
+    }
     for (path, users) in paths.iter().zip([&files.nimbus, &files.supervisor]) {
-        let written = create_secret(path, &users.to_string());
-        let written = written.with_context(|| format!("creating {}", path.display()));
-        written.map_err(|error| Failure::new(ErrorKind::Usage, error))?;
+        new_file::create(path, &users.to_string(), remedy)?;
     }
     said(paths)
 }
@@ -231,6 +235,37 @@ fn protect(global: &Global, ProtectArgs { open, even_if_unknown }: &ProtectArgs)
         changed.map_err(|error| Failure::new(ErrorKind::Refused, error.into()))
     })?;
     let root = config.tree_options(OnMissingRoot::Wait).root;
-    let state = if *open { "open to everybody" } else { "protected" };
-    output::print(&format!("{root} is {state}; changed the lists of {}\n", counted(n, "znode")))
+    output::print(&format!("{root} {}\n", outcome(*open, n)))
+}
+
+/// Says what `protect` has found and done, with the number of znodes that had another list.
+fn outcome(open: bool, n: usize) -> String {
+    match (open, n) {
+        (false, 0) => "was protected by these users already; no list was changed".to_owned(),
+        (true, 0) => "was open to everybody already; no list was changed".to_owned(),
+        (false, _) => {
+            let n = counted(n, "znode");
+            format!("is protected; changed the lists of {n}, which were open or had other users")
+        }
+        (true, _) => format!("is open to everybody; changed the lists of {}", counted(n, "znode")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tree_that_was_protected_before_is_told_from_one_whose_lists_were_changed() {
+        let said = [(false, 0), (false, 2), (true, 0), (true, 1)].map(|(open, n)| outcome(open, n));
+        assert_eq!(
+            said,
+            [
+                "was protected by these users already; no list was changed",
+                "is protected; changed the lists of 2 znodes, which were open or had other users",
+                "was open to everybody already; no list was changed",
+                "is open to everybody; changed the lists of 1 znode",
+            ]
+        );
+    }
 }
