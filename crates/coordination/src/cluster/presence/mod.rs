@@ -184,7 +184,7 @@ impl Keeper {
                 SessionState::Connected(session) => match self.write(session).await {
                     Ok(()) => {
                         backoff.reset();
-                        if let Some(after) = denied.ends() {
+                        if let Some(after) = end_of_denial(&mut denied, self.is_registered()) {
                             info!(?after, "this process and its tasks are registered again");
                         }
                         match self.retry_missing_parents() {
@@ -226,6 +226,11 @@ impl Keeper {
                 () = self.shared.wake.notified() => {}
             }
         }
+    }
+
+    /// True if this process owns an ephemeral in its session.
+    fn is_registered(&self) -> bool {
+        !self.lock().owned.is_empty()
     }
 
     /// Marks the ephemerals without a parent for the next attempt; returns whether there are any.
@@ -384,6 +389,12 @@ impl Keeper {
             desired.owned.insert(path.clone());
         }
     }
+}
+
+/// Returns how long ZooKeeper has denied the registration, if that is over. After the withdrawal of
+/// everything, as at a stop, there is nothing to deny, and nothing is registered.
+fn end_of_denial(denied: &mut Outage, is_registered: bool) -> Option<Duration> {
+    if is_registered { denied.ends() } else { None }
 }
 
 /// Returns the operations that make the znode at `path` an ephemeral of `session` with `data`.

@@ -134,3 +134,13 @@ async fn keeping_an_ephemeral_again_retries_its_missing_parent() {
     presence.settled().await;
     assert!(data(&tree, "/late/a").await.is_some());
 }
+
+#[tokio::test(start_paused = true)]
+async fn denial_is_over_with_a_registration_and_not_with_the_withdrawal_of_everything() {
+    let mut denied = Outage::default();
+    assert_eq!(end_of_denial(&mut denied, true), None, "nothing was denied");
+    assert!(denied.begins());
+    assert_eq!(end_of_denial(&mut denied, false), None, "it stops without ever having been registered");
+    assert!(end_of_denial(&mut denied, true).is_some());
+    assert_eq!(end_of_denial(&mut denied, true), None, "it is said once");
+}
