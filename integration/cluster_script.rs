@@ -1,13 +1,15 @@
 //! `scripts/cluster up --secure`: one command starts a cluster that is locked.
 
 use std::{
+    collections::BTreeSet,
     fs,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 
 use stormkeeper_runtime::test_support::wait_until;
+use tokio::sync::Mutex;
 
 use crate::cluster::WAIT_MAX;
 
@@ -27,23 +29,51 @@ class Slow(Spout):
 Slow().run()
 ";
 
+/// Held by each test: between the choice of ports and the start, another cluster could take the same ones.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
 /// A cluster of the script, which is stopped at the end.
 struct Scripted {
     dir: tempfile::TempDir,
 }
 
 impl Scripted {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("a directory") }
+    }
+
     fn script(&self, name: &str, args: &[&str]) -> Output {
+        self.command(name, args).output().expect("the script runs")
+    }
+
+    /// Runs the script with a program in the place of another one, and returns what it says.
+    fn fails_with(&self, program: &str, text: &str, args: &[&str]) -> String {
+        let dir = self.dir.path().join("programs");
+        fs::create_dir_all(&dir).expect("created");
+        let file = dir.join(program);
+        fs::write(&file, text).expect("written");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("set");
+        #[expect(clippy::disallowed_methods, reason = "the script finds the other programs as the test does")]
+        let others = std::env::var("PATH").expect("a path");
+        let path = format!("{}:{others}", dir.display());
+        let output = self.command("cluster", args).env("PATH", path).output().expect("the script runs");
+        fs::remove_file(&file).expect("removed");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{said}");
+        said
+    }
+
+    fn command(&self, name: &str, args: &[&str]) -> Command {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name);
-        Command::new(script)
+        let mut command = Command::new(script);
+        command
             .args(args)
             .env("STORMKEEPER_BINARY", env!("CARGO_BIN_EXE_stormkeeper"))
             .env("STORMKEEPER_CLUSTER_DIR", self.path(""))
             .env("XDG_STATE_HOME", self.path("state"))
             .env_remove("STORMKEEPER_CONF")
-            .env_remove("STORMKEEPER_TOKEN")
-            .output()
-            .expect("the script runs")
+            .env_remove("STORMKEEPER_TOKEN");
+        command
     }
 
     fn ok(&self, name: &str, args: &[&str]) -> String {
@@ -79,7 +109,8 @@ fn expect_private(path: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn secure_cluster_of_the_script_is_locked_and_runs_a_topology() {
-    let cluster = Scripted { dir: tempfile::tempdir().expect("a directory") };
+    let _alone = ALONE.lock().await;
+    let cluster = Scripted::new();
     cluster.ok("cluster", &["up", "--secure", "--nimbus", "1", "--supervisors", "1"]);
     let status = cluster.script("cluster", &["status"]);
     assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stdout));
@@ -136,4 +167,27 @@ async fn secure_cluster_of_the_script_is_locked_and_runs_a_topology() {
     assert!(!refused.status.success(), "it stays locked: {again}");
     cluster.ok("cluster", &["down", "--purge"]);
     assert!(!secrets.exists(), "purged");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_clusters_have_slots_of_their_own_and_what_cannot_become_ready_is_named_at_once() {
+    let _alone = ALONE.lock().await;
+    let (one, other) = (Scripted::new(), Scripted::new());
+    let up = ["up", "--nimbus", "1", "--supervisors", "2"];
+    let slots = |cluster: &Scripted| {
+        cluster.ok("cluster", &up);
+        let status = cluster.ok("cluster", &["status"]);
+        let ports = status.lines().filter_map(|line| line.split_once("slots ")).map(|(_, ports)| ports);
+        ports.flat_map(|ports| ports.trim().split(',')).map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let (first, second) = (slots(&one), slots(&other));
+    assert_eq!((first.len(), second.len()), (8, 8));
+    assert!(first.is_disjoint(&second), "{first:?} {second:?}");
+
+    other.ok("cluster", &["down"]);
+    let said = other.fails_with("java", "#!/bin/sh\necho 'no java here' >&2\nexit 3\n", &up);
+    assert!(said.contains("zookeeper-1 has ended") && said.contains("no java here"), "{said}");
+    let curl = "#!/bin/sh\necho 'curl: (60) a certificate is not believed' >&2\nexit 60\n";
+    let said = other.fails_with("curl", curl, &up);
+    assert!(said.contains("requests cannot succeed: curl: (60)"), "{said}");
 }

@@ -6,6 +6,8 @@ CLUSTER_DIR="$(realpath -m "${STORMKEEPER_CLUSTER_DIR:-$STORMKEEPER_CACHE/cluste
 CLIENT_CONFIG="$CLUSTER_DIR/storm.yaml"
 # Of a cluster that is locked (SECURE=yes): cluster secret, tokens, users of ZooKeeper.
 SECRETS="$CLUSTER_DIR/secrets"
+# Error of the last request to a nimbus.
+LAST_REQUEST="$CLUSTER_DIR/logs/last-request"
 # Its authority and its certificate.
 CERTIFICATES="$SECRETS/tls"
 
