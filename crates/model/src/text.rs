@@ -18,6 +18,17 @@ pub fn shortened(text: &str, max: usize) -> Cow<'_, str> {
     [&text[..head], MORE, &text[tail..]].concat().into()
 }
 
+/// Said of a text that the log of its process has in full.
+const IN_LOG: &str = " (cut; the log of this process has all of it)";
+
+/// Returns at most `max` bytes of a text that its process has logged, and says where the rest is.
+pub fn shortened_from_log(text: &str, max: usize) -> Cow<'_, str> {
+    match text.len() <= max {
+        true => text.into(),
+        false => (shortened(text, max.saturating_sub(IN_LOG.len())).into_owned() + IN_LOG).into(),
+    }
+}
+
 /// Returns a number with its noun: `1 task`, `2 tasks`. The plural of `noun` ends in `s`, or in `ies`
 /// for a `y`.
 pub fn counted(n: usize, noun: &str) -> String {
@@ -36,6 +47,15 @@ mod tests {
     fn numbers_have_the_form_of_the_noun_that_fits() {
         assert_eq!([0, 1, 2].map(|n| counted(n, "task")), ["0 tasks", "1 task", "2 tasks"]);
         assert_eq!([1, 2].map(|n| counted(n, "topology")), ["1 topology", "2 topologies"]);
+    }
+
+    #[test]
+    fn text_that_is_cut_says_where_the_rest_is_within_the_limit() {
+        assert_eq!(shortened_from_log("cannot start a", 14), "cannot start a");
+        let long = format!("cannot read x: {}; run chmod", "é".repeat(300));
+        let short = shortened_from_log(&long, 200);
+        assert!(short.len() <= 200 && short.starts_with("cannot read x: é"), "{short}");
+        assert!(short.ends_with("; run chmod (cut; the log of this process has all of it)"), "{short}");
     }
 
     #[test]

@@ -280,7 +280,7 @@ pub(super) struct Comparison {
 const REASON_BYTES_MAX: usize = 1000;
 
 fn shorten_reason(reason: &str) -> String {
-    text::shortened(reason, REASON_BYTES_MAX).into_owned()
+    text::shortened_from_log(reason, REASON_BYTES_MAX).into_owned()
 }
 
 /// The problem of the disk of a nimbus, if there is one.

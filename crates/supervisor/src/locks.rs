@@ -3,6 +3,8 @@
 
 use crate::agent::Agent;
 use stormkeeper_access::locks::{Locks, Problems};
+use stormkeeper_coordination::cluster::reported_problem::PROBLEM_BYTES_MAX;
+use stormkeeper_model::text::shortened_from_log;
 use stormkeeper_runtime::tasks::OnExit;
 
 impl Agent {
@@ -21,5 +23,6 @@ impl Agent {
 }
 
 fn text(problems: &Problems, host: &str) -> Option<String> {
-    problems.text().map(|reason| format!("supervisor at {host}: {reason}"))
+    let text = problems.text().map(|reason| format!("supervisor at {host}: {reason}"))?;
+    Some(shortened_from_log(&text, PROBLEM_BYTES_MAX).into_owned())
 }
