@@ -11,9 +11,12 @@ use crate::{
 
 /// Copies the word count, with its output in a directory of the test.
 fn word_count(cluster: &Cluster, replace: &[(&str, &str)]) -> (String, std::path::PathBuf) {
-    let out = cluster.path("words");
-    let out_line = format!("word.count.out: {:?}", out.display().to_string());
-    let default = ("word.count.out: \"/tmp/stormkeeper-word-count\"", out_line.as_str());
+    // As the default has it, so that two users of a host do not meet.
+    let out_line = format!("word.count.out: {:?}", cluster.path("words-{user}").display().to_string());
+    let user = std::process::Command::new("id").arg("-un").output().expect("it runs").stdout;
+    let user = String::from_utf8(user).expect("text");
+    let out = cluster.path(&format!("words-{}", user.trim()));
+    let default = ("word.count.out: \"/tmp/stormkeeper-word-count-{user}\"", out_line.as_str());
     let file = cluster.example("word-count", &[&[default], replace].concat());
     (file.display().to_string(), out)
 }
@@ -59,8 +62,8 @@ async fn access_log_equals_awk_and_its_broken_lines_are_errors() {
     let cluster = Cluster::start().await;
     let out = cluster.path("requests");
     let out_line = format!("access.log.out: {:?}", out.display().to_string());
-    let file =
-        cluster.example("access-log", &[("access.log.out: \"/tmp/stormkeeper-access-log\"", &out_line)]);
+    let file = cluster
+        .example("access-log", &[("access.log.out: \"/tmp/stormkeeper-access-log-{user}\"", &out_line)]);
     cluster.ok(&["submit", &file.display().to_string(), "--wait"]);
     let expected = counting::expected_requests(file.parent().expect("in a folder"));
     wait_until("the tables equal the output of awk", WAIT_MAX, async || {

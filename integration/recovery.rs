@@ -12,7 +12,7 @@ pub(crate) async fn endless(cluster: &Cluster) -> BTreeMap<u64, Process> {
     let file = cluster.example(
         "word-count",
         &[
-            ("word.count.out: \"/tmp/stormkeeper-word-count\"", &out),
+            ("word.count.out: \"/tmp/stormkeeper-word-count-{user}\"", &out),
             ("word.count.repeat: 1", "word.count.repeat: 0"),
             ("word.count.rate: 0", "word.count.rate: 50"),
         ],

@@ -7,15 +7,24 @@ updated on every tick (once a second).
 """
 
 import os
+import pwd
 from collections import Counter
 
 from stormkeeper import BasicBolt, is_tick
 
 
+def user():
+    """Name of the user that runs this process: two users of a host must not share a directory."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return "uid-%d" % os.getuid()
+
+
 class Count(BasicBolt):
     def initialize(self, conf, context):
         self.field = conf["access.log.field"]
-        self.directory = os.path.expanduser(conf["access.log.out"])
+        self.directory = os.path.expanduser(conf["access.log.out"].replace("{user}", user()))
         self.counts = Counter()
         os.makedirs(self.directory, exist_ok=True)
         self.remove_tables_of_other_runs()
