@@ -106,7 +106,7 @@ pub const TABLE: &[Row] = &[
     Row {
         path: "/nimbuses/{nimbus-id}",
         kind: "E",
-        holds: "host, API address, version, start time, role, number of missing blobs, the reasons if its metric store cannot be opened or its disk is almost full, and a clock that differs from the leader's",
+        holds: "host, API address, version, start time, role, number of missing blobs, the reasons if its metric store cannot be opened or its disk is almost full, whether its certificate has expired, and a clock that differs from the leader's",
         written_by: "that nimbus",
         watched_by: "nimbus",
     },
