@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use stormkeeper_model::Timestamp;
@@ -9,7 +10,7 @@ use stormkeeper_model::Timestamp;
 const MILLIS: u64 = 60_000;
 
 /// A whole minute of UTC, counted from 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Minute(pub u32);
 

@@ -12,6 +12,7 @@ mod pattern;
 
 use std::{fmt, str::FromStr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use pattern::matches_pattern;
@@ -24,7 +25,7 @@ pub const MAX_NAME_BYTES: usize = 1024;
 pub const MAX_PART_BYTES: usize = 200;
 
 /// Level of a metric: the kind of its subject.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum MetaType {
     /// A task: the sum of its streams, or measured for the task as a whole.
     Task,

@@ -15,6 +15,7 @@
 //! Only the leader accepts the first two: another nimbus answers `no_leader`, and the sender should
 //! retry.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{MetaType, MetricBatch, MetricId, MetricName, Minute, Window};
@@ -112,7 +113,7 @@ pub struct IngestedUpTo {
 }
 
 /// Request for log entries, with the end of the sender's log.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LogQuery {
     /// The requesting nimbus.
     pub nimbus: NimbusId,
@@ -146,7 +147,7 @@ pub enum LogPage {
 }
 
 /// Query for metric metas.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MetaQuery {
     /// The topology of the metas.
     pub topology: TopologyId,
@@ -177,7 +178,7 @@ pub struct MetricMeta {
 }
 
 /// Query for points of a metric.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PointsQuery {
     /// The metric.
     pub id: MetricId,
@@ -192,7 +193,7 @@ pub struct PointsQuery {
 }
 
 /// Query for the task track: the workers in which tasks ran.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TrackQuery {
     /// The topology.
     pub topology: TopologyId,
@@ -203,7 +204,7 @@ pub struct TrackQuery {
 }
 
 /// Query for the history of submissions.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HistoryQuery {
     /// Topology name; all names when absent.
     pub name: Option<TopologyName>,

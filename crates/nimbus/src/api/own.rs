@@ -14,7 +14,7 @@ use stormkeeper_api_types::message::{
     TopologyList,
     logs::{LogChunk, TopologyLogLines, TopologyLogs},
 };
-use stormkeeper_metrics::protocol::MSGPACK;
+use stormkeeper_metrics::protocol::{HistoryQuery, LogQuery, MSGPACK, MetaQuery, PointsQuery, TrackQuery};
 use stormkeeper_serving::{
     openapi::{Content, Operation, Routes},
     query::refuse_parameters,
@@ -208,6 +208,7 @@ fn routes_of_daemons() -> Routes<Api> {
         .serve(message("/metrics/ingest", "Takes values of metrics, on the leader"), ingest::ingest)
         .serve(
             sync("/metrics/sync/log", "Entries of the metric log")
+                .query::<LogQuery>()
                 .may_fail(&[Code::NoLeader, Code::Conflict]),
             ingest::log,
         )
@@ -217,10 +218,13 @@ fn routes_of_daemons() -> Routes<Api> {
                 .may_fail(&OF_METRICS),
             ingest::checkpoint,
         )
-        .serve(sync("/metrics/sync/metas", "Names of metrics"), ingest::metas)
-        .serve(sync("/metrics/sync/points", "Points of metrics"), ingest::points)
-        .serve(sync("/metrics/sync/track", "Workers in which tasks ran"), ingest::track)
-        .serve(sync("/metrics/sync/history", "Topologies of the history"), ingest::history)
+        .serve(sync("/metrics/sync/metas", "Names of metrics").query::<MetaQuery>(), ingest::metas)
+        .serve(sync("/metrics/sync/points", "Points of metrics").query::<PointsQuery>(), ingest::points)
+        .serve(sync("/metrics/sync/track", "Workers in which tasks ran").query::<TrackQuery>(), ingest::track)
+        .serve(
+            sync("/metrics/sync/history", "Topologies of the history").query::<HistoryQuery>(),
+            ingest::history,
+        )
         .serve(
             get("/blobs/{key}", "Bytes of a blob").answers_content(BLOB).may_fail(&[Code::BlobMissing]),
             blobs::get_blob,

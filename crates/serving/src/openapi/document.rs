@@ -156,19 +156,11 @@ fn query(schema: &Schema) -> Vec<Value> {
     let properties = schema.get("properties").and_then(Value::as_object).unwrap_or(&none);
     let required = schema.get("required").and_then(Value::as_array);
     let parameter = |(name, schema): (&String, &Value)| {
-        let mut schema = schema.clone();
-        let description = schema.as_object_mut().and_then(|schema| schema.remove("description"));
-        // An absent parameter is not null, and a default is in the description.
-        if let Some(fields) = schema.as_object_mut() {
-            fields.remove("default");
-            if let Some(Value::Array(types)) = fields.get_mut("type") {
-                types.retain(|of| of != "null");
-                if let [one] = &types[..] {
-                    let one = one.clone();
-                    fields.insert("type".to_owned(), one);
-                }
-            }
-        }
+        let mut fields = schema.as_object().cloned().unwrap_or_default();
+        let description = fields.remove("description");
+        // A default is in the description.
+        fields.remove("default");
+        let schema = without_null(fields);
         let is_required = required.is_some_and(|names| names.iter().any(|of| of == name));
         let mut parameter = json!({ "name": name, "in": "query", "required": is_required, "schema": schema });
         if let Some(description) = description {
@@ -177,6 +169,31 @@ fn query(schema: &Schema) -> Vec<Value> {
         parameter
     };
     properties.iter().map(parameter).collect()
+}
+
+/// Returns a schema without null: an absent parameter is not null.
+fn without_null(mut schema: Map<String, Value>) -> Map<String, Value> {
+    for name in ["type", "enum"] {
+        if let Some(Value::Array(values)) = schema.get_mut(name) {
+            values.retain(|value| *value != Value::Null && value != "null");
+        }
+    }
+    if let Some(Value::Array(types)) = schema.get("type")
+        && let [one] = &types[..]
+    {
+        let one = one.clone();
+        schema.insert("type".to_owned(), one);
+    }
+    let Some(Value::Array(choices)) = schema.remove("anyOf") else { return schema };
+    let mut choices: Vec<Value> = choices.into_iter().filter(|one| one["type"] != "null").collect();
+    match (choices.len(), choices.pop()) {
+        (1, Some(Value::Object(only))) => schema.extend(only),
+        (_, last) => {
+            choices.extend(last);
+            schema.insert("anyOf".to_owned(), choices.into());
+        }
+    }
+    schema
 }
 
 fn responses(operation: &Operation, schemas: &mut Schemas) -> BTreeMap<String, Value> {

@@ -25,6 +25,18 @@ struct Query {
     /// Maximum number.
     limit: Option<u32>,
     name: String,
+    side: Option<Side>,
+    #[serde(default)]
+    turned: bool,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Side {
+    /// Where the heart is.
+    Left,
+    /// The other one.
+    Right,
 }
 
 fn described(operation: Operation) -> serde_json::Value {
@@ -48,6 +60,9 @@ fn operation_has_the_parameters_bodies_and_errors_of_its_description() {
         {"name": "limit", "in": "query", "required": false, "description": "Maximum number.",
          "schema": {"type": "integer", "format": "int64", "minimum": 0}},
         {"name": "name", "in": "query", "required": true, "schema": {"type": "string"}},
+        {"name": "side", "in": "query", "required": false,
+         "schema": {"type": "string", "enum": ["left", "right"], "description": "- `left`: Where the heart is.\n- `right`: The other one."}},
+        {"name": "turned", "in": "query", "required": false, "schema": {"type": "boolean"}},
     ]);
     assert_eq!(post["parameters"], expected);
     assert_eq!(post["requestBody"]["required"], false);

@@ -23,6 +23,7 @@
 mod cursor;
 mod filter;
 mod forget;
+mod parameter;
 mod params;
 mod reads;
 mod series;
@@ -70,13 +71,13 @@ pub(super) fn routes() -> Routes<Api> {
         )
         .serve(
             read("/metrics/topology/{topology}/metas", "The metrics of a topology")
-                .query::<params::ListParams>()
+                .query::<params::MetaParams>()
                 .answers::<MetricMetaList>(),
             reads::metas,
         )
         .serve(
             read("/metrics/topology/{topology}/latest", "The values of metrics in the window that ends now")
-                .query::<params::ListParams>()
+                .query::<params::LatestParams>()
                 .answers::<LatestList>(),
             reads::latest,
         )

@@ -1,21 +1,16 @@
-//! Query parameters, each with an error that says what is wrong and which values are valid.
-
-use std::str::FromStr;
+//! Query parameters of the paths for metrics.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{cursor::Cursor, filter::Filter};
+use super::{
+    filter::Filter,
+    parameter::{After, FullName, Id, Level, Limit, Pattern, Time, WindowName},
+};
 use crate::api::error::ApiError;
 use stormkeeper_api_types::message::Code;
-use stormkeeper_metrics::{MetaType, Minute, Window, name::MAX_PART_BYTES};
-use stormkeeper_model::{InvalidId, TaskId, Timestamp};
-
-/// Default number of entries of a page.
-const LIMIT: usize = 500;
-
-/// Maximum number of entries of a page: a page of histograms stays below some megabytes.
-pub(super) const LIMIT_MAX: usize = 5000;
+use stormkeeper_metrics::{Minute, Window};
+use stormkeeper_model::{ComponentId, StreamId, TaskId, Timestamp, TopologyId, TopologyName};
 
 /// Default length of a span of time, in buckets before its end.
 const BUCKETS: u32 = 60;
@@ -24,31 +19,62 @@ pub(super) fn bad(message: impl Into<String>, hint: Option<&str>) -> ApiError {
     ApiError::new(Code::InvalidRequest, message, hint)
 }
 
-/// Parameters of the lists of metas and of latest values.
+/// Parameters of the list of metas.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ListParams {
-    /// Window in seconds, 60, 600, 7200 or 86400, or as `1m`, `10m`, `2h` or `1d`.
-    pub(super) window: Option<String>,
-    /// Level of the metrics, such as `component`.
-    pub(super) level: Option<String>,
+pub(super) struct MetaParams {
+    /// Level of the metrics.
+    level: Option<Level>,
     /// Component of the metrics.
-    pub(super) component: Option<String>,
-    /// Task of the metrics, a number.
-    pub(super) task: Option<String>,
+    component: Option<ComponentId>,
+    /// Task of the metrics.
+    task: Option<TaskId>,
     /// Stream of the metrics.
-    pub(super) stream: Option<String>,
+    stream: Option<StreamId>,
     /// Pattern for the last part of names: `*` is any text, `?` any character.
-    pub(super) name: Option<String>,
+    name: Option<Pattern>,
     /// Length of a page: 500, at most 5000.
-    pub(super) limit: Option<String>,
+    #[serde(default)]
+    pub(super) limit: Limit,
     /// `next` of the page before.
-    pub(super) after: Option<String>,
+    pub(super) after: Option<After>,
 }
 
-impl ListParams {
-    pub(super) fn filter(&self) -> Result<Filter, ApiError> {
-        filter(&self.level, &self.component, &self.task, &self.stream, ("name", &self.name))
+impl MetaParams {
+    pub(super) fn filter(&self) -> Filter {
+        let Self { level, component, task, stream, name, limit: _, after: _ } = self;
+        filter(level, component, *task, stream, name)
+    }
+}
+
+/// Parameters of the list of latest values.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LatestParams {
+    /// Window in seconds, or as `1m`, `10m`, `2h` or `1d`: a minute if it is absent.
+    #[serde(default)]
+    pub(super) window: WindowName,
+    /// Level of the metrics.
+    level: Option<Level>,
+    /// Component of the metrics.
+    component: Option<ComponentId>,
+    /// Task of the metrics.
+    task: Option<TaskId>,
+    /// Stream of the metrics.
+    stream: Option<StreamId>,
+    /// Pattern for the last part of names: `*` is any text, `?` any character.
+    name: Option<Pattern>,
+    /// Length of a page: 500, at most 5000.
+    #[serde(default)]
+    pub(super) limit: Limit,
+    /// `next` of the page before.
+    pub(super) after: Option<After>,
+}
+
+impl LatestParams {
+    pub(super) fn filter(&self) -> Filter {
+        let Self { window: _, level, component, task, stream, name, limit: _, after: _ } = self;
+        filter(level, component, *task, stream, name)
     }
 }
 
@@ -57,36 +83,38 @@ impl ListParams {
 #[serde(deny_unknown_fields)]
 pub(super) struct DataParams {
     /// Id of one metric.
-    pub(super) id: Option<String>,
+    pub(super) id: Option<Id>,
     /// Full name of one metric.
-    pub(super) name: Option<String>,
+    pub(super) name: Option<FullName>,
     /// Topology of the metrics, by id or name.
     pub(super) topology: Option<String>,
     /// Pattern for the last part of names: `*` is any text, `?` any character.
-    pub(super) pattern: Option<String>,
-    /// Level of the metrics, such as `component`.
-    pub(super) level: Option<String>,
+    pub(super) pattern: Option<Pattern>,
+    /// Level of the metrics.
+    pub(super) level: Option<Level>,
     /// Component of the metrics.
-    pub(super) component: Option<String>,
-    /// Task of the metrics, a number.
-    pub(super) task: Option<String>,
+    pub(super) component: Option<ComponentId>,
+    /// Task of the metrics.
+    pub(super) task: Option<TaskId>,
     /// Stream of the metrics.
-    pub(super) stream: Option<String>,
-    /// Window in seconds, 60, 600, 7200 or 86400, or as `1m`, `10m`, `2h` or `1d`.
-    pub(super) window: Option<String>,
+    pub(super) stream: Option<StreamId>,
+    /// Window in seconds, or as `1m`, `10m`, `2h` or `1d`: a minute if it is absent.
+    #[serde(default)]
+    pub(super) window: WindowName,
     /// Begin, in milliseconds since 1970, or as `-90s`, `-1h` or `-2d` before now.
-    pub(super) from: Option<String>,
+    pub(super) from: Option<Time>,
     /// End, in the same form.
-    pub(super) to: Option<String>,
+    pub(super) to: Option<Time>,
     /// Length of a page: 500, at most 5000.
-    pub(super) limit: Option<String>,
+    #[serde(default)]
+    pub(super) limit: Limit,
     /// `next` of the page before.
-    pub(super) after: Option<String>,
+    pub(super) after: Option<After>,
 }
 
 impl DataParams {
-    pub(super) fn filter(&self) -> Result<Filter, ApiError> {
-        filter(&self.level, &self.component, &self.task, &self.stream, ("pattern", &self.pattern))
+    pub(super) fn filter(&self) -> Filter {
+        filter(&self.level, &self.component, self.task, &self.stream, &self.pattern)
     }
 }
 
@@ -95,19 +123,21 @@ impl DataParams {
 #[serde(deny_unknown_fields)]
 pub(super) struct PageParams {
     /// Length of a page: 500, at most 5000.
-    pub(super) limit: Option<String>,
+    #[serde(default)]
+    pub(super) limit: Limit,
     /// `next` of the page before.
-    pub(super) after: Option<String>,
+    pub(super) after: Option<TopologyId>,
 }
 
 /// Parameters of the track.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TrackParams {
-    /// Task of the metrics, a number.
-    pub(super) task: Option<String>,
+    /// Task of the metrics.
+    pub(super) task: Option<TaskId>,
     /// Length of a page: 500, at most 5000.
-    pub(super) limit: Option<String>,
+    #[serde(default)]
+    pub(super) limit: Limit,
 }
 
 /// Parameters of the history.
@@ -115,129 +145,42 @@ pub(super) struct TrackParams {
 #[serde(deny_unknown_fields)]
 pub(super) struct HistoryParams {
     /// Name of topologies.
-    pub(super) name: Option<String>,
+    pub(super) name: Option<TopologyName>,
     /// Length of a page: 500, at most 5000.
-    pub(super) limit: Option<String>,
+    #[serde(default)]
+    pub(super) limit: Limit,
 }
 
 fn filter(
-    level: &Option<String>,
-    component: &Option<String>,
-    task: &Option<String>,
-    stream: &Option<String>,
-    (key, pattern): (&str, &Option<String>),
-) -> Result<Filter, ApiError> {
-    Ok(Filter {
-        level: level.as_deref().map(self::level).transpose()?,
-        component: id("component", component)?,
-        task: self::task(task)?,
-        stream: id("stream", stream)?,
-        name: pattern.as_deref().map(|text| self::pattern(key, text)).transpose()?,
-    })
-}
-
-fn level(text: &str) -> Result<MetaType, ApiError> {
-    let found = MetaType::ALL.into_iter().find(|level| level.word() == text);
-    found.ok_or_else(|| {
-        let known = format!("the levels are {}", MetaType::ALL.map(MetaType::word).join(", "));
-        bad(format!("level={text}: unknown level"), Some(&known))
-    })
-}
-
-fn id<T: FromStr<Err = InvalidId>>(key: &str, text: &Option<String>) -> Result<Option<T>, ApiError> {
-    let read = text.as_deref().map(str::parse).transpose();
-    read.map_err(|error: InvalidId| bad(format!("{key}: {error}"), None))
-}
-
-pub(super) fn task(text: &Option<String>) -> Result<Option<TaskId>, ApiError> {
-    let Some(text) = text else { return Ok(None) };
-    let task = text.parse().map(TaskId);
-    task.map(Some).map_err(|_| bad(format!("task={text}: a task is a whole number, such as 3"), None))
-}
-
-/// Checks a name pattern. Names contain no `@`: a full name selects one metric with `name=`.
-fn pattern(key: &str, text: &str) -> Result<String, ApiError> {
-    let wrong = |reason: &str| {
-        let hint = "a pattern for the last part of a name, such as Emit*; * is any text, ? any character";
-        bad(format!("{key}={text}: {reason}"), Some(hint))
-    };
-    match () {
-        () if text.is_empty() => Err(wrong("it is empty")),
-        () if text.len() > MAX_PART_BYTES => Err(wrong("it is longer than 200 bytes")),
-        () if text.contains(['@', ' ']) => {
-            Err(wrong("the last part of a name contains no @ and no white space"))
-        }
-        () => Ok(text.to_owned()),
+    level: &Option<Level>,
+    component: &Option<ComponentId>,
+    task: Option<TaskId>,
+    stream: &Option<StreamId>,
+    pattern: &Option<Pattern>,
+) -> Filter {
+    Filter {
+        level: level.as_ref().map(|Level(level)| *level),
+        component: component.clone(),
+        task,
+        stream: stream.clone(),
+        name: pattern.as_ref().map(|Pattern(text)| text.clone()),
     }
-}
-
-pub(super) fn window(text: &Option<String>) -> Result<Window, ApiError> {
-    match text.as_deref() {
-        None | Some("60" | "1m") => Ok(Window::M1),
-        Some("600" | "10m") => Ok(Window::M10),
-        Some("7200" | "2h") => Ok(Window::H2),
-        Some("86400" | "1d") => Ok(Window::D1),
-        Some(text) => Err(bad(
-            format!("window={text}: unknown window"),
-            Some("the windows are 60, 600, 7200 and 86400 seconds, or 1m, 10m, 2h and 1d"),
-        )),
-    }
-}
-
-pub(super) fn limit(text: &Option<String>) -> Result<usize, ApiError> {
-    let Some(text) = text else { return Ok(LIMIT) };
-    let limit = text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
-    limit.ok_or_else(|| {
-        let hint = format!("a whole number from 1 to {LIMIT_MAX}; default {LIMIT}");
-        bad(format!("limit={text}: not a valid page length"), Some(&hint))
-    })
-}
-
-pub(super) fn after(text: &Option<String>) -> Result<Option<Cursor>, ApiError> {
-    let Some(text) = text else { return Ok(None) };
-    let hint = "pass the next of the previous page unchanged; without after=, the first page is returned";
-    text.parse().map(Some).map_err(|_| bad(format!("after={text}: not a next of any page"), Some(hint)))
 }
 
 /// Returns the span of time from `from` to `to`, both included, in whole buckets: the first bucket
 /// is the one that contains `from`.
 pub(super) fn span(
-    (from, to): (&Option<String>, &Option<String>),
+    (from, to): (Option<&Time>, Option<&Time>),
     window: Window,
     now: Timestamp,
 ) -> Result<(Minute, Minute), ApiError> {
-    let read = |key: &str, text: &Option<String>| match text {
-        Some(text) => time(text, now).map(|time| Some(Minute::of(time))).ok_or_else(|| {
-            let hint = "milliseconds since 1970, or relative to now: now, -90s, -15m, -6h, -2d";
-            bad(format!("{key}={text}: not a valid time"), Some(hint))
-        }),
-        None => Ok(None),
-    };
-    let end = read("to", to)?.unwrap_or_else(|| Minute::of(now));
-    let begin = read("from", from)?.unwrap_or_else(|| end.minus(window.minutes() * BUCKETS));
+    let read = |time: Option<&Time>| time.map(|Time(moment)| Minute::of(moment.before(now)));
+    let end = read(to).unwrap_or_else(|| Minute::of(now));
+    let begin = read(from).unwrap_or_else(|| end.minus(window.minutes() * BUCKETS));
     match begin <= end {
         true => Ok((window.bucket(begin), end)),
         false => Err(bad(format!("from ({begin}) is later than to ({end})"), None)),
     }
-}
-
-/// Parses an absolute or relative time.
-fn time(text: &str, now: Timestamp) -> Option<Timestamp> {
-    if text == "now" {
-        return Some(now);
-    }
-    let Some(ago) = text.strip_prefix('-') else { return text.parse().ok().map(Timestamp::from_millis) };
-    let unit_at = ago.find(|c: char| !c.is_ascii_digit())?;
-    let (n, unit) = ago.split_at(unit_at);
-    let millis: u64 = match unit {
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    let ago = n.parse::<u64>().ok()?.checked_mul(millis)?;
-    Some(Timestamp::from_millis(now.as_millis().saturating_sub(ago)))
 }
 
 #[cfg(test)]
@@ -247,24 +190,11 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_000_000_000_000);
 
     #[test]
-    fn time_is_milliseconds_or_relative_to_now() {
-        let check = |text, millis| assert_eq!(time(text, NOW).map(Timestamp::as_millis), millis, "{text}");
-        check("now", Some(1_000_000_000_000));
-        check("17", Some(17));
-        check("-90s", Some(999_999_910_000));
-        check("-1h", Some(999_996_400_000));
-        check("-2d", Some(999_827_200_000));
-        check("-99999999d", Some(0));
-        for bad in ["", "-", "-h", "-1", "-1w", "1h", "yesterday", "--1h", "-99999999999999999999s"] {
-            check(bad, None);
-        }
-    }
-
-    #[test]
     fn span_without_parameters_is_sixty_buckets() {
         let now = Minute::of(NOW);
         let span = |from: Option<&str>, to: Option<&str>, window| {
-            span((&from.map(str::to_owned), &to.map(str::to_owned)), window, NOW).map_err(|_| ())
+            let time = |text: Option<&str>| text.map(|text| Time::try_from(text.to_owned()).expect("valid"));
+            span((time(from).as_ref(), time(to).as_ref()), window, NOW).map_err(|_| ())
         };
         assert_eq!(span(None, None, Window::M1), Ok((now.minus(60), now)));
         // NOW is 2001-09-09T01:46: its ten minutes begin at :40, its day at 00:00.

@@ -4,7 +4,8 @@ use axum::{Json, extract::State};
 
 use super::{
     cursor::Cursor,
-    params::{self, HistoryParams, ListParams, PageParams, TrackParams, bad},
+    parameter::{After, Limit, WindowName},
+    params::{HistoryParams, LatestParams, MetaParams, PageParams, TrackParams},
     shape,
     source::{self, Source},
     status,
@@ -22,18 +23,13 @@ use stormkeeper_api_types::message::{
 };
 use stormkeeper_metric_store::{LatestQuery, LatestRow};
 use stormkeeper_metrics::{Minute, Window};
-use stormkeeper_model::{TopologyId, TopologyName};
 use stormkeeper_serving::query::ValidQuery;
 
 pub(super) async fn topologies(
     State(api): State<Api>,
     ValidQuery(asked): ValidQuery<PageParams>,
 ) -> Result<Json<MeasuredTopologyList>, ApiError> {
-    let limit = params::limit(&asked.limit)?;
-    let after: Option<TopologyId> = match &asked.after {
-        Some(text) => Some(text.parse().map_err(|error| bad(format!("after: {error}"), None))?),
-        None => None,
-    };
+    let PageParams { limit: Limit(limit), after } = asked;
     let Source { store, view } = source::of(&api)?;
     let mut ids = store.topologies().await.map_err(source::store_error)?;
     ids.sort();
@@ -55,13 +51,10 @@ pub(super) async fn topologies(
 pub(super) async fn metas(
     State(api): State<Api>,
     PathPart(topology): PathPart,
-    ValidQuery(asked): ValidQuery<ListParams>,
+    ValidQuery(asked): ValidQuery<MetaParams>,
 ) -> Result<Json<MetricMetaList>, ApiError> {
-    if asked.window.is_some() {
-        return Err(bad("window: a list of metas has no window", None));
-    }
-    let (filter, limit) = (asked.filter()?, params::limit(&asked.limit)?);
-    let after = params::after(&asked.after)?.map(|cursor| cursor.id);
+    let (filter, Limit(limit)) = (asked.filter(), asked.limit);
+    let after = asked.after.map(|After(cursor)| cursor.id);
     let source = source::of(&api)?;
     let topology_id = source.topology(&api, &topology).await?;
     let page = source.metas(&topology_id, &filter, after, limit).await?;
@@ -76,10 +69,11 @@ pub(super) async fn metas(
 pub(super) async fn latest(
     State(api): State<Api>,
     PathPart(topology): PathPart,
-    ValidQuery(asked): ValidQuery<ListParams>,
+    ValidQuery(asked): ValidQuery<LatestParams>,
 ) -> Result<Json<LatestList>, ApiError> {
-    let (window, filter) = (params::window(&asked.window)?, asked.filter()?);
-    let (limit, after) = (params::limit(&asked.limit)?, params::after(&asked.after)?);
+    let filter = asked.filter();
+    let LatestParams { window: WindowName(window), limit: Limit(limit), after, .. } = asked;
+    let after = after.map(|After(cursor)| cursor);
     let source = source::of(&api)?;
     let topology = source.topology(&api, &topology).await?;
     let query = LatestQuery {
@@ -143,7 +137,7 @@ pub(super) async fn track(
     PathPart(topology): PathPart,
     ValidQuery(asked): ValidQuery<TrackParams>,
 ) -> Result<Json<TaskTrack>, ApiError> {
-    let (task, limit) = (params::task(&asked.task)?, params::limit(&asked.limit)?);
+    let TrackParams { task, limit: Limit(limit) } = asked;
     let source = source::of(&api)?;
     let topology_id = source.topology(&api, &topology).await?;
     let mut entries = source.store.track(&topology_id, task, limit + 1).await.map_err(source::store_error)?;
@@ -157,11 +151,7 @@ pub(super) async fn history(
     State(api): State<Api>,
     ValidQuery(asked): ValidQuery<HistoryParams>,
 ) -> Result<Json<TopologyHistory>, ApiError> {
-    let limit = params::limit(&asked.limit)?;
-    let name: Option<TopologyName> = match &asked.name {
-        Some(text) => Some(text.parse().map_err(|error| bad(format!("name: {error}"), None))?),
-        None => None,
-    };
+    let HistoryParams { name, limit: Limit(limit) } = asked;
     let Source { store, view } = source::of(&api)?;
     let mut entries = store.history(name.as_ref(), limit + 1).await.map_err(source::store_error)?;
     let truncated = entries.len() > limit;

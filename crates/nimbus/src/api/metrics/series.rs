@@ -4,6 +4,7 @@ use axum::{Json, extract::State};
 
 use super::{
     cursor::Cursor,
+    parameter::{After, FullName, Id, Limit, WindowName},
     params::{self, DataParams, bad},
     shape,
     source::{self, Source},
@@ -31,15 +32,16 @@ pub(super) async fn data(
     State(api): State<Api>,
     ValidQuery(asked): ValidQuery<DataParams>,
 ) -> Result<Json<PointList>, ApiError> {
-    let window = params::window(&asked.window)?;
-    let (limit, after) = (params::limit(&asked.limit)?, params::after(&asked.after)?);
-    let (from, to) = params::span((&asked.from, &asked.to), window, api.nimbus.clock().now())?;
-    let filter = asked.filter()?;
     check_single_selector(&asked)?;
+    let filter = asked.filter();
+    let DataParams { window: WindowName(window), limit: Limit(limit), .. } = asked;
+    let after = asked.after.map(|After(cursor)| cursor);
+    let span = (asked.from.as_ref(), asked.to.as_ref());
+    let (from, to) = params::span(span, window, api.nimbus.clock().now())?;
     let source = source::of(&api)?;
     let selection = match (&asked.id, &asked.name, &asked.topology) {
-        (Some(id), ..) => Selection::One(by_id(&source, id).await?),
-        (None, Some(name), _) => Selection::One(by_name(&source, name).await?),
+        (Some(Id(id)), ..) => Selection::One(by_id(&source, *id).await?),
+        (None, Some(FullName(name)), _) => Selection::One(by_name(&source, name).await?),
         (None, None, Some(topology)) => {
             let topology = source.topology(&api, topology).await?;
             // A cursor with a minute names a metric that is not complete yet.
@@ -79,8 +81,8 @@ fn check_single_selector(asked: &DataParams) -> Result<(), ApiError> {
     if ways > 1 {
         return Err(bad("give only one of id=, name= and topology=", Some(WAYS)));
     }
-    let filters = [pattern, level, component, task, stream];
-    if topology.is_none() && filters.into_iter().any(Option::is_some) {
+    let filters = [pattern.is_some(), level.is_some(), component.is_some(), task.is_some(), stream.is_some()];
+    if topology.is_none() && filters.contains(&true) {
         return Err(bad("a filter needs topology=, the topology whose metrics it selects", Some(WAYS)));
     }
     Ok(())
@@ -120,14 +122,7 @@ async fn read(
     Ok((series, None))
 }
 
-async fn by_id(source: &Source, text: &str) -> Result<MetricMeta, ApiError> {
-    let id: MetricId = match text.parse() {
-        Ok(id) if text.len() <= 16 => id,
-        Ok(_) | Err(_) => {
-            let hint = "sixteen hexadecimal digits, as in the list of metas";
-            return Err(bad(format!("id={text}: not a metric id"), Some(hint)));
-        }
-    };
+async fn by_id(source: &Source, id: MetricId) -> Result<MetricMeta, ApiError> {
     let meta = source.store.meta(id).await.map_err(source::store_error)?;
     meta.ok_or_else(|| unknown(format!("there is no metric with the id {id}")))
 }
@@ -135,16 +130,12 @@ async fn by_id(source: &Source, text: &str) -> Result<MetricMeta, ApiError> {
 /// Number of ids that are probed for a name. More than one collision is already unlikely.
 const PROBES: u32 = 4;
 
-async fn by_name(source: &Source, text: &str) -> Result<MetricMeta, ApiError> {
-    let name: MetricName = text.parse().map_err(|error: stormkeeper_metrics::name::InvalidName| {
-        let hint = "a full name, as in the list of metas; for a part of a name, use topology= and pattern=";
-        bad(format!("name: {error}"), Some(hint))
-    })?;
+async fn by_name(source: &Source, name: &MetricName) -> Result<MetricMeta, ApiError> {
     let full = name.to_string();
     for probe in 0..PROBES {
         let found = source.store.meta(MetricId::of(&full, probe)).await.map_err(source::store_error)?;
         match found {
-            Some(meta) if meta.name == name => return Ok(meta),
+            Some(meta) if meta.name == *name => return Ok(meta),
             Some(_another) => {}
             None => break,
         }

@@ -317,7 +317,7 @@ async fn invalid_query_is_answered_with_the_reason() {
         ("topologies?after=a/b", "after"),
         ("data", "which metric"),
         ("data?id=xyz", "id=xyz"),
-        ("data?id=1&name=x", "only one of"),
+        ("data?id=1&name=5@1@gone-1-1@@0@sys@Nothing", "only one of"),
         ("data?id=1&pattern=x", "filter"),
         ("data?name=x", "metric name"),
         ("data?topology=gone&from=yesterday", "from=yesterday"),

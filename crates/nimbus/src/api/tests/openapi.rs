@@ -1,6 +1,6 @@
 //! The OpenAPI document.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 
@@ -44,6 +44,35 @@ fn no_two_types_have_one_name() {
     // The second of two types with one name has a number behind it.
     let numbered: Vec<&String> = schemas.keys().filter(|name| name.ends_with('2')).collect();
     assert_eq!(numbered, Vec::<&String>::new());
+}
+
+#[test]
+fn parameters_of_the_own_api_have_the_types_that_are_read() {
+    let document = openapi_document();
+    let parameters = |path: &str| {
+        let path = format!("/api/stormkeeper/v1/{path}");
+        let all = document["paths"][&path]["get"]["parameters"].as_array().expect("parameters");
+        let of_query = all.iter().filter(|parameter| parameter["in"] == "query");
+        let of_query = of_query.map(|of| (of["name"].as_str().expect("a name").to_owned(), of.clone()));
+        of_query.collect::<BTreeMap<String, Value>>()
+    };
+    let latest = parameters("metrics/topology/{topology}/latest");
+    let page = json!({"type": "integer", "format": "int64", "minimum": 1, "maximum": 5000});
+    assert_eq!(latest["limit"]["schema"], page);
+    assert_eq!(latest["task"]["schema"], json!({"type": "integer", "format": "int64", "minimum": 0}));
+    assert_eq!(latest["window"]["schema"]["enum"].as_array().map(Vec::len), Some(8));
+    assert!(latest["level"]["schema"]["enum"].as_array().expect("words").contains(&json!("netty")));
+    assert!(latest.values().all(|of| of["required"] == false && of["description"].is_string()));
+    assert!(!parameters("metrics/topology/{topology}/metas").contains_key("window"));
+    let points = parameters("metrics/sync/points");
+    assert_eq!(points.keys().collect::<Vec<_>>(), ["from", "id", "limit", "to", "window"]);
+    assert_eq!(points["window"]["schema"]["enum"], json!(["M1", "M10", "H2", "D1"]));
+    assert!(points.values().all(|of| of["required"] == true), "{points:?}");
+    let metas = parameters("metrics/sync/metas");
+    assert_eq!(metas["meta"]["required"], false);
+    assert_eq!(metas["meta"]["schema"]["enum"].as_array().map(Vec::len), Some(8), "{metas:?}");
+    assert_eq!(parameters("metrics/sync/log").len(), 5);
+    assert_eq!(parameters("metrics/sync/track").len() + parameters("metrics/sync/history").len(), 5);
 }
 
 #[test]
