@@ -91,7 +91,7 @@ fn check_refused(job: &Value) -> Result<(), String> {
 fn check_running(answers: &Value, counts: (u64, u64)) -> Result<(), String> {
     let jobs = &answers["jobs"];
     let id = jobs["ids"][0].as_str().ok_or("no job")?;
-    equal("state", &jobs["all"], &json!([{"id": id, "status": "SUSPENDED"}]))?;
+    equal("state", &jobs["all"], &json!([{"id": id, "status": "RUNNING"}]))?;
     equal("running tasks", &jobs["overview"][0]["tasks"]["running"], &json!(4))?;
     let job = &jobs["each"][id];
     check_counts(job, counts)?;

@@ -7,10 +7,9 @@ use serde_json::{Map, Value};
 pub enum JobState {
     /// Submitted, and not placed yet.
     Created,
-    /// Active.
+    /// Active, or inactive: then the spouts are stopped, and the bolts go on. Clients of Flink take
+    /// `SUSPENDED` for a job whose state is unknown at present, and ask again until it has another one.
     Running,
-    /// Inactive: the spouts are stopped, the bolts go on.
-    Suspended,
     /// Rebalancing.
     Restarting,
     /// Killed, and not removed yet.
@@ -40,7 +39,6 @@ impl JobState {
         match self {
             Self::Created => "CREATED",
             Self::Running => "RUNNING",
-            Self::Suspended => "SUSPENDED",
             Self::Restarting => "RESTARTING",
             Self::Cancelling => "CANCELLING",
             Self::Canceled => "CANCELED",
@@ -133,7 +131,7 @@ mod tests {
     #[test]
     fn every_state_is_one_of_flink() {
         use {JobState as J, TaskState as T};
-        for state in [J::Created, J::Running, J::Suspended, J::Restarting, J::Cancelling, J::Canceled] {
+        for state in [J::Created, J::Running, J::Restarting, J::Cancelling, J::Canceled] {
             assert_eq!(J::timestamps(&[(state, 7)])[state.word()], json!(7));
         }
         for state in [T::Scheduled, T::Deploying, T::Running, T::Canceling, T::Canceled] {

@@ -65,9 +65,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn suspended_job_counts_as_running_and_a_killed_one_as_cancelled() {
+    fn job_that_has_not_ended_counts_as_running_and_a_removed_one_as_cancelled() {
         let counts = ClusterCounts { workers: 2, slots: 8, slots_free: 6 };
-        let states = [JobState::Suspended, JobState::Canceled, JobState::Running, JobState::Cancelling];
+        let states = [JobState::Restarting, JobState::Canceled, JobState::Running, JobState::Cancelling];
         let body = overview(counts, states);
         assert_eq!((&body["jobs-running"], &body["jobs-cancelled"]), (&json!(3), &json!(1)), "{body}");
         assert_eq!((&body["taskmanagers"], &body["slots-available"]), (&json!(2), &json!(6)), "{body}");

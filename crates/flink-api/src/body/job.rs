@@ -253,6 +253,9 @@ pub fn execution_result(job: &Job) -> Value {
         "job-execution-result": {
             "id": job.id.to_string(),
             "application-status": job.state.word(),
+            "name": job.name,
+            "start-time": job.start_ms,
+            "end-time": end_ms,
             "accumulator-results": {},
             "net-runtime": end_ms.saturating_sub(job.start_ms),
         },
@@ -295,6 +298,11 @@ mod tests {
             (&json!("CANCELED"), &json!(31_000))
         );
         assert_eq!(job_application(&killed)["jobs"], json!({"CANCELED": 1}));
+        let result = execution_result(&killed)["job-execution-result"].clone();
+        assert_eq!(
+            (&result["start-time"], &result["end-time"], &result["name"]),
+            (&json!(1000), &json!(31_000), &json!(killed.name))
+        );
     }
 
     #[test]

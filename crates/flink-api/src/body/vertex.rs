@@ -97,6 +97,8 @@ pub fn subtask(job: &Job, n: usize, subtask: &Subtask) -> Value {
         "subtask": n,
         "status": subtask.state.word(),
         "attempt": ATTEMPT,
+        // Clients of Flink 1 require it.
+        "host": endpoint(subtask),
         "endpoint": endpoint(subtask),
         "start-time": start(subtask),
         "end-time": job.end_or_minus_one(),
@@ -154,6 +156,7 @@ pub fn task_managers_of_vertex(job: &Job, vertex: &Vertex) -> Value {
             subtasks.iter().filter_map(|subtask| of(&subtask.records)).reduce(u64::saturating_add)
         };
         json!({
+            "host": worker,
             "endpoint": worker,
             "status": TaskState::of_vertex(&states).word(),
             "start-time": subtasks.iter().map(|subtask| start(subtask)).min(),
@@ -231,6 +234,21 @@ mod tests {
         );
         let times = subtask_times(&job, &job.vertices[1])["subtasks"][1]["timestamps"].clone();
         assert_eq!((&times["RUNNING"], &times["SCHEDULED"]), (&json!(1_500), &json!(0)));
+    }
+
+    #[test]
+    fn bodies_about_tasks_have_the_field_that_clients_of_flink_1_require() {
+        let job = job();
+        let vertex = &job.vertices[1];
+        for body in [
+            &subtask(&job, 0, &vertex.subtasks[0]),
+            &vertex_details(&job, vertex)["subtasks"][0],
+            &task_managers_of_vertex(&job, vertex)["taskmanagers"][0],
+            &subtask_times(&job, vertex)["subtasks"][0],
+            &subtask_accumulators(vertex)["subtasks"][0],
+        ] {
+            assert_eq!((&body["host"], &body["endpoint"]), (&json!("h:6700"), &json!("h:6700")), "{body}");
+        }
     }
 
     #[test]

@@ -197,9 +197,8 @@ impl Asked {
 
 fn live_state(record: &TopologyRecord, is_placed: bool) -> JobState {
     match record.status {
-        TopologyStatus::Active if is_placed => JobState::Running,
-        TopologyStatus::Active => JobState::Created,
-        TopologyStatus::Inactive => JobState::Suspended,
+        TopologyStatus::Active | TopologyStatus::Inactive if is_placed => JobState::Running,
+        TopologyStatus::Active | TopologyStatus::Inactive => JobState::Created,
         TopologyStatus::Rebalancing => JobState::Restarting,
         TopologyStatus::Killed => JobState::Cancelling,
     }

@@ -223,7 +223,7 @@ async fn live_topology_is_a_job_in_the_state_of_its_lifecycle() {
     );
     assert_eq!(get(&router, "/taskmanagers").await["taskmanagers"], json!([]), "no worker has a heartbeat");
     post("wc/deactivate", String::new()).await;
-    assert_eq!(get(&router, &format!("/jobs/{job}/status")).await, json!({"status": "SUSPENDED"}));
+    assert_eq!(get(&router, &format!("/jobs/{job}/status")).await, json!({"status": "RUNNING"}), "inactive");
     post("wc/rebalance", r#"{"waitSecs":60}"#.to_owned()).await;
     assert_eq!(get(&router, &format!("/jobs/{job}/status")).await, json!({"status": "RESTARTING"}));
     post("wc/kill", r#"{"waitSecs":60}"#.to_owned()).await;
