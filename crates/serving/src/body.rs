@@ -3,6 +3,10 @@
 use std::{
     error::Error,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -31,15 +35,33 @@ pub fn is_body_timeout(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
+/// Whether the body of a request was read to its end. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct BodyEnd(Arc<AtomicBool>);
+
+impl BodyEnd {
+    pub(crate) fn is_reached(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn reach(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Body of a request, which must arrive at a least pace.
 pub(crate) struct RequestBody {
     body: Body,
     pace: Pace,
+    end: BodyEnd,
 }
 
 impl RequestBody {
-    pub(crate) fn new(body: Body, limits: Limits) -> Self {
-        Self { body, pace: Pace::new(limits) }
+    pub(crate) fn new(body: Body, limits: Limits, end: BodyEnd) -> Self {
+        if body.is_end_stream() {
+            end.reach();
+        }
+        Self { body, pace: Pace::new(limits), end }
     }
 }
 
@@ -56,6 +78,9 @@ impl HttpBody for RequestBody {
                 let n =
                     frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
                 self.pace.record(n);
+                if frame.is_none() || self.body.is_end_stream() {
+                    self.end.reach();
+                }
                 Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)))
             }
             Poll::Pending => self.pace.poll_late(cx).map(|()| Some(Err(BodyTimeout.into()))),

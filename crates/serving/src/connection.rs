@@ -18,6 +18,7 @@ use super::{
     Limits,
     listener::{ApiListener, Place},
     pace::{Pace, poll_at},
+    raw,
     secured::SharedProtection,
 };
 
@@ -31,6 +32,20 @@ enum Wait {
     /// This daemon, or the body of the request or answer; bodies have their own pace.
     Answer,
 }
+
+/// Begin of a connection.
+#[derive(Debug, Clone, Copy)]
+enum Begin {
+    /// Nothing was received yet.
+    Unknown,
+    /// It is not that of HTTP/2.
+    Served,
+    /// The peer speaks HTTP/2, and was answered. What it still sends is discarded, up to this many bytes.
+    Refused(usize),
+}
+
+/// Bytes of a peer that is refused that are read: they would cost it the response if they were not.
+const DISCARDED_MAX: usize = 64 << 10;
 
 /// Phase of a connection, shared with the request that it serves.
 #[derive(Debug, Clone)]
@@ -100,17 +115,19 @@ impl Connected<IncomingStream<'_, ApiListener>> for Peer {
 #[derive(Debug)]
 pub(crate) struct Connection<S> {
     stream: S,
+    peer: SocketAddr,
     limits: Limits,
     phase: Phase,
+    begin: Begin,
     timer: Option<Pin<Box<Sleep>>>,
     answers: Pace,
     _place: Option<Place>,
 }
 
 impl<S> Connection<S> {
-    pub(crate) fn new(stream: S, limits: Limits, place: Option<Place>) -> Self {
-        let answers = Pace::new(limits);
-        Self { stream, limits, phase: Phase::new(), timer: None, answers, _place: place }
+    pub(crate) fn new(stream: S, peer: SocketAddr, limits: Limits, place: Option<Place>) -> Self {
+        let (phase, answers) = (Phase::new(), Pace::new(limits));
+        Self { stream, peer, limits, phase, begin: Begin::Unknown, timer: None, answers, _place: place }
     }
 
     /// Waits on the peer. Ready with an error when the deadline of the phase has passed.
@@ -136,18 +153,60 @@ impl<S> Connection<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Answers a peer that speaks HTTP/2, as far as that is possible at once, and sends nothing more.
+    fn refuse_http_2(&mut self, cx: &mut Context<'_>) {
+        tracing::debug!(peer = %self.peer, "refused a connection: the peer speaks HTTP/2, which is not served");
+        // Nothing was written before, so the response fits. A peer that is gone needs none.
+        let _sent = Pin::new(&mut self.stream).poll_write(cx, raw::NO_HTTP_2.as_bytes());
+        let _flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        let _ended = Pin::new(&mut self.stream).poll_shutdown(cx);
+    }
+
+    /// Ready once a peer that is refused has closed the connection, or has kept it open for too long.
+    fn poll_gone(&mut self, mut left: usize, cx: &mut Context<'_>) -> Poll<()> {
+        let mut bytes = [0; 1024];
+        while left > 0 {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    left = left.saturating_sub(buffer.filled().len());
+                    self.begin = Begin::Refused(left);
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return self.poll_deadline(cx).map(drop),
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Begin::Refused(left) = self.begin {
+            // The server takes this for the end of the connection, and closes it.
+            return self.poll_gone(left, cx).map(Ok);
+        }
         let before = buffer.filled().len();
         let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buffer) else {
             return self.poll_deadline(cx).map(Err);
         };
         if buffer.filled().len() > before {
             self.phase.record_bytes();
+            // A preface that comes in parts ends the connection without a response.
+            if let Begin::Unknown = self.begin {
+                self.begin = Begin::Served;
+                if buffer.filled()[before..].starts_with(raw::HTTP_2_PREFACE) {
+                    self.begin = Begin::Refused(DISCARDED_MAX);
+                    buffer.set_filled(before);
+                    self.refuse_http_2(cx);
+                    return self.poll_gone(DISCARDED_MAX, cx).map(Ok);
+                }
+            }
         }
         Poll::Ready(read)
     }

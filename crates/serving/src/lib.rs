@@ -13,6 +13,9 @@
 //! | sends a head of more than 100 headers or some 400 KiB | at once, with 431 |
 //! | has half of all connections, or as many as are free | at once, with 503; without an answer on a port with TLS |
 //! | connects when all connections are in use | the same |
+//! | speaks HTTP/2 without having asked | at once, with 505 |
+//!
+//! A response to a request whose body was not read to its end ends the connection, and says so.
 //!
 //! There are half as many connections as the process may have descriptors, at most 4,096: the other
 //! descriptors are for ZooKeeper, files and connections to other daemons.
@@ -27,6 +30,7 @@ pub mod origin;
 mod pace;
 pub mod proof;
 pub mod query;
+mod raw;
 mod secured;
 #[cfg(test)]
 mod tests;
@@ -42,7 +46,7 @@ use axum::{
     body::Body,
     extract::{ConnectInfo, Request, State},
     http::{
-        HeaderName,
+        HeaderName, HeaderValue,
         header::{AUTHORIZATION, CONNECTION},
     },
     middleware::{self, Next},
@@ -53,7 +57,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 pub use body::is_body_timeout;
-use body::{AnswerBody, RequestBody};
+use body::{AnswerBody, BodyEnd, RequestBody};
 use connection::Peer;
 use error::Rejection;
 use listener::{ApiListener, LogLimiter};
@@ -164,8 +168,9 @@ async fn admit(State(admission): State<Admission>, mut request: Request, next: N
     };
     request.extensions_mut().insert(ConnectInfo(peer.address));
     let busy = peer.phase.begin_request();
-    let request_body = |body| Body::new(RequestBody::new(body, admission.limits));
-    let response = match peer.protection.get() {
+    let end = BodyEnd::default();
+    let request_body = |body| Body::new(RequestBody::new(body, admission.limits, end.clone()));
+    let mut response = match peer.protection.get() {
         Some(Protection::Tls(certificate)) => {
             if let Some(certificate) = certificate {
                 request.extensions_mut().insert(Arc::clone(certificate));
@@ -178,6 +183,10 @@ async fn admit(State(admission): State<Admission>, mut request: Request, next: N
         }
         _ => next.run(request.map(request_body)).await,
     };
+    // The server does not look for the next request behind the rest of a body.
+    if !end.is_reached() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response.map(|body| Body::new(AnswerBody::new(body, busy)))
 }
 

@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 use crate::{
     Limits,
     connection::Connection,
+    raw,
     secured::{Secured, TlsPort},
 };
 use stormkeeper_runtime::watch;
@@ -30,15 +31,6 @@ const OUTAGE: Duration = Duration::from_secs(10);
 
 /// Shortest time between two log lines about the same condition.
 const LOG_PERIOD: Duration = Duration::from_secs(30);
-
-/// Response to a peer beyond the limits.
-const FULL: &str = concat!(
-    "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 95\r\n",
-    "connection: close\r\ncontent-security-policy: default-src 'none'; frame-ancestors 'none'\r\n",
-    "x-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\ncache-control: no-store\r\n\r\n",
-    r#"{"code":"not_ready","message":"this daemon has too many connections","hint":"try again later"}"#,
-    "\n"
-);
 
 /// Listener of the API.
 #[derive(Debug)]
@@ -69,7 +61,7 @@ impl ApiListener {
         if self.tls.is_none() {
             // The peer may be gone, or may not take the response at once. A client of TLS would take it for
             // that of a port without TLS.
-            let _sent = stream.try_write(FULL.as_bytes());
+            let _sent = stream.try_write(raw::FULL.as_bytes());
         }
         if let Some(n_rejected) = self.rejected.record(Instant::now()) {
             let Limits { connections, connections_per_peer, .. } = self.limits;
@@ -93,7 +85,7 @@ impl Listener for ApiListener {
                     match self.places.enter(peer.ip(), &self.limits) {
                         Some(place) => {
                             let stream = Secured::new(stream, peer, self.tls.clone());
-                            return (Connection::new(stream, self.limits, Some(place)), peer);
+                            return (Connection::new(stream, peer, self.limits, Some(place)), peer);
                         }
                         None => self.reject(&stream, peer),
                     }
@@ -234,17 +226,6 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
-
-    #[test]
-    fn full_answer_has_the_length_of_its_head() {
-        let (head, body) = FULL.split_once("\r\n\r\n").expect("a head");
-        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
-        for (name, value) in crate::browser::HEADERS {
-            assert!(head.contains(&format!("\r\n{name}: {value}")), "{name}");
-        }
-        let error: stormkeeper_api_types::message::ErrorBody = serde_json::from_str(body).expect("an error");
-        assert_eq!(error.code, stormkeeper_api_types::message::Code::NotReady);
-    }
 
     #[test]
     fn places_are_limited_in_all_and_per_peer_and_shared_fairly() {

@@ -193,6 +193,49 @@ async fn bytes_one_by_one_are_no_sign_of_life_of_a_head() {
 }
 
 #[tokio::test]
+async fn response_to_a_body_that_was_not_read_announces_the_end_of_the_connection() {
+    let refuse = async || axum::http::StatusCode::FORBIDDEN;
+    let read = async |body: Bytes| body;
+    let routes = Router::new().route("/refuse", post(refuse)).route("/read", post(read));
+    let server = Server::start(routes, Limits { idle: SHORT, ..lenient() }).await;
+    for (head, announced) in [
+        ("/refuse HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi", true),
+        ("/refuse HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nhi", true),
+        ("/refuse HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n", true),
+        ("/refuse HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", true),
+        ("/refuse HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", false),
+        ("/refuse HTTP/1.1\r\nHost: x\r\n\r\n", false),
+        ("/read HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi", false),
+        ("/read HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", false),
+    ] {
+        let answer = until_closed(server.connect().await, &format!("POST {head}")).await;
+        assert!(answer.starts_with("HTTP/1.1 403 ") || answer.ends_with("hi"), "{head}: {answer}");
+        assert_eq!(answer.contains("connection: close\r\n"), announced, "{head}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn peer_that_speaks_http_2_is_told_which_version_is_served() {
+    let server = Server::echo(lenient()).await;
+    // With the frame of its settings, as clients send it.
+    let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0";
+    let answer = until_closed(server.connect().await, preface).await;
+    assert_eq!(answer, raw::NO_HTTP_2);
+    // A client that sends its request before it reads gets the response too.
+    let mut stream = server.connect().await;
+    let mut answer = Vec::new();
+    stream.write_all(preface.as_bytes()).await.expect("sent");
+    while !answer.starts_with(b"HTTP/1.1 505 ") {
+        assert_ne!(stream.read_buf(&mut answer).await.expect("read"), 0);
+    }
+    for _ in 0..4 {
+        stream.write_all(&[0; 1000]).await.expect("it is read");
+    }
+    stream.read_to_end(&mut answer).await.expect("no reset");
+    assert_eq!(answer, raw::NO_HTTP_2.as_bytes());
+}
+
+#[tokio::test]
 async fn connections_beyond_the_limit_are_answered_with_503() {
     let limits = Limits { connections: 2, connections_per_peer: 2, ..lenient() };
     let server = Server::echo(limits).await;
