@@ -7,7 +7,13 @@ use futures_util::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
-use reqwest::{Method, Response, redirect::Policy};
+use reqwest::{
+    Method, RequestBuilder, Response, StatusCode,
+    header::{
+        ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE,
+    },
+    redirect::Policy,
+};
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -58,6 +64,30 @@ pub enum AgentError {
     },
 }
 
+/// Request for a file.
+#[derive(Debug, Clone)]
+pub struct FileRequest {
+    /// `GET`, or `HEAD` for the headers alone.
+    pub method: Method,
+    /// Header `Range` of the client, if it has one.
+    pub range: Option<HeaderValue>,
+    /// Time until the begin of the response.
+    pub limit: Duration,
+}
+
+/// Response of an agent with a file, a part of it, or the error for a range that it does not have.
+pub struct AgentFile {
+    /// Status: 200, 206 or 416.
+    pub status: StatusCode,
+    /// Headers about the length and the range; agents of builds before send none.
+    pub headers: HeaderMap,
+    /// The bytes.
+    pub bytes: BoxStream<'static, io::Result<Bytes>>,
+}
+
+/// Headers of a file that are passed on.
+const OF_FILES: [HeaderName; 4] = [ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE];
+
 /// A client of agents. It follows no redirects: only the announced address is asked.
 #[derive(Debug, Clone)]
 pub struct AgentClient {
@@ -107,8 +137,8 @@ impl AgentClient {
         serde_json::from_slice(&body).map_err(invalid)
     }
 
-    /// Sends `GET {route}{query}` as [`get`](Self::get) does, and returns the bytes of a file as they
-    /// arrive: the begin within `limit`, each further part within 30 s, at most 4 GiB in all.
+    /// Asks for a file as [`get`](Self::get) does, and returns its bytes as they arrive: the begin within
+    /// `limit`, each further part within 30 s, at most 4 GiB in all.
     ///
     /// # Errors
     /// [`AgentError`]. The bytes end with an error if they break off.
@@ -117,18 +147,28 @@ impl AgentClient {
         (supervisor, address): (&SupervisorId, &str),
         route: &[&str],
         query: &[(&str, String)],
-        limit: Duration,
-    ) -> Result<BoxStream<'static, io::Result<Bytes>>, AgentError> {
-        let asked = self.ask((supervisor, address), route, query);
+        FileRequest { method, range, limit }: FileRequest,
+    ) -> Result<AgentFile, AgentError> {
+        let asked = self.send((supervisor, address), (method, route, query), |request| match range {
+            Some(range) => request.header(RANGE, range),
+            None => request,
+        });
         let response =
             tokio::time::timeout(limit, asked).await.map_err(|_too_long| late(address, limit))??;
-        Ok(stream::try_unfold((response, FILE_BYTES_MAX), async |(mut response, left)| {
+        let status = response.status();
+        let response = match status {
+            StatusCode::RANGE_NOT_SATISFIABLE => response,
+            _ => accepted(address, response).await?,
+        };
+        let known = |name: HeaderName| response.headers().get(&name).cloned().map(|value| (name, value));
+        let headers = OF_FILES.into_iter().filter_map(known).collect();
+        let bytes = stream::try_unfold((response, FILE_BYTES_MAX), async |(mut response, left)| {
             let part = tokio::time::timeout(PART_TIMEOUT, response.chunk()).await?;
             let Some(part) = part.map_err(io::Error::other)? else { return Ok(None) };
             let left = left.checked_sub(part.len() as u64).ok_or(io::ErrorKind::FileTooLarge)?;
             Ok(Some((part, (response, left))))
-        })
-        .boxed())
+        });
+        Ok(AgentFile { status, headers, bytes: bytes.boxed() })
     }
 
     /// Sends a request, and returns the response if it is one of the supervisor, and no rejection.
@@ -138,29 +178,45 @@ impl AgentClient {
         route: &[&str],
         query: &[(&str, String)],
     ) -> Result<Response, AgentError> {
+        let asked = (Method::GET, route, query);
+        accepted(address, self.send((supervisor, address), asked, |request| request).await?).await
+    }
+
+    /// Sends a request, and returns the response if it is one of the supervisor.
+    async fn send(
+        &self,
+        (supervisor, address): (&SupervisorId, &str),
+        (method, route, query): (Method, &[&str], &[(&str, String)]),
+        with: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Response, AgentError> {
         let path: String = route.iter().map(|part| format!("/{}", encoded(part))).collect();
         let url = format!("http://{address}{PREFIX}{path}");
-        let request = self.http.request(Method::GET, url).query(query);
+        let request = with(self.http.request(method, url).query(query));
         let request = match &self.forwarded_for {
             Some(address) => request.header(FORWARDED_FOR, address),
             None => request,
         };
         let response =
             self.http.send(request).await.map_err(|error| unavailable(address, http::reason(&error)))?;
-        let (status, found) = (response.status(), response.headers().get(SUPERVISOR).cloned());
-        let Some(found) = found else {
+        let Some(found) = response.headers().get(SUPERVISOR).cloned() else {
             return Err(unavailable(address, "another program listens there".to_owned()));
         };
         if found.as_bytes() != supervisor.as_str().as_bytes() {
             let found = String::from_utf8_lossy(found.as_bytes()).into_owned();
             return Err(AgentError::Other { address: address.to_owned(), found });
         }
-        if status.is_success() {
-            return Ok(response);
-        }
-        let rejected = serde_json::from_slice(&whole(address, response).await?).map(AgentError::Rejected);
-        Err(rejected.unwrap_or_else(|_| unavailable(address, format!("it answered {status}"))))
+        Ok(response)
     }
+}
+
+/// Returns a response that is no rejection.
+async fn accepted(address: &str, response: Response) -> Result<Response, AgentError> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let rejected = serde_json::from_slice(&whole(address, response).await?).map(AgentError::Rejected);
+    Err(rejected.unwrap_or_else(|_| unavailable(address, format!("it answered {status}"))))
 }
 
 fn unavailable(address: &str, reason: String) -> AgentError {

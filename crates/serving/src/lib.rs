@@ -30,6 +30,7 @@ pub mod origin;
 mod pace;
 pub mod proof;
 pub mod query;
+pub mod range;
 mod raw;
 mod secured;
 #[cfg(test)]

@@ -11,7 +11,7 @@ use axum::{
     Json,
     body::Body,
     extract::{Path, State, rejection::PathRejection},
-    http::{HeaderValue, header, request::Parts},
+    http::{HeaderMap, HeaderValue, Method, header, request::Parts},
     response::{IntoResponse as _, Response},
 };
 use futures_util::{StreamExt as _, stream};
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::change::find;
 use stormkeeper_api_types::{
-    agent_client::AgentError,
+    agent_client::{AgentError, AgentFile, FileRequest},
     log_lines::{InvalidSearch, LineFilter, number_of_lines},
     message::{
         Code, ErrorBody,
@@ -44,7 +44,7 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Limit for a part of a log.
-const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum number of files that are passed on at the same time; further ones are refused.
 pub(super) const DOWNLOADS_MAX: usize = 32;
@@ -223,6 +223,8 @@ pub(super) async fn download(
     State(api): State<Api>,
     path: FilePath,
     ValidQuery(FileQuery { worker }): ValidQuery<FileQuery>,
+    method: Method,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let Path((topology, supervisor, port, file)) = path.map_err(|rejection| bad_path(&rejection))?;
     let view = api.nimbus.observation()?.view;
@@ -230,10 +232,15 @@ pub(super) async fn download(
     let supervisor = registered(&view, &supervisor)?;
     let log = LogOfWorker { topology: &topology, supervisor: &supervisor, port: &port, file: &file, worker };
     let disposition = disposition(&topology, &supervisor, &port, &file);
-    let mut response = whole(&api, &view, log).await?.into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    headers.insert(header::CONTENT_DISPOSITION, disposition);
+    // Without a version of the file, a range that depends on one is the whole file.
+    let range = headers.get(header::RANGE).filter(|_| !headers.contains_key(header::IF_RANGE)).cloned();
+    let asked = FileRequest { method, range, limit: CHUNK_TIMEOUT };
+    let mut response = log_file(&api, &view, log, asked).await?;
+    if response.status().is_success() {
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        headers.insert(header::CONTENT_DISPOSITION, disposition);
+    }
     Ok(response)
 }
 
@@ -245,8 +252,13 @@ fn disposition(topology: &TopologyId, supervisor: &SupervisorId, port: &str, fil
     header.unwrap_or(HeaderValue::from_static("attachment"))
 }
 
-/// Returns a log file, as its agent sends it.
-pub(super) async fn whole(api: &Api, view: &ClusterView, log: LogOfWorker<'_>) -> Result<Body, ApiError> {
+/// Returns a log file or a part of it, as its agent sends it.
+pub(super) async fn log_file(
+    api: &Api,
+    view: &ClusterView,
+    log: LogOfWorker<'_>,
+    request: FileRequest,
+) -> Result<Response, ApiError> {
     let busy = |_| {
         let message = format!("{DOWNLOADS_MAX} other logs are being downloaded");
         ApiError::new(Code::NotReady, message, Some("try again later, or ask another nimbus"))
@@ -258,12 +270,13 @@ pub(super) async fn whole(api: &Api, view: &ClusterView, log: LogOfWorker<'_>) -
     let agent = asked.agent.map_err(|reason| unavailable(&asked.host, &reason))?;
     let route = ["logs", topology.as_str(), port, file, "download"];
     let parameters: Vec<(&str, String)> = worker.into_iter().map(|worker| ("worker", worker)).collect();
-    let bytes = api.agents.file((supervisor, &agent), &route, &parameters, CHUNK_TIMEOUT).await;
-    let bytes = bytes.map_err(|error| of_agent(&asked.host, error))?;
-    Ok(Body::from_stream(bytes.inspect(move |_| {
+    let answer = api.agents.file((supervisor, &agent), &route, &parameters, request).await;
+    let AgentFile { status, headers, bytes } = answer.map_err(|error| of_agent(&asked.host, error))?;
+    let body = Body::from_stream(bytes.inspect(move |_| {
         // Held until the last byte, or until the client goes away.
         let _held = &permit;
-    })))
+    }));
+    Ok((status, headers, body).into_response())
 }
 
 /// Returns the log files of the newest launch of a topology at a port.

@@ -117,6 +117,7 @@ fn routes_of_logs() -> Routes<Api> {
             of_topology(get("/topology/{topology}/logs/{supervisor}/{port}/{file}/download", "A log file"))
                 .query::<logs::FileQuery>()
                 .answers_content(BLOB)
+                .in_ranges()
                 .may_fail(&[Code::UnknownHost, Code::UnknownLog, Code::AgentUnavailable]),
             logs::download,
         )

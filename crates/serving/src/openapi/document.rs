@@ -147,6 +147,15 @@ fn parameters(api: &Api<'_>, operation: &Operation, schemas: &mut Schemas) -> Ve
     if let Some(make) = operation.query {
         all.extend(query(&make(&mut schemas.parameters)));
     }
+    if operation.has_ranges {
+        all.push(json!({
+            "name": "Range",
+            "in": "header",
+            "required": false,
+            "description": "One range of bytes, such as `bytes=0-1023` or `bytes=-1024`; several are ignored.",
+            "schema": { "type": "string" },
+        }));
+    }
     all
 }
 
@@ -202,12 +211,17 @@ fn responses(operation: &Operation, schemas: &mut Schemas) -> BTreeMap<String, V
     if let Some(body) = content(operation.dialect, operation.answer, &mut schemas.responses) {
         response["content"] = body;
     }
+    let mut range = response.clone();
+    range["description"] = StatusCode::PARTIAL_CONTENT.canonical_reason().into();
     let error = |status: &u16| {
         let name = error_name(operation.dialect, *status);
         (status.to_string(), json!({ "$ref": format!("#/components/responses/{name}") }))
     };
     let mut all: BTreeMap<String, Value> = operation.errors.keys().map(error).collect();
     all.insert(success.as_u16().to_string(), response);
+    if operation.has_ranges {
+        all.insert(StatusCode::PARTIAL_CONTENT.as_u16().to_string(), range);
+    }
     all
 }
 

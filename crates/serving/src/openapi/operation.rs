@@ -58,6 +58,8 @@ pub struct Operation {
     pub(super) needs_request: bool,
     pub(super) success: StatusCode,
     pub(super) answer: Content,
+    /// True if a request may ask for a range of the bytes of the answer.
+    pub(super) has_ranges: bool,
     pub(super) errors: BTreeMap<u16, BTreeSet<&'static str>>,
     /// Role or sender that the operation needs; `None` if anyone may ask.
     pub(super) right: Option<String>,
@@ -100,6 +102,7 @@ impl Operation {
             needs_request: false,
             success: StatusCode::OK,
             answer: Content::Nothing,
+            has_ranges: false,
             errors: BTreeMap::new(),
             right: None,
         };
@@ -141,6 +144,13 @@ impl Operation {
     #[must_use]
     pub fn answers_content(self, answer: Content) -> Self {
         Self { answer, ..self }
+    }
+
+    /// Allows requests for a range of the bytes of the answer.
+    #[must_use]
+    pub fn in_ranges(self) -> Self {
+        let with_range = Self { has_ranges: true, ..self };
+        with_range.may_fail_with(StatusCode::RANGE_NOT_SATISFIABLE, Code::InvalidRequest.as_str())
     }
 
     /// Sets the status of a success, which is 200 otherwise.

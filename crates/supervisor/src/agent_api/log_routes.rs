@@ -1,13 +1,16 @@
 //! Routes of the logs. Every part of a request is parsed into a type before a file is touched.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io::{self, Seek as _, SeekFrom},
+    net::SocketAddr,
+};
 
 use axum::{
     Json,
     body::Body,
     extract::{ConnectInfo, FromRequestParts, Path, State, rejection::PathRejection},
-    http::{header, request::Parts},
-    response::{IntoResponse as _, Response},
+    http::{HeaderMap, HeaderValue, Method, header, request::Parts},
+    response::Response,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -32,6 +35,7 @@ use stormkeeper_runtime::blocking;
 use stormkeeper_serving::{
     error::Rejection,
     query::{ValidQuery, invalid_parameter},
+    range::Part,
 };
 
 /// Maximum number of launches in a list; older ones are counted.
@@ -202,23 +206,32 @@ pub(super) async fn download(
     State(api): State<AgentApi>,
     ValidPath((topology, port, file)): ValidPath<(String, String, String)>,
     ValidQuery(query): ValidQuery<DownloadQuery>,
+    method: Method,
+    headers: HeaderMap,
 ) -> Result<Response, Rejection> {
     let meant = Meant::new(&topology, &port, &file, query.worker.as_deref())?;
     let opened = blocking::run(move || {
         let launch = meant.launch(&api)?;
-        let opened = api.store.open(&launch.worker, meant.file).map_err(|error| meant.missing(&error))?;
-        Ok::<_, Rejection>((launch.worker, opened))
+        let mut opened = api.store.open(&launch.worker, meant.file).map_err(|error| meant.missing(&error))?;
+        let part = Part::asked(&method, &headers, opened.size);
+        opened.file.seek(SeekFrom::Start(part.first())).map_err(|error| meant.missing(&error))?;
+        Ok::<_, Rejection>((launch.worker, opened, part))
     });
-    let (worker, opened) = opened.await?;
-    // The file may grow for ever.
-    let bytes = tokio::fs::File::from_std(opened.file).take(opened.size);
-    let body = Body::from_stream(ReaderStream::with_capacity(bytes, DOWNLOAD_BYTES));
-    let disposition = format!("attachment; filename=\"{}\"", file_name(&worker, opened.name));
-    let headers = [
-        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
-        (header::CONTENT_DISPOSITION, disposition),
-    ];
-    Ok((headers, body).into_response())
+    let (worker, opened, part) = opened.await?;
+    let name = file_name(&worker, opened.name);
+    let mut response = part.response(|| {
+        // The file may grow for ever.
+        let bytes = tokio::fs::File::from_std(opened.file).take(part.length());
+        Body::from_stream(ReaderStream::with_capacity(bytes, DOWNLOAD_BYTES))
+    });
+    if response.status().is_success() {
+        let disposition = HeaderValue::try_from(format!("attachment; filename=\"{name}\""));
+        let disposition = disposition.unwrap_or(HeaderValue::from_static("attachment"));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        headers.insert(header::CONTENT_DISPOSITION, disposition);
+    }
+    Ok(response)
 }
 
 /// Returns a name for a downloaded file, of characters that no header has to escape.

@@ -261,7 +261,8 @@ fn described() -> Routes<AgentApi> {
         .serve(
             describe::logs("/logs/{topology}/{port}/{file}/download", "A log file")
                 .query::<log_routes::DownloadQuery>()
-                .answers_content(Content::Other(&["application/octet-stream"])),
+                .answers_content(Content::Other(&["application/octet-stream"]))
+                .in_ranges(),
             log_routes::download,
         )
         .with_router(|router| router.method_not_allowed_fallback(wrong_method));

@@ -108,6 +108,43 @@ async fn logs_are_listed_read_searched_and_downloaded() {
 }
 
 #[tokio::test]
+async fn download_has_its_length_and_a_range_of_it_is_a_part() {
+    let world = World::new();
+    let path = format!("{PREFIX}/logs/{TOPOLOGY}/6700/worker.log/download");
+    let size = LOG.len();
+    for (method, range, status, content_range, body) in [
+        (Method::GET, None, StatusCode::OK, None, LOG),
+        (Method::HEAD, None, StatusCode::OK, None, ""),
+        (Method::HEAD, Some("bytes=0-1"), StatusCode::OK, None, ""),
+        (Method::GET, Some("bytes=5-9"), StatusCode::PARTIAL_CONTENT, Some("bytes 5-9/"), &LOG[5..10]),
+        (Method::GET, Some("bytes=70-"), StatusCode::PARTIAL_CONTENT, Some("bytes 70-"), &LOG[70..]),
+        (Method::GET, Some("bytes=0-1,3-4"), StatusCode::OK, None, LOG),
+    ] {
+        let request = HttpRequest::builder().method(method.clone()).uri(&path).header("host", "h1");
+        let request = match range {
+            Some(range) => request.header("range", range),
+            None => request,
+        };
+        let response = world.routes.clone().oneshot(request.body(Body::empty()).expect("valid")).await;
+        let response = response.expect("infallible");
+        let header = |name: &str| response.headers().get(name).map(|value| value.to_str().expect("text"));
+        assert_eq!((response.status(), header("accept-ranges")), (status, Some("bytes")), "{range:?}");
+        let length = if method == Method::HEAD { size } else { body.len() };
+        assert_eq!(header("content-length"), Some(length.to_string().as_str()), "{method} {range:?}");
+        let is_as_expected = header("content-range").is_some_and(|is| {
+            content_range.is_some_and(|begin| is.starts_with(begin) && is.ends_with(&format!("/{size}")))
+        });
+        assert_eq!(is_as_expected, content_range.is_some(), "{range:?}: {:?}", header("content-range"));
+        assert_eq!(header("content-type"), Some("application/octet-stream"), "{range:?}");
+        assert_eq!(to_bytes(response.into_body(), 1 << 20).await.expect("a body"), body, "{range:?}");
+    }
+    let request = HttpRequest::get(&path).header("host", "h1").header("range", format!("bytes={size}-"));
+    let (status, body) = world.send(request.body(Body::empty()).expect("valid")).await;
+    let body: Value = serde_json::from_slice(&body).expect("an error");
+    assert_eq!((status, &body["code"]), (StatusCode::RANGE_NOT_SATISFIABLE, &"invalid_request".into()));
+}
+
+#[tokio::test]
 async fn names_that_are_no_logs_are_refused_before_a_file_is_touched() {
     let world = World::new();
     std::fs::write(world.dir.path().join("secret"), "secret").expect("written");

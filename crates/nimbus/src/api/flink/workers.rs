@@ -1,9 +1,8 @@
 //! Workers as task managers.
 
 use axum::{
-    body::Body,
     extract::State,
-    http::{HeaderValue, header},
+    http::{HeaderValue, Method, header},
     response::{IntoResponse as _, Response},
 };
 
@@ -15,6 +14,7 @@ use crate::api::{
     Api,
     logs::{self, LogOfWorker},
 };
+use stormkeeper_api_types::agent_client::FileRequest;
 use stormkeeper_flink_api::{
     Error, FlinkId, MetricNumber, MetricTable, WorkerAddress,
     body::{self, WorkerDetails},
@@ -128,15 +128,15 @@ async fn log_file(api: &Api, asked: &Asked, id: &str, file: &str) -> Result<Resp
     let port = worker.address.port.to_string();
     let (topology, supervisor) = (worker.topology, worker.supervisor);
     let log = LogOfWorker { topology, supervisor, port: &port, file, worker: None };
-    Ok(match logs::whole(api, &asked.view, log).await {
-        Ok(bytes) => plain(bytes),
+    let request = FileRequest { method: Method::GET, range: None, limit: logs::CHUNK_TIMEOUT };
+    Ok(match logs::log_file(api, &asked.view, log, request).await {
+        Ok(file) => plain(file),
         Err(error) => refusal(error),
     })
 }
 
 /// Returns a text that no browser takes for a page.
-fn plain(text: Body) -> Response {
-    let mut response = text.into_response();
+fn plain(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=UTF-8"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

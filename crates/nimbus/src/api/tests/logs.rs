@@ -154,6 +154,66 @@ async fn downloaded_log_has_the_bytes_of_the_agent_and_a_refusal_is_that_of_the_
     }
 }
 
+/// Starts an agent of the supervisor `s1` with a log of ten bytes, and returns its address.
+async fn agent_with_ten_bytes(tasks: &Tasks) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let answer = async |method: Method, headers: HeaderMap| {
+        let part = stormkeeper_serving::range::Part::asked(&method, &headers, 10);
+        let text = "0123456789";
+        let end = usize::try_from(part.first() + part.length()).expect("small");
+        let text = &text[usize::try_from(part.first()).expect("small")..end];
+        ([(SUPERVISOR, "s1")], part.response(|| text.into()))
+    };
+    let routes = Router::new().fallback(answer);
+    tasks.start("agent", OnExit::Ignore, async move { axum::serve(listener, routes).await.expect("served") });
+    address
+}
+
+#[tokio::test]
+async fn length_and_range_of_a_log_are_those_of_its_agent() {
+    let (f, tasks) = (Fixture::new().await, Tasks::default());
+    let leader = f.leader().await;
+    let router = routes(leader.handle().clone());
+    register(&f, "s1", &agent_with_ten_bytes(&tasks).await).await;
+    let path = "/api/stormkeeper/v1/topology/gone-1-1/logs/s1/6700/worker.log/download";
+    let send = async |method: Method, headers: &[(&str, &str)]| {
+        let mut request = axum::http::Request::builder().method(method).uri(path).header("host", "localhost");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = router.clone().oneshot(request.body(Body::empty()).expect("valid")).await;
+        let response = response.expect("infallible");
+        let header = |name: &str| response.headers().get(name).map(|value| value.to_str().expect("text"));
+        let headers = [header("content-length"), header("content-range"), header("content-type")];
+        let headers = headers.map(|value| value.unwrap_or_default().to_owned());
+        let status = response.status().as_u16();
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.expect("a body");
+        (status, headers, String::from_utf8(body.to_vec()).expect("text"))
+    };
+    let octets = "application/octet-stream";
+    let whole =
+        wait_until("the supervisor is in the view", LONG, async || match send(Method::GET, &[]).await {
+            (200, headers, body) => Ok((headers, body)),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+    assert_eq!(whole, (["10", "", octets].map(str::to_owned), "0123456789".to_owned()));
+    let (status, headers, body) = send(Method::HEAD, &[]).await;
+    assert_eq!(
+        (status, headers.each_ref().map(String::as_str), body.as_str()),
+        (200, ["10", "", octets], "")
+    );
+    let (status, headers, body) = send(Method::GET, &[("range", "bytes=2-4")]).await;
+    let headers = headers.each_ref().map(String::as_str);
+    assert_eq!((status, headers, body.as_str()), (206, ["3", "bytes 2-4/10", octets], "234"));
+    let (status, _, body) = send(Method::GET, &[("range", "bytes=2-4"), ("if-range", "\"x\"")]).await;
+    assert_eq!((status, body.as_str()), (200, "0123456789"));
+    let (status, headers, body) = send(Method::GET, &[("range", "bytes=10-")]).await;
+    assert_eq!((status, headers[1].as_str(), headers[2].as_str()), (416, "bytes */10", "application/json"));
+    assert!(body.contains("behind the end"), "{body}");
+}
+
 #[tokio::test]
 async fn download_beyond_the_limit_is_refused() {
     let f = Fixture::new().await;
