@@ -9,6 +9,8 @@ use stormkeeper_api_types::{client::decoded, routes};
 pub(super) enum Need {
     /// Nothing: probes.
     Nothing,
+    /// A proof of who asks: paths at which nothing is.
+    Proof,
     /// Reading.
     Read,
     /// Changing the topology of this id or name.
@@ -36,6 +38,7 @@ impl Need {
         match self {
             Self::ChangeTopology(_) | Self::Submit | Self::Operate | Self::Recover => true,
             Self::Nothing
+            | Self::Proof
             | Self::Read
             | Self::StoreBlob
             | Self::ReadBlob(_)
@@ -45,8 +48,8 @@ impl Need {
     }
 }
 
-/// Returns what a request needs. A path that no rule names, also of another API below the same address,
-/// needs a reader for reads and an operator for everything else.
+/// Returns what a request to a route needs. A path that no rule names, also of another API below the same
+/// address, needs a reader for reads and an operator for everything else.
 pub(super) fn need(method: &Method, path: &str) -> Need {
     let is_read = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
     if is_read && matches!(path, "/live" | "/ready") {
@@ -74,6 +77,7 @@ impl Need {
     pub(super) fn text(&self) -> Option<&'static str> {
         Some(match self {
             Self::Nothing => return None,
+            Self::Proof => "a token",
             Self::Read => "a token of the role reader",
             Self::ChangeTopology(_) => {
                 "a token of the role operator, for the owner of the topology if it is limited to one"
