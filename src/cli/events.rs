@@ -7,7 +7,7 @@ use stormkeeper_api_types::message::EventSummary;
 
 /// Print the cluster's events, newest last.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "The cluster keeps the newest 500 events.\n\
+#[command(after_help = "The cluster keeps 500 events, of which each owner has an equal share.\n\
 Example: stormkeeper events --topology word-count -n 20")]
 pub(super) struct Args {
     /// Print only the events of this topology, given by its name or, if it was removed, its id

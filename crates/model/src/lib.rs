@@ -13,6 +13,7 @@ pub mod clock;
 pub mod clock_difference;
 pub mod error;
 pub mod event;
+pub mod fair_share;
 pub mod heartbeat;
 pub mod id;
 pub mod log_position;

@@ -1,12 +1,13 @@
 //! Choice of the directories of ended workers that are removed. Pure.
 //!
-//! The owners share what is kept: the owner with the most launches gives way first, and of that owner the
-//! topology with the most, with its oldest launch. So a crash loop removes its own logs, and those of
-//! others only for as long as they have more.
+//! The owners share what is kept (`fair_share`), so a crash loop removes its own logs, the oldest first.
 
-use std::{cmp::Reverse, collections::BTreeMap, time::SystemTime};
+use std::time::SystemTime;
 
-use stormkeeper_model::{TopologyId, WorkerId};
+use stormkeeper_model::{
+    TopologyId, WorkerId,
+    fair_share::{self, Shared},
+};
 
 /// The directory of a worker that has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,33 +20,14 @@ pub(super) struct DeadLaunch {
     pub(super) of: Option<(String, TopologyId)>,
 }
 
-type Launches = Vec<(SystemTime, WorkerId)>;
-
 /// Returns the launches to remove so that at most `n_kept` of `dead` are left.
-pub(super) fn to_remove(dead: Vec<DeadLaunch>, n_kept: usize) -> Vec<WorkerId> {
-    let n_removed = dead.len().saturating_sub(n_kept);
-    let mut owners: BTreeMap<Option<String>, BTreeMap<Option<TopologyId>, Launches>> = BTreeMap::new();
-    for DeadLaunch { worker, modified, of } in dead {
+pub(super) fn to_remove(mut dead: Vec<DeadLaunch>, n_kept: usize) -> Vec<WorkerId> {
+    dead.sort_by(|a, b| (a.modified, &a.worker).cmp(&(b.modified, &b.worker)));
+    let shared = |DeadLaunch { worker, of, .. }: DeadLaunch| {
         let (owner, topology) = of.map_or((None, None), |(owner, topology)| (Some(owner), Some(topology)));
-        owners.entry(owner).or_default().entry(topology).or_default().push((modified, worker));
-    }
-    let topologies = owners.values_mut().flat_map(BTreeMap::values_mut);
-    // The oldest is last, where it is removed from.
-    topologies.for_each(|launches| launches.sort_by(|a, b| b.cmp(a)));
-    let mut removed = Vec::with_capacity(n_removed);
-    for _ in 0..n_removed {
-        let most = owners.values_mut().max_by_key(|topologies| {
-            let n: usize = topologies.values().map(Vec::len).sum();
-            (n, Reverse(topologies.values().flatten().map(|(_, worker)| launched(worker)).min()))
-        });
-        let most = most.and_then(|topologies| {
-            topologies.values_mut().max_by_key(|launches| {
-                (launches.len(), Reverse(launches.iter().map(|(_, worker)| launched(worker)).min()))
-            })
-        });
-        removed.extend(most.and_then(Vec::pop).map(|(_, worker)| worker));
-    }
-    removed
+        Shared { owner, topology, item: worker }
+    };
+    fair_share::to_remove(dead.into_iter().map(shared), (n_kept, usize::MAX), launched)
 }
 
 /// Time of a launch in seconds, which its id has after the port. Nobody can set it.

@@ -27,7 +27,8 @@ use stormkeeper_model::{
     topology::TaskTable,
 };
 
-/// Number of events that are kept; the oldest are deleted first.
+/// Number of events that are kept. Owners share it: of the owner with the most, the oldest are
+/// deleted first.
 pub const EVENTS_KEPT: usize = 500;
 
 /// Maximum size of a stored event; moves that do not fit are only counted.

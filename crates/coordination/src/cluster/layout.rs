@@ -148,7 +148,7 @@ pub const TABLE: &[Row] = &[
     Row {
         path: "/events/{sequence}",
         kind: "P, S",
-        holds: "time, term, nimbus, kind, reason, moves of tasks; for a submit also owner, tasks and sample rate; the newest 500 are kept",
+        holds: "time, term, nimbus, kind, reason, moves of tasks; for a submit also owner, tasks and sample rate; 500 are kept, of which the cluster and each owner have equal shares",
         written_by: "leader, in the same transaction as the change it describes",
         watched_by: "nimbus",
     },

@@ -16,6 +16,7 @@
 //! - A decision on the state that a plan has produced gives an empty plan.
 
 mod draft;
+mod events;
 mod failing;
 mod hosts;
 mod placement;
@@ -33,7 +34,7 @@ use crate::{
 };
 use draft::Draft;
 use stormkeeper_coordination::{
-    cluster::{event::EVENTS_KEPT, layout, view::ClusterView},
+    cluster::{layout, view::ClusterView},
     tree::TreePath,
 };
 use stormkeeper_model::{Timestamp, TopologyId, TopologyName, clock::Monotonic, status::TopologyStatus};
@@ -65,7 +66,7 @@ pub fn decide(view: &ClusterView, liveness: &Liveness, now: Moment, policy: &Pol
     supervisor_assignments::correct(&mut draft);
     delete_unused_blobs(&mut draft);
     report_lost_packages(&mut draft);
-    delete_old_events(&mut draft);
+    events::delete_old(&mut draft);
     hosts::report_absent(&mut draft);
     hosts::delete_idle_stops(&mut draft);
     failing::report(&mut draft);
@@ -154,17 +155,6 @@ fn restore_parents(draft: &mut Draft<'_>) {
             let effect = Effect::RestoreParents { id: id.clone(), heartbeats, errors };
             draft.act(effect, Reason::ParentsMissing, 0);
         }
-    }
-}
-
-/// Old events are deleted when at least this many are over the limit, not one with each new event.
-const EVENTS_OVER_LIMIT_MIN: usize = 50;
-
-fn delete_old_events(draft: &mut Draft<'_>) {
-    let n_over = draft.view.events.len().saturating_sub(EVENTS_KEPT);
-    if n_over >= EVENTS_OVER_LIMIT_MIN {
-        let numbers = draft.view.events.keys().take(n_over.min(EVENTS_KEPT)).copied().collect();
-        draft.act(Effect::DeleteEvents { numbers }, Reason::EventsOverLimit, 0);
     }
 }
 
