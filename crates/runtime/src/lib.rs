@@ -11,6 +11,7 @@ pub mod lossy_log;
 pub mod net;
 pub mod oom;
 pub mod outage;
+pub mod places;
 pub mod proc;
 pub mod refreshed;
 pub mod shutdown;

@@ -16,11 +16,12 @@ use tokio::{
 
 use super::{
     Limits,
-    listener::{ApiListener, Place},
+    listener::ApiListener,
     pace::{Pace, poll_at},
     raw,
     secured::SharedProtection,
 };
+use stormkeeper_runtime::places::Place;
 
 /// Event that a connection waits for.
 #[derive(Debug, Clone, Copy)]

@@ -1,12 +1,6 @@
 //! Accepts connections within the limits, and logs those that it cannot accept.
 
-use std::{
-    collections::HashMap,
-    io,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 
 use axum::serve::Listener;
 use tokio::{
@@ -21,7 +15,7 @@ use crate::{
     raw,
     secured::{Secured, TlsPort},
 };
-use stormkeeper_runtime::watch;
+use stormkeeper_runtime::{places::Places, watch};
 
 /// Pause after a failed accept: the cause, mostly too few descriptors, does not pass at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -53,7 +47,8 @@ impl ApiListener {
     ) -> Self {
         let (rejected, failed) = (LogLimiter::default(), LogLimiter::default());
         let outage = Outage { since: None, accepts };
-        Self { listener, limits, places: Places::default(), rejected, failed, outage, tls }
+        let places = Places::new(limits.connections, limits.connections_per_peer);
+        Self { listener, limits, places, rejected, failed, outage, tls }
     }
 
     /// Answers a peer beyond the limits, as far as that is possible at once, and disconnects it.
@@ -82,7 +77,7 @@ impl Listener for ApiListener {
                     if self.failed.end() {
                         info!("the API accepts connections again");
                     }
-                    match self.places.enter(peer.ip(), &self.limits) {
+                    match self.places.enter(peer.ip()) {
                         Some(place) => {
                             let stream = Secured::new(stream, peer, self.tls.clone());
                             return (Connection::new(stream, peer, self.limits, Some(place)), peer);
@@ -135,65 +130,6 @@ fn is_of_peer(error: &io::Error) -> bool {
     )
 }
 
-/// Numbers of connections, in all and per peer. Clones share them.
-#[derive(Debug, Clone, Default)]
-struct Places(Arc<Mutex<Counts>>);
-
-#[derive(Debug, Default)]
-struct Counts {
-    all: usize,
-    per_peer: HashMap<IpAddr, usize>,
-}
-
-/// Place of a connection, free again when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Place {
-    places: Places,
-    peer: IpAddr,
-}
-
-impl Places {
-    fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().expect("no one panics while holding the counts")
-    }
-
-    /// Takes a place; `None` if there is none. A peer has at most as many places as are free, so that a few
-    /// peers do not take all: with each further one that takes what it can, half of the rest is left.
-    fn enter(&self, address: IpAddr, limits: &Limits) -> Option<Place> {
-        let peer = peer_of(address);
-        let mut counts = self.lock();
-        let n = counts.per_peer.get(&peer).copied().unwrap_or_default();
-        let n_free = limits.connections.saturating_sub(counts.all);
-        if n >= n_free || n >= limits.connections_per_peer {
-            return None;
-        }
-        counts.all += 1;
-        counts.per_peer.insert(peer, n + 1);
-        Some(Place { places: self.clone(), peer })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut counts = self.places.lock();
-        counts.all -= 1;
-        if let Some(n) = counts.per_peer.get_mut(&self.peer) {
-            *n -= 1;
-            if *n == 0 {
-                counts.per_peer.remove(&self.peer);
-            }
-        }
-    }
-}
-
-/// Peer with an address: a host has at least 2^64 addresses of IPv6.
-fn peer_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-        address @ IpAddr::V4(_) => address,
-    }
-}
-
 /// Limits the log lines about a condition that may occur very often.
 #[derive(Debug, Default)]
 pub(crate) struct LogLimiter {
@@ -226,30 +162,6 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
-
-    #[test]
-    fn places_are_limited_in_all_and_per_peer_and_shared_fairly() {
-        let limits = Limits { connections: 8, connections_per_peer: 3, ..Limits::of_descriptors(0) };
-        let places = Places::default();
-        let take_all = |address: &str| {
-            let enter = || places.enter(address.parse().expect("an address"), &limits);
-            let places: Vec<Place> = std::iter::from_fn(enter).collect();
-            places
-        };
-        let first = take_all("10.0.0.1");
-        assert_eq!((first.len(), take_all("::ffff:10.0.0.1").len()), (3, 0), "the limit of a peer");
-        let second = take_all("2001:db8::1");
-        assert_eq!((second.len(), take_all("2001:db8::2").len()), (3, 0), "one network is one peer");
-        let third = take_all("10.0.0.3");
-        assert_eq!(third.len(), 1, "half of the rest");
-        let last = take_all("10.0.0.4");
-        assert_eq!((last.len(), take_all("10.0.0.5").len()), (1, 0), "the last place");
-        drop(first);
-        assert_eq!(take_all("10.0.0.5").len(), 2);
-        drop((second, third, last));
-        let counts = places.lock();
-        assert_eq!((counts.all, counts.per_peer.len()), (0, 0));
-    }
 
     #[tokio::test(start_paused = true)]
     async fn an_outage_is_published_when_it_is_long_and_when_it_ends() {

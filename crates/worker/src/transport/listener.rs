@@ -41,6 +41,7 @@ use stormkeeper_model::Slot;
 use stormkeeper_runtime::{
     error_chain,
     net::{self, ListenOn},
+    places::{Place, Places},
     tasks::{OnExit, Tasks},
 };
 
@@ -48,6 +49,11 @@ use stormkeeper_runtime::{
 /// opens one connection for each component here that it emits to; broken connections that are not
 /// yet closed count too. A worker whose connection is refused retries, and its tuples wait.
 const MAX_CONNECTIONS: usize = 16 << 10;
+
+/// Limit of connections whose handshake is not complete, which everybody who reaches the port can open.
+/// One address has at most half of them, and further ones half of the rest (`Places`): peers of other hosts
+/// still connect. A worker whose connection is refused retries, as above.
+const HANDSHAKES_MAX: usize = 1024;
 
 /// Time limit for a peer's handshake; a worker sends it at once.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
@@ -83,6 +89,7 @@ pub struct Listener {
     budget: FrameBudget,
     keys: PeerKeys,
     tracker: Option<Tracker>,
+    handshakes: Places,
 }
 
 /// Reason for which the listener closes a connection.
@@ -126,12 +133,19 @@ impl Listener {
             budget: FrameBudget::new(UNFINISHED_BYTES),
             keys: PeerKeys::default(),
             tracker: None,
+            handshakes: Places::new(HANDSHAKES_MAX, HANDSHAKES_MAX / 2),
         })
     }
 
     /// Also receives for the tracker of this worker.
     pub(crate) fn with_tracker(self, tracker: Option<Tracker>) -> Self {
         Self { tracker, ..self }
+    }
+
+    /// Limits the connections whose handshake is not complete.
+    #[cfg(test)]
+    pub(crate) fn with_handshakes(self, handshakes: Places) -> Self {
+        Self { handshakes, ..self }
     }
 
     /// Also accepts metric reports while the topology master is in this process; with `None` never.
@@ -218,11 +232,21 @@ impl Listener {
                 }
                 continue;
             };
+            let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+            let Some(place) = self.handshakes.enter(from.ip()) else {
+                if let Some(so_far) = add(&counters.refused_connections, 1) {
+                    warn!(
+                        %from, so_far, limit = HANDSHAKES_MAX,
+                        "too many connections without a complete handshake, in all or of this address; refused a \
+                         connection"
+                    );
+                }
+                continue;
+            };
             let (me, inboxes, counters) = (me.clone(), inboxes.clone(), counters.clone());
             let (master, members) = (self.master.clone(), self.members.clone());
             let (budget, replays, keys) = (self.budget.clone(), Arc::clone(&replays), self.keys.clone());
             let tracker = self.tracker.clone();
-            let from = SocketAddr::new(from.ip().to_canonical(), from.port());
             let connection = Connection {
                 from,
                 me,
@@ -236,7 +260,7 @@ impl Listener {
                 tracker,
                 _permit: permit,
             };
-            connections.start("tuples from a peer", OnExit::Ignore, connection.run(stream));
+            connections.start("tuples from a peer", OnExit::Ignore, connection.run(stream, place));
         }
     }
 }
@@ -264,11 +288,12 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(self, stream: TcpStream) {
+    async fn run(self, stream: TcpStream, place: Place) {
         let handshake = match timeout(HANDSHAKE_DEADLINE, self.shake_hands(stream)).await {
             Ok(handshake) => handshake,
             Err(_elapsed) => Err(Refusal::HandshakeTimeout),
         };
+        drop(place);
         match handshake {
             Ok((Purpose::Tuples, stream)) => {
                 let mut reader = BufReader::with_capacity(READ_BUFFER_BYTES, stream);

@@ -1,3 +1,4 @@
+mod handshakes;
 mod intake;
 mod proofs;
 mod reach;
