@@ -21,6 +21,7 @@ pub mod metric_control;
 pub mod resources;
 pub mod restarts;
 pub mod settings;
+pub mod spelling;
 pub mod status;
 pub mod suggest;
 pub mod task_set;

@@ -10,7 +10,9 @@ use std::{
 };
 
 use crate::{
-    ComponentId, StreamId, settings,
+    ComponentId, StreamId,
+    id::quoted,
+    settings, spelling,
     suggest::Suggestions,
     task_set::MAX_TASKS,
     topology::{Component, ComponentKind, Grouping, Input, Run, Settings, StreamDeclaration, Topology},
@@ -104,6 +106,7 @@ const MAX_TEXT_CHARS: usize = 1000;
 /// there are more, a last one that says how many.
 pub fn validate(topology: &Topology) -> Result<(), Vec<TopologyDefect>> {
     let mut found = Findings::default();
+    check_spelling(topology.name.as_str(), Place::Topology, &mut found);
     check_settings(&topology.settings, Place::Setting, &mut found);
     let mut spouts = topology.components.values().filter(|c| c.kind == ComponentKind::Spout);
     if spouts.next().is_none() {
@@ -186,6 +189,18 @@ fn check_settings(settings: &Settings, place: impl Fn(String) -> Place, found: &
     }
 }
 
+/// Checks a name that the topology gives. Names are not checked where they are read: a topology that runs
+/// keeps the name that an earlier build has accepted.
+fn check_spelling(name: &str, place: Place, found: &mut Findings<'_>) {
+    if let Some(reason) = spelling::misleading(name) {
+        found.add(
+            place,
+            format!("the name {} could be taken for another one: {reason}", quoted(name)),
+            "use letters of one script",
+        );
+    }
+}
+
 fn check_component<'a>(
     topology: &'a Topology,
     id: &ComponentId,
@@ -193,6 +208,7 @@ fn check_component<'a>(
     found: &mut Findings<'a>,
 ) {
     let at = |part| Place::Component(component.kind, id.clone(), part);
+    check_spelling(id.as_str(), at(Part::Component), found);
     if id.is_system() {
         found.add(
             at(Part::Component),
@@ -252,6 +268,7 @@ fn check_component<'a>(
 }
 
 fn check_output(at: &Place, stream: &StreamId, declaration: &StreamDeclaration, found: &mut Findings<'_>) {
+    check_spelling(stream.as_str(), at.clone(), found);
     if stream.as_str().starts_with("__") {
         found.add(at.clone(), "streams that begin with `__` belong to the system", "choose another name");
     }

@@ -269,3 +269,31 @@ fn long_texts_are_cut() {
     assert!(found[0].what.starts_with("split's stream `default` has no field `ää"), "{}", found[0].what);
     assert!(found[0].what.len() <= 2 * MAX_TEXT_CHARS, "{} bytes", found[0].what.len());
 }
+
+#[test]
+fn name_that_could_be_taken_for_another_one_is_a_problem_of_its_place() {
+    let hint = "; use letters of one script";
+    let invisible =
+        "could be taken for another one: it contains U+200B, which is invisible, or no letter that is in use";
+    check(
+        |topology| topology.name = "w\u{200b}c".parse().expect("valid"),
+        &[&format!("topology: the name \"w\\u{{200b}}c\" {invisible}{hint}")],
+    );
+    let mixed = "it mixes letters of scripts that look alike, such as Latin and Cyrillic";
+    check(
+        |topology| {
+            let count = topology.components.remove(&id("count")).expect("there");
+            topology.components.insert(id("c\u{43e}unt"), count);
+        },
+        &[&format!(
+            "bolts.c\u{43e}unt: the name \"c\u{43e}unt\" could be taken for another one: {mixed}{hint}"
+        )],
+    );
+    check(
+        |topology| {
+            let declaration = StreamDeclaration { fields: vec!["f".to_owned()], direct: false };
+            edit(topology, "count").outputs.insert(stream("st\u{200b}"), declaration);
+        },
+        &[&format!("bolts.count.output.st\u{200b}: the name \"st\\u{{200b}}\" {invisible}{hint}")],
+    );
+}
