@@ -4,7 +4,7 @@ use bytes::Bytes;
 use reqwest::Method;
 use serde::de::DeserializeOwned;
 
-use super::{Client, Error, OnLostResponse, Outcome, Request, read};
+use super::{Client, Error, OnLostResponse, Request, read, rounds::Outcome};
 use crate::message::{Recovered, RecoveryRequest, RecoveryStatus};
 
 /// Path of the requests.
