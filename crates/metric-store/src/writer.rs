@@ -1,9 +1,11 @@
 //! Writer, the only one that writes: on a thread of its own, or on the callers' (`handle::jobs`).
 //! Waiting jobs are written as one group and synced once; then all of them are answered.
 
+mod fetched;
+mod load;
+
 use std::{
     collections::BTreeSet,
-    ops::ControlFlow,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
     time::Duration,
 };
@@ -12,21 +14,22 @@ use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
 use super::{
-    Drops, Error, Options,
+    Error, Options,
     apply::{self, Applied, Applier, Change, setting},
     buffered_minutes::BufferedMinutes,
     catalog::Catalog,
     entry::Entry,
-    export_queue::{self, Queue},
+    export_queue::Queue,
     history,
     key::{self, Setting, Table},
     log::{self, LogExtent},
-    record::{self, MetaRecord},
+    record,
     relaunch::LastLaunches,
     retention_clock::RetentionClock,
-    store::{OldDatabase, Store, View},
+    store::{Store, View},
 };
-use stormkeeper_metrics::{MetricId, Minute, Window, protocol::MetricMeta};
+use load::{load_catalog, load_queue};
+use stormkeeper_metrics::{Minute, Window, protocol::MetricMeta};
 use stormkeeper_model::{LogPosition, Term, TopologyId, clock::Monotonic};
 use stormkeeper_runtime::watch;
 
@@ -376,132 +379,8 @@ impl Writer {
         Ok(over.map(|of| of.id.clone()).chain(silent).collect())
     }
 
-    /// Makes the metas of a topology equal to `wanted`, without a log entry.
-    pub(super) fn replace_metas(
-        &mut self,
-        topology: &TopologyId,
-        wanted: &[MetricMeta],
-    ) -> Result<(), Error> {
-        self.check()?;
-        if let Some(other) = apply::topologies(wanted).into_iter().find(|of| *of != topology) {
-            return Err(Error::Invalid(format!("metas of {other} cannot replace those of {topology}")));
-        }
-        let shared = Arc::clone(&self.shared);
-        let written = shared.store.with(|view| {
-            let (mut wrong, mut right) = (Vec::new(), BTreeSet::new());
-            let wanted_names: std::collections::BTreeMap<MetricId, &MetricMeta> =
-                wanted.iter().map(|meta| (meta.id, meta)).collect();
-            view.scan(Table::State, &key::metas(topology), |key, value| {
-                let id = key::id_of(key).unwrap_or(MetricId(0));
-                let MetaRecord { name, .. } = record::decode("a meta", value)?;
-                match wanted_names.get(&id) {
-                    Some(meta) if meta.name == name => _ = right.insert(id),
-                    _ => wrong.push(id),
-                }
-                Ok(ControlFlow::Continue(()))
-            })?;
-            let missing: Vec<MetricMeta> =
-                wanted_names.into_values().filter(|meta| !right.contains(&meta.id)).cloned().collect();
-            Ok((wrong, missing))
-        })?;
-        let (wrong, missing) = written;
-        // Two batches: an id whose name differs is deleted before it is added again.
-        self.unlogged(|applier, batch, applied| {
-            wrong.iter().try_for_each(|id| applier.forget_meta(topology, *id, batch, applied))
-        })?;
-        self.unlogged(|applier, batch, applied| {
-            applier.metas(&missing, batch, applied);
-            Ok(())
-        })
-    }
-
-    fn unlogged(
-        &mut self,
-        work: impl FnOnce(&Applier<'_>, &mut super::store::Batch<'_>, &mut Applied) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let shared = Arc::clone(&self.shared);
-        let written = shared.store.with(|view| {
-            let (mut batch, mut applied) = (view.batch(), Applied::default());
-            work(&self.applier(view), &mut batch, &mut applied)?;
-            view.write(batch)?;
-            Ok(applied)
-        });
-        self.record_failure(&written);
-        self.is_dirty = true;
-        self.commit(written?.changes);
-        Ok(())
-    }
-
-    /// Replaces the database with a fetched copy, and quarantines or removes the old database.
-    pub(super) fn replace_with(
-        &mut self,
-        dir: &std::path::Path,
-        may_hold_discarded: bool,
-    ) -> Result<(), Error> {
-        let old = if may_hold_discarded { OldDatabase::Quarantine(self.last) } else { OldDatabase::Remove };
-        let replaced = self.shared.store.replace_with(dir, old).and_then(|()| self.reload());
-        if let Err(error) = &replaced
-            && !self.shared.store.is_open()
-        {
-            self.failed = Some((error.to_string(), self.shared.options.clock.monotonic()));
-            *self.shared.failure() = Some(error.to_string());
-        }
-        replaced
-    }
-
     /// Returns the registration number of an exporter's last meta.
     pub(super) fn registered_through(&self, metas: &[MetricMeta]) -> Result<u64, Error> {
         self.shared.store.with(|view| history::registered_through(view, metas))
     }
-}
-
-fn load_catalog(view: &View<'_>) -> Result<Catalog, Error> {
-    let mut catalog = Catalog::default();
-    view.scan(Table::State, &key::all_metas(), |key, value| {
-        let MetaRecord { name, .. } = record::decode("a meta", value)?;
-        if let Some(id) = key::id_of(key) {
-            catalog.insert(&MetricMeta { id, name });
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    view.scan(Table::State, &key::all_topologies(), |key, value| {
-        let last: Minute = record::decode("the last minute of a topology", value)?;
-        if let Some(topology) = key::text_of(key).and_then(|text| text.parse().ok()) {
-            catalog.set_last(&topology, last);
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    view.scan(Table::State, &key::all_drops(), |key, value| {
-        let drops: Drops = record::decode("drop counts", value)?;
-        if let Some(topology) = key::text_of(key).and_then(|text| text.parse().ok()) {
-            catalog.set_drops(&topology, drops);
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(catalog)
-}
-
-fn load_queue(view: &View<'_>) -> Result<Queue, Error> {
-    let mut queue = Queue::default();
-    queue.commit(export_queue::Change::Next(setting(view, Setting::NextExport)?.unwrap_or(1)));
-    view.scan(Table::State, &key::all_progress(), |key, value| {
-        let exporter = key::text_of(key).unwrap_or_default().to_owned();
-        queue.commit(export_queue::Change::Progress(
-            exporter,
-            record::decode("the progress of an exporter", value)?,
-        ));
-        Ok(ControlFlow::Continue(()))
-    })?;
-    view.scan(Table::State, &key::all_reserved(), |key, value| {
-        if let Some((minute, topology)) = key::parse_reserved(key) {
-            let reserved = record::decode("a reserved minute", value)?;
-            queue.commit(export_queue::Change::Reserve(minute, topology, reserved));
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    view.scan(Table::State, &key::all_queued(), |_, value| {
-        queue.commit(export_queue::Change::Put(record::decode("an entry of the export queue", value)?));
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(queue)
 }
