@@ -12,33 +12,30 @@
 //! writes of the last one. Another leader may be writing at the same time: the fence and the
 //! versions protect against that.
 
+mod command;
+
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use crate::{
     Options,
     apply::apply,
     blobs::BlobStore,
-    change::{self, Change},
     credentials,
     decide::{Moment, decide},
-    drain::{self, DrainChange},
     liveness::Liveness,
     plan::Finding,
     policy::Policy,
-    quota,
-    refusal::Refusal,
-    submit::{self, PreparedTopology, TopologyIds},
+    submit::TopologyIds,
     table_check::TableChecker,
 };
-use stormkeeper_access::{file::WatchedFile, quota::Quotas, secret::Secrets};
+pub(super) use command::Command;
+use stormkeeper_access::{file::WatchedFile, secret::Secrets};
 use stormkeeper_coordination::{
     cluster::{
-        layout,
         observer::{Observation, Observer},
-        record::TopologyRecord,
         store::{self, Store},
         tree_id::TreeMemory,
         view::ClusterView,
@@ -49,7 +46,7 @@ use stormkeeper_coordination::{
 use stormkeeper_metrics_service as metrics_service;
 use stormkeeper_metrics_service::MetricsService;
 use stormkeeper_model::{
-    HostName, SupervisorId, Term, Timestamp, TopologyId,
+    SupervisorId, Term,
     clock::{Clock, Monotonic},
 };
 use stormkeeper_runtime::{
@@ -73,31 +70,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Time that a leader may take on a stop to finish the write in progress.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A write requested by a client.
-#[derive(Debug)]
-pub(super) enum Command {
-    Submit {
-        prepared: Box<PreparedTopology>,
-        by: Option<String>,
-        reply: oneshot::Sender<Result<(TopologyId, TopologyRecord), Refusal>>,
-    },
-    Change {
-        topology: String,
-        change: Change,
-        by: Option<String>,
-        reply: oneshot::Sender<Result<(TopologyId, TopologyRecord), Refusal>>,
-    },
-    Drain {
-        host: HostName,
-        change: DrainChange,
-        by: Option<String>,
-        reply: oneshot::Sender<Result<(), Refusal>>,
-    },
-    /// Makes the leader task panic.
-    #[cfg(test)]
-    Panic,
-}
 
 /// Result of the last decision, for the API.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -339,46 +311,6 @@ impl LeaderLoop {
         self.context.options.locks.secrets().map(WatchedFile::get)
     }
 
-    /// The quotas of owners, as last read.
-    fn quotas(&self) -> Option<Arc<Quotas>> {
-        self.context.options.quotas.as_ref().map(WatchedFile::get)
-    }
-
-    async fn submit(
-        &mut self,
-        (prepared, by): (&PreparedTopology, &Option<String>),
-        now: Timestamp,
-        view: &ClusterView,
-    ) -> Result<(TopologyId, TopologyRecord), Refusal> {
-        quota::check_submit(view, self.quotas().as_deref(), prepared)?;
-        let store = &self.context.store;
-        submit::execute((prepared, by), &mut self.ids, now, view, store, &self.writer).await
-    }
-
-    async fn change(
-        &self,
-        topology: &str,
-        (change, by): (&Change, &Option<String>),
-        now: Timestamp,
-        view: &ClusterView,
-    ) -> Result<(TopologyId, TopologyRecord), Refusal> {
-        let id = change::find(view, topology)?;
-        let topology_record = match change {
-            Change::Credentials(request) => {
-                let secrets = self.secrets();
-                let known = (view, secrets.as_deref());
-                let writes = (&self.context.store, &self.writer);
-                credentials::execute(&id, (request, by), now, known, writes).await?
-            }
-            Change::Rebalance(request) => {
-                quota::check_rebalance(view, self.quotas().as_deref(), &id, request)?;
-                change::execute(&id, (change, by), now, &self.context.store, &self.writer).await?
-            }
-            _ => change::execute(&id, (change, by), now, &self.context.store, &self.writer).await?,
-        };
-        Ok((id, topology_record))
-    }
-
     /// Seals credentials with the first cluster secret which another one has sealed. Returns problems of
     /// those that none of them opens. A write that fails is made in a later round.
     async fn review_credentials(&self, view: &ClusterView) -> Vec<Finding> {
@@ -423,67 +355,5 @@ impl LeaderLoop {
             status.findings = findings;
             true
         });
-    }
-
-    async fn execute(&mut self, command: Command) {
-        let now = self.context.clock.now();
-        let term = self.writer.term();
-        // A command sees the writes of the last one, and every topology: the previous leader may
-        // have added one a moment ago.
-        let view = match self.context.observer.read_written(Vec::new()).await {
-            Ok(view) => view,
-            Err(error) => return command.refuse(error.into()),
-        };
-        let (result, reply, verb, by) = match command {
-            Command::Submit { prepared, by, reply } => {
-                let result = self.submit((&prepared, &by), now, &view).await;
-                (result, reply, "submit", by)
-            }
-            Command::Change { topology, change, by, reply } => {
-                let result = self.change(&topology, (&change, &by), now, &view).await;
-                (result, reply, change.verb(), by)
-            }
-            Command::Drain { host, change, by, reply } => {
-                let result = drain::execute(&host, (change, &by), now, &view, &self.writer).await;
-                match &result {
-                    Ok(()) => info!(%term, %host, by, "{}", change.verb()),
-                    Err(refusal) => info!(%term, %host, %refusal, "{} was rejected", change.verb()),
-                }
-                self.read_written(vec![layout::drain(&host)]).await;
-                // The caller may have gone; the change stands.
-                let _gone = reply.send(result);
-                return;
-            }
-            #[cfg(test)]
-            Command::Panic => panic!("a test asked for this panic"),
-        };
-        match &result {
-            Ok((id, topology_record)) => {
-                info!(%term, topology = %id, status = %topology_record.status, by, "{verb}")
-            }
-            Err(refusal) => info!(%term, %refusal, by, "{verb} was rejected"),
-        }
-        // The next round must decide on the state after this write.
-        if let Ok((id, _)) = &result {
-            self.read_written(layout::records_of(id)).await;
-        }
-        // The caller may have gone; the change stands.
-        let _gone = reply.send(result);
-    }
-}
-
-impl Command {
-    fn refuse(self, refusal: Refusal) {
-        match self {
-            Self::Submit { reply, .. } | Self::Change { reply, .. } => {
-                // The caller may have gone.
-                let _gone = reply.send(Err(refusal));
-            }
-            Self::Drain { reply, .. } => {
-                let _gone = reply.send(Err(refusal));
-            }
-            #[cfg(test)]
-            Self::Panic => {}
-        }
     }
 }
