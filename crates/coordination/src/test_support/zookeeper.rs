@@ -1,6 +1,9 @@
 //! Real ZooKeeper servers for tests: own processes on free loopback ports, with their own data,
 //! removed when the test ends.
 
+mod ensemble;
+mod setup;
+
 use std::{
     fs, io,
     io::{BufRead as _, BufReader},
@@ -15,45 +18,15 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    sync::{Mutex, MutexGuard, OnceCell},
+    sync::OnceCell,
 };
+
+pub use ensemble::Ensemble;
+use setup::{JARS, Setup, TEST_SETUP, TLS_JARS};
 
 use crate::tree::{TreePath, options::Options};
 use crate::{cluster::layout, tree::options::OnMissingRoot};
 use stormkeeper_runtime::test_support::wait_until;
-
-/// Debian's paths of the server and of a logger that works with it.
-const JARS: [&str; 2] = ["/usr/share/java/zookeeper.jar", "/usr/share/java/slf4j-simple.jar"];
-
-/// Libraries of Netty that TLS needs and that Debian's library of ZooKeeper does not name.
-const TLS_JARS: [&str; 2] = ["/usr/share/java/netty-codec.jar", "/usr/share/java/netty-resolver.jar"];
-
-/// Settings of a server process.
-#[derive(Debug, Clone, Copy)]
-struct Setup {
-    /// ZooKeeper's unit of time. Sessions last at least two ticks, and expire at a tick.
-    tick: Duration,
-    /// Options for Java.
-    java: &'static [&'static str],
-}
-
-/// Settings for tests: a short tick, so that sessions can be short and expire soon; a quick start;
-/// no sync to disk.
-const TEST_SETUP: Setup = Setup {
-    tick: Duration::from_millis(250),
-    java: &[
-        "-Xmx256m",
-        "-XX:+UseSerialGC",
-        "-XX:TieredStopAtLevel=1",
-        "-XX:-UsePerfData",
-        "-Dzookeeper.forceSync=no",
-        "-Dzookeeper.preAllocSize=1024",
-    ],
-};
-
-/// Settings as in production: ZooKeeper's default tick, every transaction synced, and a heap for a
-/// few hundred thousand znodes.
-const PRODUCTION_SETUP: Setup = Setup { tick: Duration::from_secs(2), java: &["-Xmx1g", "-XX:-UsePerfData"] };
 
 /// Limit for the start of a server, which takes less than a second on an idle host.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -127,19 +100,6 @@ struct Process {
     _input: Option<ChildStdin>,
     server: Pid,
 }
-
-/// The servers of one ZooKeeper: a single server, or three or more that elect a leader among
-/// themselves.
-#[derive(Debug)]
-pub struct Ensemble {
-    /// Its servers.
-    pub servers: Vec<ZooKeeperServer>,
-    _turn: Option<MutexGuard<'static, ()>>,
-}
-
-/// Held by the one test that runs several servers: on two cores, two ensembles at the same time
-/// only slow each other down.
-static ENSEMBLE_TURN: Mutex<()> = Mutex::const_new(());
 
 impl ZooKeeperServer {
     /// Starts a server for the caller alone and waits until it serves requests.
@@ -372,80 +332,6 @@ impl Drop for ZooKeeperServer {
         if std::thread::panicking() {
             tracing::error!(folder = %self.folder.0.display(), log = tail(&self.log_file()), "server of a failed test");
         }
-    }
-}
-
-impl Ensemble {
-    /// Starts `n` servers and waits until all of them serve. With more than one, only one
-    /// ensemble runs at a time.
-    ///
-    /// # Errors
-    /// As [`ZooKeeperServer::start`].
-    pub async fn start(n: usize) -> Result<Self, Error> {
-        Self::start_with(TEST_SETUP, n).await
-    }
-
-    /// As [`Ensemble::start`], with the settings of servers in production, for measurements.
-    ///
-    /// # Errors
-    /// As [`ZooKeeperServer::start`].
-    pub async fn start_as_deployed(n: usize) -> Result<Self, Error> {
-        Self::start_with(PRODUCTION_SETUP, n).await
-    }
-
-    async fn start_with(setup: Setup, n: usize) -> Result<Self, Error> {
-        let turn = if n > 1 { Some(ENSEMBLE_TURN.lock().await) } else { None };
-        let ports = free_ports(3 * n)?;
-        let (clients, peers) = ports.split_at(n);
-        let peers = peers.chunks(2).enumerate().filter(|_| n > 1);
-        let members: String = peers
-            .map(|(i, ports)| format!("server.{}=127.0.0.1:{}:{}\n", i + 1, ports[0], ports[1]))
-            .collect();
-        let servers = clients.iter().enumerate();
-        let servers = servers.map(|(i, &port)| ZooKeeperServer::create(setup, i + 1, port, &members));
-        let mut ensemble = Self { servers: servers.collect::<Result<_, _>>()?, _turn: turn };
-        ensemble.restart().await?;
-        Ok(ensemble)
-    }
-
-    /// Starts all servers again, on their data, and waits until all of them serve.
-    ///
-    /// # Errors
-    /// As [`ZooKeeperServer::start`].
-    pub async fn restart(&mut self) -> Result<(), Error> {
-        self.kill9();
-        for server in &mut self.servers {
-            server.launch()?;
-        }
-        // No server responds before most of the servers are up.
-        for server in &mut self.servers {
-            server.wait_until_serving().await?;
-        }
-        Ok(())
-    }
-
-    /// Kills all servers. Their data stays.
-    pub fn kill9(&mut self) {
-        for server in &mut self.servers {
-            server.kill9();
-        }
-    }
-
-    /// Index of the server that leads the ensemble; `None` during an election, or for a single
-    /// server.
-    pub async fn leading(&self) -> Option<usize> {
-        for (i, server) in self.servers.iter().enumerate() {
-            // A server that does not respond is not the leader.
-            if server.ask("srvr").await.is_ok_and(|response| response.contains("Mode: leader")) {
-                return Some(i);
-            }
-        }
-        None
-    }
-
-    /// Options to connect to the ensemble, at `root`.
-    pub fn options(&self, root: TreePath) -> Options {
-        options(self.servers.iter().map(ZooKeeperServer::address).collect(), root)
     }
 }
 
