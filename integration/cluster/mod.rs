@@ -4,17 +4,16 @@
 mod process;
 mod proxy;
 mod reaper;
+mod topologies;
+mod waits;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Output},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -30,6 +29,8 @@ use stormkeeper_runtime::{tasks::Tasks, test_support::wait_until};
 pub(crate) use process::{Daemon, Process, free_ports, kill9, processes_with, signal};
 pub(crate) use proxy::{Mode, Proxy};
 pub(crate) use reaper::Reaper;
+pub(crate) use topologies::copy_dir;
+pub(crate) use waits::is_of_the_cluster;
 
 /// Timeout of every wait, much longer than any expected delay. A test that reaches it has failed.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -43,36 +44,6 @@ pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Number of slots of each supervisor.
 const N_SLOTS: usize = 4;
-
-const TICKER: &str = r#"
-name: ticker
-config: {topology.workers: 2}
-spouts: [{id: ticks, parallelism: 1, command: ["python3", "ticks.py"], output: [n]}]
-bolts: [{id: sink, parallelism: 2, command: ["python3", "sink.py"], output: []}]
-streams: [{from: ticks, to: sink, grouping: {type: SHUFFLE}}]
-"#;
-
-const TICKS: &str = "
-import time
-from stormkeeper import Spout
-
-class Ticks(Spout):
-    def next_tuple(self):
-        time.sleep(0.05)
-        self.emit([1])
-
-Ticks().run()
-";
-
-const SINK: &str = "
-from stormkeeper import BasicBolt
-
-class Sink(BasicBolt):
-    def process(self, tup):
-        pass
-
-Sink().run()
-";
 
 /// Number of processes of each kind in a cluster.
 #[derive(Debug, Clone, Copy)]
@@ -307,53 +278,10 @@ impl Cluster {
         self.dir.path().join(name)
     }
 
-    /// Waits for a leader that has all supervisors in its view.
-    pub(crate) async fn wait_until_ready(&self) {
-        wait_until("a leader and every supervisor", WAIT_MAX, async || {
-            let cluster = self.try_json(&["cluster"]).ok_or("no nimbus responds".to_owned())?;
-            let n_supervisors = self.supervisors.len();
-            let ready = cluster["cluster"]["leader"].is_object()
-                && cluster["cluster"]["supervisors"] == n_supervisors;
-            if ready { Ok(()) } else { Err(format!("{}\n{}", cluster["cluster"], self.logs())) }
-        })
-        .await;
-    }
-
-    /// Waits until every running nimbus is in `/nimbuses`.
-    pub(crate) async fn wait_until_nimbuses_registered(&self) {
-        for nimbus in (0..self.nimbuses.len()).filter(|nimbus| self.nimbuses[*nimbus].answers()) {
-            wait_until("a nimbus is registered", WAIT_MAX, async || {
-                self.role(nimbus).await.map(drop).map_err(|error| format!("{error}\n{}", self.logs()))
-            })
-            .await;
-        }
-    }
-
     /// Number of occurrences of `text` in the log of each daemon.
     pub(crate) fn count_in_logs(&self, text: &str) -> Vec<usize> {
         let daemons = self.nimbuses.iter().chain(&self.supervisors);
         daemons.map(|daemon| daemon.log().matches(text).count()).collect()
-    }
-
-    /// Waits until every daemon has an open session, whatever happened before.
-    pub(crate) async fn wait_until_in_session(&self) {
-        wait_until("every daemon has a session", WAIT_MAX, async || {
-            let (opened, ended) = (self.count_in_logs("session opened"), self.count_in_logs("session ended"));
-            // A daemon that was killed has logged the start of its session only.
-            let have_all = opened.iter().zip(&ended).all(|(opened, ended)| opened > ended);
-            if have_all { Ok(()) } else { Err(format!("{opened:?}, {ended:?} ended\n{}", self.logs())) }
-        })
-        .await;
-    }
-
-    /// Waits until every daemon has logged `text` more often than `before`.
-    pub(crate) async fn wait_until_logged_since(&self, text: &str, before: &[usize]) {
-        wait_until(&format!("every daemon logs {text:?}"), WAIT_MAX, async || {
-            let now = self.count_in_logs(text);
-            let have_all = now.iter().zip(before).all(|(now, before)| now > before);
-            if have_all { Ok(()) } else { Err(format!("{now:?}, {before:?} before\n{}", self.logs())) }
-        })
-        .await;
     }
 
     /// Runs the binary with the addresses of all running nimbuses that are not frozen.
@@ -406,39 +334,6 @@ impl Cluster {
         serde_json::from_slice(&output.stdout).ok().filter(|_| output.status.success())
     }
 
-    /// Waits until every task of the topology sends heartbeats; returns the cluster's workers by
-    /// port.
-    pub(crate) async fn wait_until_whole(&self, topology: &str) -> BTreeMap<u64, Process> {
-        wait_until("every task sends heartbeats", WAIT_MAX, async || {
-            let shown = self.try_json(&["show", topology]).ok_or_else(|| "no nimbus responds".to_owned())?;
-            let (alive, total) = (&shown["tasksAlive"], &shown["tasksTotal"]);
-            if alive == total && total.as_u64() > Some(0) {
-                Ok(())
-            } else {
-                Err(format!("{alive} of {total} tasks; {}\n{}", shown["workers"], self.logs()))
-            }
-        })
-        .await;
-        self.workers()
-    }
-
-    /// Waits until the components of the topology emit more tuples.
-    pub(crate) async fn wait_until_tuples_flow(&self, topology: &str) {
-        let emitted = || {
-            let shown = self.try_json(&["show", topology]).ok_or_else(|| "no nimbus responds".to_owned())?;
-            let components = shown["components"].as_array().cloned().unwrap_or_default();
-            Ok::<_, String>(components.iter().filter_map(|one| one["emitted"].as_u64()).sum::<u64>())
-        };
-        let before = AtomicU64::new(u64::MAX);
-        wait_until("more tuples are emitted", WAIT_MAX, async || {
-            let now = emitted()?;
-            // A count that decreased belongs to a worker that was restarted.
-            let least = before.fetch_min(now, Ordering::Relaxed).min(now);
-            if now > least { Ok(()) } else { Err(format!("{least} before, {now} now\n{}", self.logs())) }
-        })
-        .await;
-    }
-
     /// All workers of this cluster, by port.
     pub(crate) fn workers(&self) -> BTreeMap<u64, Process> {
         let mut workers = BTreeMap::new();
@@ -462,57 +357,6 @@ impl Cluster {
             .collect()
     }
 
-    /// Waits until no znode and no process of any topology is left.
-    pub(crate) async fn wait_until_nothing_is_left(&self) {
-        let roots = layout::topology_parents();
-        wait_until("no znode and no process of a topology is left", WAIT_MAX, async || {
-            let mut left = Vec::new();
-            for root in &roots {
-                let children = self.tree.children(root).await.map_err(|error| error.to_string())?;
-                let children = children.unwrap_or_default().into_iter();
-                let of_topologies = children.filter(|child| !is_of_the_cluster(child));
-                left.extend(of_topologies.map(|child| format!("{root}/{child}")));
-            }
-            let processes = self.worker_processes();
-            if left.is_empty() && processes.is_empty() {
-                Ok(())
-            } else {
-                Err(format!("{left:?}, processes {processes:?}\n{}", self.logs()))
-            }
-        })
-        .await;
-    }
-
-    /// Writes a small topology that never ends: one spout and two tasks of a bolt, in two workers.
-    /// Returns the path of its topology file.
-    pub(crate) fn ticker(&self) -> PathBuf {
-        let dir = self.path("ticker");
-        let component = |name: &str, text: &str| {
-            fs::write(dir.join("resources").join(name), text).expect("written");
-        };
-        fs::create_dir_all(dir.join("resources")).expect("a directory");
-        component("ticks.py", TICKS);
-        component("sink.py", SINK);
-        let file = dir.join("topology.yaml");
-        fs::write(&file, TICKER).expect("written");
-        file
-    }
-
-    /// Copies an example, with some of its lines replaced; returns the path of its topology file.
-    pub(crate) fn example(&self, name: &str, replace: &[(&str, &str)]) -> PathBuf {
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
-        let to = self.path(&format!("example-{name}"));
-        copy_dir(&from, &to);
-        let file = to.join("topology.yaml");
-        let mut text = fs::read_to_string(&file).expect("the topology file");
-        for (before, after) in replace {
-            assert!(text.contains(before), "{name} has no {before:?}");
-            text = text.replace(before, after);
-        }
-        fs::write(&file, text).expect("written");
-        file
-    }
-
     /// Ends of all logs, for failure messages.
     pub(crate) fn logs(&self) -> String {
         let daemons = self.nimbuses.iter().chain(&self.supervisors);
@@ -520,27 +364,8 @@ impl Cluster {
     }
 }
 
-/// True for a znode below `/metrics` that belongs to the cluster itself, its nimbuses or its
-/// supervisors. These znodes are permanent.
-pub(crate) fn is_of_the_cluster(name: &str) -> bool {
-    ["__CLUSTER__", "__NIMBUS__", "__SUPERVISOR__"].contains(&name)
-}
-
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.kill_everything_but_zookeeper();
-    }
-}
-
-pub(crate) fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a directory");
-    for entry in fs::read_dir(from).expect("readable") {
-        let path = entry.expect("readable").path();
-        let target = to.join(path.file_name().expect("entries have names"));
-        if path.is_dir() {
-            copy_dir(&path, &target)
-        } else {
-            fs::copy(&path, &target).map(drop).expect("copied")
-        }
     }
 }
