@@ -11,7 +11,7 @@ use crate::{
     cluster::{Cluster, Shape, WAIT_MAX},
     locked::{Keys, stormkeeper},
     run_as::{User, is_root, only_entry, run_workers_as_owners, set_mode, submit},
-    tree_tls::write_secret,
+    tree_tls::{certificates_dir, demand_certificates, issue, use_certificates},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,32 +30,11 @@ async fn worker_of_another_user_gets_a_copy_of_the_key_for_zookeeper_and_of_its_
     let mut cluster = Cluster::with(Shape { supervisors: 1, ..Shape::SMALL }, &keys.settings()).await;
 
     let authority = Authority::new("of the test");
-    let server = &mut cluster.zookeeper.servers[0];
-    let plain = server.address();
-    let secure = server.add_tls(&authority.pem, &authority.issue(&["127.0.0.1"]).both()).expect("written");
-    server.restart().await.expect("started");
+    let addresses = demand_certificates(&mut cluster, &authority).await;
     // As daemons and workers have it: a key that only root reads, and authorities that everybody reads.
-    let dir = cluster.path("tls");
-    fs::create_dir(&dir).expect("created");
-    fs::write(dir.join("ca.pem"), &authority.pem).expect("written");
-    let issue = || {
-        let issued = authority.issue(&["worker"]);
-        fs::write(dir.join("worker.pem"), &issued.certificate).expect("written");
-        write_secret(&dir.join("worker.key"), &issued.key);
-        issued
-    };
-    let first = issue();
-    let place = dir.display();
-    let settings = format!(
-        "storm.zookeeper.tls.ca.file: {place}/ca.pem\n\
-         storm.zookeeper.tls.cert.file: {place}/worker.pem\nstorm.zookeeper.tls.key.file: {place}/worker.key\n\
-         storm.zookeeper.tls.workers.cert.file: {place}/worker.pem\n\
-         storm.zookeeper.tls.workers.key.file: {place}/worker.key\n"
-    );
-    let file = cluster.path("supervisor-1/storm.yaml");
-    let before = fs::read_to_string(&file).expect("its configuration");
-    assert!(before.contains(&plain), "{before}");
-    fs::write(&file, before.replace(&plain, &secure) + &settings).expect("written");
+    let dir = certificates_dir(&cluster, &authority);
+    let first = issue(&authority, &dir, "worker");
+    use_certificates(&cluster, "supervisor-1", &addresses, (&dir, "worker"));
     run_workers_as_owners(&mut cluster).await;
 
     cluster.set_token(Some(keys.path(&ann.name)));
@@ -69,7 +48,7 @@ async fn worker_of_another_user_gets_a_copy_of_the_key_for_zookeeper_and_of_its_
     let copy = only_entry(&data.join("worker-files")).join("zookeeper.pem");
     assert_eq!(fs::read_to_string(&copy).expect("there"), copied(&first));
 
-    let second = issue();
+    let second = issue(&authority, &dir, "worker");
     wait_until("the worker has the new key", WAIT_MAX, async || {
         let there = fs::read_to_string(&copy).map_err(|error| format!("{error}\n{}", cluster.logs()))?;
         if there == copied(&second) { Ok(()) } else { Err("it has the old one".to_owned()) }

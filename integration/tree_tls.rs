@@ -1,6 +1,11 @@
 //! TLS and SASL between the daemons and a real ZooKeeper.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use stormkeeper_coordination::{
     cluster::users::{UserFiles, Users},
@@ -114,36 +119,64 @@ pub(crate) fn write_secret(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("set");
 }
 
+/// Makes the server of a cluster listen for TLS too, and demand certificates of `authority` there. Returns
+/// its addresses, without and with TLS.
+pub(crate) async fn demand_certificates(cluster: &mut Cluster, authority: &Authority) -> [String; 2] {
+    let server = &mut cluster.zookeeper.servers[0];
+    let plain = server.address();
+    let secure = server.add_tls(&authority.pem, &authority.issue(&["127.0.0.1"]).both()).expect("written");
+    server.restart().await.expect("started");
+    [plain, secure]
+}
+
+/// Makes the directory of the certificates for daemons and workers, with the authority in it.
+pub(crate) fn certificates_dir(cluster: &Cluster, authority: &Authority) -> PathBuf {
+    let dir = cluster.path("tls");
+    fs::create_dir(&dir).expect("created");
+    fs::write(dir.join("ca.pem"), &authority.pem).expect("written");
+    dir
+}
+
+/// Issues the certificate `name` of a daemon or of workers into a directory.
+pub(crate) fn issue(authority: &Authority, dir: &Path, name: &str) -> Issued {
+    let issued = authority.issue(&[name]);
+    fs::write(dir.join(format!("{name}.pem")), &issued.certificate).expect("written");
+    write_secret(&dir.join(format!("{name}.key")), &issued.key);
+    issued
+}
+
+/// Configures a daemon for the address with TLS, its own certificate in `dir`, and that of its workers.
+pub(crate) fn use_certificates(
+    cluster: &Cluster,
+    daemon: &str,
+    [plain, secure]: &[String; 2],
+    (dir, own): (&Path, &str),
+) {
+    let dir = dir.display();
+    let keys = format!(
+        "storm.zookeeper.tls.ca.file: {dir}/ca.pem\n\
+         storm.zookeeper.tls.cert.file: {dir}/{own}.pem\nstorm.zookeeper.tls.key.file: {dir}/{own}.key\n\
+         storm.zookeeper.tls.workers.cert.file: {dir}/worker.pem\n\
+         storm.zookeeper.tls.workers.key.file: {dir}/worker.key\n"
+    );
+    let file = cluster.path(daemon).join("storm.yaml");
+    let before = fs::read_to_string(&file).expect("its configuration");
+    assert!(before.contains(plain), "{before}");
+    fs::write(&file, before.replace(plain, secure) + &keys).expect("written");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn running_cluster_changes_to_tls_without_the_restart_of_a_worker() {
     let mut cluster = Cluster::start().await;
     endless(&cluster).await;
     let authority = Authority::new("of the test");
-    let server = &mut cluster.zookeeper.servers[0];
-    let plain = server.address();
-    let secure = server.add_tls(&authority.pem, &authority.issue(&["127.0.0.1"]).both()).expect("written");
-    server.restart().await.expect("started");
-
-    let dir = cluster.path("tls");
-    fs::create_dir(&dir).expect("created");
-    fs::write(dir.join("ca.pem"), &authority.pem).expect("written");
+    let addresses = demand_certificates(&mut cluster, &authority).await;
+    let dir = certificates_dir(&cluster, &authority);
     for name in ["daemon", "worker"] {
-        let issued = authority.issue(&[name]);
-        fs::write(dir.join(format!("{name}.pem")), &issued.certificate).expect("written");
-        write_secret(&dir.join(format!("{name}.key")), &issued.key);
+        issue(&authority, &dir, name);
     }
-    let dir = dir.display();
-    let keys = format!(
-        "storm.zookeeper.tls.ca.file: {dir}/ca.pem\n\
-         storm.zookeeper.tls.cert.file: {dir}/daemon.pem\nstorm.zookeeper.tls.key.file: {dir}/daemon.key\n\
-         storm.zookeeper.tls.workers.cert.file: {dir}/worker.pem\n\
-         storm.zookeeper.tls.workers.key.file: {dir}/worker.key\n"
-    );
     for daemon in cluster.nimbuses.iter().chain(&cluster.supervisors) {
-        let file = cluster.path(&daemon.name).join("storm.yaml");
-        let before = fs::read_to_string(&file).expect("its configuration");
-        assert!(before.contains(&plain), "{before}");
-        fs::write(&file, before.replace(&plain, &secure) + &keys).expect("written");
+        use_certificates(&cluster, &daemon.name, &addresses, (&dir, "daemon"));
     }
     let before = cluster.workers();
     restart(&mut cluster).await;
