@@ -62,7 +62,7 @@ fn submit(cluster: &Cluster, name: &str, n: usize, timeout: &str) -> (std::path:
         "reliable-lines",
         &[
             ("orders.csv", &lines.display().to_string()),
-            ("/tmp/stormkeeper-reliable-lines", &dir.display().to_string()),
+            ("/tmp/stormkeeper-reliable-lines-{user}", &dir.display().to_string()),
             ("topology.max.spout.pending: 100", &format!("topology.max.spout.pending: {MAX_PENDING}")),
             ("topology.message.timeout.secs: 10", &format!("topology.message.timeout.secs: {timeout}")),
             ("topology.workers: 2", "topology.workers: 3"),

@@ -14,14 +14,13 @@ import os
 import time
 from collections import deque
 
+import place
 from stormkeeper import Spout
 
 
 class Lines(Spout):
     def initialize(self, conf, context):
-        directory = os.path.expanduser(conf["lines.dir"])
-        os.makedirs(directory, exist_ok=True)
-        self.position_file = os.path.join(directory, "position")
+        self.position_file = os.path.join(place.directory(conf), "position")
         self.offset = self.stored = self.read_position()
         self.file = open(os.path.expanduser(conf["lines.file"]), "rb")
         self.file.seek(self.offset)

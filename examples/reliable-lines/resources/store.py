@@ -6,14 +6,13 @@ twice: whoever reads the files takes each position once.
 
 import os
 
+import place
 from stormkeeper import Bolt
 
 
 class Store(Bolt):
     def initialize(self, conf, context):
-        directory = os.path.expanduser(conf["lines.dir"])
-        os.makedirs(directory, exist_ok=True)
-        path = os.path.join(directory, "stored-%d.tsv" % self.task_id)
+        path = os.path.join(place.directory(conf), "stored-%d.tsv" % self.task_id)
         self.file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
 
     def process(self, tup):
