@@ -97,7 +97,9 @@ async fn every_line_is_stored_although_workers_and_daemons_are_killed() {
                 let supervisor = random.usize(..cluster.supervisors.len());
                 cluster.supervisors[supervisor].kill9();
                 cluster.supervisors[supervisor].start_again();
-                let leader = cluster.leading().await.expect("a leader").nimbus;
+                // The session of the leader that was killed before may not have ended.
+                let leader = wait_until("there is a leader", PROGRESS_MAX, async || cluster.leading().await);
+                let leader = leader.await.nimbus;
                 cluster.nimbuses[leader].kill9();
                 cluster.nimbuses[leader].start_again();
             }

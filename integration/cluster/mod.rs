@@ -21,7 +21,7 @@ use serde_json::Value;
 use stormkeeper_coordination::{
     cluster::{layout, record},
     test_support::zookeeper::{Ensemble, ZooKeeperServer},
-    tree::{Tree, TreePath, Version, zookeeper::ZooKeeperTree},
+    tree::{self, Tree, TreePath, Version, zookeeper::ZooKeeperTree},
 };
 use stormkeeper_model::Term;
 use stormkeeper_runtime::{tasks::Tasks, test_support::wait_until};
@@ -211,9 +211,16 @@ impl Cluster {
         &self.apis
     }
 
-    /// Returns the leader, as recorded in the tree.
+    /// Returns the leader, as recorded in the tree. After an outage of ZooKeeper, the connection of the test
+    /// may be the last one that comes back: it is waited for.
     pub(crate) async fn leading(&self) -> Result<Leading, String> {
-        let node = self.tree.get(&layout::leader()).await.map_err(|error| error.to_string())?;
+        let read = wait_until("the test is connected to ZooKeeper", WAIT_MAX, async || {
+            match self.tree.get(&layout::leader()).await {
+                Err(error @ tree::Error::Disconnected) => Err(error.to_string()),
+                read => Ok(read),
+            }
+        });
+        let node = read.await.map_err(|error| error.to_string())?;
         let node = node.ok_or("there is no /leader")?;
         let leader: record::Leader =
             record::decode(&layout::leader(), &node.data).map_err(|error| error.to_string())?;
