@@ -39,7 +39,7 @@ fn resident() -> u64 {
 }
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let _guard = runtime.enter();
     let tasks = Tasks::default();
     let tuple = tuple();

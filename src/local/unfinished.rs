@@ -3,13 +3,15 @@
 use stormkeeper_api_types::message::{ComponentSummary, TopologyDetail};
 use stormkeeper_model::{heartbeat::TaskStatus, topology::ComponentKind};
 
-/// Returns the spouts that owe an answer, and the components of which a process failed and is being
+/// Returns the spouts with pending tuples or that owe an answer, and the components of which a process failed and is being
 /// started again. Taken before the spouts are deactivated, which may end both.
 pub(super) fn of_spouts(detail: &TopologyDetail) -> Vec<String> {
     let lines = detail.components.iter().flat_map(|component| {
         let id = &component.id;
-        let owed = count(component.pending, "task").filter(|_| is_spout(component));
-        let owed = owed.map(|n| format!("{n} of {id} did not answer the last command of the worker"));
+        let owed = count(component.pending, "tuple").filter(|_| is_spout(component));
+        let owed = owed.map(|n| {
+            format!("{n} of {id} neither acked nor failed, or commands that it did not answer")
+        });
         let restarting = detail
             .tasks
             .iter()

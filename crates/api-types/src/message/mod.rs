@@ -280,7 +280,8 @@ pub struct ComponentSummary {
     /// Counts of its tasks since their workers started.
     #[serde(flatten)]
     pub counts: TaskCounts,
-    /// Tuples that its tasks have received and have not finished.
+    /// Tuples that its tasks have received and have not finished; of a spout, those that it emitted with an
+    /// id and that are neither acked nor failed.
     #[serde(default)]
     pub pending: u64,
     /// The component's last error.
@@ -313,7 +314,8 @@ pub struct TaskSummary {
     /// Counts since the worker started.
     #[serde(flatten)]
     pub counts: TaskCounts,
-    /// Tuples that the task has received and its component has not finished.
+    /// Tuples that the task has received and its component has not finished; of a spout, those that it
+    /// emitted with an id and that are neither acked nor failed.
     #[serde(default)]
     pub pending: u64,
 }
