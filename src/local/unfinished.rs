@@ -9,9 +9,8 @@ pub(super) fn of_spouts(detail: &TopologyDetail) -> Vec<String> {
     let lines = detail.components.iter().flat_map(|component| {
         let id = &component.id;
         let owed = count(component.pending, "tuple").filter(|_| is_spout(component));
-        let owed = owed.map(|n| {
-            format!("{n} of {id} neither acked nor failed, or commands that it did not answer")
-        });
+        let owed =
+            owed.map(|n| format!("{n} of {id} neither acked nor failed, or commands that it did not answer"));
         let restarting = detail
             .tasks
             .iter()

@@ -114,7 +114,8 @@ impl Fields {
     /// Returns what a refused emit needs, if this is an emit.
     pub(super) fn refused_emit(&self) -> Option<RefusedEmit> {
         let is_emit = self.command() == Some("emit");
-        is_emit.then(|| RefusedEmit { id: self.id.clone(), reply: self.reply() })
+        let anchors = || self.anchors.clone().map(anchors_in).unwrap_or_default();
+        is_emit.then(|| RefusedEmit { id: self.id.clone(), anchors: anchors(), reply: self.reply() })
     }
 
     /// Returns the name of the metric, if this is an update of a metric.
@@ -138,11 +139,12 @@ impl Fields {
         }
     }
 
-    /// Returns the message.
+    /// Takes the message. After an error the fields of an emit are still there, for
+    /// [`refused_emit`](Self::refused_emit).
     ///
     /// # Errors
     /// The defect of a field.
-    pub(super) fn into_message(self) -> Result<FromChild, String> {
+    pub(super) fn take_message(&mut self) -> Result<FromChild, String> {
         let command = match (&self.command, &self.pid) {
             (Some(Value::Text(command)), _) => command.as_str(),
             (Some(_), _) => return Err("field command must be text".to_owned()),
@@ -150,58 +152,57 @@ impl Fields {
             (None, None) => return Err("field command is missing".to_owned()),
         };
         Ok(match command {
-            "emit" => FromChild::Emit(self.into_emit()?),
-            "ack" => FromChild::Ack(tuple_id(self.id)?),
-            "fail" => FromChild::Fail(tuple_id(self.id)?),
-            "reset_timeout" => FromChild::ResetTimeout(tuple_id(self.id)?),
-            "error" => FromChild::Notice(ComponentNotice::Error(as_text(self.msg))),
+            "emit" => FromChild::Emit(self.take_emit()?),
+            "ack" => FromChild::Ack(tuple_id(self.id.take())?),
+            "fail" => FromChild::Fail(tuple_id(self.id.take())?),
+            "reset_timeout" => FromChild::ResetTimeout(tuple_id(self.id.take())?),
+            "error" => FromChild::Notice(ComponentNotice::Error(as_text(self.msg.take()))),
             "log" => FromChild::Notice(ComponentNotice::Log {
                 level: log_level(self.level.as_ref()),
-                text: as_text(self.msg),
+                text: as_text(self.msg.take()),
             }),
             "metrics" => FromChild::Notice(ComponentNotice::Metrics {
-                name: self.name.map(|name| as_text(Some(name))).ok_or("field name is missing")?,
-                value: self.params.unwrap_or(Value::Null),
+                name: self.name.take().map(|name| as_text(Some(name))).ok_or("field name is missing")?,
+                value: self.params.take().unwrap_or(Value::Null),
             }),
             "sync" => FromChild::Sync,
             other => return Err(format!("unknown command {other:?}")),
         })
     }
 
-    fn into_emit(self) -> Result<Emit, String> {
+    fn take_emit(&mut self) -> Result<Emit, String> {
+        let stream = match &self.stream {
+            None => None,
+            Some(Value::Text(stream)) if stream.is_empty() => None,
+            Some(Value::Text(stream)) => {
+                Some(stream.parse().map_err(|error| format!("field stream: {error}"))?)
+            }
+            Some(_) => return Err("field stream must be text".to_owned()),
+        };
+        let is_id = |value: &Value| matches!(value, Value::Text(_) | Value::Int(_));
+        let are_ids = match &self.anchors {
+            None => true,
+            Some(Value::List(ids)) => ids.iter().all(is_id),
+            Some(id) => is_id(id),
+        };
+        if !are_ids {
+            return Err("field anchors must be an id or a list of ids".to_owned());
+        }
+        let direct = match self.task {
+            None | Some(Value::Int(0)) => None,
+            Some(Value::Int(task)) => {
+                Some(TaskId(u32::try_from(task).map_err(|_| "field task must be the number of a task")?))
+            }
+            Some(_) => return Err("field task must be the number of a task".to_owned()),
+        };
         let reply = self.reply();
-        let bad_anchors = || "field anchors must be an id or a list of ids".to_owned();
-        Ok(Emit {
-            reply,
-            id: self.id,
-            stream: match self.stream {
-                None => None,
-                Some(Value::Text(stream)) if stream.is_empty() => None,
-                Some(Value::Text(stream)) => {
-                    Some(stream.parse().map_err(|error| format!("field stream: {error}"))?)
-                }
-                Some(_) => return Err("field stream must be text".to_owned()),
-            },
-            anchors: match self.anchors {
-                None => Vec::new(),
-                Some(Value::List(ids)) => {
-                    ids.into_iter().map(returned_id).collect::<Option<_>>().ok_or_else(bad_anchors)?
-                }
-                Some(id) => vec![returned_id(id).ok_or_else(bad_anchors)?],
-            },
-            direct: match self.task {
-                None | Some(Value::Int(0)) => None,
-                Some(Value::Int(task)) => {
-                    Some(TaskId(u32::try_from(task).map_err(|_| "field task must be the number of a task")?))
-                }
-                Some(_) => return Err("field task must be the number of a task".to_owned()),
-            },
-            values: match self.tuple {
-                Some(Value::List(values)) => values,
-                None => return Err("field tuple is missing".to_owned()),
-                Some(_) => return Err("field tuple must be a list".to_owned()),
-            },
-        })
+        let values = match self.tuple.take() {
+            Some(Value::List(values)) => values,
+            None => return Err("field tuple is missing".to_owned()),
+            Some(_) => return Err("field tuple must be a list".to_owned()),
+        };
+        let anchors = self.anchors.take().map(anchors_in).unwrap_or_default();
+        Ok(Emit { id: self.id.take(), stream, anchors, direct, values, reply })
     }
 }
 
@@ -222,6 +223,14 @@ fn as_pid(pid: &Value) -> Option<u32> {
 pub(super) fn tuple_id(id: Option<Value>) -> Result<ReturnedId, String> {
     let id = id.ok_or("field id is missing")?;
     returned_id(id).ok_or_else(|| "field id must be text or a whole number".to_owned())
+}
+
+/// Returns the anchors of an emit that can be read.
+pub(super) fn anchors_in(anchors: Value) -> Vec<ReturnedId> {
+    match anchors {
+        Value::List(ids) => ids.into_iter().filter_map(returned_id).collect(),
+        id => returned_id(id).into_iter().collect(),
+    }
 }
 
 /// Parses a tuple id. Ids are sent as text; ids that a language turned into numbers are accepted.

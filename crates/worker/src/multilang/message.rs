@@ -173,6 +173,8 @@ impl Refused {
 pub struct RefusedEmit {
     /// Message id of a spout.
     pub id: Option<Value>,
+    /// Input tuples of a bolt from which the tuple was derived, as far as they can be read.
+    pub anchors: Vec<ReturnedId>,
     /// Reply that the child waits for.
     pub reply: EmitReply,
 }
@@ -218,21 +220,22 @@ impl FromChild {
         if bytes.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
             return Err(refused("not a JSON object".to_owned(), None));
         }
-        let (fields, repaired) = read(bytes).map_err(|error| Refused {
+        let (mut fields, repaired) = read(bytes).map_err(|error| Refused {
             meant: salvage::meant(bytes).map(Box::new),
             ..refused(in_plain_words(&error), salvage::refused_emit(bytes))
         })?;
-        let emit = fields.refused_emit();
         if repaired.as_ref().is_some_and(|repaired| repaired.has_not_finite) {
             let about = fields.metric_name().map(|name| format!("metric {name:?}: ")).unwrap_or_default();
             let reason = format!("{about}NaN and infinity are not JSON: emit null or text instead");
             let is_meant = |message: &FromChild| {
                 matches!(message, FromChild::Sync | FromChild::Ack(_) | FromChild::Fail(_))
             };
-            let meant = fields.into_message().ok().filter(is_meant).map(Box::new);
+            let emit = fields.refused_emit();
+            let meant = fields.take_message().ok().filter(is_meant).map(Box::new);
             return Err(Refused { meant, ..refused(reason, emit) });
         }
-        let message = fields.into_message().map_err(|reason| refused(reason, emit))?;
+        let message = fields.take_message();
+        let message = message.map_err(|reason| refused(reason, fields.refused_emit()))?;
         Ok(Parsed { message, has_changed_text: repaired.is_some_and(|repaired| repaired.has_changed_text) })
     }
 }
@@ -365,10 +368,26 @@ mod tests {
     }
 
     #[test]
+    fn refused_emit_keeps_its_anchors() {
+        let check = |text: &str, anchors: &[&str]| {
+            let refused = FromChild::parse(text.as_bytes()).expect_err(text);
+            let anchors = anchors.iter().map(|anchor| id(anchor)).collect::<Vec<_>>();
+            assert_eq!(refused.emit.map(|emit| emit.anchors), Some(anchors), "{text}");
+        };
+        check(r#"{"command":"emit","anchors":["1","2"],"tuple":[NaN]}"#, &["1", "2"]);
+        check(r#"{"command":"emit","anchors":"7","stream":"a/b","tuple":[1]}"#, &["7"]);
+        check(r#"{"command":"emit","anchors":["1",{}],"tuple":[1]}"#, &["1"]);
+        // Texts that the parser of JSON rejects.
+        check(r#"{"command":"emit","anchors":["1", 2],"tuple":[01]}"#, &["1", "2"]);
+        check("{'command': 'emit', 'anchors': ['1'], 'tuple': [1]}", &["1"]);
+        check(r#"{"command":"emit","anchors":[01],"tuple":[1]}"#, &[]);
+    }
+
+    #[test]
     fn refused_emit_keeps_its_id_and_its_reply() {
         let check = |text: &str, id: Option<Value>, reply| {
             let refused = FromChild::parse(text.as_bytes()).expect_err(text);
-            assert_eq!(refused.emit, Some(RefusedEmit { id, reply }), "{text}");
+            assert_eq!(refused.emit, Some(RefusedEmit { id, anchors: vec![], reply }), "{text}");
         };
         check(r#"{"command":"emit","id":7,"tuple":[NaN]}"#, Some(Value::Int(7)), EmitReply::TaskIds);
         check(

@@ -17,6 +17,7 @@ use stormkeeper_stream::Value;
 struct Found<'a> {
     command: Option<&'a [u8]>,
     id: Option<&'a [u8]>,
+    anchors: Option<&'a [u8]>,
     task: Option<&'a [u8]>,
     need_task_ids: Option<&'a [u8]>,
     // True if the end of the top level was found.
@@ -40,7 +41,8 @@ pub(super) fn refused_emit(message: &[u8]) -> Option<RefusedEmit> {
         None => written("\"need_task_ids\"", "false"),
     };
     let reply = if is_direct || needs_none { EmitReply::None } else { EmitReply::TaskIds };
-    is_emit.then(|| RefusedEmit { id: found.id.and_then(id), reply })
+    let anchors = || found.anchors.and_then(anchors).map(fields::anchors_in).unwrap_or_default();
+    is_emit.then(|| RefusedEmit { id: found.id.and_then(id), anchors: anchors(), reply })
 }
 
 /// Returns the `sync`, `ack` or `fail` that the message seems to be: for the latter two its id must be
@@ -61,6 +63,12 @@ fn id(text: &[u8]) -> Option<Value> {
         [b'\'', ..] => Some(String::from_utf8_lossy(unquoted(text)?).as_ref().into()),
         _ => Value::from_json(&repair::repair(text).text).ok().filter(|id| *id != Value::Null),
     }
+}
+
+/// Reads anchors, also as Python prints a list of texts.
+fn anchors(text: &[u8]) -> Option<Value> {
+    let text = String::from_utf8_lossy(text).replace('\'', "\"");
+    Value::from_json(&text).ok()
 }
 
 /// Returns the content of a text without escapes.
@@ -98,6 +106,7 @@ fn find(message: &[u8]) -> Found<'_> {
                 match unquoted(name) {
                     Some(b"command") => found.command = Some(value),
                     Some(b"id") => found.id = Some(value),
+                    Some(b"anchors") => found.anchors = Some(value),
                     Some(b"task") => found.task = Some(value),
                     Some(b"need_task_ids") => found.need_task_ids = Some(value),
                     Some(_) | None => {}
@@ -177,7 +186,7 @@ mod tests {
     use crate::multilang::message::FromChild;
 
     fn check(message: &str, expected: Option<(Option<Value>, EmitReply)>) {
-        let expected = expected.map(|(id, reply)| RefusedEmit { id, reply });
+        let expected = expected.map(|(id, reply)| RefusedEmit { id, anchors: vec![], reply });
         assert_eq!(refused_emit(message.as_bytes()), expected, "{message}");
     }
 

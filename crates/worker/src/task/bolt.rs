@@ -13,7 +13,7 @@ use super::{
 use crate::{
     multilang::{
         child::Child,
-        message::{Emit, EmitReply, ToChild},
+        message::{EmitReply, ToChild},
     },
     settings::Tick,
     tracking::{Delivery, Settled, Settlement},
@@ -28,6 +28,9 @@ const WRITE_AHEAD_BYTES: usize = 32 << 10;
 /// Delays between two looks at the pipe of a child that has not read enough for the next tuple:
 /// a pipe does not tell its writer that it was read.
 const LOOK: Delays = Delays::between(Duration::from_millis(1), Duration::from_millis(20));
+
+/// Least time after which a component is reported that has acked none of its tuples.
+const MISSING_ACKS_MIN: Duration = Duration::from_secs(10);
 
 /// Source component, streams and source task of the system's own tuples.
 const SYSTEM_COMPONENT: &str = "__system";
@@ -119,18 +122,20 @@ impl Bolt {
         }
     }
 
-    /// Reports a component that has had a tracked tuple for longer than the message timeout and has never
-    /// acked or failed any, once until it is restarted.
+    /// Reports a component that has had a tracked tuple for much longer than the message timeout and has
+    /// never acked or failed any, once until it is restarted.
     fn report_missing_acks(&mut self, context: &TaskContext) {
         let Some(Tracking { timeout: Some(timeout), .. }) = &context.tracking else { return };
         let now = context.clock.monotonic();
-        let is_missing = self.protocol.unsettled_since().is_some_and(|since| now.since(since) > *timeout);
+        let limit = (2 * *timeout).max(MISSING_ACKS_MIN);
+        let is_missing = self.protocol.unsettled_since().is_some_and(|since| now.since(since) > limit);
         if is_missing && !std::mem::replace(&mut self.never_acks, true) {
             context.report(&format!(
-                "task {} of {} never acks or fails its tuples, so every tuple of a spout that reaches it fails after \
-                 {} s; ack each tuple when it is done, or set {} to 0 if nobody needs acks",
+                "task {} of {} has neither acked nor failed any of its tuples in {} s, so every tuple of a spout that \
+                 reaches it fails after {} s; ack each tuple when it is done, or set {} to 0 if nobody needs acks",
                 context.task,
                 context.launch.component,
+                limit.as_secs(),
                 timeout.as_secs(),
                 Ackers::SETTING,
             ));
@@ -208,11 +213,13 @@ impl Bolt {
         while let Some(received) = context.next_message(child)? {
             has_received = true;
             watchdog.reset();
-            if let Ok(effect) =
-                context.effect_of(received, child, |message| self.protocol.on_message(message))
-            {
-                self.handle_effect(effect, context, child, now).await;
+            match context.effect_of(received, child, |message| self.protocol.on_message(message)) {
+                Ok(effect) => self.handle_effect(effect, context, child, now).await,
+                Err(Some(refused)) => self.protocol.refuse(&refused.anchors),
+                Err(None) => {}
             }
+            // Before an ack that follows: it would complete the tree.
+            self.settled.extend(self.protocol.take_refused());
         }
         context.settle(&mut self.settled);
         // An exchange that only wrote is no sign of life: a bolt that hangs would look idle.
@@ -233,16 +240,19 @@ impl Bolt {
             Effect::Nothing => {}
             Effect::Synced => context.metrics.heartbeat_answered(),
             Effect::HandshakeDone => context.show(TaskStatus::Running),
-            Effect::Emit(emit) => {
-                let reply = emit.reply;
-                let (n_trees, protocol) = (self.protocol.n_trees(&emit.anchors), &mut self.protocol);
-                let anchor = |emit: &Emit, receivers: &[_], _| protocol.anchor(&emit.anchors, receivers);
+            Effect::Emit(mut emit) => {
+                let (reply, anchors) = (emit.reply, std::mem::take(&mut emit.anchors));
+                let (n_trees, protocol) = (self.protocol.n_trees(&anchors), &mut self.protocol);
+                let anchor = |receivers: &[_], _| protocol.anchor(&anchors, receivers);
                 match context.emitter.emit(emit, n_trees, &mut context.metrics, anchor).await {
                     Ok(receivers) => match reply {
                         EmitReply::TaskIds => child.send(&ToChild::TaskIds(receivers)),
                         EmitReply::None => {}
                     },
-                    Err(error) => context.refuse(child, &error.to_string(), reply),
+                    Err(error) => {
+                        self.protocol.refuse(&anchors);
+                        context.refuse(child, &error.to_string(), reply);
+                    }
                 }
             }
             Effect::Acked(given) => {

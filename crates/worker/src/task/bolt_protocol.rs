@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     multilang::message::{ComponentNotice, Emit, FromChild, ReturnedId},
-    tracking::Delivery,
+    tracking::{Delivery, Settled, Settlement},
 };
 use stormkeeper_model::{TaskId, clock::Monotonic};
 use stormkeeper_stream::Anchors;
@@ -31,6 +31,8 @@ pub(super) struct BoltProtocol {
     // True if the component has acked or failed an input: one that never does is finished with an
     // input once it handles a later message.
     settles: bool,
+    // Trees of which a tuple was refused.
+    refused: Vec<Settled>,
 }
 
 /// Effect of a message, executed by the bolt's loop.
@@ -114,10 +116,14 @@ impl BoltProtocol {
                 Err(Violation::BeforePid { what: message.name() })
             }
             FromChild::Emit(emit) => {
-                for anchor in &emit.anchors {
-                    self.open(anchor, "emit")?;
+                let wrong = emit.anchors.iter().find_map(|anchor| self.open(anchor, "emit").err());
+                match wrong {
+                    None => Ok(Effect::Emit(emit)),
+                    Some(wrong) => {
+                        self.refuse(&emit.anchors);
+                        Err(wrong)
+                    }
                 }
-                Ok(Effect::Emit(emit))
             }
             FromChild::ResetTimeout(id) => Ok(match self.open(&id, "reset_timeout")? {
                 Some(TupleKind::Input(given)) => Effect::TimeoutReset(given.delivery.clone()),
@@ -148,6 +154,21 @@ impl BoltProtocol {
             }
         }
         found.into_iter().collect()
+    }
+
+    /// Fails the trees of the anchors of an emit that was refused: a tuple of theirs is missing, whether or
+    /// not the child acks its input.
+    pub(super) fn refuse(&mut self, anchors: &[ReturnedId]) {
+        for id in anchors {
+            let Some(delivery) = self.delivery(id) else { continue };
+            let failed: Vec<Settled> = delivery.settled(Settlement::Failed).collect();
+            self.refused.extend(failed);
+        }
+    }
+
+    /// Takes what emits that were refused tell the ackers.
+    pub(super) fn take_refused(&mut self) -> impl Iterator<Item = Settled> + '_ {
+        self.refused.drain(..)
     }
 
     /// Returns the time since which the child has a tracked tuple, if it has never acked or failed any.

@@ -97,7 +97,7 @@ impl Emitter {
         emit: Emit,
         n_trees: usize,
         metrics: &mut TaskMetrics,
-        anchor: impl FnOnce(&Emit, &[TaskId], StreamIndex) -> Anchors,
+        anchor: impl FnOnce(&[TaskId], StreamIndex) -> Anchors,
     ) -> Result<&[TaskId], EmitError> {
         let stream = emit.stream.as_ref().unwrap_or(&self.default_stream);
         self.router.route(stream, &emit.values, emit.direct, &mut self.receivers)?;
@@ -115,7 +115,7 @@ impl Emitter {
         let Some(origin) = self.router.origin(stream).filter(|_| !self.receivers.is_empty()) else {
             return Ok(&[]);
         };
-        let anchors = anchor(&emit, &self.receivers, measured);
+        let anchors = anchor(&self.receivers, measured);
         let tuple = Tuple::new(Arc::clone(origin), emit.values).in_trees(anchors).at(begun);
         for receiver in &self.receivers {
             // The loop may be killed while it waits for room: write the counters first.

@@ -242,7 +242,7 @@ impl Spout {
         let (reply, stream) = (emit.reply, emit.stream.clone());
         let TaskContext { emitter, metrics, tracking, clock, task, .. } = context;
         let (protocol, tracking) = (&mut self.protocol, tracking.as_ref());
-        let begin = |_: &Emit, receivers: &[TaskId], stream| {
+        let begin = |receivers: &[TaskId], stream| {
             let (Care::Tree(id), Some(Tracking { tracker, .. })) = (&care, tracking) else {
                 return Anchors::None;
             };

@@ -68,6 +68,18 @@ class Batches(Bolt):
 Batches().run()
 "#;
 
+/// A bolt that emits to a stream that it does not have, with the first tuple, and acks all.
+const REFUSED_ONCE: &str = r#"
+from stormkeeper import Bolt
+class Refused(Bolt):
+    n = 0
+    def process(self, tup):
+        self.n += 1
+        self.emit(tup.values, anchors=[tup], stream="nowhere" if self.n == 1 else None)
+        self.ack(tup)
+Refused().run()
+"#;
+
 /// A bolt that acks nothing.
 const NEVER: &str = r#"
 from stormkeeper import Bolt
@@ -183,6 +195,18 @@ async fn tuple_of_many_anchors_belongs_to_all_their_trees() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tree_fails_if_an_emit_is_refused_although_its_anchor_is_acked() {
+    let bolts = [("a-refused", REFUSED_ONCE), ("b-twice", TWICE)];
+    let stage = stage((PER_WORKER, 600), json!({ "n": 1 }), &bolts, 2).await;
+    let workers = stage.start();
+    let lines = stage.lines("told", 4).await;
+    assert_eq!(lines, ["emitted 0", "failed 0", "emitted 0", "acked 0"]);
+    for worker in workers {
+        worker.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn spout_with_max_pending_tuples_waits_for_acks() {
     let bolts = [("a-batches", BATCHES)];
     let settings = json!({ "n": 20, "topology.max.spout.pending": 5 });
@@ -203,7 +227,7 @@ async fn spout_with_max_pending_tuples_waits_for_acks() {
 async fn component_that_never_acks_is_reported() {
     let stage = stage((PER_WORKER, 1), json!({ "n": 1 }), &[("a-never", NEVER)], 1).await;
     let workers = stage.start();
-    stage.error("a-never", "never acks or fails its tuples").await;
+    stage.error("a-never", "has neither acked nor failed any of its tuples in 10 s").await;
     stage.error("numbers", "1 tuples were not fully processed within 1 s").await;
     for worker in workers {
         worker.stop().await;
