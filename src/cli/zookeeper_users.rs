@@ -1,6 +1,10 @@
 //! The users of the tree that a daemon, a worker or a command reads from its file.
 
-use std::{io, path::Path, sync::Arc};
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use anyhow::anyhow;
 use tracing::warn;
@@ -39,7 +43,7 @@ pub(super) enum DaemonKind {
 /// Opens the file of the users of a daemon, if it has one.
 pub(super) fn of_daemon(config: &Config, kind: DaemonKind) -> Result<Option<WatchedFile<Users>>, Failure> {
     let open = |path: &Path| {
-        let file = WatchedFile::open(path, read_file).map_err(failure)?;
+        let file = open_checked(path).map_err(failure)?;
         if kind == DaemonKind::Supervisor && file.get().lacks_sasl_of_workers() {
             warn!(
                 "{} has a line `sasl` and no line `sasl-workers`: servers that demand SASL refuse the sessions of \
@@ -60,6 +64,20 @@ pub(super) fn of_daemon(config: &Config, kind: DaemonKind) -> Result<Option<Watc
         }
     };
     config.zookeeper_users_file().map(|path| open(&path)).transpose()
+}
+
+/// Opens a file of users whose later contents must follow the ones before.
+fn open_checked(path: &Path) -> Result<WatchedFile<Users>, FileError> {
+    let (owned, in_force) = (path.to_owned(), Mutex::new(None::<Users>));
+    WatchedFile::open_all(vec![path.to_owned()], move || {
+        let users = read_file(&owned)?;
+        let mut in_force = in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Err(fault)) = in_force.as_ref().map(|before| before.check_successor(&users)) {
+            return Err(FileError::Content { path: owned.clone(), fault: fault.to_string() });
+        }
+        *in_force = Some(users.clone());
+        Ok(users)
+    })
 }
 
 /// Opens the file of the users of a worker, which its supervisor may write later.
@@ -172,4 +190,40 @@ pub(super) fn keep_fresh<T: PartialEq + Send + Sync + 'static>(
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+    use stormkeeper_coordination::cluster::users::UserFiles;
+
+    #[test]
+    fn file_of_another_cluster_is_named_and_does_not_come_into_force() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("zookeeper-users-nimbus");
+        let write = |users: &Users| {
+            let new = dir.path().join("new");
+            fs::write(&new, users.to_string()).expect("written");
+            fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).expect("set");
+            fs::rename(&new, &path).expect("renamed");
+        };
+        let of = |seed: u8| UserFiles::generate([seed, seed + 1, seed + 2].map(|byte| [byte; 32]));
+        let (ours, theirs) = (of(1), of(11));
+        write(&ours.nimbus);
+        let file = open_checked(&path).expect("opened");
+        let problem = file.problem();
+        for (wrong, reason) in [(&theirs.nimbus, "of another cluster"), (&ours.supervisor, "of a supervisor")]
+        {
+            write(wrong);
+            file.refresh();
+            assert_eq!(*file.get(), ours.nimbus);
+            let text = problem.borrow().clone().expect("a problem");
+            assert!(text.contains(reason) && text.contains("zookeeper-users-nimbus"), "{text}");
+            write(&ours.nimbus);
+            file.refresh();
+            assert_eq!(*problem.borrow(), None);
+        }
+    }
 }

@@ -60,6 +60,25 @@ impl std::fmt::Debug for WorkerKey {
     }
 }
 
+/// Reason why a process does not go on with the users of a changed file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoSuccessor {
+    /// They are those of another kind of daemon.
+    #[error("it is the file of a {is} now, and this is a {wanted}")]
+    Kind {
+        /// Kind of the file.
+        is: &'static str,
+        /// Kind of the daemon.
+        wanted: &'static str,
+    },
+    /// No password is the same.
+    #[error(
+        "none of its own passwords is one of those in force: it may be the file of another cluster; a password is \
+         replaced by `zookeeper users --add` and `--remove-old`, and if the file is right, restart the daemon"
+    )]
+    Strange,
+}
+
 /// Users of the tree, as one process knows them. While a password is replaced there are several users
 /// of one kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -113,6 +132,23 @@ impl Users {
     /// True if what this process creates stays open to anyone.
     pub fn is_open(&self) -> bool {
         self.open
+    }
+
+    /// Checks that a process with these users can go on with others: that they are of the same kind of
+    /// daemon, and that a password is the same, as after each step of a replacement.
+    ///
+    /// # Errors
+    /// [`NoSuccessor`].
+    pub fn check_successor(&self, next: &Self) -> Result<(), NoSuccessor> {
+        match (self.is_nimbus(), next.is_nimbus()) {
+            (true, false) => return Err(NoSuccessor::Kind { is: "supervisor", wanted: "nimbus" }),
+            (false, true) => return Err(NoSuccessor::Kind { is: "nimbus", wanted: "supervisor" }),
+            (true, true) | (false, false) => {}
+        }
+        match self.own.iter().any(|own| next.own.contains(own)) {
+            true => Ok(()),
+            false => Err(NoSuccessor::Strange),
+        }
     }
 
     /// True if one of this process's users is a nimbus's.

@@ -128,3 +128,30 @@ fn worker_creates_what_a_nimbus_would_create() {
         assert_eq!(worker.acl_of(&path), nimbus.acl_of(&path), "{path}");
     }
 }
+
+#[test]
+fn users_of_another_cluster_or_kind_do_not_replace_those_in_force() {
+    let of = |seed: u8| UserFiles::generate([seed, seed + 1, seed + 2].map(|byte| [byte; 32]));
+    let (ours, theirs) = (of(1), of(11));
+    assert_eq!(ours.nimbus.check_successor(&theirs.nimbus), Err(NoSuccessor::Strange));
+    assert_eq!(ours.supervisor.check_successor(&theirs.supervisor), Err(NoSuccessor::Strange));
+    let kind = |is, wanted| Err(NoSuccessor::Kind { is, wanted });
+    assert_eq!(ours.nimbus.check_successor(&ours.supervisor), kind("supervisor", "nimbus"));
+    assert_eq!(ours.supervisor.check_successor(&ours.nimbus), kind("nimbus", "supervisor"));
+    // Each step of a replacement follows the one before.
+    let mut files = ours.clone();
+    for kind in [UserKind::Nimbus, UserKind::Supervisor, UserKind::Workers] {
+        for step in [
+            |files: &mut UserFiles, kind| files.add(kind, [77; 32]),
+            |files: &mut UserFiles, kind| {
+                assert!(files.remove_old(kind));
+            },
+        ] {
+            let before = files.clone();
+            step(&mut files, kind);
+            assert_eq!(before.nimbus.check_successor(&files.nimbus), Ok(()));
+            assert_eq!(before.supervisor.check_successor(&files.supervisor), Ok(()));
+        }
+    }
+    assert_eq!(ours.nimbus.check_successor(&files.nimbus), Err(NoSuccessor::Strange), "all steps at once");
+}
