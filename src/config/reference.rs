@@ -43,8 +43,9 @@ const TOPOLOGY_HEAD: &str = "
 ## Topologies
 
 These are set under `config:` in a topology file, for the topology or for one component.
-A component's own setting wins for its ticks, environment, pauses, timeout and pending tuples; settings of
-metrics and of the limit of errors are read from the topology only.
+A component's own setting wins for its ticks, environment, pauses, time until it counts as silent, and pending
+tuples; settings of metrics, of tuple trees (but for pending tuples) and of the limit of errors are read from the
+topology only.
 In the `storm.yaml` of the supervisors they are defaults for topologies that do not set them. `-c` at
 `stormkeeper submit` and `stormkeeper local` overrides those of the topology file, as with `storm jar`, and so it
 does with keys of the author, such as `-c words.file=/data/words`; a component's own settings stay.

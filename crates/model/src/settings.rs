@@ -249,6 +249,20 @@ pub const KNOWN: &[Setting] = &[
     },
 ];
 
+/// Settings that a component cannot have of its own: one value holds for its topology.
+const OF_WHOLE_TOPOLOGY: &[&str] = &[
+    Ackers::SETTING,
+    "topology.enable.message.timeouts",
+    "topology.message.timeout.secs",
+    "topology.workers",
+];
+
+/// Returns a warning about a setting of a component that has no effect there: `has no effect …`.
+pub fn component_warning(key: &str) -> Option<String> {
+    let is_of_topology = OF_WHOLE_TOPOLOGY.contains(&key);
+    is_of_topology.then(|| "has no effect for one component: set it for the topology".to_owned())
+}
+
 /// Returns the setting called `key`, if it is known.
 pub fn known(key: &str) -> Option<&'static Setting> {
     KNOWN.iter().find(|setting| setting.key == key)

@@ -11,7 +11,7 @@ use crate::{
     yaml::{SourcePosition, Value},
 };
 use stormkeeper_model::{
-    ComponentId, StreamId,
+    ComponentId, StreamId, settings,
     topology::{Component, ComponentKind, Run, Settings, StreamDeclaration},
     validate::{Part, Place},
 };
@@ -88,8 +88,13 @@ pub(super) fn read(walk: &mut Walk, at: &At<'_>, kind: ComponentKind) -> Option<
     // Settings in `config` win over the keys that stand for a setting.
     let mut settings_at = load::read(walk, &map, &mut declared.settings);
     if let Some(config) = map.get("config") {
-        let (settings, at) = read_settings(walk, &config);
-        declared.settings.extend(settings);
+        let (own, at) = read_settings(walk, &config);
+        for (key, path, position) in &at {
+            if let Some(warning) = settings::component_warning(key) {
+                walk.warn(*position, path.clone(), warning);
+            }
+        }
+        declared.settings.extend(own);
         settings_at.extend(at);
     }
     let id = id?;

@@ -311,6 +311,18 @@ fn settings_without_effect_are_warnings() {
     );
 }
 
+#[test]
+fn settings_of_the_whole_topology_are_warnings_in_a_component() {
+    let (_, warnings) = good(&edited(
+        "{topology.tick.tuple.freq.secs: 1}",
+        "{topology.tick.tuple.freq.secs: 1, topology.message.timeout.secs: 2, topology.acker.executors: 0}",
+    ));
+    let [timeout, ackers] = warnings.as_slice() else { panic!("{warnings:?}") };
+    let reason = "has no effect for one component: set it for the topology";
+    assert!(timeout.ends_with(&format!("config.topology.message.timeout.secs: {reason}")), "{timeout}");
+    assert!(ackers.ends_with(&format!("config.topology.acker.executors: {reason}")), "{ackers}");
+}
+
 /// Creates a topology file with these resources; a name that ends with `*` makes an executable.
 fn project(files: &[(&str, &str)]) -> tempfile::TempDir {
     use std::os::unix::fs::PermissionsExt as _;
