@@ -3,8 +3,8 @@
 use stormkeeper_api_types::message::{ComponentSummary, TopologyDetail};
 use stormkeeper_model::{heartbeat::TaskStatus, topology::ComponentKind};
 
-/// Returns the spouts with pending tuples or that owe an answer, and the components of which a process failed and is being
-/// started again. Taken before the spouts are deactivated, which may end both.
+/// Returns the spouts with pending tuples or that owe an answer, and the components of which a process
+/// failed and is being started again. Taken before the spouts are deactivated, which may end both.
 pub(super) fn of_spouts(detail: &TopologyDetail) -> Vec<String> {
     let lines = detail.components.iter().flat_map(|component| {
         let id = &component.id;

@@ -31,8 +31,8 @@ const FRAME_ROOM: usize = 8 << 10;
 /// emitted, whichever worker they are for.
 pub const TUPLE_BYTES_MAX: usize = FRAME_BYTES_MAX - FRAME_ROOM;
 
-/// Limit of the trees of one tuple: their anchors take at most half a megabyte between workers.
-pub const TREES_MAX: usize = 20_000;
+/// Limit of the trees of one tuple: their anchors take at most three megabytes between workers.
+pub const TREES_MAX: usize = 100_000;
 
 /// Most bytes of an anchor between workers: three numbers.
 const ANCHOR_BYTES: usize = 3 * 9;

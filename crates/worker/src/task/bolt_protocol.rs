@@ -7,6 +7,7 @@ use super::{
     in_flight::{InFlight, InFlightTuple, TupleKind, TupleState},
 };
 use crate::{
+    limits::TREES_MAX,
     multilang::message::{ComponentNotice, Emit, FromChild, ReturnedId},
     tracking::{Delivery, Settled, Settlement},
 };
@@ -138,9 +139,18 @@ impl BoltProtocol {
         }
     }
 
-    /// Returns the number of trees to which an emit with these anchors can belong.
+    /// Returns the number of trees to which an emit with these anchors belongs. One that several anchors name
+    /// is counted once where that can matter: if there are more than may be.
     pub(super) fn n_trees(&mut self, anchors: &[ReturnedId]) -> usize {
-        anchors.iter().filter_map(|id| Some(self.delivery(id)?.n_trees())).sum()
+        let n: usize = anchors.iter().filter_map(|id| Some(self.delivery(id)?.n_trees())).sum();
+        if n <= TREES_MAX {
+            return n;
+        }
+        let mut roots = BTreeSet::new();
+        for id in anchors {
+            roots.extend(self.delivery(id).iter().flat_map(|delivery| delivery.roots()));
+        }
+        roots.len()
     }
 
     /// Makes an emit to `receivers` a part of the trees of its anchors, each once. Every anchor is in flight.
@@ -233,8 +243,11 @@ fn check_state<T>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::metrics::StreamIndex;
+    use stormkeeper_stream::{Anchor, Origin, Tuple};
 
     const INPUT: TupleKind = TupleKind::Input(InFlightTuple {
         source: StreamIndex::UNKNOWN,
@@ -317,6 +330,32 @@ mod tests {
             Receive(r#"{"command":"ack","id":"0"}"#, "Acked"),
             Receive(r#"{"command":"emit","anchors":"0","tuple":[5]}"#, "\"emit\" for tuple \"0\""),
         ]);
+    }
+
+    #[test]
+    fn tree_that_several_anchors_name_is_counted_once() {
+        let anchors = |roots: std::ops::Range<u64>| -> Anchors {
+            roots.map(|root| Anchor { acker: TaskId(1), root, edge: 7 }).collect()
+        };
+        let origin = Origin {
+            task: TaskId(1),
+            component: "lines".parse().expect("valid"),
+            stream: stormkeeper_model::StreamId::default_stream(),
+        };
+        let input = |roots| {
+            let tuple = Tuple::new(Arc::new(origin.clone()), vec![]).in_trees(anchors(roots));
+            let delivery = Delivery::of(&tuple, TaskId(2));
+            TupleKind::Input(InFlightTuple { source: StreamIndex::UNKNOWN, at: Monotonic::START, delivery })
+        };
+        let mut protocol = BoltProtocol::default();
+        let most = TREES_MAX as u64;
+        protocol.add_tuple(input(0..most));
+        protocol.add_tuple(input(5..most));
+        protocol.add_tuple(input(most..most + 5));
+        let of = |ids: &[&str]| ids.iter().map(|id| ReturnedId((*id).to_owned())).collect::<Vec<_>>();
+        assert_eq!(protocol.n_trees(&of(&["2"])), 5);
+        assert_eq!(protocol.n_trees(&of(&["0", "0", "1"])), TREES_MAX);
+        assert_eq!(protocol.n_trees(&of(&["0", "2", "9"])), TREES_MAX + 5);
     }
 
     #[test]

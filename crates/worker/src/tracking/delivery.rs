@@ -45,6 +45,11 @@ impl Delivery {
         self.trees().len()
     }
 
+    /// Returns the roots of the trees.
+    pub(crate) fn roots(&self) -> impl Iterator<Item = u64> + '_ {
+        self.trees().iter().map(|tree| tree.root)
+    }
+
     /// Anchors an emission to `receivers` in each tree that `is_new`: the edge of the emission is
     /// `draw`n, and reported with the ack of this delivery.
     pub(crate) fn anchor(
