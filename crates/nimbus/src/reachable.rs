@@ -1,4 +1,4 @@
-//! Whether others reach the API of a nimbus, and when it leaves the leadership to them for it.
+//! Reachability of the API of a nimbus, and when it leaves the leadership to others for lack of it.
 //!
 //! A nimbus whose API accepts no connections, or whose certificate has expired, can lead: what it decides is
 //! in the tree. But nobody can submit or ask, and no worker can report metrics, so another one leads if it
@@ -15,9 +15,9 @@ const GRACE: Duration = Duration::from_secs(30);
 
 /// State of the API of this nimbus.
 pub(super) struct Reachable {
-    /// Whether the API can accept connections.
+    /// True if the API can accept connections.
     pub(super) api_accepts: watch::Receiver<bool>,
-    /// Whether the certificate has expired, so that nobody connects over TLS.
+    /// True if the certificate has expired, so that nobody connects over TLS.
     pub(super) certificate_expired: watch::Receiver<bool>,
 }
 
@@ -84,7 +84,7 @@ impl Reachable {
     }
 }
 
-/// What a leader has seen of itself and of others since it leads.
+/// Observations of a leader about itself and others since it leads.
 #[derive(Debug, Default)]
 struct Watched {
     has_begun: bool,

@@ -65,7 +65,7 @@ pub(super) struct RoleLoop {
     pub(super) role: watch::Sender<record::Role>,
     /// Number of blobs of live topologies that this nimbus is missing; `None` until known.
     pub(super) n_missing: watch::Receiver<Option<usize>>,
-    /// Whether others reach the API.
+    /// Reachability of the API.
     pub(super) reachable: Reachable,
     /// True once it is known that no other process has the id of this nimbus.
     pub(super) is_alone: watch::Receiver<bool>,

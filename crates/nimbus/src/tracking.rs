@@ -1,4 +1,4 @@
-//! Whether the tuple trees of a new topology are tracked. Pure.
+//! Decision whether the tuple trees of a new topology are tracked. Pure.
 //!
 //! A worker of a build that does not track tuples drops their anchors, so that every tree through it would
 //! time out. A topology is therefore tracked only if all supervisors can run its workers so.

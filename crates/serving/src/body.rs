@@ -35,7 +35,7 @@ pub fn is_body_timeout(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// Whether the body of a request was read to its end. Clones share it.
+/// Record of whether the body of a request was read to its end. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct BodyEnd(Arc<AtomicBool>);
 

@@ -47,7 +47,7 @@ pub(crate) struct Bolt {
     taken: Vec<Tuple>,
     // Tuples that were written for this child and not read yet.
     window: WriteWindow,
-    // What the acks and fails of the messages that are being handled tell the ackers.
+    // Settlements by the messages that are being handled, to be told to the ackers.
     settled: Vec<Settled>,
     // True if it was reported that the component never acks.
     never_acks: bool,

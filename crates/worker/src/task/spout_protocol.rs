@@ -47,7 +47,7 @@ pub(super) enum Effect {
     Notice(ComponentNotice),
 }
 
-/// What becomes of an emitted tuple.
+/// Treatment of an emitted tuple.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Care {
     /// The tuple has no id: nobody is told.

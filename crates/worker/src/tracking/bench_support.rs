@@ -1,4 +1,4 @@
-//! What tracking costs for each tuple of a spout, for `benches/tracking.rs`: the calls of a spout's task and
+//! Cost of tracking for each tuple of a spout, for `benches/tracking.rs`: the calls of a spout's task and
 //! of a bolt's, in the same worker, without components.
 
 use std::time::Duration;

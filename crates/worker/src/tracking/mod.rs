@@ -75,7 +75,7 @@ pub(crate) enum News {
     TimeoutReset,
 }
 
-/// What a bolt's task did to a delivery.
+/// Result of a delivery, by the task of a bolt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Settlement {
     /// It is done; the edges are its own and those of the tuples that it emitted.
@@ -140,7 +140,7 @@ struct Shared {
     n_late: AtomicU64,
 }
 
-/// What follows from the assignment.
+/// Consequences of the assignment.
 #[derive(Debug, Default)]
 struct Routes {
     // `None` if the acker is in this worker.

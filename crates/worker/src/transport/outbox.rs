@@ -76,7 +76,7 @@ pub struct Peers {
     // could block tuples that its own task waits for, which would deadlock topologies without a
     // cycle.
     connected: BTreeMap<(Address, ComponentId), Peer>,
-    // What each other worker's acker and spouts are sent, on a connection of its own: it waits behind
+    // Changes for the acker and the spouts of each other worker, on a connection of its own: they wait behind
     // no data.
     tracked: BTreeMap<Address, TrackedPeer>,
     tracker: Option<Tracker>,
