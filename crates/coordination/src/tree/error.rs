@@ -3,7 +3,7 @@
 use crate::tree::{InvalidPath, TreePath};
 
 /// Error of a request.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 pub enum Error {
     /// The znode, or the parent of the znode to create, does not exist.
     #[error("{path} does not exist")]

@@ -2,8 +2,9 @@
 //!
 //! [`Tree`] is the connection of one process to the tree; [`ReadTree`] is its read-only half. There
 //! are two implementations: [`zookeeper::ZooKeeperTree`] for a cluster, and [`memory::MemoryTree`]
-//! for local mode and tests. [`faulty::FaultyTree`] wraps either of them and injects faults. The
-//! test suite `contract` runs over all of them.
+//! for local mode and tests, which [`shared::SharedTree`] reaches from other processes.
+//! [`faulty::FaultyTree`] wraps any of them and injects faults. The test suite `contract` runs over all of
+//! them.
 //!
 //! Guarantees of this layer beyond ZooKeeper's own:
 //!
@@ -30,6 +31,7 @@ pub mod memory;
 pub mod options;
 pub mod path;
 mod request;
+pub mod shared;
 pub mod tls;
 pub mod watch;
 pub mod zookeeper;
@@ -73,7 +75,7 @@ impl fmt::Display for Version {
 }
 
 /// Id of a session; never 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct SessionId(pub i64);
 
 impl fmt::Display for SessionId {
@@ -83,7 +85,7 @@ impl fmt::Display for SessionId {
 }
 
 /// State of the session and its connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum SessionState {
     /// There is no session: none was opened yet, or the last one expired.
     Connecting,
@@ -106,7 +108,7 @@ impl SessionState {
 }
 
 /// Lifetime of a znode, and whether digits are appended to its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum CreateMode {
     /// The znode lives until it is deleted.
     Persistent,
@@ -132,7 +134,7 @@ impl CreateMode {
 }
 
 /// Metadata of a znode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Stat {
     /// The transaction that created the znode. Larger means later. Znodes created by one multi
     /// share it; no other transaction has the same number.
@@ -148,7 +150,7 @@ pub struct Stat {
 }
 
 /// Data and metadata of a znode.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Node {
     /// Payload of the znode.
     pub data: Arc<[u8]>,
@@ -157,7 +159,7 @@ pub struct Node {
 }
 
 /// A znode with the names of its children, read at the same moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct NodeWithChildren {
     /// The znode.
     pub node: Node,
@@ -166,7 +168,7 @@ pub struct NodeWithChildren {
 }
 
 /// One operation of a multi.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Op {
     /// Fails unless the znode exists with this version (any version, if `None`).
     Check {
@@ -226,7 +228,7 @@ impl Op {
 }
 
 /// Result of one operation of a multi.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum OpResult {
     /// The check succeeded.
     Checked,
@@ -239,7 +241,7 @@ pub enum OpResult {
 }
 
 /// Scope of a [`Watcher`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Scope {
     /// The znode's existence, its data, and the names of its children.
     Node,

@@ -1,17 +1,18 @@
 //! Paths of the tree, valid by construction.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
 /// An absolute path below the tree's root: `/`, `/a`, `/a/b`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct TreePath(Arc<str>);
 
 /// Error of a text that is not a path of the tree.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 #[error("{text:?} is not a path of the tree: {reason}")]
 pub struct InvalidPath {
     text: String,
-    reason: &'static str,
+    reason: Cow<'static, str>,
 }
 
 impl TreePath {
@@ -31,7 +32,10 @@ impl TreePath {
     /// [`InvalidPath`] if `name` is not exactly one valid part of a path.
     pub fn child(&self, name: &str) -> Result<Self, InvalidPath> {
         if name.contains('/') {
-            return Err(InvalidPath { text: name.to_owned(), reason: "a name must not contain a slash" });
+            return Err(InvalidPath {
+                text: name.to_owned(),
+                reason: Cow::Borrowed("a name must not contain a slash"),
+            });
         }
         match self.is_root() {
             true => format!("/{name}").parse(),
@@ -84,11 +88,25 @@ impl TreePath {
     }
 }
 
+impl TryFrom<String> for TreePath {
+    type Error = InvalidPath;
+
+    fn try_from(text: String) -> Result<Self, InvalidPath> {
+        text.parse()
+    }
+}
+
+impl From<TreePath> for String {
+    fn from(path: TreePath) -> Self {
+        path.as_str().to_owned()
+    }
+}
+
 impl FromStr for TreePath {
     type Err = InvalidPath;
 
     fn from_str(text: &str) -> Result<Self, InvalidPath> {
-        let fail = |reason| Err(InvalidPath { text: text.to_owned(), reason });
+        let fail = |reason| Err(InvalidPath { text: text.to_owned(), reason: Cow::Borrowed(reason) });
         if !text.starts_with('/') {
             return fail("it does not begin with a slash");
         }

@@ -23,7 +23,7 @@ use crate::tree::{Scope, TreePath};
 const MAX_PATHS: usize = 50_000;
 
 /// Paths that may have changed since the last report.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Changes {
     /// Anything that is watched may have changed: read all of it.
     Everything,
