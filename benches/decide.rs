@@ -127,6 +127,7 @@ fn supervisor(n: usize, n_slots: u16) -> SupervisorRecord {
         start: Timestamp::EPOCH,
         announces_stop: false,
         tracks_tuples: true,
+        platform: None,
         problems: Vec::new(),
         clock_ahead_ms: None,
         agent: None,

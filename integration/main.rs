@@ -42,6 +42,7 @@ mod recovery;
 mod relaunched_readings;
 mod run_as;
 mod run_as_tls;
+mod rust_topology;
 mod storm_clients;
 mod tracked_tuples;
 mod tree_access;

@@ -52,9 +52,9 @@ const MAY_WRITE: &[&str] = &[
     "crates/supervisor/src/lib.rs",
     "crates/supervisor/src/start.rs",
     "crates/worker/src/lib.rs",
+    "crates/worker-process/src/lib.rs",
     "src/cli/nimbus.rs",
     "src/cli/supervisor.rs",
-    "src/cli/worker.rs",
     "src/cli/zookeeper/live.rs",
 ];
 

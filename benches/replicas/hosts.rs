@@ -126,6 +126,7 @@ impl Host {
             start: Clock::new().now(),
             announces_stop: false,
             tracks_tuples: true,
+            platform: None,
             problems: Vec::new(),
             clock_ahead_ms: None,
             agent: None,

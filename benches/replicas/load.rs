@@ -30,7 +30,7 @@ impl Load {
     /// Submits all topologies and returns the duration of each submit.
     pub(crate) async fn submit(self, cluster: &Cluster) -> Samples {
         let topology = self.topology();
-        let bundle = package::pack(&topology, Vec::new(), 1 << 20).expect("a small package");
+        let bundle = package::pack(&topology, None, Vec::new(), 1 << 20).expect("a small package");
         let client = cluster.client().await;
         client.put_blob(&bundle.key, bundle.bytes.into()).await.expect("stored");
         let mut took = Samples::default();
@@ -71,6 +71,7 @@ impl Load {
             name: "load".parse().expect("a valid name"),
             settings: [("topology.workers".to_owned(), self.n_workers_each.into())].into(),
             components: [(id("lines"), spout), (id("count"), bolt)].into(),
+            program: None,
         }
     }
 }

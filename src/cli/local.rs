@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::{
-        Global, credentials, daemon_runtime, end_descendants,
+        Global, credentials, daemon_runtime,
         error::{ErrorKind, Failure},
-        keep_orphans, launch_defaults, log_filter, output, parse_duration, show,
+        launch_defaults, log_filter, output, parse_duration, show,
         topology_file::TopologyFile,
         user,
     },
@@ -20,9 +20,10 @@ use crate::{
 use stormkeeper_api_types::message::{TopologyDetail, TopologyErrors};
 use stormkeeper_model::clock::Clock;
 use stormkeeper_nimbus as nimbus;
-use stormkeeper_runtime::{shutdown, tasks::Tasks, telemetry};
+use stormkeeper_runtime::{descendants, shutdown, tasks::Tasks, telemetry};
 use stormkeeper_supervisor as supervisor;
 use stormkeeper_supervisor::LaunchDefaults;
+use stormkeeper_topology_package::executable;
 
 /// Log filter without `STORMKEEPER_LOG`: messages of components, and problems.
 const DEFAULT_LOG_FILTER: &str = "warn";
@@ -89,6 +90,8 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
             host: "127.0.0.1".to_owned(),
             // The log of a local run is on the terminal; its workers are in this process.
             agent: None,
+            // The program has just run here, to describe its topology.
+            platform: executable::of_this_host().ok(),
             ..config.supervisor_options()
         },
         launch: LaunchDefaults {
@@ -109,9 +112,9 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
                 stop_requested.cancel();
             }
         });
-        keep_orphans(&tasks);
+        descendants::keep_orphans(&tasks);
         let outcome = local::run(options, Clock::new(), stop, output::note).await;
-        end_descendants().await;
+        descendants::end_all().await;
         outcome
     });
     if let Err(error) = own_dir.remove() {

@@ -38,6 +38,7 @@ mod supervisor;
 mod token;
 mod topology_file;
 mod worker;
+mod worker_connections;
 mod zookeeper;
 mod zookeeper_tls;
 mod zookeeper_users;
@@ -45,8 +46,6 @@ mod zookeeper_users;
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
-use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
 
 use crate::config::{
     Config, Environment,
@@ -61,10 +60,7 @@ use stormkeeper_access::{
 };
 use stormkeeper_api_types::client::{Client, Timeouts};
 use stormkeeper_model::address::{HostAndPort, InvalidAddress};
-use stormkeeper_runtime::{
-    descendants, shutdown,
-    tasks::{OnExit, Tasks},
-};
+use stormkeeper_runtime::process;
 use stormkeeper_supervisor::{LaunchDefaults, OnStop};
 use stormkeeper_topology_package::yaml;
 
@@ -322,36 +318,8 @@ fn client_runtime() -> Result<tokio::runtime::Runtime, Failure> {
 
 /// Runtime of a daemon.
 fn daemon_runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    built.map_err(|error| Failure::internal(anyhow::Error::new(error).context("starting the async runtime")))
-}
-
-/// Cancels `stop` when the process receives a signal to stop.
-fn stop_on_signal(tasks: &Tasks, stop: CancellationToken) {
-    tasks.start("signals", OnExit::Ignore, async move {
-        match shutdown::requested().await {
-            Ok(signal) => info!(signal, "stopping on a signal"),
-            Err(error) => error!(%error, "cannot listen for signals: stopping"),
-        }
-        stop.cancel();
-    });
-}
-
-/// Keeps the processes that components start below this process, wherever they hide, until
-/// [`end_descendants`].
-fn keep_orphans(tasks: &Tasks) {
-    match descendants::adopt_orphans() {
-        Ok(()) => tasks.start("reap orphans", OnExit::Ignore, descendants::reap_orphans(|_| false)),
-        Err(error) => warn!(%error, "processes that components abandon are not found at the end"),
-    }
-}
-
-/// Kills what the components have left behind.
-async fn end_descendants() {
-    let n_processes = descendants::kill_all().await;
-    if n_processes > 0 {
-        warn!(n_processes, "killed processes that components left behind");
-    }
+    process::runtime()
+        .map_err(|error| Failure::internal(anyhow::Error::new(error).context("starting the async runtime")))
 }
 
 /// Launch settings of workers, from the configuration.
@@ -372,6 +340,7 @@ fn launch_defaults(config: &Config) -> LaunchDefaults {
         zookeeper_users: None,
         fixed_credentials: None,
         zookeeper_identity: None,
+        connections: None,
         run_as: None,
     }
 }

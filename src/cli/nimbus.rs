@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{
     Global, daemon_runtime,
     error::{ErrorKind, Failure},
-    exposure, local_dir, log_filter, stop_on_signal,
-    zookeeper_tls::{Process, TlsFiles},
+    exposure, local_dir, log_filter,
+    zookeeper_tls::{self, Process},
     zookeeper_users::{self, DaemonKind},
 };
 use stormkeeper_access::{file::WatchedFile, locks::Locks, quota::Quotas};
@@ -19,9 +19,11 @@ use stormkeeper_nimbus::api;
 use stormkeeper_runtime::{
     blocking,
     fs::modes,
+    process,
     tasks::{OnExit, Tasks},
     telemetry,
 };
+use stormkeeper_zookeeper_session::tls::TlsFiles;
 
 /// Longest wait for the last tasks to end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -48,7 +50,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let users = zookeeper_users::of_daemon(&config, DaemonKind::Nimbus)?;
     let access = users.as_ref().zip(config.zookeeper_users_file());
     let access = access.map(|(users, path)| zookeeper_users::access(&users.get(), &path));
-    let tls = TlsFiles::open(&config, Process::Daemon)?;
+    let tls = zookeeper_tls::open(&config, Process::Daemon)?;
     modes::restrict_new_files();
     local_dir::warn_if_others_may_change(&config.local_dir());
     let local_dir = nimbus::daemon::data_dir(&config.local_dir()).map_err(failure)?;
@@ -59,7 +61,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         tasks.start("file modes", OnExit::Ignore, async move {
             blocking::run(move || modes::restrict(&dir)).await
         });
-        stop_on_signal(&tasks, stop.clone());
+        process::stop_on_signal(&tasks, stop.clone());
         let tree_options = tree::options::Options {
             access,
             tls: tls.as_ref().map(TlsFiles::tls),

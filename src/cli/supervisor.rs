@@ -4,28 +4,34 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::cli::{
     Global, daemon_runtime,
     error::{ErrorKind, Failure},
-    exposure, launch_defaults, local_dir, log_filter, stop_on_signal,
-    zookeeper_tls::{Process, TlsFiles},
+    exposure, launch_defaults, local_dir, log_filter,
+    worker_connections::connections,
+    zookeeper_tls::{self, Process},
     zookeeper_users::{self, DaemonKind},
 };
 use stormkeeper_access::locks::Locks;
 use stormkeeper_coordination::tree::{self, Tree as _, options::OnMissingRoot, zookeeper::ZooKeeperTree};
-use stormkeeper_model::clock::Clock;
+use stormkeeper_model::{clock::Clock, platform::Platform};
 use stormkeeper_runtime::{
     blocking,
     fs::modes,
+    process,
     tasks::{OnExit, Tasks},
     telemetry,
 };
 use stormkeeper_supervisor as supervisor;
 use stormkeeper_supervisor::{
-    OnStop,
+    IdentityFiles, OnStop,
     process::{environment::WorkerEnvironment, os::OsProcesses},
 };
+
+use stormkeeper_topology_package::executable;
+use stormkeeper_zookeeper_session::tls::{IdentityPaths, TlsFiles};
 
 /// Longest wait for the last tasks to end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -54,9 +60,9 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let users = zookeeper_users::of_daemon(&config, DaemonKind::Supervisor)?;
     let access = users.as_ref().zip(config.zookeeper_users_file());
     let access = access.map(|(users, path)| zookeeper_users::access(&users.get(), &path));
-    let tls = TlsFiles::open(&config, Process::Daemon)?;
+    let tls = zookeeper_tls::open(&config, Process::Daemon)?;
     // A mistake in what workers will read shows now and not at their start.
-    let of_workers = TlsFiles::open(&config, Process::Worker)?;
+    let of_workers = zookeeper_tls::open(&config, Process::Worker)?;
     let run_as = config.run_as();
     if let Some(run_as) = run_as {
         let checked = run_as.check_program(&program);
@@ -75,7 +81,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
                 blocking::run(move || modes::restrict(&dir)).await
             });
         }
-        stop_on_signal(&tasks, stop.clone());
+        process::stop_on_signal(&tasks, stop.clone());
         let tree_options = tree::options::Options {
             access,
             tls: tls.as_ref().map(TlsFiles::tls),
@@ -84,6 +90,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         let tree = ZooKeeperTree::connect(tree_options, fastrand::Rng::new(), &tasks);
         let mut options = config.supervisor_options();
         (options.local_dir, options.exposed) = (local_dir, exposed);
+        options.platform = platform().await;
         let environment = WorkerEnvironment::select(std::env::vars_os(), &config.allowed_variables());
         let mut launch = launch_defaults(&config);
         launch.withheld_variables = environment.withheld().to_vec();
@@ -99,7 +106,10 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         let client_tls = locks.tls().client();
         launch.locks = locks;
         launch.run_as = run_as;
-        launch.zookeeper_identity = of_workers.as_ref().and_then(TlsFiles::identity).cloned();
+        let identity = of_workers.as_ref().and_then(TlsFiles::identity).cloned();
+        launch.zookeeper_identity =
+            identity.map(|IdentityPaths { certificates, key }| IdentityFiles { certificates, key });
+        launch.connections = Some(connections(&config, of_workers.as_ref().map(TlsFiles::paths)));
         launch.zookeeper_users = users.clone();
         let fresh = zookeeper_users::keep_fresh_of_daemon(&config, users, &tree, &tasks);
         options.zookeeper_problems = fresh.problems(tls, &tree, &tasks);
@@ -113,6 +123,17 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         tasks.stop(SHUTDOWN_TIMEOUT).await;
         ended.map_err(failure)
     })
+}
+
+/// Returns what worker programs of topologies can expect of this host.
+async fn platform() -> Option<Platform> {
+    match blocking::run(executable::of_this_host).await {
+        Ok(platform) => Some(platform),
+        Err(error) => {
+            warn!(%error, "cannot find out the C library of this host: topologies with worker programs are refused");
+            None
+        }
+    }
 }
 
 /// A local directory that cannot be used is a mistake that the operator corrects, as one in `storm.yaml`.

@@ -16,11 +16,12 @@ use stormkeeper_runtime::fs::regular_file;
 use stormkeeper_topology_package::{
     flux::{self, Replacements, properties},
     package::TopologyPackage,
+    program,
 };
 
 #[derive(Debug, clap::Args)]
 pub(super) struct TopologyFile {
-    /// Topology file (Flux YAML)
+    /// Topology file (Flux YAML), or a worker program built with the crate `stormkeeper-topology`
     file: PathBuf,
     /// Replace `${name}` in the topology file by values of this Java properties file
     #[arg(long, value_name = "PROPERTIES")]
@@ -39,6 +40,9 @@ impl TopologyFile {
             let checked = checked.with_context(|| format!("cannot read the file {}", path.display()));
             checked.map_err(|error| Failure::new(ErrorKind::Config, error))?;
         }
+        if program::is_program(&self.file) {
+            return self.load_program(config);
+        }
         let properties = self.filter.as_deref().map(properties::load).transpose();
         let properties = properties.map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
         let replacements = Replacements { properties, environment: self.env_filter.then(environment) };
@@ -50,6 +54,22 @@ impl TopologyFile {
             output::note(&format!("warning: {warning}"));
         }
         flux::bundle(&source, config.max_blob_bytes()).map_err(wrong)
+    }
+
+    /// Runs a worker program to learn its topology, and packs both.
+    fn load_program(&self, config: &Config) -> Result<TopologyPackage, Failure> {
+        if self.filter.is_some() || self.env_filter {
+            let error = anyhow::anyhow!(
+                "--filter and --env-filter replace placeholders of a topology file, and {} is a program",
+                self.file.display()
+            );
+            return Err(Failure::new(ErrorKind::Usage, error).with_hint("set its settings with -c key=value"));
+        }
+        let wrong = |error: program::Error| Failure::new(ErrorKind::Config, error.into());
+        let mut loaded = program::load(&self.file).map_err(wrong)?;
+        loaded.topology.settings.extend(config.topology_overrides());
+        validate(&loaded.topology).map_err(|defects| invalid(&defects))?;
+        loaded.pack(config.max_blob_bytes()).map_err(wrong)
     }
 }
 

@@ -256,6 +256,7 @@ impl Config {
             held_users: HeldUsers::none(),
             zookeeper_problems: ZooKeeperProblems::default(),
             agent: Some(supervisor::AgentOptions { address: agent, may_move, names: names.collect() }),
+            platform: None,
             capacity: Capacity {
                 cpu_percent: self.whole_if_set("supervisor.cpu.capacity"),
                 memory_mb: self.whole_if_set("supervisor.memory.capacity.mb"),

@@ -9,6 +9,7 @@
 mod own_dir;
 mod ports;
 mod processes;
+mod programs;
 mod unfinished;
 mod watch;
 
@@ -175,7 +176,7 @@ impl Cluster {
             nimbuses.push(nimbus);
         }
         let supervisors = Tasks::default();
-        let processes = Arc::new(InProcess::new(server.clone(), clock.clone()));
+        let processes = Arc::new(InProcess::new(server.clone(), options.dir.join("tree"), clock.clone()));
         let ports = ports::free(N_SUPERVISORS * N_SLOTS).map_err(Error::Ports)?;
         for (i, ports) in ports.chunks(N_SLOTS).enumerate() {
             let supervisor = supervisor::Options {

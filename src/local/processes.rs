@@ -1,8 +1,9 @@
-//! Workers that run as tasks of this process.
+//! Workers that run as tasks of this process, or as processes of worker programs.
 
 use std::{
     collections::BTreeMap,
     net::Ipv4Addr,
+    path::PathBuf,
     sync::{
         Mutex,
         atomic::{AtomicU32, Ordering},
@@ -14,9 +15,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::programs::{self, Programs};
 use stormkeeper_coordination::tree::memory::MemoryTree;
 use stormkeeper_model::clock::Clock;
 use stormkeeper_runtime::{
+    blocking,
     net::ListenOn,
     tasks::{OnExit, Tasks},
 };
@@ -29,11 +32,19 @@ use stormkeeper_worker::MetricReports;
 #[derive(Debug)]
 pub(super) struct InProcess {
     server: MemoryTree,
+    programs: Programs,
     clock: Clock,
     tasks: Tasks,
     next: AtomicU32,
     // Guards the table of running workers; held for a look-up.
     running: Mutex<BTreeMap<u32, Running>>,
+}
+
+/// Ends of a worker: two to bring it about, and one to report it.
+struct Ending {
+    stop: CancellationToken,
+    kill: CancellationToken,
+    report: watch::Sender<Option<ExitReport>>,
 }
 
 #[derive(Debug, Clone)]
@@ -44,8 +55,10 @@ struct Running {
 }
 
 impl InProcess {
-    pub(super) fn new(server: MemoryTree, clock: Clock) -> Self {
+    /// Workers of the tree `server`, which programs share over the socket `socket`.
+    pub(super) fn new(server: MemoryTree, socket: PathBuf, clock: Clock) -> Self {
         Self {
+            programs: Programs::new(server.clone(), socket),
             server,
             clock,
             tasks: Tasks::default(),
@@ -54,24 +67,21 @@ impl InProcess {
         }
     }
 
-    fn find(&self, id: ProcessId) -> Option<Running> {
-        let running = self.running.lock().expect("no one panics while holding the table of workers");
-        running.get(&id.pid).cloned()
-    }
-}
-
-#[async_trait]
-impl Processes for InProcess {
-    async fn launch(&self, spec: &LaunchSpec) -> Result<ProcessId, Error> {
+    /// Adds a worker to the table.
+    fn add(&self) -> (ProcessId, Ending) {
         let pid = self.next.fetch_add(1, Ordering::Relaxed);
         let (report, exit) = watch::channel(None);
-        let running = Running { stop: CancellationToken::new(), kill: CancellationToken::new(), exit };
-        let (stop, kill) = (running.stop.clone(), running.kill.clone());
+        let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
         let mut table = self.running.lock().expect("no one panics while holding the table of workers");
         // Ended workers are not queried again once their slot has a new launch.
         table.retain(|_, running| running.exit.borrow().is_none());
-        table.insert(pid, running);
-        drop(table);
+        table.insert(pid, Running { stop: stop.clone(), kill: kill.clone(), exit });
+        (ProcessId { pid, started: 0 }, Ending { stop, kill, report })
+    }
+
+    /// Runs a worker as a task of this process.
+    fn launch_task(&self, spec: &LaunchSpec) -> ProcessId {
+        let (id, Ending { stop, kill, report }) = self.add();
         let tree = self.server.connect();
         // Local mode keeps no history, and heartbeats carry the counts.
         let options = worker::Options {
@@ -97,7 +107,30 @@ impl Processes for InProcess {
                 None => ExitReport::Signal(9),
             }));
         });
-        Ok(ProcessId { pid, started: 0 })
+        id
+    }
+
+    fn find(&self, id: ProcessId) -> Option<Running> {
+        let running = self.running.lock().expect("no one panics while holding the table of workers");
+        running.get(&id.pid).cloned()
+    }
+}
+
+#[async_trait]
+impl Processes for InProcess {
+    async fn launch(&self, spec: &LaunchSpec) -> Result<ProcessId, Error> {
+        let program = spec.clone();
+        match blocking::run(move || program.worker_program()).await {
+            None => Ok(self.launch_task(spec)),
+            Some(program) => {
+                let child = self.programs.start(program, spec).await?;
+                let (id, Ending { stop, kill, report }) = self.add();
+                self.tasks.start_graceful("worker", OnExit::Ignore, async move {
+                    report.send_replace(Some(programs::ended(child, stop, kill).await));
+                });
+                Ok(id)
+            }
+        }
     }
 
     async fn exited(&self, id: ProcessId) -> ExitReport {

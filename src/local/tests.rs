@@ -47,6 +47,7 @@ async fn run_file(file: &Path, dir: &Path, idle: Duration) -> Result<Outcome, Er
             zookeeper_users: None,
             fixed_credentials: Some("{\"db\":\"s3cr3t\"}\n".to_owned()),
             zookeeper_identity: None,
+            connections: None,
             run_as: None,
             config_file: None,
             overrides: Vec::new(),
@@ -62,7 +63,7 @@ async fn run_file(file: &Path, dir: &Path, idle: Duration) -> Result<Outcome, Er
         until: Until { time: Some(Duration::from_secs(120)), idle: Some(idle) },
     };
     fs::create_dir_all(&options.dir).expect("a directory");
-    run(options, Clock::new(), CancellationToken::new(), |_| {}).await
+    Box::pin(run(options, Clock::new(), CancellationToken::new(), |_| {})).await
 }
 
 fn emitted(outcome: &Outcome) -> BTreeMap<String, (u64, u64)> {

@@ -18,6 +18,7 @@ pub mod heartbeat;
 pub mod id;
 pub mod log_position;
 pub mod metric_control;
+pub mod platform;
 pub mod resources;
 pub mod restarts;
 pub mod settings;

@@ -28,5 +28,6 @@ pub fn lines_and_count(name: &str) -> Topology {
         name: name.parse().expect("a valid name"),
         settings: [("topology.workers".to_owned(), 2.into())].into(),
         components: [(id("lines"), spout), (id("count"), bolt)].into(),
+        program: None,
     }
 }

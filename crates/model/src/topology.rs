@@ -13,6 +13,7 @@ use serde::{
 
 use crate::{
     ComponentId, StreamId, TaskId, TopologyName,
+    platform::Program,
     task_set::{MAX_TASKS, TaskSet},
 };
 
@@ -30,6 +31,9 @@ pub struct Topology {
     pub settings: Settings,
     /// Spouts and bolts by id.
     pub components: BTreeMap<ComponentId, Component>,
+    /// The author's program, which is the worker; without one, the supervisor's own program is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<Program>,
 }
 
 /// A spout or a bolt.
@@ -69,6 +73,10 @@ pub enum Run {
     /// A command that speaks Storm's multilang protocol over its stdin and stdout, started in the
     /// topology's unpacked `resources/`.
     Command(Vec<String>),
+    /// Code in the topology's own worker program ([`Topology::program`]), which has it under the id of
+    /// the component.
+    #[serde(rename = "in_worker")]
+    InWorker,
 }
 
 /// A stream that a component emits.

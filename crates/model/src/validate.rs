@@ -201,6 +201,19 @@ fn check_spelling(name: &str, place: Place, found: &mut Findings<'_>) {
     }
 }
 
+fn check_command(command: &[String], at: &Place, found: &mut Findings<'_>) {
+    match command.first() {
+        None => found.add(at.clone(), "it is empty", "name a program, for example [python3, split.py]"),
+        Some(program) if program.is_empty() => {
+            found.add(at.clone(), "the program's name is empty", "name one, for example python3");
+        }
+        Some(_) if command.iter().any(|word| word.contains('\0')) => {
+            found.add(at.clone(), "it contains a NUL character", "remove it: no program can receive one");
+        }
+        Some(_) => {}
+    }
+}
+
 fn check_component<'a>(
     topology: &'a Topology,
     id: &ComponentId,
@@ -223,22 +236,14 @@ fn check_component<'a>(
         }
         _ => {}
     }
-    let Run::Command(command) = &component.run;
-    match command.first() {
-        None => {
-            found.add(at(Part::Command), "it is empty", "name a program, for example [python3, split.py]")
-        }
-        Some(program) if program.is_empty() => {
-            found.add(at(Part::Command), "the program's name is empty", "name one, for example python3");
-        }
-        Some(_) if command.iter().any(|word| word.contains('\0')) => {
-            found.add(
-                at(Part::Command),
-                "it contains a NUL character",
-                "remove it: no program can receive one",
-            );
-        }
-        Some(_) => {}
+    match &component.run {
+        Run::Command(command) => check_command(command, &at(Part::Command), found),
+        Run::InWorker if topology.program.is_none() => found.add(
+            at(Part::Command),
+            "its code is in the worker program, and the topology has none",
+            "submit the program, or name a command",
+        ),
+        Run::InWorker => {}
     }
     check_settings(&component.settings, |key| at(Part::Setting(key)), found);
     for (stream, declaration) in &component.outputs {

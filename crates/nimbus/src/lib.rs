@@ -48,6 +48,7 @@ mod tracking;
 mod tree_copy;
 mod twin;
 mod uploaders;
+mod worker_program;
 
 pub use daemon::{Error, Nimbus, start};
 pub use handle::Handle;

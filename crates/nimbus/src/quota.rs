@@ -236,6 +236,7 @@ mod tests {
             status: TopologyStatus::Active,
             workers: 1,
             message_timeout_secs: 30,
+            program: None,
             ackers: Default::default(),
             tasks: TaskTable::number([(split(), n_tasks)]),
             requests: Default::default(),

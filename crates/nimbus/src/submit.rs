@@ -6,6 +6,7 @@ use crate::{
     plan::{ClusterProblem, check_size},
     refusal::Refusal,
     tracking::AckersAsked,
+    worker_program,
 };
 use stormkeeper_coordination::{
     cluster::{
@@ -22,6 +23,7 @@ use stormkeeper_model::{
     BlobKey, TaskId, Timestamp, TopologyId, TopologyName,
     event::EventKind,
     id::quoted,
+    platform::Program,
     resources::{self, TaskRequests},
     settings::sample_rate_of,
     status::TopologyStatus,
@@ -43,6 +45,8 @@ pub(super) struct PreparedTopology {
     pub(super) workers: u32,
     pub(super) message_timeout_secs: u64,
     pub(super) ackers: AckersAsked,
+    /// The author's program, which is the worker.
+    pub(super) program: Option<Program>,
     pub(super) tasks: TaskTable,
     /// Resources that the tasks request.
     pub(super) requests: TaskRequests,
@@ -88,6 +92,7 @@ impl PreparedTopology {
             workers: topology.wanted_workers(),
             message_timeout_secs,
             ackers: AckersAsked::of(topology, defaults.ackers),
+            program: topology.program.clone(),
             tasks: TaskTable::number(components),
             requests: resources::requests(topology),
             sample_rate: sample_rate_of(topology),
@@ -201,6 +206,7 @@ pub(super) async fn execute(
     }
     let id = ids.make_unless_a_name(&prepared.name, now, view);
     let (ackers, untracked) = prepared.ackers.decide(view)?;
+    worker_program::check(prepared.program.as_ref(), view)?;
     let topology_record = prepared.topology_record(now, ackers);
     check_placeable(&id, &prepared.tasks, prepared.workers)?;
     let ops = ops(&id, &topology_record, prepared);
@@ -354,6 +360,7 @@ mod tests {
             workers,
             message_timeout_secs: 30,
             ackers: AckersAsked::default(),
+            program: None,
             tasks: TaskTable::number([("split".parse().expect("valid"), n_tasks)]),
             requests: TaskRequests::new(),
             sample_rate: None,

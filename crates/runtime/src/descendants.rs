@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 use crate::{
     blocking,
     proc::{self, ProcessStat},
+    tasks::{OnExit, Tasks},
 };
 
 /// Period of the search for zombies.
@@ -133,6 +134,22 @@ pub async fn kill_all() -> usize {
     }
     warn!("killed descendants of this process still exist after two seconds");
     n_first.unwrap_or(0)
+}
+
+/// Keeps the processes that components start below this process, wherever they hide, until [`end_all`].
+pub fn keep_orphans(tasks: &Tasks) {
+    match adopt_orphans() {
+        Ok(()) => tasks.start("reap orphans", OnExit::Ignore, reap_orphans(|_| false)),
+        Err(error) => warn!(%error, "processes that components abandon are not found at the end"),
+    }
+}
+
+/// Kills what the components have left behind, and logs how much that was.
+pub async fn end_all() {
+    let n_processes = kill_all().await;
+    if n_processes > 0 {
+        warn!(n_processes, "killed processes that components left behind");
+    }
 }
 
 /// Kills one process; it may be gone already.

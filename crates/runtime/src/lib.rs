@@ -13,12 +13,14 @@ pub mod oom;
 pub mod outage;
 pub mod places;
 pub mod proc;
+pub mod process;
 pub mod refreshed;
 pub mod shutdown;
 pub mod tasks;
 pub mod telemetry;
 #[cfg(any(test, feature = "test-support"))]
 pub mod test_support;
+pub mod threads;
 pub mod watch;
 
 pub use error_chain::error_chain;

@@ -62,6 +62,18 @@ impl From<u64> for Value {
     }
 }
 
+macro_rules! from_smaller {
+    ($($smaller:ty => $whole:ty),+) => {$(
+        impl From<$smaller> for Value {
+            fn from(value: $smaller) -> Self {
+                <$whole>::from(value).into()
+            }
+        }
+    )+};
+}
+
+from_smaller!(i8 => i64, i16 => i64, i32 => i64, u8 => u64, u16 => u64, u32 => u64, f32 => f64);
+
 impl From<f64> for Value {
     fn from(value: f64) -> Self {
         Self::Float(value)

@@ -229,6 +229,7 @@ impl Launcher {
             owner: desired.owner.clone(),
             files: None,
             user: None,
+            connections: defaults.connections.clone(),
         }
     }
 

@@ -67,7 +67,7 @@ pub use agent_api::AgentOptions;
 pub use options::Options;
 pub use start::data_dir;
 pub use status::Status;
-pub use worker_keys::{IdentityFiles, USERS_FILE, ZOOKEEPER_IDENTITY_FILE};
+pub use worker_keys::IdentityFiles;
 
 use crate::process::Processes;
 use crate::run_as::{RunAs, RunAsError};
@@ -85,6 +85,7 @@ use stormkeeper_coordination::{
 use stormkeeper_metric_shipping::ingest_client::{IngestClient, IngestError, IngestTransport, OwnLeaderOnly};
 use stormkeeper_model::{clock::Clock, topology::Settings};
 use stormkeeper_runtime::{fs::locked_dir, tasks::Tasks};
+use stormkeeper_topology_package::launch::Connections;
 
 /// Treatment of the workers when their supervisor stops.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -128,6 +129,8 @@ pub struct LaunchDefaults {
     /// Content of the file of credentials of every worker, as JSON, where no cluster secret opens others:
     /// in local mode. `None` writes no file there.
     pub fixed_credentials: Option<String>,
+    /// Connections of workers; `None` in local mode, whose workers share those of this process.
+    pub connections: Option<Connections>,
     /// Workers run as the owners of their topologies; `None` runs them as the user of the supervisor.
     pub run_as: Option<RunAs>,
 }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use crate::AgentOptions;
 use stormkeeper_access::locks::ZooKeeperProblems;
 use stormkeeper_coordination::cluster::users::HeldUsers;
-use stormkeeper_model::{Port, resources::Capacity};
+use stormkeeper_model::{Port, platform::Platform, resources::Capacity};
 use stormkeeper_runtime::watch;
 
 /// Settings of a supervisor.
@@ -25,6 +25,9 @@ pub struct Options {
     pub held_users: watch::Receiver<HeldUsers>,
     /// Reasons why its files for ZooKeeper are not in force.
     pub zookeeper_problems: ZooKeeperProblems,
+    /// Processor and C library of this host, for the worker programs of topologies; without them none is run
+    /// here.
+    pub platform: Option<Platform>,
     /// Declared resources for tasks; what is not declared is unlimited.
     pub capacity: Capacity,
     /// Limit from the launch of a worker to its first heartbeat.

@@ -90,6 +90,7 @@ impl Registration {
             start: clock.now(),
             announces_stop: true,
             tracks_tuples: true,
+            platform: options.platform.clone(),
             problems: Vec::new(),
             clock_ahead_ms: None,
             agent: None,

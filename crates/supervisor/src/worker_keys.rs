@@ -23,7 +23,7 @@ use stormkeeper_access::{
 };
 use stormkeeper_coordination::cluster::users::Users;
 use stormkeeper_model::{Timestamp, TopologyId, WorkerId};
-use stormkeeper_topology_package::launch::CREDENTIALS_FILE;
+use stormkeeper_topology_package::launch::{CREDENTIALS_FILE, USERS_FILE, ZOOKEEPER_IDENTITY_FILE};
 
 /// Writes the keys and the TLS of a worker of `topology` into its directory, unless they are there. Without a
 /// cluster secret nothing is written, and keys that are there stay. Blocks.
@@ -48,9 +48,6 @@ fn put_tls(place: &FilesPlace, tls: &Tls) -> io::Result<()> {
     }
 }
 
-/// Name of the file with the ZooKeeper users of a worker, in its directory.
-pub const USERS_FILE: &str = "zookeeper.users";
-
 /// Writes the ZooKeeper users of a worker of `topology` into its directory, if the supervisor has a file of
 /// users. Blocks.
 ///
@@ -71,10 +68,6 @@ pub struct IdentityFiles {
     /// Its key in PEM, which nobody but its owner may read.
     pub key: PathBuf,
 }
-
-/// Name of the copy of both for a worker that runs as another user, in its directory. One file, so that
-/// the worker never reads the key of another certificate.
-pub const ZOOKEEPER_IDENTITY_FILE: &str = "zookeeper.pem";
 
 /// Writes the certificate and the key for ZooKeeper into the directory of a worker of another user, which
 /// cannot read the files of the configuration. Blocks.

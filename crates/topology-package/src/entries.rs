@@ -1,8 +1,8 @@
 //! The entries of a package, checked: the same pass reads a package at the submit and unpacks it on
 //! a supervisor, so a package that was accepted can be unpacked.
 //!
-//! Only plain files and folders are accepted, `topology.json` at the top and everything else below
-//! `resources/`. An entry is written at its own path and at no other: there are no links.
+//! Only plain files and folders are accepted, `topology.json` and `worker` at the top and everything
+//! else below `resources/`. An entry is written at its own path and at no other: there are no links.
 
 use std::{
     collections::HashMap,
@@ -12,7 +12,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use crate::package::{Error, MAX_FILES, RESOURCES, TOPOLOGY};
+use crate::package::{Error, MAX_FILES, PROGRAM, RESOURCES, TOPOLOGY};
 
 /// Limit on the path of an entry. Linux allows 4096 bytes with the folder of the worker.
 const MAX_PATH_BYTES: usize = 1024;
@@ -160,12 +160,11 @@ fn check_entry(name: &[u8], kind: tar::EntryType) -> Result<(), &'static str> {
     let is_below_resources = path.starts_with(RESOURCES);
     let is_resources = path == Path::new(RESOURCES);
     match kind {
-        tar::EntryType::Regular if name == TOPOLOGY.as_bytes() || (is_below_resources && !is_resources) => {
-            Ok(())
-        }
+        tar::EntryType::Regular if [TOPOLOGY, PROGRAM].iter().any(|top| name == top.as_bytes()) => Ok(()),
+        tar::EntryType::Regular if is_below_resources && !is_resources => Ok(()),
         tar::EntryType::Directory if is_below_resources => Ok(()),
         tar::EntryType::Regular | tar::EntryType::Directory => {
-            Err("which is neither topology.json nor below resources/")
+            Err("which is neither topology.json, nor worker, nor below resources/")
         }
         _ => Err("which is neither a file nor a folder"),
     }

@@ -1,5 +1,9 @@
 //! Launch spec: the file with which a supervisor configures a worker process.
 
+mod connections;
+
+pub use connections::{Connections, Listen, ZooKeeper};
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -8,10 +12,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::package::PROGRAM;
 use stormkeeper_model::{Slot, Timestamp, TopologyId, WorkerId, task_set::TaskSet, topology::Settings};
 
 /// Format of the spec that this version writes, and the newest that it reads.
-const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 1;
 
 /// File name of the spec in a worker's directory.
 pub const SPEC_FILE: &str = "worker.json";
@@ -32,6 +37,13 @@ pub const CREDENTIALS_VARIABLE: &str = "STORMKEEPER_CREDENTIALS_FILE";
 /// Name of the file with the credentials of the topology, a JSON object, in a worker's directory. It is
 /// missing without a cluster secret.
 pub const CREDENTIALS_FILE: &str = "credentials.json";
+
+/// Name of the file with the users as which a worker connects to ZooKeeper, in its directory.
+pub const USERS_FILE: &str = "zookeeper.users";
+
+/// Name of the copy of the certificate and the key for ZooKeeper, for a worker that runs as another user,
+/// in its directory. One file, so that the worker never reads the key of another certificate.
+pub const ZOOKEEPER_IDENTITY_FILE: &str = "zookeeper.pem";
 
 /// Setting in the handshake of a component: the path of [`CREDENTIALS_FILE`].
 pub const CREDENTIALS_SETTING: &str = "stormkeeper.credentials.file";
@@ -100,6 +112,10 @@ pub struct LaunchSpec {
     /// User of this host as whom the worker runs; without one, that of its supervisor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<WorkerUser>,
+    /// Connections of the worker; none in a spec of an older supervisor, whose worker reads the
+    /// configuration itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<Connections>,
 }
 
 /// User of a host as whom a worker runs.
@@ -167,6 +183,11 @@ impl LaunchSpec {
     /// Path of the file with the credentials of the topology.
     pub fn credentials(&self) -> PathBuf {
         self.files_dir().join(CREDENTIALS_FILE)
+    }
+
+    /// Path of the topology's own worker program, if it has one. Blocks.
+    pub fn worker_program(&self) -> Option<PathBuf> {
+        Some(self.code.join(PROGRAM)).filter(|program| program.is_file())
     }
 
     /// Path of the spec's file.
@@ -251,6 +272,19 @@ mod tests {
             owner: String::new(),
             files: None,
             user: None,
+            connections: Some(Connections {
+                zookeeper: ZooKeeper {
+                    servers: vec!["h:2181".to_owned()],
+                    root: "/stormkeeper".to_owned(),
+                    session_timeout: Duration::from_secs(20),
+                    request_timeout: Duration::from_secs(15),
+                    authorities: Some("/etc/ca.pem".into()),
+                    identity: None,
+                },
+                shared_tree: None,
+                listen: Listen::Preferred(std::net::Ipv4Addr::LOCALHOST.into()),
+                unfinished_frame_bytes: 1 << 20,
+            }),
         }
     }
 

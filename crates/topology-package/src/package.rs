@@ -1,5 +1,6 @@
 //! Topology package: the blob with which a topology is submitted. One uncompressed tar with
-//! `topology.json` at its top and the author's files under `resources/`.
+//! `topology.json` at its top, the author's worker program beside it if the topology has one, and the
+//! author's files under `resources/`.
 //!
 //! The same topology and files give the same bytes, and so the same blob key: the entries are
 //! sorted and have no time and no owner. A package is untrusted input: entries that are not plain
@@ -18,6 +19,9 @@ pub const TOPOLOGY: &str = "topology.json";
 
 /// The folder of the author's files; components are started in it.
 pub const RESOURCES: &str = "resources";
+
+/// The entry that contains the author's worker program.
+pub const PROGRAM: &str = "worker";
 
 /// Limit on `topology.json`: enough for thousands of components.
 const MAX_TOPOLOGY_BYTES: u64 = 8 << 20;
@@ -90,17 +94,21 @@ pub enum Error {
     /// The topology is missing.
     #[error("the topology package contains no {TOPOLOGY}")]
     NoTopology,
+    /// The topology and the entries of the package say different things about a worker program.
+    #[error("{0}")]
+    Program(&'static str),
     /// The topology cannot be parsed.
     #[error("{TOPOLOGY} in the topology package is not a topology")]
     BadTopology(#[source] serde_json::Error),
 }
 
-/// Packs a topology and its files.
+/// Packs a topology, its worker program if it has one, and its files.
 ///
 /// # Errors
 /// [`Error::TooLarge`] and [`Error::TooManyFiles`].
 pub fn pack(
     topology: &Topology,
+    program: Option<&[u8]>,
     mut files: Vec<PackageFile>,
     max_bytes: u64,
 ) -> Result<TopologyPackage, Error> {
@@ -111,6 +119,10 @@ pub fn pack(
     let json = serde_json::to_vec_pretty(topology).map_err(Error::BadTopology)?;
     let mut tar = tar::Builder::new(Vec::new());
     append(&mut tar, TOPOLOGY, Mode::Plain, &json)?;
+    if let Some(program) = program {
+        check_size(tar.get_ref().len() + program.len(), max_bytes)?;
+        append(&mut tar, PROGRAM, Mode::Executable, program)?;
+    }
     for PackageFile { path, mode, bytes } in &files {
         append(&mut tar, &format!("{RESOURCES}/{path}"), *mode, bytes)?;
         check_size(tar.get_ref().len(), max_bytes)?;
@@ -147,10 +159,19 @@ fn append(tar: &mut tar::Builder<Vec<u8>>, path: &str, mode: Mode, bytes: &[u8])
 /// # Errors
 /// [`Error`] for every defect of the package.
 pub fn read_topology(blob: impl Read) -> Result<Topology, Error> {
-    let mut topology = None;
+    let (mut topology, mut has_program) = (None::<Topology>, false);
     entries::visit(blob, |path, kind, entry| {
         match kind {
             EntryKind::Folder => {}
+            EntryKind::File { is_executable } if path == Path::new(PROGRAM) => {
+                if !is_executable {
+                    return Err(Error::Program(
+                        "the worker program in the topology package is not executable",
+                    ));
+                }
+                has_program = true;
+                copy_all(entry, &mut io::sink())?;
+            }
             EntryKind::File { .. } if path == Path::new(TOPOLOGY) => {
                 if entry.size() > MAX_TOPOLOGY_BYTES {
                     return Err(Error::Entry {
@@ -167,7 +188,12 @@ pub fn read_topology(blob: impl Read) -> Result<Topology, Error> {
         }
         Ok(())
     })?;
-    topology.ok_or(Error::NoTopology)
+    let topology = topology.ok_or(Error::NoTopology)?;
+    match (topology.program.is_some(), has_program) {
+        (true, false) => Err(Error::Program("the topology has a worker program, and the package has none")),
+        (false, true) => Err(Error::Program("the package has a worker program, and the topology has none")),
+        (true, true) | (false, false) => Ok(topology),
+    }
 }
 
 /// Copies to a destination that accepts all bytes.
@@ -188,6 +214,7 @@ mod tests {
             name: "wc".parse().expect("valid name"),
             settings: Default::default(),
             components: Default::default(),
+            program: None,
         }
     }
 
@@ -225,8 +252,8 @@ mod tests {
     fn the_key_does_not_depend_on_the_order_of_files() {
         let a = file("lib/words.py", Mode::Plain, "x = 1");
         let b = file("split", Mode::Executable, "#!/bin/sh");
-        let one = pack(&topology(), vec![a.clone(), b.clone()], 1 << 20).expect("packs");
-        let two = pack(&topology(), vec![b, a], 1 << 20).expect("packs");
+        let one = pack(&topology(), None, vec![a.clone(), b.clone()], 1 << 20).expect("packs");
+        let two = pack(&topology(), None, vec![b, a], 1 << 20).expect("packs");
         assert_eq!(one, two);
         assert_eq!(one.key, BlobKey::of(&one.bytes));
         assert_eq!(read_topology(&one.bytes[..]).expect("reads"), topology());
@@ -245,14 +272,14 @@ mod tests {
     #[test]
     fn long_paths_are_packed() {
         let path = format!("{}/x.py", "deep".repeat(40));
-        let bundle = pack(&topology(), vec![file(&path, Mode::Plain, "")], 1 << 20).expect("packs");
+        let bundle = pack(&topology(), None, vec![file(&path, Mode::Plain, "")], 1 << 20).expect("packs");
         assert_eq!(read_topology(&bundle.bytes[..]).expect("reads"), topology());
     }
 
     #[test]
     fn an_oversized_package_is_rejected_with_the_limit() {
         let big = vec![file("data", Mode::Plain, &"x".repeat(5000))];
-        let error = pack(&topology(), big, 4096).expect_err("refused");
+        let error = pack(&topology(), None, big, 4096).expect_err("refused");
         assert!(error.to_string().contains("more than the 4096 allowed (nimbus.max.blob.bytes)"), "{error}");
     }
 
@@ -266,7 +293,10 @@ mod tests {
         check(&with_entry("../etc/passwd", Kind::Regular), "leads out of the package");
         check(&with_entry("/etc/passwd", Kind::Regular), "leads out of the package");
         check(&with_entry("resources/../../x", Kind::Regular), "leads out of the package");
-        check(&with_entry("other/x", Kind::Regular), "neither topology.json nor below resources/");
+        check(
+            &with_entry("other/x", Kind::Regular),
+            "neither topology.json, nor worker, nor below resources/",
+        );
         check(&with_entry("resources/link", Kind::Symlink), "neither a file nor a folder");
         check(&with_entry("resources/link", Kind::Link), "neither a file nor a folder");
         check(&with_entry(TOPOLOGY, Kind::Regular), "which occurs twice");
@@ -282,8 +312,8 @@ mod tests {
         check(tar.get_ref(), "not a topology");
         check(b"", "contains no topology.json");
         check(&[7; 2000], "not a complete tar");
-        let whole =
-            pack(&topology(), vec![file("data", Mode::Plain, &"x".repeat(5000))], 1 << 20).expect("packs");
+        let whole = pack(&topology(), None, vec![file("data", Mode::Plain, &"x".repeat(5000))], 1 << 20)
+            .expect("packs");
         check(&whole.bytes[..4000], "not a complete tar");
         assert!(read_topology(&with_entry("resources/d", Kind::Directory)[..]).is_ok());
     }

@@ -1,6 +1,8 @@
 //! Construction of a worker, its reaction to changed records, and its shutdown.
 
-use std::{collections::BTreeMap, ffi::OsString, fs::File, io, path::PathBuf, sync::Arc, time::Duration};
+mod tasks;
+
+use std::{collections::BTreeMap, fs::File, io, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
@@ -11,12 +13,12 @@ use super::{
     errors::ErrorReporter,
     follow::{self, Readiness, Records},
     heartbeat::{self, StatusBoard},
-    metrics::{Metrics, TaskMetrics, TcpMasterLink, WorkerMetrics, control},
-    multilang::{self, child::ChildSpec},
+    metrics::{Metrics, TcpMasterLink, WorkerMetrics, control},
+    multilang,
     report::{self, Problems},
     restarts::RestartBoard,
-    settings::{self, ErrorThrottle, MetricSettings, TaskSettings},
-    task::{self, Activity, Bolt, Emitter, Spout, TaskContext, TaskKind, Wiring},
+    settings::{self, ErrorThrottle, MetricSettings},
+    task::{self, Activity, Wiring},
     task_table::TaskTableWatch,
     tracking::Tracker,
     transport::{
@@ -27,13 +29,13 @@ use super::{
 use stormkeeper_coordination::cluster::{layout::Ephemeral, presence::Presence, store::Store};
 use stormkeeper_metric_shipping::ingest_client::IngestTransport;
 use stormkeeper_model::{
-    ComponentId, TaskId,
+    TaskId,
     assignment::Assignment,
     clock::Clock,
     metric_control::MetricControl,
     status::TopologyStatus,
     task_set::TaskSet,
-    topology::{Ackers, ComponentKind, Run, TaskTable, Topology},
+    topology::{Ackers, TaskTable, Topology},
 };
 use stormkeeper_runtime::{
     blocking,
@@ -41,10 +43,7 @@ use stormkeeper_runtime::{
     tasks::{OnExit, Tasks},
 };
 use stormkeeper_stream::Tuple;
-use stormkeeper_topology_package::{
-    launch::{COMPONENT_VARIABLE, CREDENTIALS_VARIABLE, SUPERVISOR_DIR_VARIABLE},
-    worker_report::REPORT_FILE,
-};
+use stormkeeper_topology_package::worker_report::REPORT_FILE;
 
 /// Time for which the port may be in use at the start: the slot's previous worker may be
 /// shutting down.
@@ -308,96 +307,6 @@ impl Worker {
     fn log_start(&self) {
         let spec = &self.options.spec;
         info!(topology = %spec.topology, slot = %spec.slot, tasks = %self.local, "worker started");
-    }
-
-    fn start_task(
-        &self,
-        task: TaskId,
-        inbox: mpsc::Receiver<Tuple>,
-        counters: &CounterRegistry,
-        clock: &Clock,
-    ) -> Result<(), Error> {
-        let wiring = Arc::clone(&self.wiring);
-        let id = wiring.table.component_of(task).cloned();
-        let found = id.and_then(|id| Some((self.topology.components.get(&id)?, id)));
-        let (component, id) = found.ok_or(Error::UnknownTask { task })?;
-        let counters = counters.of(task);
-        let outbox = self.peers.outbox();
-        let emitter = Emitter::new(id.clone(), task, &wiring, outbox, Arc::clone(&counters), clock.clone())
-            .map_err(Error::Wiring)?;
-        let metrics = match &self.worker_metrics {
-            Some(worker_metrics) => TaskMetrics::new(worker_metrics.metrics(), id.clone(), task),
-            None => TaskMetrics::default(),
-        };
-        let settings = TaskSettings::of(&self.topology, &id, &self.options);
-        let (tracking, max_pending) = (self.tracking.clone(), settings.max_spout_pending);
-        let Run::Command(command) = &component.run;
-        let context = TaskContext {
-            n_changed_texts: 0,
-            changes_reported: None,
-            task,
-            launch: self.launch(id, task, command.clone(), &settings),
-            topology: self.options.spec.topology.clone(),
-            defaults: self.options.spec.defaults.clone(),
-            wiring,
-            settings,
-            emitter,
-            counters,
-            errors: self.errors.clone(),
-            board: self.board.clone(),
-            restarts: self.restarts.clone(),
-            oom: Arc::clone(&self.oom),
-            clock: clock.clone(),
-            tasks: self.runners.child(),
-            metrics,
-            tracking,
-        };
-        let kind = match component.kind {
-            ComponentKind::Spout => {
-                let tracking = self.tracking.as_ref();
-                TaskKind::Spout(Box::new(Spout::new(self.activity.subscribe(), task, tracking, max_pending)))
-            }
-            ComponentKind::Bolt => TaskKind::Bolt(Box::new(Bolt::new(inbox))),
-        };
-        self.runners.start_graceful("task", OnExit::Ignore, task::run(context, kind));
-        Ok(())
-    }
-
-    fn launch(
-        &self,
-        component: ComponentId,
-        task: TaskId,
-        command: Vec<String>,
-        settings: &TaskSettings,
-    ) -> ChildSpec {
-        let resources = self.options.spec.code.join("resources");
-        let mut environment: BTreeMap<String, OsString> =
-            settings.environment.iter().map(|(name, value)| (name.clone(), value.into())).collect();
-        // PYTHONPATH of the author's settings, else of this process.
-        let python_path = environment.remove("PYTHONPATH").or_else(|| std::env::var_os("PYTHONPATH"));
-        let mut with_adapter = python_dir(&self.options).into_os_string();
-        if let Some(python_path) = python_path.filter(|path| !path.is_empty()) {
-            with_adapter.push(":");
-            with_adapter.push(python_path);
-        }
-        environment.insert("PYTHONPATH".to_owned(), with_adapter);
-        // The adapter takes stdin and stdout when it is imported by a component.
-        environment.insert(COMPONENT_VARIABLE.to_owned(), component.as_str().into());
-        environment.insert(CREDENTIALS_VARIABLE.to_owned(), self.options.spec.credentials().into());
-        // In local mode, where the worker has no environment of its own: it proves whose process it is.
-        if std::env::var_os(SUPERVISOR_DIR_VARIABLE).is_none() {
-            let dir = self.options.spec.dir.clone().into();
-            environment.insert(SUPERVISOR_DIR_VARIABLE.to_owned(), dir);
-        }
-        ChildSpec {
-            component,
-            task,
-            command,
-            dir: if resources.is_dir() { resources } else { self.options.spec.code.clone() },
-            environment,
-            pid_dir: self.options.spec.dir.join("pids"),
-            memory_mb: settings.memory_mb,
-        }
     }
 
     /// Follows the topology's status and assignment. Returns when this worker is no longer

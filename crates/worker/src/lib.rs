@@ -12,6 +12,8 @@
 //!   or another tree.
 //! - Tasks do not know one another: they share the queues of [`transport`] and nothing else.
 //!   A failure of one task is reported, and the other tasks continue.
+//! - A component is a child process that speaks multilang ([`task`]), or has its code in the worker program
+//!   and a thread of its own ([`component`]).
 //! - Liveness is an ephemeral znode per task, a heartbeat file for the supervisor, and the
 //!   heartbeats of the child processes; see `heartbeat` and `task`.
 //!
@@ -19,6 +21,7 @@
 
 mod abandoned;
 mod assembly;
+pub mod component;
 pub mod counters;
 mod errors;
 pub mod follow;
@@ -61,7 +64,7 @@ use stormkeeper_coordination::{
     tree::Tree,
 };
 use stormkeeper_metric_shipping::ingest_client::{IngestTransport, OwnLeaderOnly};
-use stormkeeper_model::{Port, TaskId, clock::Clock};
+use stormkeeper_model::{ComponentId, Port, TaskId, clock::Clock};
 use stormkeeper_runtime::{blocking, error_chain, tasks::Tasks};
 use stormkeeper_stream::grouping;
 use stormkeeper_topology_package::worker_report::EXIT_REASON_FILE;
@@ -109,6 +112,17 @@ pub enum Error {
     UnknownTask {
         /// Assigned task without a component.
         task: TaskId,
+    },
+    /// The topology has a component whose code is not in this program.
+    #[error(
+        "the topology has a {kind} {component} whose code is in its worker program, and this program has none of \
+         that name: it is not the one that was submitted"
+    )]
+    UnknownComponent {
+        /// Spout or bolt.
+        kind: &'static str,
+        /// The component.
+        component: ComponentId,
     },
     /// Topology and task table contradict each other.
     #[error("the topology cannot be wired")]

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::limits::UNFINISHED_BYTES;
+use crate::{component::Components, limits::UNFINISHED_BYTES};
 use stormkeeper_access::{file::WatchedFile, secret::WorkerKeys, tls::worker::WorkerTls};
 use stormkeeper_model::Port;
 use stormkeeper_runtime::{net::ListenOn, proc};
@@ -24,6 +24,8 @@ pub struct Options {
     pub keys: Option<WatchedFile<Option<WorkerKeys>>>,
     /// Use of TLS between workers; without it connections are plain.
     pub tls: Option<WatchedFile<Option<WorkerTls>>>,
+    /// Components whose code is in this program.
+    pub components: Components,
     /// Reads the resource usage of the worker and its components; a simulation replaces it.
     pub usage: fn() -> io::Result<proc::ProcessTree>,
 }
@@ -55,6 +57,7 @@ impl From<LaunchSpec> for Options {
             unfinished_bytes: UNFINISHED_BYTES,
             keys: None,
             tls: None,
+            components: Components::default(),
             usage: proc::of_own_tree,
         }
     }

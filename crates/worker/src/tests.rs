@@ -71,6 +71,7 @@ pub(super) fn options(dir: &Path) -> Options {
         owner: String::new(),
         files: None,
         user: None,
+        connections: None,
     };
     spec.into()
 }
@@ -99,6 +100,12 @@ impl Running {
     async fn ended(self) -> Ended {
         let ended = tokio::time::timeout(WAIT_MAX, self.ended).await.expect("in time");
         ended.expect("the worker did not panic").expect("the worker did not fail")
+    }
+
+    /// Waits for the failure of the worker.
+    pub(crate) async fn error(self) -> Error {
+        let ended = tokio::time::timeout(WAIT_MAX, self.ended).await.expect("in time");
+        ended.expect("the worker did not panic").expect_err("the worker failed")
     }
 
     pub(crate) async fn stop(self) {
@@ -234,7 +241,7 @@ impl Stage {
     }
 
     /// Returns the sum of the counts of all tasks of a component.
-    async fn counts(&self, component: &str) -> TaskCounts {
+    pub(crate) async fn counts(&self, component: &str) -> TaskCounts {
         let (component, beats) = (id(component), self.heartbeats().await);
         let mut total = TaskCounts::default();
         for task in self.table.0[&component].iter() {

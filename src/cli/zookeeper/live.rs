@@ -9,7 +9,7 @@ use crate::{
         client_runtime,
         error::{ErrorKind, Failure},
         output,
-        zookeeper_tls::{Process, TlsFiles},
+        zookeeper_tls::{self, Process},
         zookeeper_users,
     },
     config::Config,
@@ -69,7 +69,7 @@ pub(super) fn with_tree<T>(
     let mut options = config.tree_options(OnMissingRoot::Wait);
     let root = options.root.clone();
     options.access = Some(Access { rules: None, ..zookeeper_users::access(users, path) });
-    options.tls = TlsFiles::open(config, Process::Daemon)?.map(|files| files.tls());
+    options.tls = zookeeper_tls::open(config, Process::Daemon)?.map(|files| files.tls());
     client_runtime()?.block_on(async {
         let tasks = Tasks::default();
         let tree = ZooKeeperTree::connect(options, fastrand::Rng::new(), &tasks);

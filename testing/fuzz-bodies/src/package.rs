@@ -31,7 +31,9 @@ pub fn package_tar(data: &[u8]) {
             unpacked.expect("a supervisor unpacks what a nimbus accepts");
             let json = fs::read(dir.join(TOPOLOGY)).expect("a file");
             assert_eq!(serde_json::from_slice::<Topology>(&json).expect("a topology"), topology);
-            let package = pack(&topology, Vec::new(), u64::MAX).expect("packs");
+            let package =
+                pack(&topology, topology.program.is_some().then_some(&b"program"[..]), Vec::new(), u64::MAX)
+                    .expect("packs");
             assert_eq!(read_topology(&package.bytes[..]).expect("reads back"), topology);
         }
         Err(error) => check_error(&error_chain(&error)),

@@ -62,7 +62,7 @@ fn check_topology(parsed: Result<flux::Parsed, flux::Faults>, end: &Extent) {
 }
 
 fn check_package(topology: &Topology) {
-    let package = pack(topology, Vec::new(), u64::MAX).expect("packs");
+    let package = pack(topology, None, Vec::new(), u64::MAX).expect("packs");
     assert_eq!(read_topology(&package.bytes[..]).expect("reads back"), *topology);
 }
 

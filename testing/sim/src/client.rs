@@ -98,7 +98,7 @@ impl Clients {
             },
         );
         self.env.tasks.start("submit", OnExit::Ignore, async move {
-            let bundle = package::pack(&topology, Vec::new(), 1 << 20).expect("a small topology");
+            let bundle = package::pack(&topology, None, Vec::new(), 1 << 20).expect("a small topology");
             let response = this.request(random, |nimbus| submit(nimbus, bundle.clone())).await;
             this.record_response(&name, format_args!("submit of {name}"), &response, |promise, response| {
                 promise.submitted = match response {
@@ -307,5 +307,6 @@ fn topology(n: usize, workers: u32, parallelism: u32) -> Topology {
         ]
         .into(),
         components: [(lines, spout), (count, bolt)].into(),
+        program: None,
     }
 }

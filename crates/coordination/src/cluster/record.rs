@@ -28,6 +28,7 @@ use stormkeeper_model::{
     error::TaskError,
     heartbeat::{TaskCounts, TaskStatus},
     metric_control::MetricControl,
+    platform::Platform,
     resources::{Capacity, TaskRequests},
     status::{PendingChange, TopologyStatus},
     task_set::TaskSet,
@@ -216,6 +217,10 @@ pub struct SupervisorRecord {
     /// True if its workers track tuple trees; false in older builds.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tracks_tuples: bool,
+    /// Processor and C library of its host; absent in older builds, which start no worker programs of
+    /// topologies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
     /// Problems of the supervisor and of the workers in its slots; none in older builds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<ReportedProblem>,

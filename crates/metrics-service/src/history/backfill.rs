@@ -164,6 +164,7 @@ mod tests {
             start: Timestamp::EPOCH,
             announces_stop: false,
             tracks_tuples: true,
+            platform: None,
             problems: Vec::new(),
             clock_ahead_ms: None,
             agent: None,

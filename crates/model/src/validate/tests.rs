@@ -45,6 +45,7 @@ fn word_count() -> Topology {
             (id("split"), component(Bolt, &["word"], &[("sentences", Grouping::Shuffle)])),
             (id("count"), component(Bolt, &["word", "n"], &[("split", by("word"))])),
         ]),
+        program: None,
     }
 }
 

@@ -177,6 +177,7 @@ impl Cluster {
             start: Timestamp::EPOCH,
             announces_stop: false,
             tracks_tuples: true,
+            platform: None,
             problems: Vec::new(),
             clock_ahead_ms: None,
             agent: None,
@@ -252,7 +253,7 @@ impl Cluster {
 async fn submit(one: &TestNimbus, name: &str) -> TopologyId {
     let handle = one.handle();
     let TopologyPackage { key, bytes } =
-        package::pack(&lines_and_count(name), Vec::new(), 1 << 20).expect("packed");
+        package::pack(&lines_and_count(name), None, Vec::new(), 1 << 20).expect("packed");
     let body = stream::iter([Ok::<_, Infallible>(Bytes::from(bytes))]);
     handle.blobs().put(&key, body).await.expect("stored");
     let status = TopologyStatus::Active;

@@ -137,6 +137,7 @@ impl Cluster {
             start: Timestamp::EPOCH,
             announces_stop: false,
             tracks_tuples: true,
+            platform: None,
             problems: Vec::new(),
             clock_ahead_ms: None,
             agent: None,
@@ -209,7 +210,7 @@ impl Cluster {
 
 async fn put(handle: &Handle, name: &str) -> BlobKey {
     let TopologyPackage { key, bytes } =
-        package::pack(&lines_and_count(name), Vec::new(), 1 << 20).expect("packed");
+        package::pack(&lines_and_count(name), None, Vec::new(), 1 << 20).expect("packed");
     let body = stream::iter([Ok::<_, Infallible>(Bytes::from(bytes))]);
     handle.blobs().put(&key, body).await.expect("stored");
     key
@@ -293,7 +294,7 @@ async fn a_rejected_request_leaves_nothing() {
     assert!(matches!(refused, Refusal::InvalidPackage { .. }), "{refused}");
     let mut bad = lines_and_count("wc");
     bad.components.retain(|_, component| component.kind == ComponentKind::Bolt);
-    let TopologyPackage { key, bytes } = package::pack(&bad, Vec::new(), 1 << 20).expect("packed");
+    let TopologyPackage { key, bytes } = package::pack(&bad, None, Vec::new(), 1 << 20).expect("packed");
     handle.blobs().put(&key, stream::iter([Ok::<_, Infallible>(Bytes::from(bytes))])).await.expect("put");
     let refused = handle.submit(submission(key)).await.expect_err("no spout");
     assert!(matches!(&refused, Refusal::InvalidTopology { problems } if problems.len() >= 2), "{refused}");

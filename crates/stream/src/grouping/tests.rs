@@ -59,7 +59,8 @@ fn topology(inputs: &[(&str, Grouping, u32)]) -> (Topology, TaskTable) {
         components.insert(id.clone(), bolt);
         numbered.push((id, *parallelism));
     }
-    let topology = Topology { name: "t".parse().expect("valid"), settings: BTreeMap::new(), components };
+    let topology =
+        Topology { name: "t".parse().expect("valid"), settings: BTreeMap::new(), components, program: None };
     (topology, TaskTable::number(numbered))
 }
 

@@ -65,8 +65,9 @@ pub struct OsProcesses {
 }
 
 impl OsProcesses {
-    /// Workers that run `program worker --spec …` and are identified by `supervisor_dir`, the
-    /// `storm.local.dir` of their supervisor. They get the variables of `environment`.
+    /// Workers that run `program worker --spec …`, or the worker program of their topology. They are
+    /// identified by `supervisor_dir`, the `storm.local.dir` of their supervisor, and get the variables of
+    /// `environment`.
     pub fn new(program: PathBuf, supervisor_dir: PathBuf, environment: WorkerEnvironment) -> Self {
         // Fails only without a working directory; the path is kept as given then.
         let supervisor_dir = std::path::absolute(&supervisor_dir).unwrap_or(supervisor_dir);
@@ -173,6 +174,7 @@ impl Processes for OsProcesses {
         let (leftovers, worker) = (self.leftovers.clone(), spec.worker.clone());
         let user = spec.user.as_ref().map(|user| (user.uid, user.gid));
         let started = move || {
+            let program = spec.worker_program().unwrap_or(program);
             let mut child = spawn(&program, &dir, &environment, &spec)?;
             // The child is not reaped yet, so it is in the process table even if it has ended.
             let id = match table::entry(child.id()) {

@@ -65,6 +65,7 @@ impl TestHost {
             owner: String::new(),
             files: None,
             user: None,
+            connections: None,
         }
     }
 }

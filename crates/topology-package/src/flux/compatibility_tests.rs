@@ -104,7 +104,7 @@ fn bolts_of_java_that_log_are_offered_a_command() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/flux.md"));
     assert!(page.expect("reads").contains(command), "docs/flux.md has another command than {command}");
     let (topology, _) = good(&with_sink(&format!("    {command}\n")));
-    let Run::Command(words) = &sink(&topology).run;
+    let Run::Command(words) = &sink(&topology).run else { panic!("a command") };
     assert_eq!(words.len(), 3);
     assert_eq!(words[..2], ["python3", "-c"]);
     assert!(words[2].ends_with("s.BasicBolt().run()"), "{words:?}");

@@ -62,7 +62,7 @@ pub enum Error {
 ///
 /// # Errors
 /// The first file that cannot be packed.
-pub(super) fn collect(root: &Path, max_bytes: u64) -> Result<Vec<PackageFile>, Error> {
+pub(crate) fn collect(root: &Path, max_bytes: u64) -> Result<Vec<PackageFile>, Error> {
     let real = root.canonicalize().map_err(|source| Error::Read { path: root.to_owned(), source })?;
     let mut walk = Walk { root, real, files: Vec::new(), n_entries: 0, bytes: 0, max_bytes };
     walk.folder(root, String::new(), 0)?;

@@ -107,7 +107,7 @@ pub fn bundle(source: &Source, max_bytes: u64) -> Result<TopologyPackage, Error>
         Some(root) => resources::collect(root, max_bytes)?,
         None => Vec::new(),
     };
-    Ok(package::pack(&source.topology, files, max_bytes)?)
+    Ok(package::pack(&source.topology, None, files, max_bytes)?)
 }
 
 /// File extensions of arguments that are probably a script of the author.
@@ -116,7 +116,7 @@ const SCRIPTS: &[&str] = &["py", "rb", "js", "mjs", "ts", "pl", "sh", "php", "lu
 /// Returns the file that the command gives by a relative path and that is not in the resources. It
 /// may still exist on the hosts.
 fn missing_file(component: &Component, resources: &Path) -> Option<String> {
-    let Run::Command(words) = &component.run;
+    let Run::Command(words) = &component.run else { return None };
     let (program, arguments) = words.split_first()?;
     let is_script = |word: &&String| {
         Path::new(word.as_str())

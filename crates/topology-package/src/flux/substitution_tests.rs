@@ -58,6 +58,7 @@ fn placeholders_are_replaced_before_the_file_is_read() {
     let component = |id: &str| &topology.components[&id.parse().expect("valid id")];
     let command = |id| match &component(id).run {
         stormkeeper_model::topology::Run::Command(words) => words.join(" "),
+        stormkeeper_model::topology::Run::InWorker => panic!("a command"),
     };
     assert_eq!(command("source"), "python3 b.py");
     assert_eq!(command("sink"), "python3 sink.py");

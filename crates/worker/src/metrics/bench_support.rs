@@ -55,6 +55,7 @@ impl Measuring {
             owner: String::new(),
             files: None,
             user: None,
+            connections: None,
         };
         Metrics::start(&spec.into(), Control::default(), &Clock::new()).map(Self)
     }

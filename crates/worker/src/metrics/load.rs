@@ -85,6 +85,11 @@ impl Load {
         self.n_empty_calls.fetch_add(u64::from(is_empty), Ordering::Relaxed);
     }
 
+    /// Records that a bolt in this program returned.
+    pub(super) fn execution_ended(&self, took: Duration) {
+        self.add(took, None);
+    }
+
     /// Records that the child ended.
     pub(super) fn child_ended(&self) {
         self.add(Duration::ZERO, None);
@@ -140,6 +145,11 @@ impl BoltLoad {
     pub(super) fn settled(&mut self, delivered: Monotonic) {
         self.n_settled += 1;
         self.delivered = self.delivered.max(Some(delivered));
+    }
+
+    /// Forgets the tuples that were settled since the last call of [`handled`](Self::handled).
+    pub(super) fn forget_settled(&mut self) {
+        (self.n_settled, self.delivered) = (0, None);
     }
 
     /// Counts the busy time until `now`, at which a batch of messages arrived. Returns the number of

@@ -331,6 +331,42 @@ impl TaskMetrics {
         on.ledger.write();
     }
 
+    /// Records that a bolt in this program begins to execute a tuple or a tick.
+    pub(crate) fn execute_began(&mut self, now: Monotonic) {
+        if let Some(on) = &mut self.0 {
+            on.load.call_began(now);
+        }
+    }
+
+    /// Records that such a bolt returned, `began` being the time of its begin. Counts as the execution of a
+    /// tuple unless it was a tick.
+    pub(crate) fn execute_ended(&mut self, began: Monotonic, now: Monotonic, is_tick: bool) {
+        let Some(on) = &mut self.0 else { return };
+        let took = now.since(began);
+        on.load.execution_ended(took);
+        // Its calls are seen from begin to end, and nothing has to be concluded from what it settles.
+        on.bolt.forget_settled();
+        if !is_tick {
+            on.whole.executor_time.update(micros(took));
+        }
+    }
+
+    /// Returns the user metrics of the task; `None` if metrics are disabled.
+    pub(crate) fn user_client(&self) -> Option<UserMetrics> {
+        self.0.as_ref().map(|on| on.client.clone())
+    }
+
+    /// Adds a user's counter to those that survive a crash.
+    pub(crate) fn keep_user_counter(&mut self, name: &str) {
+        let Some(on) = &mut self.0 else { return };
+        let TaskInstruments { metrics, ledger, component, task, .. } = &mut **on;
+        let subject = Subject::Task { component: component.clone(), task: *task };
+        let name = MetricName::new(metrics.topology().clone(), MetricType::Counter, subject, UDF, name);
+        if let Ok(name) = name {
+            ledger.add(metrics, &name);
+        }
+    }
+
     /// Records that a `next` was sent to a spout.
     pub(crate) fn spout_call_began(&mut self, now: Monotonic) {
         if let Some(on) = &mut self.0 {

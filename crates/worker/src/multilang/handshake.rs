@@ -30,7 +30,14 @@ pub fn message(
     })
 }
 
-fn conf(id: &TopologyId, topology: &Topology, defaults: &Settings, component: &ComponentId) -> Settings {
+/// Returns the settings of a component: defaults of all known settings, overridden by those of the host, of
+/// the topology, and of the component.
+pub(crate) fn conf(
+    id: &TopologyId,
+    topology: &Topology,
+    defaults: &Settings,
+    component: &ComponentId,
+) -> Settings {
     // As in Storm, components find every setting, set or not.
     let unset = settings::KNOWN.iter().map(|setting| (setting.key.to_owned(), setting.default_value()));
     let mut conf: Settings = unset.collect();

@@ -7,16 +7,17 @@ use crate::{
     limits::{self, TREES_MAX},
     metrics::{StreamIndex, TaskMetrics},
     multilang::message::Emit,
+    tracking::PENDING_MAX,
     transport::{Outbox, Sent, excess},
 };
 use stormkeeper_model::{
-    ComponentId, StreamId, TaskId,
+    ComponentId, InvalidId, StreamId, TaskId,
     clock::Clock,
     task_set::TaskSet,
     topology::{TaskTable, Topology},
 };
 use stormkeeper_stream::{
-    Anchors, Tuple,
+    Anchors, Tuple, Value,
     grouping::{self, Router},
 };
 
@@ -35,21 +36,68 @@ impl Wiring {
     }
 }
 
+/// Values that a component emits.
+#[derive(Debug)]
+pub(crate) struct Emitted {
+    /// Stream; `None` for the default stream.
+    pub(crate) stream: Option<StreamId>,
+    /// Receiving task of a direct emit.
+    pub(crate) direct: Option<TaskId>,
+    pub(crate) values: Vec<Value>,
+}
+
+impl From<Emit> for Emitted {
+    fn from(Emit { stream, direct, values, .. }: Emit) -> Self {
+        Self { stream, direct, values }
+    }
+}
+
 /// Reason for which a tuple is sent to nobody.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum EmitError {
+pub enum EmitError {
+    /// The tuple does not fit to its stream.
     #[error(transparent)]
     Route(#[from] grouping::Error),
+    /// The values are too large.
     #[error(
         "the values of a tuple for stream {stream:?} take {bytes} bytes, and no worker can be sent more than \
          {limit}; emit smaller values, or put them in a store and emit where they are"
     )]
-    TooLarge { stream: StreamId, bytes: usize, limit: usize },
+    TooLarge {
+        /// The stream.
+        stream: StreamId,
+        /// Size of the values.
+        bytes: usize,
+        /// Limit of their size.
+        limit: usize,
+    },
+    /// The tuple is anchored in too many trees.
     #[error(
         "a tuple for stream {stream:?} is anchored in {n} tuple trees, and no tuple may belong to more than \
          {TREES_MAX}; emit several tuples, each with some of the anchors"
     )]
-    TooManyTrees { stream: StreamId, n: usize },
+    TooManyTrees {
+        /// The stream.
+        stream: StreamId,
+        /// Number of trees.
+        n: usize,
+    },
+    /// The stream's name is not valid.
+    #[error("{stream:?} is no name of a stream: {error}")]
+    InvalidStream {
+        /// The name.
+        stream: String,
+        /// Cause.
+        error: InvalidId,
+    },
+    /// The spout has as many pending tuples as can be tracked.
+    #[error(
+        "{PENDING_MAX} tuples of this task are pending, and no more can be tracked; set topology.max.spout.pending"
+    )]
+    TooManyPending,
+    /// The worker is stopping.
+    #[error("the worker is stopping")]
+    Stopping,
 }
 
 /// Routes, sends and counts the emits of one task.
@@ -82,6 +130,11 @@ impl Emitter {
         Ok(Self { router, outbox, counters, clock, default_stream, receivers })
     }
 
+    /// Returns the receivers of the last emit.
+    pub(crate) fn receivers(&self) -> &[TaskId] {
+        &self.receivers
+    }
+
     /// Sends a tuple to its receivers, waiting for each receiver that has no room, and returns
     /// the receivers. The tuple belongs to at most `n_trees` trees; `anchor` says which once the receivers
     /// are known, and is not called if there are none.
@@ -92,13 +145,14 @@ impl Emitter {
     ///
     /// # Cancellation safety
     /// A call that is dropped has sent the tuple to none, some or all of its receivers.
-    pub(super) async fn emit(
+    pub(crate) async fn emit(
         &mut self,
-        emit: Emit,
+        emit: impl Into<Emitted>,
         n_trees: usize,
         metrics: &mut TaskMetrics,
         anchor: impl FnOnce(&[TaskId], StreamIndex) -> Anchors,
     ) -> Result<&[TaskId], EmitError> {
+        let emit = emit.into();
         let stream = emit.stream.as_ref().unwrap_or(&self.default_stream);
         self.router.route(stream, &emit.values, emit.direct, &mut self.receivers)?;
         if n_trees > TREES_MAX {

@@ -4,7 +4,7 @@
 const TRACEBACK: &str = "Traceback (most recent call last):";
 
 /// Splits an error text into its message and, if it has more than the message, the whole text.
-pub(super) fn split(text: &str) -> (&str, &str) {
+pub(crate) fn split(text: &str) -> (&str, &str) {
     let text = text.trim();
     let first = text.lines().next().unwrap_or_default();
     let message = exception(text).unwrap_or(first);

@@ -24,7 +24,7 @@
 mod bolt;
 mod bolt_protocol;
 mod emitter;
-mod headline;
+pub(crate) mod headline;
 mod in_flight;
 mod spout;
 mod spout_protocol;
@@ -36,8 +36,9 @@ use tokio::time::Interval;
 use tracing::{debug, error, info, trace, warn};
 
 pub(super) use bolt::Bolt;
-pub(super) use emitter::{Emitter, Wiring};
-pub(super) use spout::{Activity, Spout};
+pub use emitter::EmitError;
+pub(super) use emitter::{Emitted, Emitter, Wiring};
+pub(super) use spout::{Activity, Pauses, Spout};
 
 use crate::{
     counters::TaskCounters,
@@ -66,10 +67,10 @@ use stormkeeper_topology_package::launch::{CREDENTIALS_SETTING, CREDENTIALS_VARI
 
 /// First and longest delay before a child is restarted: a component that cannot run costs two
 /// starts a minute.
-const RESTART: Delays = Delays::between(Duration::from_secs(1), Duration::from_secs(30));
+pub(super) const RESTART: Delays = Delays::between(Duration::from_secs(1), Duration::from_secs(30));
 
 /// Run time after which a child counts as stable: the next restart delay is short again.
-const STABLE_RUN: Duration = Duration::from_secs(60);
+pub(super) const STABLE_RUN: Duration = Duration::from_secs(60);
 
 /// Time for a child whose stdout was closed to exit, so that its exit status can be reported.
 const EXIT_GRACE: Duration = Duration::from_secs(1);

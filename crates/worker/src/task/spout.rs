@@ -60,23 +60,23 @@ pub(crate) struct Spout {
 
 /// Pauses of a spout that emits nothing: they double up to a maximum, and start over after an
 /// emit.
-struct Pauses {
+pub(crate) struct Pauses {
     first: Duration,
     next: Duration,
 }
 
 impl Pauses {
-    fn from(first: Duration) -> Self {
+    pub(crate) fn from(first: Duration) -> Self {
         Self { first, next: first }
     }
 
-    fn take(&mut self) -> Duration {
+    pub(crate) fn take(&mut self) -> Duration {
         let pause = self.next;
         self.next = pause.saturating_mul(2).min(MAX_PAUSE.max(self.first));
         pause
     }
 
-    fn start_over(&mut self) {
+    pub(crate) fn start_over(&mut self) {
         self.next = self.first;
     }
 }

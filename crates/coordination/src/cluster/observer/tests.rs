@@ -57,6 +57,7 @@ fn supervisor() -> SupervisorRecord {
         start: Timestamp::EPOCH,
         announces_stop: false,
         tracks_tuples: true,
+        platform: None,
         problems: Vec::new(),
         clock_ahead_ms: None,
         agent: None,

@@ -210,7 +210,7 @@ fn pack(
         package::Error::TooLarge { .. } => too_large(limit),
         error => invalid(error_chain(&error)),
     };
-    let package = package::pack(&parsed.topology, resources, limit).map_err(unpacked)?;
+    let package = package::pack(&parsed.topology, None, resources, limit).map_err(unpacked)?;
     // The same checks of each path as when a supervisor unpacks it.
     package::read_topology(&package.bytes[..]).map_err(unpacked)?;
     Ok((package, parsed.warnings.iter().map(ToString::to_string).collect()))

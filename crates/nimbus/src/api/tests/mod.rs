@@ -74,6 +74,7 @@ impl Fixture {
             start: Timestamp::EPOCH,
             announces_stop: false,
             tracks_tuples: true,
+            platform: None,
             problems: Vec::new(),
             clock_ahead_ms: None,
             agent: None,
@@ -133,7 +134,7 @@ async fn ask(router: &Router, method: Method, uri: &str, body: impl Into<Body>) 
 }
 
 fn blob(name: &str) -> TopologyPackage {
-    package::pack(&lines_and_count(name), Vec::new(), 1 << 20).expect("packed")
+    package::pack(&lines_and_count(name), None, Vec::new(), 1 << 20).expect("packed")
 }
 
 /// Submits the topology `wc` of `ann`, and returns its id.

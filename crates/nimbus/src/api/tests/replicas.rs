@@ -9,7 +9,7 @@ pub(super) fn blob_with_copies(name: &str, copies: u32, wait_secs: u32) -> Topol
     let mut topology = lines_and_count(name);
     topology.settings.insert("topology.min.replication.count".to_owned(), copies.into());
     topology.settings.insert("topology.max.replication.wait.time.sec".to_owned(), wait_secs.into());
-    package::pack(&topology, Vec::new(), 1 << 20).expect("packed")
+    package::pack(&topology, None, Vec::new(), 1 << 20).expect("packed")
 }
 
 pub(super) async fn submit(

@@ -95,6 +95,7 @@ impl World {
             start: Timestamp::EPOCH,
             announces_stop,
             tracks_tuples: true,
+            platform: None,
             problems: Vec::new(),
             clock_ahead_ms: None,
             agent: None,

@@ -1,0 +1,226 @@
+//! A worker program of an author: it describes its topology, and is submitted with it.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    executable::{self, MAGIC},
+    flux::resources,
+    package::{self, TopologyPackage},
+};
+use stormkeeper_model::{
+    platform::{Formats, Program},
+    topology::Topology,
+};
+
+/// Argument with which a program describes its topology on its standard output.
+pub const DESCRIBE: &str = "describe";
+
+/// Format of a [`Description`] that this version writes and reads.
+const FORMAT: u32 = 1;
+
+/// Longest description; a topology has thousands of components at most.
+const BYTES_MAX: u64 = 8 << 20;
+
+/// What a program says about itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Description {
+    /// Format of the description.
+    pub v: u32,
+    /// Version of Stormkeeper with which the program was built.
+    pub version: String,
+    /// Formats that it reads and writes as a worker.
+    pub formats: Formats,
+    /// Its topology.
+    pub topology: Topology,
+    /// Directory of files that are submitted with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<PathBuf>,
+}
+
+impl Description {
+    /// The description of a program that was built with this version.
+    pub fn new(formats: Formats, topology: Topology, resources: Option<PathBuf>) -> Self {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        Self { v: FORMAT, version, formats, topology, resources }
+    }
+}
+
+/// Reason why a program cannot be submitted.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The program.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+    /// The file is no program for a worker.
+    #[error("{} is no worker program", path.display())]
+    Executable {
+        /// The program.
+        path: PathBuf,
+        /// Cause.
+        source: executable::Error,
+    },
+    /// The program does not start.
+    #[error("cannot run {} to learn its topology", path.display())]
+    Start {
+        /// The program.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+    /// The program failed or said something else.
+    #[error("`{} {DESCRIBE}` {what}", path.display())]
+    Describe {
+        /// The program.
+        path: PathBuf,
+        /// What happened.
+        what: String,
+    },
+    /// The files of the topology cannot be packed.
+    #[error(transparent)]
+    Resources(#[from] resources::Error),
+    /// The package would be too large.
+    #[error("{} has {bytes} bytes; build it with `--release`, or remove its debugging information (`strip -g`)", path.display())]
+    TooLarge {
+        /// The program.
+        path: PathBuf,
+        /// Size of the program.
+        bytes: usize,
+        /// Cause.
+        source: package::Error,
+    },
+    /// The package cannot be made.
+    #[error(transparent)]
+    Package(#[from] package::Error),
+}
+
+/// A worker program with its topology.
+#[derive(Debug)]
+pub struct WorkerProgram {
+    /// Its topology, which says what the program needs.
+    pub topology: Topology,
+    path: PathBuf,
+    resources: Option<PathBuf>,
+    bytes: Vec<u8>,
+}
+
+/// Returns whether the file at `path` is an executable, and not a topology file. Blocks.
+pub fn is_program(path: &Path) -> bool {
+    let mut start = [0; MAGIC.len()];
+    fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok_and(|()| start == *MAGIC)
+}
+
+/// Loads the program at `path`, and runs it to learn its topology. Blocks until it has answered.
+///
+/// # Errors
+/// [`Error`].
+pub fn load(path: &Path) -> Result<WorkerProgram, Error> {
+    let bytes = fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let invalid = |source| Error::Executable { path: path.to_owned(), source };
+    let needs = executable::needs(&bytes).map_err(invalid)?;
+    let Description { version, formats, mut topology, resources, .. } = describe(path)?;
+    topology.program = Some(Program { version, formats, needs });
+    Ok(WorkerProgram { topology, path: path.to_owned(), resources, bytes })
+}
+
+impl WorkerProgram {
+    /// Packs the program, its topology and its files. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Resources`] and [`Error::Package`].
+    pub fn pack(&self, max_bytes: u64) -> Result<TopologyPackage, Error> {
+        let files = match &self.resources {
+            Some(root) => resources::collect(root, max_bytes)?,
+            None => Vec::new(),
+        };
+        package::pack(&self.topology, Some(&self.bytes), files, max_bytes).map_err(|error| match error {
+            source @ package::Error::TooLarge { .. } => {
+                Error::TooLarge { path: self.path.clone(), bytes: self.bytes.len(), source }
+            }
+            other => other.into(),
+        })
+    }
+}
+
+fn describe(path: &Path) -> Result<Description, Error> {
+    let failed = |source| Error::Start { path: path.to_owned(), source };
+    // A name without a slash would be looked for in PATH.
+    let program = path.canonicalize().map_err(failed)?;
+    let mut child = Command::new(program)
+        .arg(OsStr::new(DESCRIBE))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    let mut text = Vec::new();
+    let read = match child.stdout.take() {
+        Some(stdout) => stdout.take(BYTES_MAX + 1).read_to_end(&mut text),
+        None => Ok(0),
+    };
+    let said = |what| Error::Describe { path: path.to_owned(), what };
+    if text.len() as u64 > BYTES_MAX {
+        // It may write for ever.
+        let _ended = child.kill();
+        let _reaped = child.wait();
+        return Err(said(format!("printed more than {BYTES_MAX} bytes")));
+    }
+    let status = child.wait().map_err(failed)?;
+    read.map_err(failed)?;
+    if !status.success() {
+        return Err(said(format!("failed ({status}); what it printed on its standard error says why")));
+    }
+    let description: Description = serde_json::from_slice(&text).map_err(|error| {
+        said(format!(
+            "printed no topology ({error}); a program calls `stormkeeper_topology::run` in its `main`, and prints \
+             nothing before"
+        ))
+    })?;
+    match description.v {
+        FORMAT => Ok(description),
+        other => Err(said(format!(
+            "printed a description of format {other}, and this build reads format {FORMAT}; use the `stormkeeper` of the \
+             version with which it was built, {}",
+            description.version
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_and_topology_files_are_no_programs() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("topology.yaml");
+        fs::write(&path, "name: x\n").expect("written");
+        assert!(!is_program(&path) && !is_program(dir.path()) && !is_program(&dir.path().join("missing")));
+        let own = std::env::current_exe().expect("a path");
+        assert!(is_program(&own));
+    }
+
+    #[test]
+    fn program_that_describes_nothing_is_refused_with_what_it_did() {
+        let error = load(Path::new("/bin/false")).expect_err("fails").to_string();
+        assert!(error.contains("`/bin/false describe` failed (exit status: 1)"), "{error}");
+        let error = load(Path::new("/bin/echo")).expect_err("prints no topology").to_string();
+        assert!(error.contains("`/bin/echo describe` printed no topology"), "{error}");
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("program");
+        fs::write(&path, b"\x7fELF").expect("written");
+        let error = load(&path).expect_err("cut").to_string();
+        assert!(error.contains("program is no worker program"), "{error}");
+    }
+}

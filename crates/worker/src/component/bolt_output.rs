@@ -1,0 +1,184 @@
+//! What a bolt emits to, and how it settles tuples that it holds.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{BoltEmission, EmitError, EmitValues, emission::Anchoring, task::Sending};
+use crate::{
+    metrics::StreamIndex,
+    task::Emitted,
+    tracking::{Delivery, Settled, Settlement},
+};
+use stormkeeper_model::{StreamId, TaskId, clock::Monotonic};
+use stormkeeper_stream::{Anchor, Anchors, Value};
+
+/// Output of a bolt during a call of [`execute`](super::Bolt::execute) or [`tick`](super::Bolt::tick).
+#[derive(Debug)]
+pub struct BoltOutput<'a> {
+    pub(super) sending: &'a mut Sending,
+    pub(super) settling: &'a mut Settling,
+    /// The tuple at hand, unless it is held.
+    pub(super) given: &'a mut Option<Given>,
+}
+
+/// A tuple in the hands of a bolt.
+#[derive(Debug)]
+pub(super) struct Given {
+    /// Input stream whose metrics count the tuple.
+    pub(super) source: StreamIndex,
+    /// Time of the begin of its execution.
+    pub(super) at: Monotonic,
+    /// Trees that it belongs to.
+    pub(super) delivery: Delivery,
+}
+
+/// A tuple that a bolt keeps beyond the call of `execute`, to ack or fail it later. If it is dropped, the
+/// tuple fails.
+#[derive(Debug)]
+#[must_use = "a held tuple that is dropped fails"]
+pub struct Held {
+    // `None` once it is settled.
+    given: Option<Given>,
+    dropped: Dropped,
+}
+
+type Dropped = Arc<Mutex<Vec<Given>>>;
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(given) = self.given.take() {
+            self.dropped.lock().unwrap_or_else(PoisonError::into_inner).push(given);
+        }
+    }
+}
+
+/// Settlements of a bolt's tuples.
+#[derive(Debug, Default)]
+pub(super) struct Settling {
+    /// Settlements that the ackers were not told yet.
+    pub(super) settled: Vec<Settled>,
+    /// Number of held tuples.
+    pub(super) n_held: u64,
+    dropped: Dropped,
+}
+
+impl Settling {
+    /// Counts and acks a tuple.
+    pub(super) fn ack(&mut self, given: &Given, sending: &mut Sending, now: Monotonic) {
+        sending.counters.acked.add(1);
+        sending.metrics.acked(given.source, given.at, now);
+        self.settled.extend(given.delivery.acked());
+    }
+
+    /// Counts and fails a tuple.
+    pub(super) fn fail(&mut self, given: &Given, sending: &mut Sending) {
+        sending.counters.failed.add(1);
+        sending.metrics.failed(given.source, given.at);
+        self.settled.extend(given.delivery.settled(Settlement::Failed));
+    }
+
+    /// Fails the held tuples that were dropped.
+    pub(super) fn fail_dropped(&mut self, sending: &mut Sending) {
+        if self.n_held == 0 {
+            return;
+        }
+        let dropped = std::mem::take(&mut *self.dropped.lock().unwrap_or_else(PoisonError::into_inner));
+        self.n_held -= dropped.len() as u64;
+        dropped.iter().for_each(|given| self.fail(given, sending));
+    }
+}
+
+impl<'a> BoltOutput<'a> {
+    /// Emits values to the default stream. The tuple is derived from the one at hand, so that a spout is told
+    /// once both are processed.
+    ///
+    /// # Errors
+    /// [`EmitError`]; nothing was emitted.
+    pub fn emit(&mut self, values: impl EmitValues) -> Result<(), EmitError> {
+        self.emission().emit(values).map(drop)
+    }
+
+    /// As [`emit`](Self::emit), to another stream.
+    ///
+    /// # Errors
+    /// [`EmitError`]; nothing was emitted.
+    pub fn emit_to(&mut self, stream: &str, values: impl EmitValues) -> Result<(), EmitError> {
+        self.emission().stream(stream).emit(values).map(drop)
+    }
+
+    /// Begins an emit with options: stream, receiving task, and the tuples from which it is derived.
+    pub fn emission<'o, 'h>(&'o mut self) -> BoltEmission<'o, 'a, 'h> {
+        BoltEmission::new(self)
+    }
+
+    /// Keeps the tuple at hand beyond this call. `None` if there is none: it is held already, or the call is
+    /// a tick.
+    pub fn hold(&mut self) -> Option<Held> {
+        let given = self.given.take()?;
+        self.settling.n_held += 1;
+        Some(Held { given: Some(given), dropped: Arc::clone(&self.settling.dropped) })
+    }
+
+    /// Acks a held tuple.
+    pub fn ack(&mut self, mut held: Held) {
+        if let Some(given) = held.given.take() {
+            self.settling.n_held -= 1;
+            let now = self.sending.clock.monotonic();
+            self.settling.ack(&given, self.sending, now);
+        }
+    }
+
+    /// Fails a held tuple.
+    pub fn fail(&mut self, mut held: Held) {
+        if let Some(given) = held.given.take() {
+            self.settling.n_held -= 1;
+            self.settling.fail(&given, self.sending);
+        }
+    }
+
+    /// Starts the message timeout of a held tuple again.
+    pub fn reset_timeout(&mut self, held: &Held) {
+        if let Some(given) = &held.given {
+            self.settling.settled.extend(given.delivery.settled(Settlement::TimeoutReset));
+        }
+    }
+
+    pub(super) fn send(
+        &mut self,
+        stream: Option<StreamId>,
+        direct: Option<TaskId>,
+        anchors: Anchoring<'_>,
+        values: Vec<Value>,
+    ) -> Result<&[TaskId], EmitError> {
+        let emitted = Emitted { stream, direct, values };
+        let mut of_input = self.given.as_mut().map(|given| &mut given.delivery);
+        let mut deliveries: Vec<&mut Delivery> = match anchors {
+            // The common case, without a list.
+            Anchoring::Input => {
+                let n_trees = of_input.as_ref().map_or(0, |delivery| delivery.n_trees());
+                let anchor = |receivers: &[TaskId], _| match &mut of_input {
+                    Some(delivery) if n_trees > 0 => anchor([&mut **delivery], receivers),
+                    Some(_) | None => Anchors::None,
+                };
+                return self.sending.emit(emitted, n_trees, anchor);
+            }
+            Anchoring::Nothing => Vec::new(),
+            Anchoring::Held(held) => {
+                held.iter_mut().filter_map(|held| Some(&mut held.given.as_mut()?.delivery)).collect()
+            }
+        };
+        let n_trees = deliveries.iter().map(|delivery| delivery.n_trees()).sum();
+        self.sending.emit(emitted, n_trees, |receivers, _| {
+            anchor(deliveries.iter_mut().map(|delivery| &mut **delivery), receivers)
+        })
+    }
+}
+
+/// Anchors an emission to `receivers` in the trees of these deliveries, in each tree once.
+fn anchor<'d>(deliveries: impl IntoIterator<Item = &'d mut Delivery>, receivers: &[TaskId]) -> Anchors {
+    let mut anchors: Vec<Anchor> = Vec::new();
+    let mut seen = std::collections::HashSet::new();
+    for delivery in deliveries {
+        delivery.anchor(receivers, |root| seen.insert(root), || fastrand::u64(..), &mut anchors);
+    }
+    anchors.into_iter().collect()
+}

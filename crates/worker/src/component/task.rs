@@ -1,0 +1,383 @@
+//! A task whose component is in this program: its thread, and what becomes of an instance that fails.
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, sync::oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{EmitError, Source, TopologyContext, bolt::BoltTask, spout::SpoutTask};
+use crate::{
+    counters::TaskCounters,
+    errors::ErrorReporter,
+    heartbeat::StatusBoard,
+    metrics::{StreamIndex, TaskMetrics},
+    restarts::RestartBoard,
+    settings::TaskSettings,
+    task::{Emitted, Emitter, RESTART, STABLE_RUN, Tracking, Wiring, headline},
+    tracking::Settled,
+};
+use stormkeeper_model::{
+    ComponentId, StreamId, TaskId, TopologyId,
+    clock::{Clock, Monotonic},
+    heartbeat::TaskStatus,
+    topology::{Input, Settings},
+};
+use stormkeeper_runtime::{error_chain, threads};
+use stormkeeper_stream::Anchors;
+
+/// Time for a call of a component to return when its worker stops.
+const STOP_GRACE: Duration = Duration::from_millis(1500);
+
+/// Period of looking for calls that do not return.
+const CHECK_PERIOD: Duration = Duration::from_secs(1);
+
+/// Everything that a task is made of.
+pub(crate) struct Parts {
+    pub(crate) task: TaskId,
+    pub(crate) component: ComponentId,
+    pub(crate) topology: TopologyId,
+    pub(crate) wiring: Arc<Wiring>,
+    pub(crate) settings: TaskSettings,
+    /// All settings of the component, for itself.
+    pub(crate) all_settings: Settings,
+    pub(crate) resources: PathBuf,
+    pub(crate) credentials: PathBuf,
+    pub(crate) emitter: Emitter,
+    pub(crate) counters: Arc<TaskCounters>,
+    pub(crate) metrics: TaskMetrics,
+    pub(crate) tracking: Option<Tracking>,
+    pub(crate) errors: ErrorReporter,
+    pub(crate) board: StatusBoard,
+    pub(crate) restarts: RestartBoard,
+    pub(crate) clock: Clock,
+    /// Cancelled when the task must stop.
+    pub(crate) stop: CancellationToken,
+}
+
+/// What a component's thread emits and reports with.
+#[derive(Debug)]
+pub(super) struct Sending {
+    pub(super) task: TaskId,
+    pub(super) component: ComponentId,
+    pub(super) counters: Arc<TaskCounters>,
+    pub(super) metrics: TaskMetrics,
+    pub(super) tracking: Option<Tracking>,
+    pub(super) clock: Clock,
+    pub(super) stop: CancellationToken,
+    pub(super) board: StatusBoard,
+    pub(super) call: Arc<Call>,
+    errors: ErrorReporter,
+    emitter: Emitter,
+    runtime: Handle,
+}
+
+/// The call of a component that is being made, if there is one.
+#[derive(Debug)]
+pub(super) struct Call {
+    began: Monotonic,
+    // Nanoseconds until the begin of the call, plus one; 0 between calls and while the call waits for room.
+    since: AtomicU64,
+}
+
+impl Call {
+    fn new(began: Monotonic) -> Self {
+        Self { began, since: AtomicU64::new(0) }
+    }
+
+    /// Notes that a call begins, or goes on.
+    pub(super) fn begin(&self, now: Monotonic) {
+        let nanos = u64::try_from(now.since(self.began).as_nanos()).unwrap_or(u64::MAX - 1);
+        self.since.store(nanos + 1, Ordering::Relaxed);
+    }
+
+    /// Notes that no call is being made.
+    pub(super) fn end(&self) {
+        self.since.store(0, Ordering::Relaxed);
+    }
+
+    /// Returns the call that has lasted longer than `limit`, by a number of its own.
+    fn overdue(&self, now: Monotonic, limit: Duration) -> Option<u64> {
+        let since = self.since.load(Ordering::Relaxed);
+        let began = Duration::from_nanos(since.checked_sub(1)?);
+        (now.since(self.began).saturating_sub(began) > limit).then_some(since)
+    }
+}
+
+impl Sending {
+    /// Sends a tuple to its receivers, waiting for room. The anchors are as in [`Emitter::emit`].
+    pub(super) fn emit(
+        &mut self,
+        emitted: Emitted,
+        n_trees: usize,
+        anchor: impl FnOnce(&[TaskId], StreamIndex) -> Anchors,
+    ) -> Result<&[TaskId], EmitError> {
+        let Self { emitter, metrics, runtime, stop, call, clock, .. } = self;
+        let mut sending = pin!(emitter.emit(emitted, n_trees, metrics, anchor));
+        // The fast and common case: all receivers have room.
+        if let Poll::Ready(sent) = sending.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return sent;
+        }
+        call.end();
+        let sent = runtime.block_on(async {
+            tokio::select! {
+                biased;
+                // Cancel-safe: the task is stopping, and its tuples are lost with it.
+                () = stop.cancelled() => Err(EmitError::Stopping),
+                sent = sending => sent,
+            }
+        });
+        call.begin(clock.monotonic());
+        sent
+    }
+
+    /// Returns the receivers of the last emit.
+    pub(super) fn receivers(&self) -> &[TaskId] {
+        self.emitter.receivers()
+    }
+
+    /// Waits for `event`; `None` if the task must stop.
+    pub(super) fn wait<T>(&self, event: impl Future<Output = T>) -> Option<T> {
+        let stop = self.stop.clone();
+        self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                // Cancel-safe: the caller says so of `event`.
+                () = stop.cancelled() => None,
+                happened = event => Some(happened),
+            }
+        })
+    }
+
+    /// Tells the ackers what became of deliveries, and empties `settled`.
+    pub(super) fn tell(&mut self, settled: &mut Vec<Settled>) {
+        let Some(Tracking { tracker, .. }) = self.tracking.as_ref().filter(|_| !settled.is_empty()) else {
+            return settled.clear();
+        };
+        if !self.metrics.is_on() {
+            return tracker.settle(settled);
+        }
+        let begun = self.clock.monotonic();
+        tracker.settle(settled);
+        self.metrics.settled(self.clock.monotonic().since(begun));
+    }
+
+    /// Reports an error that the component returned.
+    pub(super) fn report(&self, error: &super::Error) {
+        self.report_text(&error_chain(&**error).to_string());
+    }
+
+    pub(super) fn report_text(&self, text: &str) {
+        let (message, stack) = headline::split(text);
+        self.errors.report(&self.component, self.task, message.to_owned(), stack.to_owned());
+    }
+
+    pub(super) fn show(&self, status: TaskStatus) {
+        self.board.set(self.task, status);
+    }
+}
+
+/// Spout or bolt, with what outlives its instances.
+pub(super) enum State {
+    Spout(Box<SpoutTask>),
+    Bolt(Box<BoltTask>),
+}
+
+/// What an instance learns when it begins.
+pub(super) struct Surroundings {
+    topology: TopologyId,
+    wiring: Arc<Wiring>,
+    all_settings: Settings,
+    resources: PathBuf,
+    credentials: PathBuf,
+}
+
+impl Surroundings {
+    /// Returns the names of the fields of each stream that a component receives.
+    pub(super) fn fields_of_inputs(
+        &self,
+        component: &ComponentId,
+    ) -> Vec<(ComponentId, StreamId, Vec<String>)> {
+        let components = &self.wiring.topology.components;
+        let inputs = components.get(component).map(|component| &component.inputs);
+        let fields = |input: &Input| {
+            let declared = components.get(&input.from)?.outputs.get(&input.stream)?;
+            Some((input.from.clone(), input.stream.clone(), declared.fields.clone()))
+        };
+        inputs.into_iter().flatten().filter_map(fields).collect()
+    }
+
+    pub(super) fn context<'a>(&'a self, sending: &'a mut Sending) -> TopologyContext<'a> {
+        TopologyContext {
+            id: &self.topology,
+            topology: &self.wiring.topology,
+            table: &self.wiring.table,
+            component: &sending.component,
+            task: sending.task,
+            settings: &self.all_settings,
+            resources: &self.resources,
+            credentials: &self.credentials,
+            clock: &sending.clock,
+            metrics: &mut sending.metrics,
+        }
+    }
+}
+
+/// Runs a task until it is stopped, with a new instance of its component whenever one fails. `make_state`
+/// makes what outlives the instances.
+pub(crate) async fn run(parts: Parts, source: Source) {
+    let Parts { task, component, restarts, errors, board, clock, stop, .. } = &parts;
+    let (task, component, clock, stop) = (*task, component.clone(), clock.clone(), stop.clone());
+    let (restarts, errors, board) = (restarts.clone(), errors.clone(), board.clone());
+    let limit = parts.settings.timeout;
+    let call = Arc::new(Call::new(clock.monotonic()));
+    let mut state = State::new(parts, source, Arc::clone(&call));
+    let mut backoff = RESTART.backoff();
+    loop {
+        let began = clock.monotonic();
+        let name = format!("{component}-{task}");
+        let started = threads::start(&name, move || {
+            let ended = catch_unwind(AssertUnwindSafe(|| state.run_instance()));
+            state.end_instance();
+            (state, ended)
+        });
+        let cause = match started {
+            Err(error) => {
+                let text = format!("cannot start the thread of task {task} of {component}: {error}");
+                errors.report(&component, task, text, String::new());
+                warn!(%component, %task, %error, "cannot start the thread of a component; the task is down");
+                // The state is lost with the closure; the worker starts again.
+                return stop.cancel();
+            }
+            Ok(thread) => {
+                let Some((returned, ended)) = watched(thread, &call, limit, &stop, |secs| {
+                    let text = format!(
+                        "task {task} of {component}: a call has not returned for {secs} s; if it never does, the task \
+                         is stuck until its worker is restarted"
+                    );
+                    errors.report(&component, task, text, String::new());
+                }, &clock)
+                .await
+                else {
+                    warn!(%component, %task, "a call of the component has not returned; its thread ends with the process");
+                    return;
+                };
+                state = returned;
+                match ended {
+                    Ok(Ok(())) => return,
+                    Ok(Err(error)) => error_chain(&*error).to_string(),
+                    Err(panic) => format!("panicked: {}", panic_text(&*panic)),
+                }
+            }
+        };
+        if stop.is_cancelled() {
+            return;
+        }
+        board.set_failed(task, format!("{component}: {cause}"));
+        restarts.add(&component, task, &cause);
+        if clock.monotonic().since(began) >= STABLE_RUN {
+            backoff.reset();
+        }
+        let delay = backoff.next_delay();
+        let (message, stack) = headline::split(&cause);
+        errors.report(&component, task, format!("task {task} of {component}: {message}"), stack.to_owned());
+        info!(%component, %task, ?delay, "an instance of a component failed; a new one follows after the delay");
+        tokio::select! {
+            // Cancel-safe: both arms only wait.
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(delay) => {}
+        }
+    }
+}
+
+/// Waits for the end of a thread, and reports calls that last longer than `limit`, each once. `None` if the
+/// task must stop and the thread does not return in time.
+async fn watched<T>(
+    mut thread: oneshot::Receiver<T>,
+    call: &Call,
+    limit: Duration,
+    stop: &CancellationToken,
+    report: impl Fn(u64),
+    clock: &Clock,
+) -> Option<T> {
+    let mut reported = None;
+    loop {
+        tokio::select! {
+            // Cancel-safe: the result stays in the channel.
+            ended = &mut thread => return ended.ok(),
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(CHECK_PERIOD.min(limit)) => {
+                let overdue = call.overdue(clock.monotonic(), limit);
+                if overdue.is_some() && overdue != reported {
+                    report(limit.as_secs());
+                    reported = overdue;
+                }
+            }
+        }
+    }
+    tokio::time::timeout(STOP_GRACE, thread).await.ok()?.ok()
+}
+
+/// Returns the text of a panic; most have one.
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without a text")
+}
+
+impl State {
+    fn new(parts: Parts, source: Source, call: Arc<Call>) -> Self {
+        let Parts {
+            task, component, topology, wiring, settings, all_settings, resources, credentials, ..
+        } = parts;
+        let Parts { emitter, counters, metrics, tracking, errors, board, clock, stop, .. } = parts;
+        let runtime = Handle::current();
+        let sending = Sending {
+            task,
+            component,
+            counters,
+            metrics,
+            tracking,
+            clock,
+            stop,
+            board,
+            call,
+            errors,
+            emitter,
+            runtime,
+        };
+        let surroundings = Surroundings { topology, wiring, all_settings, resources, credentials };
+        match source {
+            Source::Spout(make, activity) => {
+                Self::Spout(Box::new(SpoutTask::new(sending, surroundings, make, activity, &settings)))
+            }
+            Source::Bolt(make, inbox) => {
+                Self::Bolt(Box::new(BoltTask::new(sending, surroundings, make, inbox, &settings)))
+            }
+        }
+    }
+
+    fn run_instance(&mut self) -> Result<(), super::Error> {
+        match self {
+            Self::Spout(spout) => spout.run_instance(),
+            Self::Bolt(bolt) => bolt.run_instance(),
+        }
+    }
+
+    fn end_instance(&mut self) {
+        match self {
+            Self::Spout(spout) => spout.end_instance(),
+            Self::Bolt(bolt) => bolt.end_instance(),
+        }
+    }
+}
