@@ -40,6 +40,9 @@ use stormkeeper_runtime::error_chain;
 /// tried every two seconds.
 const RECONNECT: Delays = Delays::between(Duration::from_millis(20), Duration::from_secs(2));
 
+/// Number of failures from which on they are logged.
+const WORTH_A_LINE: u64 = 8;
+
 /// Time limit for name resolution, connecting and the handshake together; a live peer replies
 /// within milliseconds.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -279,8 +282,9 @@ impl Sender {
                 Err(error) => {
                     n_failures += 1;
                     unreachable.failed(began, &error_chain(&error));
-                    // Logged at each doubling: a peer that is away for an hour is a few lines.
-                    if n_failures.is_power_of_two() && n_failures > 1 {
+                    // Logged at each doubling: a peer that is away for an hour is a few lines. A peer that
+                    // is just being started, some two seconds long, is none.
+                    if n_failures.is_power_of_two() && n_failures >= WORTH_A_LINE {
                         let error = &error as &(dyn std::error::Error + 'static);
                         warn!(peer = %self.address, component = %self.component, error, n_failures, "cannot connect to a peer; retrying");
                     }
