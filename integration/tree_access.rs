@@ -3,16 +3,25 @@
 use std::sync::Arc;
 
 use stormkeeper_coordination::{
-    cluster::{layout, record::StoppedSupervisor, store::Store, users::Users},
+    cluster::{
+        layout::{self, Ephemeral},
+        presence::Presence,
+        record::StoppedSupervisor,
+        store::Store,
+        users::Users,
+    },
     test_support::zookeeper::{ZooKeeperServer, fresh_root, shared},
     tree::{
         CreateMode, Error, Op, ReadTree as _, Tree as _, TreePath,
-        access::{Access, AccessRules, Credential},
+        access::{Access, AccessRules, Acl, Credential, Rights, Who},
         options::Options,
         zookeeper::ZooKeeperTree,
     },
 };
-use stormkeeper_model::{Port, SupervisorId, TaskId, Timestamp, TopologyId, error::TaskError};
+use stormkeeper_model::{
+    BlobKey, NimbusId, Port, SupervisorId, TaskId, Timestamp, TopologyId, error::TaskError,
+};
+use stormkeeper_runtime::tasks::Tasks;
 
 use crate::tree_contract::{Connected, connect};
 
@@ -215,15 +224,17 @@ async fn open_tree_is_protected_and_opened_again() {
     open.anyone.tree.set(&layout::term(), forged, None).await.expect("the tree is open");
     let rules: Arc<dyn AccessRules> = Arc::new(users("nimbus"));
     let denied = open.anyone.tree.protect(None).await.expect("nothing differs");
-    assert_eq!(denied, 0);
+    assert_eq!((denied.n_changed, denied.denied.len()), (0, 0));
     let n_znodes = 1 + layout::top_level().len() + of_leader(&id).len();
-    assert_eq!(open.nimbus.tree.protect(Some(&rules)).await.expect("protected"), n_znodes);
-    assert_eq!(open.nimbus.tree.protect(Some(&rules)).await.expect("protected"), 0, "it can be repeated");
+    let protected = open.nimbus.tree.protect(Some(&rules)).await.expect("protected");
+    assert_eq!((protected.n_changed, protected.denied.len()), (n_znodes, 0));
+    let again = open.nimbus.tree.protect(Some(&rules)).await.expect("protected");
+    assert_eq!((again.n_changed, again.denied.len()), (0, 0), "it can be repeated");
     let connections = Connections::to(server, &root, true).await;
     check_rights(&connections, &id).await;
-    let refused = open.anyone.tree.protect(None).await;
-    assert!(is_denied(&refused), "{refused:?}");
-    assert!(open.nimbus.tree.protect(None).await.expect("opened") >= n_znodes);
+    let refused = open.anyone.tree.protect(None).await.expect("denials are in the result");
+    assert_eq!((refused.n_changed, refused.denied.len() >= n_znodes), (0, true), "{refused:?}");
+    assert!(open.nimbus.tree.protect(None).await.expect("opened").n_changed >= n_znodes);
     open.anyone.tree.set(&layout::term(), forged, None).await.expect("the tree is open again");
 }
 
@@ -260,4 +271,46 @@ async fn password_is_replaced_while_both_are_in_force() {
     with_new.tree.set(&layout::term(), b"{}", None).await.expect("the new password is in force");
     with_new.tree.protect(Some(&last.0)).await.expect("the new one may administer");
     assert!(is_denied(&with_old.tree.set(&layout::term(), b"{}", None).await));
+}
+
+/// Lists that let one user do everything and nobody else anything.
+#[derive(Debug)]
+struct Locked(Credential);
+
+impl AccessRules for Locked {
+    fn acl_of(&self, _path: &TreePath) -> Vec<Acl> {
+        vec![(Who::User(self.0.id()), Rights::All)]
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_locked_znode_is_named_and_the_others_are_protected() {
+    let (server, root) = (shared().await, fresh_root("locked"));
+    let open = Connections::to(server, &root, false).await;
+    create_tree(&open.nimbus.tree, &topology("t-1-1")).await;
+    let mine = Credential::new("mine", "fedcba9876543210-mine").expect("valid");
+    let mut options = server.options(root.clone());
+    let rules = Some(Arc::new(Locked(mine.clone())) as Arc<dyn AccessRules>);
+    options.access = Some(Access { credentials: vec![mine], rules, sasl: None, sasl_line: String::new() });
+    let hostile = connect(options).await;
+    let blob = |n: u8| layout::blob(&BlobKey::of(&[n]));
+    for n in 0..4 {
+        let owner = if n < 2 { &hostile.tree } else { &open.nimbus.tree };
+        create(owner, &blob(n)).await;
+    }
+    let rules: Arc<dyn AccessRules> = Arc::new(users("nimbus"));
+    let protected = open.nimbus.tree.protect(Some(&rules)).await.expect("the others");
+    assert_eq!(protected.denied, [blob(0), blob(1)].into());
+    assert!(
+        open.nimbus.tree.with_other_lists(&rules).await.expect("read").is_empty(),
+        "the others are protected"
+    );
+    let tasks = Tasks::default();
+    let presence = Presence::start(Arc::clone(&open.nimbus.tree) as _, &tasks);
+    let me: NimbusId = "n-1".parse().expect("valid");
+    let announcement = |n: u8| Ephemeral::BlobReplica(BlobKey::of(&[n]), me.clone());
+    presence.keep_all((0..4).map(|n| (announcement(n), b"{}".to_vec())));
+    presence.settled().await;
+    let owned = [0, 1, 2, 3].map(|n| presence.owns(&announcement(n)));
+    assert_eq!(owned, [false, false, true, true], "a locked znode costs one blob");
 }

@@ -18,7 +18,7 @@ use crate::cli::{
 use stormkeeper_access::file::replace_secret;
 use stormkeeper_coordination::{
     cluster::users::{UserFiles, UserKind},
-    tree::{access::AccessRules, options::OnMissingRoot},
+    tree::{TreePath, access::AccessRules, options::OnMissingRoot, zookeeper::access::Protected},
 };
 use stormkeeper_model::text::counted;
 
@@ -227,15 +227,38 @@ fn protect(global: &Global, ProtectArgs { open, even_if_unknown }: &ProtectArgs)
         return Err(Failure::new(ErrorKind::Usage, error).with_hint(hint));
     }
     let rules: Arc<dyn AccessRules> = Arc::new(users.clone());
-    let n = live::with_tree(&config, (&users, &path), async |tree| {
+    let root = config.tree_options(OnMissingRoot::Wait).root;
+    let done = live::with_tree(&config, (&users, &path), async |tree| {
         if !open {
             live::check(&users, &live::daemons(&tree).await?, Change::Protect, *even_if_unknown)?;
         }
         let changed = tree.protect((!open).then_some(&rules)).await;
         changed.map_err(|error| Failure::new(ErrorKind::Refused, error.into()))
     })?;
-    let root = config.tree_options(OnMissingRoot::Wait).root;
-    output::print(&format!("{root} {}\n", outcome(*open, n)))
+    match done.denied.is_empty() {
+        true => output::print(&format!("{root} {}\n", outcome(*open, done.n_changed))),
+        false => Err(incomplete(&root, *open, &done)),
+    }
+}
+
+/// Names the znodes that somebody else keeps from this user.
+fn incomplete(root: &TreePath, open: bool, Protected { n_changed, denied }: &Protected) -> Failure {
+    let named: String = denied.iter().take(live::NAMED_MAX).map(|path| format!("\n  {path}")).collect();
+    let more = match denied.len().saturating_sub(live::NAMED_MAX) {
+        0 => String::new(),
+        n => format!("\n  and {n} more"),
+    };
+    let (done, n) = (if open { "open" } else { "protected" }, counted(denied.len(), "znode"));
+    let changed = counted(*n_changed, "znode");
+    let error = anyhow!(
+        "ZooKeeper does not let this user read or change {n} below {root}, and so what is below them; the \
+         lists of {changed} were changed, and all others are as wanted:{named}{more}"
+    );
+    let hint = format!(
+        "as ZooKeeper's superuser, delete these or give this user all rights (`setAcl`), and run this again: the \
+         rest of the tree is {done}"
+    );
+    Failure::new(ErrorKind::Refused, error).with_hint(hint)
 }
 
 /// Says what `protect` has found and done, with the number of znodes that had another list.
@@ -254,6 +277,18 @@ fn outcome(open: bool, n: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_znode_that_could_not_be_protected_is_named() {
+        let path = |n: usize| format!("/blobs/{n:03}").parse::<TreePath>().expect("valid");
+        let (root, denied) = ("/stormkeeper".parse().expect("valid"), (1..=2).map(path).collect());
+        let text = format!("{:?}", incomplete(&root, false, &Protected { n_changed: 7, denied }));
+        for part in ["2 znodes below /stormkeeper", "7 znodes", "/blobs/001", "/blobs/002", "superuser"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let many = Protected { n_changed: 0, denied: (0..live::NAMED_MAX + 3).map(path).collect() };
+        assert!(format!("{:?}", incomplete(&root, true, &many)).contains("and 3 more"));
+    }
 
     #[test]
     fn tree_that_was_protected_before_is_told_from_one_whose_lists_were_changed() {

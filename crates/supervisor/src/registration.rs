@@ -112,6 +112,10 @@ impl Registration {
                 if std::mem::take(&mut is_announced) {
                     // Never absent and without the announcement of the last stop in between.
                     presence.settled().await;
+                    while !presence.owns(&ephemeral) {
+                        tokio::time::sleep(WRITE_PAUSE).await;
+                        presence.settled().await;
+                    }
                     withdraw_stop(&store, &me).await;
                 }
                 tokio::time::sleep(WRITE_PAUSE).await;

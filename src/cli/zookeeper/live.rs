@@ -34,7 +34,7 @@ use stormkeeper_runtime::tasks::Tasks;
 const SESSION_WAIT: Duration = Duration::from_secs(30);
 
 /// Most daemons that one message names.
-const NAMED_MAX: usize = 50;
+pub(super) const NAMED_MAX: usize = 50;
 
 /// Change that takes rights away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -75,8 +75,8 @@ impl FaultPlan {
         Self { seed, rates, ..Self::default() }
     }
 
-    /// Does not let this connection read these znodes with [`ReadTree::get_many`], as after a change of
-    /// their access control lists.
+    /// Does not let this connection read or write these znodes, nor create or delete their children, as
+    /// after a change of their access control lists.
     pub fn deny(mut self, paths: impl IntoIterator<Item = TreePath>) -> Self {
         self.denied.extend(paths);
         self
@@ -189,6 +189,27 @@ impl FaultyTree {
     /// Returns the number of writes since the plan was set.
     pub fn n_writes(&self) -> u64 {
         lock(&self.plan_state).n_writes
+    }
+
+    /// Returns the error for a request about znodes, if one of them is denied.
+    fn denied<'a>(&self, mut paths: impl Iterator<Item = &'a TreePath>) -> Option<Error> {
+        let plan_state = lock(&self.plan_state);
+        let path = paths.find(|path| plan_state.plan.denied.contains(path))?;
+        Some(Error::NotAuthorized { path: Some(path.clone()) })
+    }
+
+    /// Returns the error for operations, if a znode is denied that one of them reads, writes, or adds a
+    /// child to or removes a child from.
+    fn denied_ops(&self, ops: &[Op]) -> Option<Error> {
+        let denied = ops.iter().enumerate().find_map(|(index, op)| {
+            let parent = op.path().parent();
+            let concerned = match op {
+                Op::Check { path, .. } | Op::Set { path, .. } => Some(path),
+                Op::Create { .. } | Op::Delete { .. } => parent.as_ref(),
+            };
+            Some((index, self.denied(concerned.into_iter())?))
+        });
+        denied.map(|(index, source)| Error::Multi { index, source: Box::new(source) })
     }
 
     async fn write<T>(&self, request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
@@ -339,17 +360,22 @@ async fn relay(
 #[async_trait]
 impl ReadTree for FaultyTree {
     async fn get(&self, path: &TreePath) -> Result<Option<Node>, Error> {
-        self.read(self.inner.get(path)).await
+        match self.denied([path].into_iter()) {
+            Some(denial) => self.read(async { Err(denial) }).await,
+            None => self.read(self.inner.get(path)).await,
+        }
     }
 
     async fn children(&self, path: &TreePath) -> Result<Option<Vec<String>>, Error> {
-        self.read(self.inner.children(path)).await
+        match self.denied([path].into_iter()) {
+            Some(denial) => self.read(async { Err(denial) }).await,
+            None => self.read(self.inner.children(path)).await,
+        }
     }
 
     async fn get_many(&self, paths: &[TreePath]) -> Result<Vec<Option<NodeWithChildren>>, Error> {
-        let denied = lock(&self.plan_state).plan.denied.clone();
-        match paths.iter().find(|path| denied.contains(path)) {
-            Some(path) => self.read(async { Err(Error::NotAuthorized { path: Some(path.clone()) }) }).await,
+        match self.denied(paths.iter()) {
+            Some(denial) => self.read(async { Err(denial) }).await,
             None => self.read(self.inner.get_many(paths)).await,
         }
     }
@@ -376,19 +402,31 @@ impl ReadTree for FaultyTree {
 #[async_trait]
 impl Tree for FaultyTree {
     async fn create(&self, path: &TreePath, data: &[u8], mode: CreateMode) -> Result<TreePath, Error> {
-        self.write(self.inner.create(path, data, mode)).await
+        match self.denied(path.parent().iter()) {
+            Some(denial) => self.write(async { Err(denial) }).await,
+            None => self.write(self.inner.create(path, data, mode)).await,
+        }
     }
 
     async fn set(&self, path: &TreePath, data: &[u8], expected: Option<Version>) -> Result<Version, Error> {
-        self.write(self.inner.set(path, data, expected)).await
+        match self.denied(Some(path.clone()).iter()) {
+            Some(denial) => self.write(async { Err(denial) }).await,
+            None => self.write(self.inner.set(path, data, expected)).await,
+        }
     }
 
     async fn delete(&self, path: &TreePath, expected: Option<Version>) -> Result<(), Error> {
-        self.write(self.inner.delete(path, expected)).await
+        match self.denied(path.parent().iter()) {
+            Some(denial) => self.write(async { Err(denial) }).await,
+            None => self.write(self.inner.delete(path, expected)).await,
+        }
     }
 
     async fn multi(&self, ops: Vec<Op>) -> Result<Vec<OpResult>, Error> {
-        self.write(self.inner.multi(ops)).await
+        match self.denied_ops(&ops) {
+            Some(denial) => self.write(async { Err(denial) }).await,
+            None => self.write(self.inner.multi(ops)).await,
+        }
     }
 
     async fn close(&self) {

@@ -72,6 +72,14 @@ impl Error {
             Self::Unannounced { .. } => Code::TreeUnavailable,
         }
     }
+
+    /// True if ZooKeeper does not let this nimbus announce the blob, whatever happens to other blobs.
+    pub(super) fn is_denial(&self) -> bool {
+        match self {
+            Self::Unannounced { source: store::Error::Tree(error), .. } => error.is_denial(),
+            _ => false,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -355,7 +355,7 @@ impl BlobStore {
             // It may have been deleted by hand.
             self.shared.presence.verify(&self.holding(key));
             self.shared.presence.settled().await;
-            Ok(())
+            self.shared.presence.denial(&self.holding(key)).map_or(Ok(()), |denial| Err(denial.into()))
         };
         match tokio::time::timeout(ANNOUNCE_TIMEOUT, announced).await {
             Ok(result) => result.map_err(unannounced),

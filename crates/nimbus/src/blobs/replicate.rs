@@ -63,7 +63,7 @@ impl Replicator {
             warn!(%error, "could not list the blobs on disk: ignored until the next start");
         }
         let mut backoff = backoff();
-        let mut retries = BTreeMap::new();
+        let (mut retries, mut denied) = (BTreeMap::new(), BTreeSet::new());
         let mut check_due = self.blobs.shared.clock.monotonic();
         loop {
             let Observation { view, fresh, .. } = self.observations.borrow_and_update().clone();
@@ -76,7 +76,7 @@ impl Replicator {
                 check_due = now.plus(REVIEW_PERIOD);
             }
             if fresh {
-                match self.announce(&view).await {
+                match self.announce(&view, &mut denied).await {
                     true => backoff.reset(),
                     false => wait = backoff.next_delay(),
                 }
@@ -94,19 +94,28 @@ impl Replicator {
     }
 
     /// Announces the blobs that are on disk and not announced in the view: at the start all of them,
-    /// later those whose announcement was deleted by hand. Returns whether all are announced.
-    pub(super) async fn announce(&self, view: &ClusterView) -> bool {
+    /// later those whose announcement was deleted by hand. Returns whether all are announced. Blobs that
+    /// ZooKeeper does not let this nimbus announce are in `denied`, and cost no other blob its announcement.
+    pub(super) async fn announce(&self, view: &ClusterView, denied: &mut BTreeSet<BlobKey>) -> bool {
+        let before = std::mem::take(denied);
         for (key, bytes, _) in self.blobs.list() {
             if view.blobs.get(&key).is_some_and(|holders| holders.contains(&self.me)) {
                 continue;
             }
             if let Err(error) = self.blobs.announce(&key, bytes).await {
-                let error = error_chain(&error);
-                warn!(blob = %key, error, "could not announce a blob; retrying");
-                return false;
+                let (is_denial, error) = (error.is_denial(), error_chain(&error));
+                if !is_denial {
+                    warn!(blob = %key, error, "could not announce a blob; retrying");
+                    return false;
+                }
+                // Each change of the view comes here.
+                if !before.contains(&key) {
+                    warn!(blob = %key, error, "may not announce a blob; retrying");
+                }
+                denied.insert(key);
             }
         }
-        true
+        denied.is_empty()
     }
 
     /// Fetches the missing blobs that are due. Returns the time until the next one is due.

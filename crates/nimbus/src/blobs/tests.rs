@@ -1,4 +1,4 @@
-use std::convert::Infallible;
+use std::{collections::BTreeSet, convert::Infallible};
 
 use futures_util::stream;
 
@@ -12,7 +12,11 @@ use stormkeeper_coordination::{
         record::{NimbusRecord, Role, Stored, TopologyRecord},
         view::ClusterView,
     },
-    tree::{ReadTree as _, Tree, Version, memory::MemoryTree},
+    tree::{
+        ReadTree as _, Tree, Version,
+        faulty::{FaultPlan, FaultyTree},
+        memory::MemoryTree,
+    },
 };
 use stormkeeper_model::{Timestamp, TopologyId};
 use stormkeeper_runtime::{fs::FailedWrites, tasks::Tasks, watch};
@@ -35,7 +39,10 @@ impl Fixture {
     }
 
     fn store_at(&self, bytes_max: u64, clock: Clock) -> BlobStore {
-        let tree: Arc<dyn Tree> = self.server.connect();
+        self.store_over(self.server.connect(), bytes_max, clock)
+    }
+
+    fn store_over(&self, tree: Arc<dyn Tree>, bytes_max: u64, clock: Clock) -> BlobStore {
         let presence = Presence::start(Arc::clone(&tree), &self.tasks);
         let me = "host-1".parse().expect("valid");
         let limits = UploadLimits { unused_bytes_max: 1000, free_bytes_min: Some(0) };
@@ -174,8 +181,38 @@ async fn announcements_that_were_deleted_by_hand_come_back() {
         tree.delete(path, None).await.expect("deleted");
     }
     let (_observer, replicator) = replicator(&store, &clock, ClusterView::default());
-    assert!(replicator.announce(&ClusterView::default()).await);
+    assert!(replicator.announce(&ClusterView::default(), &mut BTreeSet::new()).await);
     assert_eq!(fixture.holders(&key).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_locked_znode_of_one_blob_keeps_no_other_blob_from_being_announced() {
+    let (fixture, clock) = (Fixture::new().await, Clock::manual(Timestamp::EPOCH));
+    let mut keys = ["1", "2", "3", "4"].map(|text| BlobKey::of(text.as_bytes()));
+    keys.sort();
+    let locked = [layout::blob(&keys[0]), layout::blob(&keys[2])];
+    let others: Arc<dyn Tree> = fixture.server.connect();
+    for path in &locked {
+        others.ensure(path).await.expect("created");
+    }
+    let tree = FaultyTree::new(fixture.server.connect(), FaultPlan::none().deny(locked));
+    let store = fixture.store_over(Arc::<FaultyTree>::clone(&tree), 100, clock.clone());
+    for text in ["1", "2", "3", "4"] {
+        std::fs::write(store.path(&BlobKey::of(text.as_bytes())), text).expect("written");
+    }
+    store.scan_disk().await.expect("read");
+    let (_observer, replicator) = replicator(&store, &clock, ClusterView::default());
+    let (view, mut denied) = (ClusterView::default(), BTreeSet::new());
+    assert!(!replicator.announce(&view, &mut denied).await, "two are not announced");
+    assert_eq!(denied, [keys[0].clone(), keys[2].clone()].into());
+    for (key, n) in keys.iter().zip([0, 1, 0, 1]) {
+        assert_eq!((key, fixture.holders(key).await), (key, n));
+    }
+    let refused = store.announce(&keys[0], 1).await.expect_err("locked");
+    assert!(error_chain(&refused).contains("does not authorize"), "{}", error_chain(&refused));
+    tree.set_plan(FaultPlan::none());
+    assert!(replicator.announce(&view, &mut denied).await);
+    assert_eq!((denied.len(), fixture.holders(&keys[0]).await), (0, 1));
 }
 
 #[tokio::test]

@@ -36,9 +36,9 @@ const REVIEW_PERIOD: Duration = Duration::from_secs(8);
 
 const RETRY: Delays = Delays::between(Duration::from_millis(50), Duration::from_secs(5));
 
-/// Bounds of the pause before an ephemeral without a parent is tried again: short at the first
-/// start of a cluster, long for the tasks of a topology that is being removed.
-const PARENT_RETRY: Delays = Delays::between(Duration::from_millis(100), Duration::from_secs(10));
+/// Bounds of the pause before an ephemeral that could not be written is tried again: without a parent, short
+/// at the first start of a cluster and long for the tasks of a topology that is being removed.
+const HELD_BACK_RETRY: Delays = Delays::between(Duration::from_millis(100), Duration::from_secs(10));
 
 /// Handle of the ephemerals that this process keeps. Clones share them.
 #[derive(Debug, Clone)]
@@ -61,6 +61,9 @@ struct Desired {
     withdrawn: BTreeSet<TreePath>,
     /// Kept ephemerals whose parent did not exist at the last attempt; tried again after a pause.
     missing_parent: BTreeSet<TreePath>,
+    /// Ephemerals that ZooKeeper did not let this process write or delete at the last attempt, as somebody
+    /// has taken the right away; tried again after a pause.
+    denied: BTreeMap<TreePath, tree::Error>,
     /// Ephemerals that were written in this session: only another process can have replaced them.
     owned: BTreeSet<TreePath>,
     /// Number of times that another process has replaced one of them.
@@ -97,7 +100,7 @@ impl Presence {
             for (path, data) in nodes {
                 desired.withdrawn.remove(&path);
                 let is_same = desired.kept.get(&path).is_some_and(|kept| **kept == *data);
-                if is_same && !desired.missing_parent.remove(&path) {
+                if is_same && !desired.is_held_back(&path) {
                     continue;
                 }
                 desired.kept.insert(path.clone(), data.into());
@@ -123,6 +126,16 @@ impl Presence {
         (*path == ephemeral.path() && at.elapsed() < age).then(|| Arc::clone(data))
     }
 
+    /// True if this process has written an ephemeral in its session.
+    pub fn owns(&self, ephemeral: &Ephemeral) -> bool {
+        self.lock().owned.contains(&ephemeral.path())
+    }
+
+    /// Returns the reason if ZooKeeper did not authorize the last attempt to write an ephemeral.
+    pub fn denial(&self, ephemeral: &Ephemeral) -> Option<tree::Error> {
+        self.lock().denied.get(&ephemeral.path()).cloned()
+    }
+
     /// Deletes an ephemeral and stops keeping it.
     pub fn withdraw(&self, ephemeral: &Ephemeral) {
         self.withdraw_at(&ephemeral.path());
@@ -133,13 +146,15 @@ impl Presence {
             if desired.kept.remove(path).is_some() {
                 desired.dirty.remove(path);
                 desired.missing_parent.remove(path);
+                desired.denied.remove(path);
                 desired.withdrawn.insert(path.clone());
             }
         });
     }
 
     /// Waits until all ephemerals that are kept now are written, and all that were withdrawn are
-    /// deleted.
+    /// deleted, except those without a parent and those that ZooKeeper does not let this process write:
+    /// see [`Presence::owns`].
     ///
     /// # Cancellation safety
     /// Safe: it only waits.
@@ -163,6 +178,18 @@ impl Presence {
     }
 }
 
+impl Desired {
+    /// True if an ephemeral is still to be kept with these data.
+    fn is_kept_as(&self, (path, data): &(TreePath, Arc<[u8]>)) -> bool {
+        self.kept.get(path).is_some_and(|kept| Arc::ptr_eq(kept, data))
+    }
+
+    /// True if the last attempt to write an ephemeral failed in a way that concerns it alone.
+    fn is_held_back(&self, path: &TreePath) -> bool {
+        self.missing_parent.contains(path) || self.denied.contains_key(path)
+    }
+}
+
 struct Keeper {
     shared: Arc<Shared>,
     tree: Arc<dyn Tree>,
@@ -175,7 +202,7 @@ impl Keeper {
     async fn run(mut self) {
         let mut sessions = self.tree.session();
         let mut backoff = RETRY.backoff();
-        let mut parent_backoff = PARENT_RETRY.backoff();
+        let mut held_back_backoff = HELD_BACK_RETRY.backoff();
         let mut denied = Outage::default();
         let mut review = tokio::time::interval(REVIEW_PERIOD);
         loop {
@@ -184,27 +211,18 @@ impl Keeper {
                 SessionState::Connected(session) => match self.write(session).await {
                     Ok(()) => {
                         backoff.reset();
-                        if let Some(after) = end_of_denial(&mut denied, self.is_registered()) {
-                            info!(?after, "this process and its tasks are registered again");
-                        }
-                        match self.retry_missing_parents() {
-                            true => Some(parent_backoff.next_delay()),
+                        self.log_denial(&mut denied);
+                        match self.retry_held_back() {
+                            true => Some(held_back_backoff.next_delay()),
                             false => {
-                                parent_backoff.reset();
+                                held_back_backoff.reset();
                                 None
                             }
                         }
                     }
                     Err(error) => {
-                        let delay = backoff.next_delay();
-                        match error.root() {
-                            tree::Error::NotAuthorized { .. } if denied.begins() => {
-                                let error = error.root();
-                                warn!(%error, "cannot register this process or its tasks; retrying");
-                            }
-                            _ => debug!(%error, "could not write ephemerals; retrying"),
-                        }
-                        Some(delay)
+                        debug!(%error, "could not write ephemerals; retrying");
+                        Some(backoff.next_delay())
                     }
                 },
                 SessionState::Connecting | SessionState::Disconnected(_) => None,
@@ -228,17 +246,33 @@ impl Keeper {
         }
     }
 
-    /// True if this process owns an ephemeral in its session.
-    fn is_registered(&self) -> bool {
-        !self.lock().owned.is_empty()
+    /// Logs the begin and the end of a time in which ZooKeeper lets this process write not all of its
+    /// ephemerals.
+    fn log_denial(&self, outage: &mut Outage) {
+        let desired = self.lock();
+        match desired.denied.first_key_value() {
+            Some((_, error)) if outage.begins() => {
+                let (n, error) = (desired.denied.len(), error.root());
+                warn!(n, %error, "cannot register this process, its tasks or its blobs; retrying");
+            }
+            Some(_) => {}
+            None => {
+                if let Some(after) = end_of_denial(outage, !desired.owned.is_empty()) {
+                    info!(?after, "this process and all that it has are registered again");
+                }
+            }
+        }
     }
 
-    /// Marks the ephemerals without a parent for the next attempt; returns whether there are any.
-    fn retry_missing_parents(&self) -> bool {
+    /// Marks the ephemerals that could not be written for the next attempt; returns whether there are any.
+    fn retry_held_back(&self) -> bool {
         let mut desired = self.lock();
-        let missing = desired.missing_parent.clone();
-        desired.dirty.extend(missing.iter().cloned());
-        !missing.is_empty()
+        let held_back = desired.missing_parent.iter().chain(desired.denied.keys()).cloned();
+        let (kept, gone): (Vec<_>, Vec<_>) = held_back.partition(|path| desired.kept.contains_key(path));
+        let are_any = !kept.is_empty() || !gone.is_empty();
+        desired.dirty.extend(kept);
+        desired.withdrawn.extend(gone);
+        are_any
     }
 
     fn mark_all_dirty(&self) {
@@ -281,19 +315,29 @@ impl Keeper {
 
     async fn delete(&self, session: SessionId, gone: Vec<TreePath>) -> Result<(), tree::Error> {
         for path in gone {
-            // Another session may own the path by now; only our own node may be deleted.
-            let ours = self.tree.get(&path).await?.filter(|node| node.stat.owner == Some(session));
-            if let Some(node) = ours {
-                match self.tree.delete(&path, Some(node.stat.version)).await {
-                    Ok(()) | Err(tree::Error::NoNode { .. } | tree::Error::BadVersion { .. }) => {}
-                    Err(error) => return Err(error),
-                }
-            }
+            let denial = match self.delete_own(session, &path).await {
+                Ok(()) | Err(tree::Error::NoNode { .. } | tree::Error::BadVersion { .. }) => None,
+                Err(error) if error.is_denial() => Some(error),
+                Err(error) => return Err(error),
+            };
             let mut desired = self.lock();
-            desired.withdrawn.remove(&path);
+            let is_withdrawn = desired.withdrawn.remove(&path);
             desired.owned.remove(&path);
+            match denial.filter(|_| is_withdrawn) {
+                Some(error) => drop(desired.denied.insert(path, error)),
+                None if is_withdrawn => drop(desired.denied.remove(&path)),
+                None => {}
+            }
         }
         Ok(())
+    }
+
+    /// Deletes a znode if this session owns it: another one may own the path by now.
+    async fn delete_own(&self, session: SessionId, path: &TreePath) -> Result<(), tree::Error> {
+        match self.tree.get(path).await?.filter(|node| node.stat.owner == Some(session)) {
+            Some(node) => self.tree.delete(path, Some(node.stat.version)).await,
+            None => Ok(()),
+        }
     }
 
     async fn write_batch(
@@ -305,7 +349,13 @@ impl Keeper {
             return Ok(());
         }
         let paths: Vec<TreePath> = batch.iter().map(|(path, _)| path.clone()).collect();
-        let present = self.tree.get_many(&paths).await?;
+        let present = match self.tree.get_many(&paths).await {
+            Err(error) if error.is_denial() => {
+                debug!(%error, "one of a batch of ephemerals cannot be read; writing them one by one");
+                return self.write_singly(session, &batch).await;
+            }
+            present => present?,
+        };
         let mut ops = Vec::with_capacity(batch.len());
         for ((path, data), znode) in batch.iter().zip(&present) {
             self.report_twin(session, path, znode.as_ref());
@@ -328,7 +378,7 @@ impl Keeper {
     fn report_twin(&self, session: SessionId, path: &TreePath, znode: Option<&NodeWithChildren>) {
         let owner = znode.and_then(|znode| znode.node.stat.owner).filter(|owner| *owner != session);
         let mut desired = self.lock();
-        if let Some(owner) = owner.filter(|_| desired.owned.contains(path)) {
+        if let Some(owner) = owner.filter(|_| desired.owned.remove(path)) {
             desired.n_replaced += 1;
             let data = znode.map_or_else(|| Arc::from([]), |znode| Arc::clone(&znode.node.data));
             desired.replaced = Some((path.clone(), Instant::now(), data));
@@ -340,8 +390,8 @@ impl Keeper {
         }
     }
 
-    /// Writes a batch one by one: a single failure (a missing parent, a node of another process)
-    /// must not hold back the other ephemerals.
+    /// Writes a batch one by one: a single failure (a missing parent, a node of another process, a right
+    /// that somebody has taken away) must not hold back the other ephemerals.
     async fn write_singly(
         &self,
         session: SessionId,
@@ -349,33 +399,52 @@ impl Keeper {
     ) -> Result<(), tree::Error> {
         let mut first_failure = None;
         for item in batch {
-            let (path, data) = item;
-            let znode = self.tree.get_many(std::slice::from_ref(path)).await?.pop().flatten();
-            let ops: Vec<Op> = ops_to_own(path, data, znode.as_ref(), session).collect();
-            let written = if ops.is_empty() { Ok(Vec::new()) } else { self.tree.multi(ops).await };
-            match written {
-                Ok(_) => self.mark_clean(std::slice::from_ref(item)),
-                Err(error @ tree::Error::Multi { .. }) => {
-                    if matches!(error.root(), tree::Error::NoNode { .. }) {
-                        // The parent is mostly deleted with its topology; it may be created again.
-                        // At the first start of a cluster it is about to be created.
-                        let is_known = self.lock().missing_parent.contains(path);
-                        self.mark_clean(std::slice::from_ref(item));
-                        let mut desired = self.lock();
-                        desired.missing_parent.insert(path.clone());
-                        desired.owned.remove(path);
-                        drop(desired);
-                        if !is_known {
-                            info!(%path, "cannot create an ephemeral yet: its parent does not exist; retrying");
-                        }
-                    } else {
-                        first_failure.get_or_insert(error);
+            match self.write_one(session, item).await {
+                Ok(()) => self.mark_clean(std::slice::from_ref(item)),
+                Err(error) if error.is_denial() => {
+                    self.mark_clean(std::slice::from_ref(item));
+                    let mut desired = self.lock();
+                    desired.owned.remove(&item.0);
+                    // It may have been withdrawn or changed meanwhile.
+                    if desired.is_kept_as(item) {
+                        desired.denied.insert(item.0.clone(), error);
                     }
+                }
+                Err(tree::Error::Multi { source, .. }) if matches!(*source, tree::Error::NoNode { .. }) => {
+                    // The parent is mostly deleted with its topology; it may be created again.
+                    // At the first start of a cluster it is about to be created.
+                    let path = &item.0;
+                    let is_known = self.lock().missing_parent.contains(path);
+                    self.mark_clean(std::slice::from_ref(item));
+                    let mut desired = self.lock();
+                    desired.missing_parent.insert(path.clone());
+                    desired.owned.remove(path);
+                    drop(desired);
+                    if !is_known {
+                        info!(%path, "cannot create an ephemeral yet: its parent does not exist; retrying");
+                    }
+                }
+                Err(error @ tree::Error::Multi { .. }) => {
+                    first_failure.get_or_insert(error);
                 }
                 Err(error) => return Err(error),
             }
         }
         first_failure.map_or(Ok(()), Err)
+    }
+
+    async fn write_one(
+        &self,
+        session: SessionId,
+        (path, data): &(TreePath, Arc<[u8]>),
+    ) -> Result<(), tree::Error> {
+        let znode = self.tree.get_many(std::slice::from_ref(path)).await?.pop().flatten();
+        self.report_twin(session, path, znode.as_ref());
+        let ops: Vec<Op> = ops_to_own(path, data, znode.as_ref(), session).collect();
+        if !ops.is_empty() {
+            self.tree.multi(ops).await?;
+        }
+        Ok(())
     }
 
     /// Unmarks written nodes, unless their data has changed in between.
@@ -385,6 +454,7 @@ impl Keeper {
             if desired.kept.get(path).is_none_or(|kept| Arc::ptr_eq(kept, data)) {
                 desired.dirty.remove(path);
                 desired.missing_parent.remove(path);
+                desired.denied.remove(path);
             }
             desired.owned.insert(path.clone());
         }

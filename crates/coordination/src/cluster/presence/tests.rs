@@ -1,5 +1,8 @@
 use super::*;
-use crate::tree::memory::MemoryTree;
+use crate::tree::{
+    faulty::{FaultPlan, FaultyTree},
+    memory::MemoryTree,
+};
 use stormkeeper_runtime::test_support::wait_until;
 
 const WAIT_MAX: Duration = Duration::from_secs(20);
@@ -79,6 +82,47 @@ async fn ephemeral_without_a_parent_does_not_hold_back_the_others() {
     presence.settled().await;
     assert!(data(&tree, "/b").await.is_some());
     assert!(data(&tree, "/gone/a").await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn ephemerals_that_zookeeper_denies_do_not_hold_back_the_others_and_come_later() {
+    let server = MemoryTree::new();
+    let others: Arc<dyn Tree> = server.connect();
+    others.ensure(&path("/locked")).await.expect("created");
+    others.create(&path("/taken"), b"mine", CreateMode::Persistent).await.expect("created");
+    let locked = FaultPlan::none().deny([path("/locked"), path("/taken")]);
+    let tree = FaultyTree::new(server.connect(), locked);
+    let tasks = Tasks::default();
+    let presence = Presence::start(Arc::<FaultyTree>::clone(&tree), &tasks);
+    let kept = ["/a", "/locked/a", "/taken", "/z"];
+    presence.keep_at(kept.iter().map(|at| (path(at), b"1".to_vec())));
+    tokio::time::timeout(WAIT_MAX, presence.settled()).await.expect("the denied ones do not hold it up");
+    for (at, is_written) in kept.into_iter().zip([true, false, false, true]) {
+        let written = data(&others, at).await.is_some_and(|(data, _)| data == b"1");
+        assert_eq!((at, written), (at, is_written));
+        let desired = presence.lock();
+        assert_eq!(
+            (desired.owned.contains(&path(at)), desired.denied.contains_key(&path(at))),
+            (is_written, !is_written)
+        );
+    }
+    // A withdrawal waits for nobody either.
+    tree.set_plan(FaultPlan::none().deny([path("/locked"), path("/taken"), path("/a")]));
+    presence.withdraw_at(&path("/a"));
+    presence.withdraw_at(&path("/z"));
+    tokio::time::timeout(WAIT_MAX, presence.settled()).await.expect("the denied one does not hold it up");
+    assert_eq!((data(&others, "/z").await, data(&others, "/a").await.is_some()), (None, true));
+    tree.set_plan(FaultPlan::none());
+    wait_until("all are written or deleted", 2 * REVIEW_PERIOD, async || {
+        let found = [data(&others, "/locked/a").await, data(&others, "/taken").await];
+        let are_written = found.iter().all(|found| found.as_ref().is_some_and(|(data, _)| data == b"1"));
+        match are_written && data(&others, "/a").await.is_none() {
+            true => Ok(()),
+            false => Err(format!("{found:?}")),
+        }
+    })
+    .await;
+    assert!(presence.lock().denied.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,9 +17,7 @@ use crate::{
             SupervisorAssignments, TaskHeartbeat, TopologyRecord, Unreadable,
         },
     },
-    tree::{
-        self, CreateMode, Node, NodeWithChildren, Op, READ_BATCH, ReadTree, Readable, Tree, TreePath, Version,
-    },
+    tree::{self, CreateMode, Node, Op, READ_BATCH, ReadTree, Readable, Tree, TreePath, Version},
 };
 use stormkeeper_model::{
     BlobKey, ComponentId, NimbusId, SupervisorId, TaskId, Term, TopologyId, assignment::Assignment,
@@ -232,30 +230,34 @@ impl Store {
     /// Returns the API addresses of the live nimbuses that have a blob.
     ///
     /// # Errors
-    /// Errors of the tree; a nimbus whose record cannot be decoded is omitted.
+    /// Errors of the tree; a nimbus whose record cannot be read or decoded is omitted.
     pub async fn blob_sources(&self, key: &BlobKey) -> Result<Vec<String>, Error> {
         let names = self.tree.children(&layout::blob(key)).await?.unwrap_or_default();
         let ids = names.iter().filter_map(|name| name.parse::<NimbusId>().ok());
         let paths: Vec<TreePath> = ids.map(|id| layout::nimbus(&id)).collect();
         let mut holders = Vec::new();
-        for (path, znode) in paths.iter().zip(self.tree.get_many(&paths).await?) {
-            let record = znode.map(|znode| record::decode::<NimbusRecord>(path, &znode.node.data));
-            if let Some(Ok(nimbus)) = record {
+        for (path, znode) in paths.iter().zip(tree::read_allowed(&*self.tree, &paths).await?) {
+            let Readable::Found(znode) = znode else { continue };
+            if let Ok(nimbus) = record::decode::<NimbusRecord>(path, &znode.node.data) {
                 holders.push(nimbus.api);
             }
         }
         Ok(holders)
     }
 
-    /// Returns which of `keys` no live nimbus has.
+    /// Returns which of `keys` no live nimbus has. A blob whose holders this process may not read counts as
+    /// held, as nobody could announce another one.
     ///
     /// # Errors
     /// Errors of the tree.
     pub async fn blobs_without_holder(&self, keys: Vec<BlobKey>) -> Result<Vec<BlobKey>, Error> {
         let paths: Vec<TreePath> = keys.iter().map(layout::blob).collect();
-        let znodes = self.tree.get_many(&paths).await?;
-        let is_held =
-            |znode: &Option<NodeWithChildren>| znode.as_ref().is_some_and(|znode| !znode.children.is_empty());
+        let znodes = tree::read_allowed(&*self.tree, &paths).await?;
+        let is_held = |znode: &Readable| match znode {
+            Readable::Missing => false,
+            Readable::Denied => true,
+            Readable::Found(znode) => !znode.children.is_empty(),
+        };
         Ok(keys.into_iter().zip(znodes).filter(|(_, znode)| !is_held(znode)).map(|(key, _)| key).collect())
     }
 

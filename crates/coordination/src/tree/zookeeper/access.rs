@@ -1,6 +1,9 @@
 //! Access control lists in the types of the client crate.
 
-use std::sync::{Arc, RwLock};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, RwLock},
+};
 
 use tracing::warn;
 use zookeeper_client as zk;
@@ -96,6 +99,24 @@ fn of_client((who, rights): &Acl) -> zk::Acl {
     zk::Acl::new(permission, id)
 }
 
+/// Result of [`ZooKeeperTree::protect`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Protected {
+    /// Number of znodes whose list was another one.
+    pub n_changed: usize,
+    /// Znodes whose list this user may not change, or whose children it could not see, which the next call
+    /// may.
+    pub denied: BTreeSet<TreePath>,
+}
+
+/// Paths of a tree.
+struct AllPaths {
+    /// All paths that this user may see, each after its parent.
+    found: Vec<TreePath>,
+    /// Those of them whose children it may not see.
+    denied: BTreeSet<TreePath>,
+}
+
 impl ZooKeeperTree {
     /// Replaces the users and the rules of this process, in the running session as well. The users before
     /// keep their rights until that session ends.
@@ -111,19 +132,22 @@ impl ZooKeeperTree {
     }
 
     /// Sets the access control list of every znode of this tree by `rules`, or opens all of them to
-    /// anyone without; each znode after its children. Returns the number of znodes whose list was
-    /// another one. An interrupted call is completed by the next one.
+    /// anyone without; each znode after its children. Znodes whose list this user may not change are left
+    /// as they are. An interrupted call is completed by the next one.
     ///
     /// # Errors
-    /// Errors of the tree; [`Error::NotAuthorized`] names the znode whose list this user may not
-    /// change.
-    pub async fn protect(&self, rules: Option<&Arc<dyn AccessRules>>) -> Result<usize, Error> {
-        let found = self.all_paths(false).await?;
+    /// Errors of the tree, except denials, which are in [`Protected`].
+    pub async fn protect(&self, rules: Option<&Arc<dyn AccessRules>>) -> Result<Protected, Error> {
+        let AllPaths { found, mut denied } = self.all_paths().await?;
         let mut n_changed = 0;
         for path in found.iter().rev() {
-            n_changed += usize::from(self.set_acl(path, &acls(rules.map(|rules| &**rules), path)).await?);
+            match self.set_acl(path, &acls(rules.map(|rules| &**rules), path)).await {
+                Ok(is_changed) => n_changed += usize::from(is_changed),
+                Err(error) if error.is_denial() => drop(denied.insert(path.clone())),
+                Err(error) => return Err(error),
+            }
         }
-        Ok(n_changed)
+        Ok(Protected { n_changed, denied })
     }
 
     /// Returns the znodes whose access control list is not that of `rules`, except those whose list this
@@ -133,7 +157,7 @@ impl ZooKeeperTree {
     /// Errors of the tree.
     pub async fn with_other_lists(&self, rules: &Arc<dyn AccessRules>) -> Result<Vec<TreePath>, Error> {
         let mut others = Vec::new();
-        for path in self.all_paths(true).await? {
+        for path in self.all_paths().await?.found {
             let current = self.link.request(async |client: zk::Client| client.get_acl(path.as_str()).await);
             match current.await? {
                 Ok((current, _)) if is_same(&current, &acls(Some(&**rules), &path)) => {}
@@ -145,22 +169,25 @@ impl ZooKeeperTree {
         Ok(others)
     }
 
-    /// Returns the paths of all znodes, each after its parent. Znodes below one that this user may not read
-    /// are an error, or are left out.
-    async fn all_paths(&self, leaves_out_denied: bool) -> Result<Vec<TreePath>, Error> {
-        let mut found = vec![TreePath::root()];
+    /// Returns the paths of all znodes, each after its parent, except those below one that this user may not
+    /// read.
+    async fn all_paths(&self) -> Result<AllPaths, Error> {
+        let (mut found, mut denied) = (vec![TreePath::root()], BTreeSet::new());
         let mut next = 0;
         while let Some(path) = found.get(next).cloned() {
             next += 1;
             let children = match self.children(&path).await {
-                Err(error) if leaves_out_denied && error.is_denial() => None,
+                Err(error) if error.is_denial() => {
+                    denied.insert(path.clone());
+                    None
+                }
                 children => children?,
             };
             for child in children.unwrap_or_default() {
                 found.push(path.child(&child).map_err(Error::InvalidPath)?);
             }
         }
-        Ok(found)
+        Ok(AllPaths { found, denied })
     }
 
     /// Sets the access control list of a znode, and returns whether it was another one. A znode that

@@ -11,7 +11,7 @@
 //!
 //! The servers must be 3.6 or newer: older versions have no persistent watches.
 
-mod access;
+pub mod access;
 mod errors;
 mod session;
 mod tls;
