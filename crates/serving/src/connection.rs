@@ -4,7 +4,10 @@ use std::{
     io::{self, IoSlice},
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -48,17 +51,42 @@ enum Begin {
 /// Bytes of a peer that is refused that are read: they would cost it the response if they were not.
 const DISCARDED_MAX: usize = 64 << 10;
 
+/// End of a connection.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// It is in use.
+    None,
+    /// Nothing more is sent. What the peer still sends is discarded, up to so many bytes and until then.
+    Lingers { left: usize, until: Instant },
+    /// It may be closed.
+    Over,
+}
+
 /// Phase of a connection, shared with the request that it serves.
 #[derive(Debug, Clone)]
-pub(crate) struct Phase(Arc<Mutex<Wait>>);
+pub(crate) struct Phase {
+    wait: Arc<Mutex<Wait>>,
+    /// True if the body of a request was not read to its end.
+    has_unread: Arc<AtomicBool>,
+}
 
 impl Phase {
     fn new() -> Self {
-        Self(Arc::new(Mutex::new(Wait::Head(Instant::now()))))
+        Self { wait: Arc::new(Mutex::new(Wait::Head(Instant::now()))), has_unread: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Wait> {
-        self.0.lock().expect("no one panics while holding the phase")
+        self.wait.lock().expect("no one panics while holding the phase")
+    }
+
+    /// Records that a response was made and the body of its request not read to its end.
+    pub(crate) fn note_unread_body(&self) {
+        self.has_unread.store(true, Ordering::Relaxed);
+    }
+
+    /// True if the peer may still be sending what nobody reads: a body, or a head that is refused.
+    fn may_have_unread(&self) -> bool {
+        self.has_unread.load(Ordering::Relaxed) || matches!(*self.lock(), Wait::Head(_))
     }
 
     /// Marks the connection as busy until the result is dropped.
@@ -120,6 +148,7 @@ pub(crate) struct Connection<S> {
     limits: Limits,
     phase: Phase,
     begin: Begin,
+    end: End,
     timer: Option<Pin<Box<Sleep>>>,
     answers: Pace,
     _place: Option<Place>,
@@ -128,7 +157,8 @@ pub(crate) struct Connection<S> {
 impl<S> Connection<S> {
     pub(crate) fn new(stream: S, peer: SocketAddr, limits: Limits, place: Option<Place>) -> Self {
         let (phase, answers) = (Phase::new(), Pace::new(limits));
-        Self { stream, peer, limits, phase, begin: Begin::Unknown, timer: None, answers, _place: place }
+        let (begin, end) = (Begin::Unknown, End::None);
+        Self { stream, peer, limits, phase, begin, end, timer: None, answers, _place: place }
     }
 
     /// Waits on the peer. Ready with an error when the deadline of the phase has passed.
@@ -166,16 +196,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Ready once a peer that is refused has closed the connection, or has kept it open for too long.
     fn poll_gone(&mut self, mut left: usize, cx: &mut Context<'_>) -> Poll<()> {
-        let mut bytes = [0; 1024];
-        while left > 0 {
+        let gone = self.poll_discard(&mut left, cx);
+        self.begin = Begin::Refused(left);
+        match gone {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => self.poll_deadline(cx).map(drop),
+        }
+    }
+
+    /// Ready once a peer has closed the connection after its response, or has sent too much or for too long.
+    fn poll_linger(&mut self, mut left: usize, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let gone = self.poll_discard(&mut left, cx);
+        self.end = End::Lingers { left, until };
+        match gone {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => poll_at(&mut self.timer, until, cx),
+        }
+    }
+
+    /// Discards what a peer sends. Ready once it has closed the connection, or has sent `left` bytes.
+    fn poll_discard(&mut self, left: &mut usize, cx: &mut Context<'_>) -> Poll<()> {
+        let mut bytes = [0; 16 << 10];
+        while *left > 0 {
             let mut buffer = ReadBuf::new(&mut bytes);
-            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                    left = left.saturating_sub(buffer.filled().len());
-                    self.begin = Begin::Refused(left);
-                }
-                Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => return self.poll_deadline(cx).map(drop),
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => *left = left.saturating_sub(buffer.filled().len()),
+                Ok(()) | Err(_) => break,
             }
         }
         Poll::Ready(())
@@ -213,7 +259,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.after_write(cx, written)
@@ -243,6 +289,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if let End::None = self.end {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.end = match self.phase.may_have_unread() && matches!(self.begin, Begin::Served) {
+                true => {
+                    let Limits { linger, linger_bytes, .. } = self.limits;
+                    End::Lingers { left: linger_bytes, until: Instant::now() + linger }
+                }
+                false => End::Over,
+            };
+        }
+        if let End::Lingers { left, until } = self.end {
+            ready!(self.poll_linger(left, until, cx));
+            self.end = End::Over;
+        }
+        Poll::Ready(Ok(()))
     }
 }

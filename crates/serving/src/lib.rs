@@ -15,7 +15,9 @@
 //! | connects when all connections are in use | the same |
 //! | speaks HTTP/2 without having asked | at once, with 505 |
 //!
-//! A response to a request whose body was not read to its end ends the connection, and says so.
+//! A response to a request whose body was not read to its end ends the connection, and says so. What the
+//! peer still sends is read and discarded before the connection is closed, up to 64 MiB and for at most
+//! 10 s: it would lose the response otherwise.
 //!
 //! There are half as many connections as the process may have descriptors, at most 4,096: the other
 //! descriptors are for ZooKeeper, files and connections to other daemons.
@@ -78,6 +80,11 @@ pub struct Limits {
     stall: Duration,
     /// Slowest rate of bodies and answers.
     bytes_per_sec: u32,
+    /// Time for what a peer still sends after a response to a request whose body nobody reads. The system
+    /// resets a connection that is closed while its peer sends, and the response can be lost.
+    linger: Duration,
+    /// Most bytes of that.
+    linger_bytes: usize,
     /// Connections in all.
     connections: usize,
     /// Connections of one peer.
@@ -106,6 +113,8 @@ impl Limits {
             idle: Duration::from_secs(60),
             stall: Duration::from_secs(30),
             bytes_per_sec: 8 << 10,
+            linger: Duration::from_secs(10),
+            linger_bytes: 64 << 20,
             connections,
             connections_per_peer: connections / 2,
         }
@@ -186,6 +195,7 @@ async fn admit(State(admission): State<Admission>, mut request: Request, next: N
     };
     // The server does not look for the next request behind the rest of a body.
     if !end.is_reached() {
+        peer.phase.note_unread_body();
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response.map(|body| Body::new(AnswerBody::new(body, busy)))

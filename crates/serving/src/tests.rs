@@ -214,6 +214,46 @@ async fn response_to_a_body_that_was_not_read_announces_the_end_of_the_connectio
     }
 }
 
+/// Sends a request with `n` bytes of body before it reads, and returns what it reads until the connection
+/// is closed, and whether all was sent.
+async fn sends_all_then_reads(mut stream: TcpStream, n: usize) -> (String, bool) {
+    let head = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {n}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    let mut is_sent = true;
+    for _ in 0..n >> 16 {
+        is_sent = is_sent && stream.write_all(&[b'x'; 1 << 16]).await.is_ok();
+    }
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(LONG, stream.read_to_end(&mut answer)).await;
+    is_sent &= read.expect("the server closes the connection").is_ok();
+    (String::from_utf8_lossy(&answer).into_owned(), is_sent)
+}
+
+#[tokio::test]
+async fn client_that_sends_a_body_nobody_reads_gets_its_response() {
+    let refuse = async || axum::http::StatusCode::FORBIDDEN;
+    let routes = Router::new().route("/", post(refuse));
+    let server = Server::start(routes.clone(), lenient()).await;
+    // More than the buffers of both sockets hold.
+    let (answer, is_whole) = sends_all_then_reads(server.connect().await, 32 << 20).await;
+    assert!(answer.starts_with("HTTP/1.1 403 ") && is_whole, "{is_whole} {answer}");
+    let server = Server::start(routes.clone(), Limits { linger_bytes: 1 << 16, ..lenient() }).await;
+    let (_, is_whole) = sends_all_then_reads(server.connect().await, 32 << 20).await;
+    assert!(!is_whole, "more than the limit was read");
+    // A peer that neither sends nor closes keeps its place for a while only.
+    let limits = Limits { head: SHORT, linger: SHORT, connections: 1, connections_per_peer: 1, ..lenient() };
+    let server = Server::start(routes, limits).await;
+    let mut idle = server.connect().await;
+    idle.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n").await.expect("sent");
+    let freed = async {
+        while !until_closed(server.connect().await, "").await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let limited = tokio::time::timeout(LONG, freed).await;
+    limited.expect("the place of the first connection is free");
+}
+
 #[tokio::test]
 async fn peer_that_speaks_http_2_is_told_which_version_is_served() {
     let server = Server::echo(lenient()).await;
