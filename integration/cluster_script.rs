@@ -29,7 +29,7 @@ class Slow(Spout):
 Slow().run()
 ";
 
-/// Held by each test: between the choice of ports and the start, another cluster could take the same ones.
+/// Held by each test: the slots of clusters that end and start at once could be the same ones.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// A cluster of the script, which is stopped at the end.
@@ -190,4 +190,57 @@ async fn two_clusters_have_slots_of_their_own_and_what_cannot_become_ready_is_na
     let curl = "#!/bin/sh\necho 'curl: (60) a certificate is not believed' >&2\nexit 60\n";
     let said = other.fails_with("curl", curl, &up);
     assert!(said.contains("requests cannot succeed: curl: (60)"), "{said}");
+}
+
+/// Stands for `java`, and ends after another process answers as ZooKeeper on the port.
+const USURPED: &str = r#"#!/usr/bin/env python3
+import os, re, socket, sys, time
+
+config = [argument for argument in sys.argv if argument.endswith("zoo.cfg")]
+if not config:
+    sys.exit(0)
+port = int(re.search(r"clientPort=(\d+)", open(config[0]).read()).group(1))
+listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listener.bind(("127.0.0.1", port))
+listener.listen()
+if os.fork() == 0:
+    listener.settimeout(10)
+    for _ in range(3):
+        connection, _ = listener.accept()
+        connection.sendall(b"Mode: standalone\n")
+        connection.close()
+    sys.exit(0)
+listener.close()
+time.sleep(2)
+print("another process has the port", file=sys.stderr)
+sys.exit(3)
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clusters_started_at_once_have_ports_of_their_own_and_a_stranger_on_a_port_is_none_of_them() {
+    let _alone = ALONE.lock().await;
+    let (one, other) = (Scripted::new(), Scripted::new());
+    let up = ["up", "--nimbus", "1", "--supervisors", "1"];
+    let started: Vec<Output> = std::thread::scope(|scope| {
+        let running = [&one, &other].map(|cluster| scope.spawn(|| cluster.script("cluster", &up)));
+        running.map(|thread| thread.join().expect("it does not panic")).into()
+    });
+    for output in started {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let [first, second] = [&one, &other].map(|cluster| cluster.ok("cluster", &["status"]));
+    let ports = |status: &str| -> BTreeSet<String> {
+        status.split_whitespace().filter(|word| word.starts_with("127.0.0.1:")).map(str::to_owned).collect()
+    };
+    assert_eq!((ports(&first).len(), ports(&second).len()), (2, 2), "{first}\n{second}");
+    assert!(ports(&first).is_disjoint(&ports(&second)), "{first}\n{second}");
+    for cluster in [&one, &other] {
+        let listed = cluster.ok("sk", &["cluster", "--json"]);
+        let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+        assert_eq!(listed["supervisors"].as_array().map(Vec::len), Some(1), "{listed}");
+    }
+    other.ok("cluster", &["down"]);
+    let said = other.fails_with("java", USURPED, &up);
+    assert!(said.contains("zookeeper-1 has ended"), "{said}");
 }

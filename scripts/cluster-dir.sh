@@ -22,6 +22,18 @@ load_cluster() {
   source "$CLUSTER_DIR/shape"
 }
 
+# Only one script of a user at a time chooses ports, until its processes listen on them or it ends: another
+# cluster would be given the same ones. Those of another user are noticed by `owns_port`.
+lock_ports() {
+  mkdir -p "$STORMKEEPER_CACHE"
+  exec 8>"$STORMKEEPER_CACHE/ports.lock"
+  flock --nonblock 8 && return
+  say "   waiting for another scripts/cluster up, which is taking its ports"
+  flock --timeout 300 8 || die "another scripts/cluster has held $STORMKEEPER_CACHE/ports.lock for five minutes"
+}
+
+unlock_ports() { exec 8>&-; }
+
 # Only one script at a time starts or stops processes; the lock ends with this process.
 lock_cluster() {
   mkdir -p "$CLUSTER_DIR"

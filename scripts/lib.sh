@@ -344,7 +344,7 @@ launch() {
   shift 2
   mkdir -p "$(dirname "$pid_file")" "$(dirname "$log")"
   printf -- '---- %s started: %s\n' "$(date -u +%FT%TZ)" "$*" >>"$log"
-  setsid -- "$@" </dev/null >>"$log" 2>&1 9>&- &
+  setsid -- "$@" </dev/null >>"$log" 2>&1 8>&- 9>&- &
   pid=$!
   printf '%s %s\n' "$pid" "$(start_time_of "$pid" || echo gone)" >"$pid_file"
   disown
@@ -414,6 +414,40 @@ for start in range(first, first + 2000, count):
         break
 else:
     sys.exit("there are no %d consecutive free ports from %d on" % (count, first))
+PYTHON
+}
+
+# owns_port PID_FILE PORT: succeeds if the recorded process itself listens on a port, and not another one that
+# took the port between its choice and its use.
+owns_port() {
+  local pid
+  pid="$(pid_of "$1")" || return 1
+  python3 - "$pid" "$2" <<'PYTHON'
+import glob
+import os
+import sys
+
+pid, port = sys.argv[1], int(sys.argv[2])
+listening = set()
+for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+    try:
+        with open(table) as file:
+            rows = [line.split() for line in file][1:]
+    except OSError:
+        continue
+    # 0A: the socket listens. The address ends with the port, and the tenth field is the inode.
+    listening.update(
+        "socket:[%s]" % row[9] for row in rows if row[3] == "0A" and int(row[1].rsplit(":", 1)[1], 16) == port
+    )
+for descriptor in glob.iglob("/proc/%s/fd/*" % pid):
+    try:
+        if os.readlink(descriptor) in listening:
+            break
+    except OSError:
+        # It was closed meanwhile.
+        continue
+else:
+    sys.exit(1)
 PYTHON
 }
 
