@@ -134,6 +134,7 @@ fn supervisor(n: usize, n_slots: u16) -> SupervisorRecord {
         failures: Vec::new(),
         exposed: None,
         zookeeper_users: None,
+        certificate_expired: false,
         unknown_fields: Default::default(),
     }
 }

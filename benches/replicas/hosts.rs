@@ -133,6 +133,7 @@ impl Host {
             failures: Vec::new(),
             exposed: None,
             zookeeper_users: None,
+            certificate_expired: false,
             unknown_fields: Default::default(),
         };
         presence.keep(&Ephemeral::Supervisor(id.clone()), record::encode(&record));

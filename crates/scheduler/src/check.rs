@@ -37,11 +37,12 @@ pub enum Violation {
         /// The slot.
         slot: Slot,
     },
-    /// A task added to a supervisor that is away or on a drained host.
+    /// A task added to a supervisor that is away, on a drained host, or has an expired certificate.
     #[error("{topology} gets task {task} in slot {slot}, whose supervisor is {}", match .standing {
         Standing::Live => "live",
         Standing::Away => "away",
         Standing::Drained => "drained",
+        Standing::Expired => "there with an expired certificate",
     })]
     AddedTo {
         /// The topology of the task.
@@ -233,7 +234,7 @@ fn lint_added(
         let stayed = |task| before.workers.get(slot).is_some_and(|tasks| tasks.contains(task));
         match supervisor.standing {
             Standing::Live => {}
-            standing @ (Standing::Away | Standing::Drained) => {
+            standing @ (Standing::Away | Standing::Drained | Standing::Expired) => {
                 let added = tasks.iter().filter(|task| !stayed(*task));
                 let (topology, slot) = (&topology.id, slot);
                 found.extend(added.map(|task| Violation::AddedTo {

@@ -47,6 +47,9 @@ pub enum Standing {
     /// Present, but an operator drains its host: tasks kept there stay until their topology can
     /// be moved without loss, and none are added.
     Drained,
+    /// Present, but nobody connects to it, as its certificate has expired: tasks kept there stay, and none
+    /// are added.
+    Expired,
 }
 
 /// Requirements of one topology.

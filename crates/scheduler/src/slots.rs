@@ -80,7 +80,7 @@ impl<'a> SlotTable<'a> {
             let slots = first..table.slots.len();
             let free = match supervisor.standing {
                 Standing::Live => slots.len(),
-                Standing::Away | Standing::Drained => 0,
+                Standing::Away | Standing::Drained | Standing::Expired => 0,
             };
             table.hosts[host].supervisors.push(n);
             table.hosts[host].load.free += free;

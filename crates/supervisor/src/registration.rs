@@ -53,6 +53,8 @@ pub(super) struct Reported {
     pub(super) agent_problem: Option<String>,
     /// Reason why a file with tokens, the secret or certificates is not in force.
     pub(super) locks_problem: Option<String>,
+    /// True while the certificate has expired.
+    pub(super) certificate_expired: bool,
     /// Reason why the leader refuses the proofs of this supervisor.
     pub(super) proof_problem: Option<String>,
 }
@@ -97,6 +99,7 @@ impl Registration {
             failures: Vec::new(),
             exposed: options.exposed.clone(),
             zookeeper_users: None,
+            certificate_expired: false,
             unknown_fields: record::UnknownFields::new(),
         };
         let (me, presence, mut users) = (me.clone(), presence.clone(), options.held_users.clone());
@@ -154,6 +157,11 @@ impl Registration {
         self.set(|reported| std::mem::replace(&mut reported.locks_problem, problem.clone()) != problem);
     }
 
+    /// Sets whether the certificate of this supervisor has expired.
+    pub(super) fn set_certificate_expired(&self, is_expired: bool) {
+        self.set(|reported| std::mem::replace(&mut reported.certificate_expired, is_expired) != is_expired);
+    }
+
     /// Sets the reason why the leader refuses the proofs of this supervisor.
     pub(super) fn set_proof_problem(&self, problem: Option<String>) {
         self.set(|reported| std::mem::replace(&mut reported.proof_problem, problem.clone()) != problem);
@@ -199,12 +207,19 @@ fn memory_limits_unenforced() -> Option<String> {
 
 /// The record with what it reports, and without the slots that cannot be used.
 fn with_reported(supervisor: &SupervisorRecord, reported: Reported) -> SupervisorRecord {
-    let Reported { problems, failures, clock_ahead_ms, agent, agent_problem, locks_problem, proof_problem } =
-        reported;
+    let Reported { problems, failures, clock_ahead_ms, agent, certificate_expired, .. } = reported;
+    let Reported { agent_problem, locks_problem, proof_problem, .. } = reported;
     let of_host = [proof_problem, agent_problem, locks_problem].into_iter().flatten();
     let of_host = of_host.map(|text| ReportedProblem::of_supervisor(&text));
     let problems = of_host.chain(problems).take(PROBLEMS_MAX).collect();
-    let mut record = SupervisorRecord { problems, failures, clock_ahead_ms, agent, ..supervisor.clone() };
+    let mut record = SupervisorRecord {
+        problems,
+        failures,
+        clock_ahead_ms,
+        agent,
+        certificate_expired,
+        ..supervisor.clone()
+    };
     let problems = &record.problems;
     record.ports.retain(|port| !problems.iter().any(|it| it.unusable && it.port == Some(*port)));
     record
@@ -254,6 +269,19 @@ async fn prepare_layout(store: &Store) {
 mod tests {
     use super::*;
     use stormkeeper_coordination::cluster::layout;
+
+    #[test]
+    fn record_says_whether_the_certificate_has_expired() {
+        let json =
+            br#"{"v":1,"host":"h","ports":[],"resources":{"cpu_percent":1,"memory_mb":2},"version":"0",
+            "start_ms":5}"#;
+        let path = layout::supervisors().child("s").expect("valid");
+        let supervisor: SupervisorRecord = record::decode(&path, json).expect("a record");
+        for certificate_expired in [true, false] {
+            let reported = Reported { certificate_expired, ..Reported::default() };
+            assert_eq!(with_reported(&supervisor, reported).certificate_expired, certificate_expired);
+        }
+    }
 
     #[test]
     fn denial_is_worth_a_warning_once_the_first_nimbus_had_time_to_make_the_tree() {

@@ -241,6 +241,10 @@ pub struct SupervisorRecord {
     /// Users that it has at ZooKeeper; absent in older builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zookeeper_users: Option<HeldUsers>,
+    /// True while its certificate has expired, so that no nimbus connects to it; false in older builds. A
+    /// leader places nothing there while another supervisor is live.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub certificate_expired: bool,
     /// Fields of newer versions.
     #[serde(flatten)]
     pub unknown_fields: UnknownFields,

@@ -60,7 +60,7 @@ const RECORDS: &[(&str, WriteBack, &str)] = &[
         r#"{"host":"h","ports":[6700],"resources":{"cpu_percent":1,"memory_mb":2},
             "capacity":{"memory_mb":2,"cpu_percent":1},"memory_limits_unenforced":"no cgroup v2","version":"0",
             "start_ms":5,"announces_stop":true,"tracks_tuples":true,"platform":{"arch":"x86_64","libc":"gnu-2.36"},"clock_ahead_ms":-5000,"agent":"h:8000","exposed":"its agent",
-            "zookeeper_users":{"hashes":["00ff"],"open":true},
+            "zookeeper_users":{"hashes":["00ff"],"open":true},"certificate_expired":true,
             "problems":[{"port":6701,"topology":"wc-1-100","unusable":true,"idle":"1-3","text":"why"}],
             "failures":[{"kind":"launch","port":6700,"topology":"wc-1-100","placed_ms":4,"n":3,"reason":"why",
             "everywhere":true},{"kind":"component","component":"split","n":3,"reason":"why"}]}"#,

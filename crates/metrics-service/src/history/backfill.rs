@@ -171,6 +171,7 @@ mod tests {
             failures: Vec::new(),
             exposed: None,
             zookeeper_users: None,
+            certificate_expired: false,
             unknown_fields: Default::default(),
         };
         ClusterView {

@@ -184,6 +184,7 @@ impl Cluster {
             failures: Vec::new(),
             exposed: None,
             zookeeper_users: None,
+            certificate_expired: false,
             unknown_fields: Default::default(),
         };
         Store::new(Arc::clone(&tree)).ensure_layout().await.expect("made");

@@ -144,6 +144,7 @@ impl Cluster {
             failures: Vec::new(),
             exposed: None,
             zookeeper_users: None,
+            certificate_expired: false,
             unknown_fields: Default::default(),
         };
         let path = layout::supervisor(&id.parse().expect("valid"));

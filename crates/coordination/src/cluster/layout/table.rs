@@ -55,7 +55,7 @@ pub const TABLE: &[Row] = &[
     Row {
         path: "/supervisors/{supervisor-id}",
         kind: "E",
-        holds: "host, usable slot ports, resources, declared capacity, whether memory limits are enforced, version, start time, whether it announces a stop in /stopped-supervisors, whether its workers track tuples, problems of its slots, the address of its agent, a clock that differs from the leader's, and what failed or started again there in the last ten minutes",
+        holds: "host, usable slot ports, resources, declared capacity, whether memory limits are enforced, version, start time, whether it announces a stop in /stopped-supervisors, whether its workers track tuples, problems of its slots, the address of its agent, a clock that differs from the leader's, whether its certificate has expired, and what failed or started again there in the last ten minutes",
         written_by: "that supervisor",
         watched_by: "nimbus",
     },

@@ -64,6 +64,7 @@ fn supervisor() -> SupervisorRecord {
         failures: Vec::new(),
         exposed: None,
         zookeeper_users: None,
+        certificate_expired: false,
         unknown_fields: Default::default(),
     }
 }

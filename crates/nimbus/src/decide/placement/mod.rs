@@ -24,7 +24,7 @@ use crate::{
 use stormkeeper_coordination::{
     cluster::{
         layout,
-        record::{Stored, TasksRecord, TopologyRecord},
+        record::{Stored, SupervisorRecord, TasksRecord, TopologyRecord},
         view::ClusterView,
     },
     tree::Version,
@@ -210,27 +210,31 @@ fn given_up<'a>(
 fn supervisors(draft: &Draft<'_>) -> BTreeMap<SupervisorId, Supervisor> {
     let view = draft.view;
     let hidden = unreadable_assignments(view);
-    let standing = |id: &SupervisorId| {
+    let place = |id: &SupervisorId, record: &SupervisorRecord| {
         // An unreadable assignment may use any slot of the supervisors that it concerns.
         let assigned = view
             .supervisor_assignments
             .get(id)
             .map(|supervisor_assignments| &supervisor_assignments.value.topologies);
         let is_hidden = assigned.is_some_and(|topologies| topologies.keys().any(|id| hidden.contains(id)));
-        let is_drained = view.supervisors.get(id).is_some_and(|record| view.is_drained(&record.host));
-        match (is_hidden || draft.supervisor_assignments.is_blocked(id), is_drained) {
-            (true, _) => Standing::Away,
-            (false, true) => Standing::Drained,
-            (false, false) => Standing::Live,
-        }
+        let is_away = is_hidden || draft.supervisor_assignments.is_blocked(id);
+        let standing = match (is_away, view.is_drained(&record.host), record.certificate_expired) {
+            (true, ..) => Standing::Away,
+            (false, true, _) => Standing::Drained,
+            (false, false, true) => Standing::Expired,
+            (false, false, false) => Standing::Live,
+        };
+        let (host, ports) = (record.host.clone(), record.ports.iter().copied().collect());
+        Supervisor { host, ports, standing, capacity: record.capacity }
     };
-    (view.supervisors.iter())
-        .map(|(id, supervisor)| {
-            let ports = supervisor.ports.iter().copied().collect();
-            let (host, standing) = (supervisor.host.clone(), standing(id));
-            (id.clone(), Supervisor { host, ports, standing, capacity: supervisor.capacity })
-        })
-        .collect()
+    let mut supervisors: BTreeMap<SupervisorId, Supervisor> =
+        (view.supervisors.iter()).map(|(id, record)| (id.clone(), place(id, record))).collect();
+    // Where every certificate has expired, workers that can start are better than none.
+    if !supervisors.values().any(|supervisor| supervisor.standing == Standing::Live) {
+        let expired = supervisors.values_mut().filter(|supervisor| supervisor.standing == Standing::Expired);
+        expired.for_each(|supervisor| supervisor.standing = Standing::Live);
+    }
+    supervisors
 }
 
 /// A topology that keeps all its workers except the lost ones.

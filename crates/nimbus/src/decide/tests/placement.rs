@@ -294,3 +294,27 @@ fn shortage_of_memory_is_reported_and_a_new_capacity_moves_no_running_task() {
     world.settle();
     assert_eq!(world.assignment(&id).expect("placed").tasks().to_string(), "1-3");
 }
+
+#[test]
+fn nothing_is_placed_on_a_supervisor_whose_certificate_has_expired_unless_all_have() {
+    let mut world = World::with_supervisors(2, 2);
+    let running = world.running("old", 2, 2);
+    let before = world.assignment(&running).expect("placed");
+    world.set_certificate_expired("s0", true);
+    assert_eq!(world.decide().actions, [], "what runs there runs on");
+    let id = world.submit("wc", 2, 2);
+    world.settle();
+    world.check();
+    let supervisors = |world: &World, id| {
+        let slots = world.assignment(id).expect("placed").workers.into_keys();
+        slots.map(|slot| slot.supervisor.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(supervisors(&world, &id), ["s1"]);
+    assert_eq!(world.assignment(&running).expect("placed"), before);
+    let late = world.submit("late", 1, 1);
+    world.settle();
+    assert_eq!(world.assignment(&late), None, "the other supervisor is full");
+    world.set_certificate_expired("s1", true);
+    world.settle();
+    assert_eq!(supervisors(&world, &late), ["s0"], "no supervisor has a valid certificate");
+}

@@ -102,9 +102,17 @@ impl World {
             failures: Vec::new(),
             exposed: None,
             zookeeper_users: None,
+            certificate_expired: false,
             unknown_fields: Default::default(),
         };
         self.put(layout::supervisor(&id.parse().expect("valid")), record::encode(&supervisor));
+    }
+
+    pub(super) fn set_certificate_expired(&mut self, id: &str, is_expired: bool) {
+        let id = id.parse().expect("valid");
+        let mut supervisor = self.view().supervisors[&id].clone();
+        supervisor.certificate_expired = is_expired;
+        self.put(layout::supervisor(&id), record::encode(&supervisor));
     }
 
     pub(super) fn remove_supervisor(&mut self, id: &str) {
