@@ -120,6 +120,7 @@ pub fn validate(topology: &Topology) -> Result<(), Vec<TopologyDefect>> {
     for (id, component) in &topology.components {
         check_component(topology, id, component, &mut found);
     }
+    check_look_alikes(topology, &mut found);
     match found.listed.is_empty() {
         true => Ok(()),
         false => Err(found.into_defects()),
@@ -211,6 +212,25 @@ fn check_command(command: &[String], at: &Place, found: &mut Findings<'_>) {
             found.add(at.clone(), "it contains a NUL character", "remove it: no program can receive one");
         }
         Some(_) => {}
+    }
+}
+
+/// Checks that no two components look the same.
+fn check_look_alikes(topology: &Topology, found: &mut Findings<'_>) {
+    if topology.components.keys().all(|id| id.as_str().is_ascii()) {
+        return;
+    }
+    let mut seen: HashMap<String, &ComponentId> = HashMap::new();
+    for (id, component) in &topology.components {
+        let other = seen.entry(spelling::appearance(id.as_str())).or_insert(id);
+        if spelling::look_alike(id.as_str(), other.as_str()) {
+            let what = format!("{} and {} look the same", quoted(id.as_str()), quoted(other.as_str()));
+            found.add(
+                Place::Component(component.kind, id.clone(), Part::Component),
+                what,
+                "choose another id for one of them",
+            );
+        }
     }
 }
 

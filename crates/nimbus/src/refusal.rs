@@ -106,6 +106,14 @@ pub enum Refusal {
         /// True if that topology is killed and not removed yet.
         is_killed: bool,
     },
+    /// The name looks like that of another topology.
+    #[error("the name {} looks like that of {by}", quoted(.name.as_str()))]
+    NameLooksLike {
+        /// The name.
+        name: TopologyName,
+        /// The topology for which it could be taken.
+        by: TopologyId,
+    },
     /// The name is the id of a topology.
     #[error("{id} is the id of a topology, and commands could not tell that topology from one of this name")]
     NameIsId {
@@ -273,7 +281,10 @@ impl Refusal {
                 Code::UnknownTopology
             }
             Self::UnknownHost { .. } | Self::NotDrained { .. } => Code::UnknownHost,
-            Self::NameInUse { .. } | Self::NameIsId { .. } | Self::NameUnclear { .. } => Code::NameInUse,
+            Self::NameInUse { .. }
+            | Self::NameLooksLike { .. }
+            | Self::NameIsId { .. }
+            | Self::NameUnclear { .. } => Code::NameInUse,
             Self::InvalidTopology { .. } | Self::InvalidPackage { .. } => Code::InvalidTopology,
             Self::BlobMissing { .. } => Code::BlobMissing,
             Self::NotReplicated { .. } => Code::NotReplicated,
@@ -319,7 +330,7 @@ impl Refusal {
             Self::NameInUse { name, .. } => {
                 format!("kill it first (`stormkeeper kill {name}`), or submit under another name")
             }
-            Self::NameIsId { .. } => "submit it under another name".to_owned(),
+            Self::NameLooksLike { .. } | Self::NameIsId { .. } => "submit it under another name".to_owned(),
             Self::NameUnclear { path, .. } => format!(
                 "read {path} with zkCli; write a valid record, or delete it: all other records of that topology are \
                  then removed after a minute"

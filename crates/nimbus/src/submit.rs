@@ -26,6 +26,7 @@ use stormkeeper_model::{
     platform::Program,
     resources::{self, TaskRequests},
     settings::sample_rate_of,
+    spelling,
     status::TopologyStatus,
     topology::{Ackers, TaskTable, Topology},
     validate::validate,
@@ -74,6 +75,13 @@ impl PreparedTopology {
         check_owner(&owner)?;
         let name = name.unwrap_or_else(|| topology.name.clone());
         check_length(&name)?;
+        // The name of the file may be another one.
+        if let Some(reason) = spelling::misleading(name.as_str()) {
+            return Err(Refusal::BadOption(format!(
+                "the name {} could be taken for another one: {reason}; use letters of one script",
+                quoted(name.as_str())
+            )));
+        }
         let problems = problems(topology);
         if !problems.is_empty() {
             return Err(Refusal::InvalidTopology { problems });
@@ -278,8 +286,8 @@ pub(super) fn check_placeable(id: &TopologyId, tasks: &TaskTable, workers: u32) 
     }
 }
 
-/// Checks that the name is free, and not the id of a topology: requests name a topology by either. A
-/// killed topology has its name and its id until it is removed.
+/// Checks that the name is free and looks like no other, and is not the id of a topology: requests name a
+/// topology by either. A killed topology has its name and its id until it is removed.
 fn check_name(name: &TopologyName, view: &ClusterView) -> Result<(), Refusal> {
     if let Some((id, topology_record)) = view.named(name) {
         let is_killed = topology_record.value.status == TopologyStatus::Killed;
@@ -287,6 +295,12 @@ fn check_name(name: &TopologyName, view: &ClusterView) -> Result<(), Refusal> {
     }
     if let Some(id) = known_id(name, view) {
         return Err(Refusal::NameIsId { id });
+    }
+    let mut others = view.topologies.iter();
+    if let Some((by, _)) =
+        others.find(|(_, record)| spelling::look_alike(name.as_str(), record.value.name.as_str()))
+    {
+        return Err(Refusal::NameLooksLike { name: name.clone(), by: by.clone() });
     }
     let unclear = view.unreadable.keys().find(|path| {
         path.parent() == Some(layout::storms()) && TopologyId::name_in(path.name()) == name.as_str()
@@ -430,6 +444,22 @@ mod tests {
         }
         assert_eq!(tree.n_writes(), 0);
         submit(&prepared(50_000, 100), &view, &store, &leadership).await.expect("it can be placed");
+    }
+
+    #[tokio::test]
+    async fn name_that_looks_like_that_of_another_topology_is_refused() {
+        let (_, store, leadership) = leading().await;
+        let named = |name: &str| PreparedTopology { name: name.parse().expect("valid"), ..prepared(1, 1) };
+        let (id, record) =
+            submit(&named("saeson"), &ClusterView::default(), &store, &leadership).await.expect("accepted");
+        let version = stormkeeper_coordination::tree::Version::FIRST;
+        let topologies = [(id.clone(), Stored { value: record, version })].into();
+        let view = ClusterView { topologies, ..ClusterView::default() };
+        let refused =
+            submit(&named("sæson"), &view, &store, &leadership).await.expect_err("they look the same");
+        assert!(refused.to_string().contains(&format!("looks like that of {id}")), "{refused}");
+        assert_eq!(refused.code(), stormkeeper_api_types::message::Code::NameInUse);
+        submit(&named("saison"), &view, &store, &leadership).await.expect("another name");
     }
 
     #[tokio::test]

@@ -298,3 +298,15 @@ fn name_that_could_be_taken_for_another_one_is_a_problem_of_its_place() {
         &[&format!("bolts.count.output.st\u{200b}: the name \"st\\u{{200b}}\" {invisible}{hint}")],
     );
 }
+
+#[test]
+fn components_that_look_the_same_are_a_problem_of_the_second() {
+    check(
+        |topology| {
+            let count = topology.components[&id("count")].clone();
+            topology.components.insert(id("saeson"), count.clone());
+            topology.components.insert(id("sæson"), count);
+        },
+        &["bolts.sæson: \"sæson\" and \"saeson\" look the same; choose another id for one of them"],
+    );
+}
