@@ -3,12 +3,15 @@
 use std::fmt::Write as _;
 
 use crate::cli::{Global, client_runtime, error::Failure, output};
-use stormkeeper_api_types::message::EventSummary;
+use stormkeeper_api_types::message::{EventList, EventSummary};
+use stormkeeper_model::text::counted;
 
 /// Print the cluster's events, newest last.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "The cluster keeps 500 events, of which each owner has an equal share.\n\
-Example: stormkeeper events --topology word-count -n 20")]
+#[command(
+    after_help = "The cluster keeps 500 events or some more, of which each owner has an equal share.\n\
+Example: stormkeeper events --topology word-count -n 20"
+)]
 pub(super) struct Args {
     /// Print only the events of this topology, given by its name or, if it was removed, its id
     #[arg(long)]
@@ -28,8 +31,25 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         output::note("No events.");
         return Ok(());
     }
+    if let Some(text) = omitted(&list) {
+        output::note(&text);
+    }
     // Newest last, as in a log file.
     output::print(&list.events.iter().rev().map(line).collect::<String>())
+}
+
+/// Says that there are older events, and how to see them.
+fn omitted(list: &EventList) -> Option<String> {
+    let n = list.events.len();
+    match (list.truncated, list.omitted) {
+        (false, _) => None,
+        // A nimbus of an earlier build does not say how many.
+        (true, 0) => Some(format!("These are the newest {n}; there are older ones: -n shows more.")),
+        (true, omitted) => {
+            let older = counted(omitted, "older event");
+            Some(format!("These are the newest {n}; {older} not shown: -n {} shows all.", n + omitted))
+        }
+    }
 }
 
 fn line(event: &EventSummary) -> String {
@@ -58,4 +78,20 @@ fn line(event: &EventSummary) -> String {
             .expect("writing to a string does not fail");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn older_events_that_are_not_shown_are_counted() {
+        let said = |truncated, n| omitted(&EventList { truncated, omitted: n, ..EventList::default() });
+        assert_eq!(said(false, 0), None);
+        assert_eq!(
+            said(true, 1).as_deref(),
+            Some("These are the newest 0; 1 older event not shown: -n 1 shows all.")
+        );
+        assert!(said(true, 0).expect("an earlier build").contains("older ones"));
+    }
 }

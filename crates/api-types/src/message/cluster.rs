@@ -258,6 +258,10 @@ pub struct EventList {
     pub events: Vec<EventSummary>,
     /// True if there are older events beyond the limit.
     pub truncated: bool,
+    /// Number of older events beyond the limit: a larger limit returns them too. Absent in the answers of
+    /// earlier builds.
+    #[serde(default)]
+    pub omitted: usize,
     /// Age of the answering nimbus' view, in milliseconds.
     pub view_age_ms: u64,
 }

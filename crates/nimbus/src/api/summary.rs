@@ -183,9 +183,10 @@ pub(super) fn events(
     if let Some(topology) = topology.filter(|text| events.is_empty() && is_unknown(&observation.view, text)) {
         return Err(Refusal::NoEvents { topology: topology.to_owned() });
     }
-    let truncated = limit.is_some_and(|limit| events.len() > limit);
+    let omitted = limit.map_or(0, |limit| events.len().saturating_sub(limit));
     events.truncate(limit.unwrap_or(usize::MAX));
-    Ok(EventList { events, truncated, view_age_ms: view_age_ms(nimbus, observation) })
+    let view_age_ms = view_age_ms(nimbus, observation);
+    Ok(EventList { events, truncated: omitted > 0, omitted, view_age_ms })
 }
 
 fn is_unknown(view: &ClusterView, topology: &str) -> bool {

@@ -168,6 +168,11 @@ async fn drain_and_undrain_of_a_host_are_events_with_the_caller() {
         list["events"].as_array().expect("a list").iter().map(|event| &event["event"]).collect();
     assert_eq!(kinds, [&json!("placed"), &json!("submitted")], "{list}");
     assert_eq!(list["events"][0]["moves"][0]["to"], json!("s0:6700"));
+    assert_eq!((&list["truncated"], &list["omitted"]), (&json!(false), &json!(0)), "{list}");
+    let newest = "/api/stormkeeper/v1/cluster/events?topology=wc&limit=1";
+    let (_, list) = ask(&router, Method::GET, newest, "").await;
+    assert_eq!(list["events"].as_array().map(Vec::len), Some(1), "{list}");
+    assert_eq!((&list["truncated"], &list["omitted"]), (&json!(true), &json!(1)), "{list}");
     let (status, refused) =
         ask(&router, Method::GET, "/api/stormkeeper/v1/cluster/events?topology=nosuch", "").await;
     assert_eq!((status, &refused["code"]), (StatusCode::NOT_FOUND, &json!("unknown_topology")), "{refused}");
