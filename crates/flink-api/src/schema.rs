@@ -40,7 +40,7 @@ bodies! {
     overview, "FlinkOverview", vec![body::overview(ClusterCounts::default(), [])];
     config, "FlinkConfig", vec![body::config(true)];
     datasets, "FlinkDatasets", vec![body::datasets()];
-    jars, "FlinkJars", vec![body::jars("nimbus:8080")];
+    jars, "FlinkJars", vec![body::jars("nimbus:8080", false)];
     applications, "FlinkApplications", vec![body::applications(&jobs())];
     application, "FlinkApplication", jobs().iter().map(body::application).collect();
     job_manager_config, "FlinkJobManagerConfig",

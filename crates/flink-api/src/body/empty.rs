@@ -61,9 +61,10 @@ pub fn datasets() -> Value {
     json!({ "dataSets": [] })
 }
 
-/// Answer of `/jars`.
-pub fn jars(api: &str) -> Value {
-    json!({ "address": format!("http://{api}"), "files": [] })
+/// Answer of `/jars` of a nimbus with TLS or without.
+pub fn jars(api: &str, has_tls: bool) -> Value {
+    let scheme = if has_tls { "https" } else { "http" };
+    json!({ "address": format!("{scheme}://{api}"), "files": [] })
 }
 
 /// Answer of the thread dumps: there is no JVM.
@@ -74,4 +75,15 @@ pub fn thread_dump() -> Value {
 /// Answer of `/jobmanager/environment`: there is no JVM.
 pub fn environment() -> Value {
     json!({ "jvm": { "version": "", "arch": std::env::consts::ARCH, "options": [] }, "classpath": [] })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_of_jars_has_the_scheme_that_the_nimbus_speaks() {
+        assert_eq!(jars("n:1", true)["address"], "https://n:1");
+        assert_eq!(jars("n:1", false)["address"], "http://n:1");
+    }
 }

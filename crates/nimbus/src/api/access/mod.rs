@@ -28,6 +28,7 @@ use stormkeeper_access::{
 };
 use stormkeeper_api_types::message::{Code, ErrorBody};
 use stormkeeper_coordination::cluster::view::ClusterView;
+use stormkeeper_flink_api::FlinkId;
 use stormkeeper_model::TopologyId;
 use stormkeeper_serving::proof;
 
@@ -193,7 +194,9 @@ fn allowed(
         Principal::Anyone => Ok(()),
         Principal::Person(person) => allowed_person(need, person, view),
         Principal::Daemon(_) => match need {
-            Need::ChangeTopology(_) | Need::Submit | Need::Operate => needs("a token of the role operator"),
+            Need::ChangeTopology(_) | Need::CancelJob(_) | Need::Submit | Need::Operate => {
+                needs("a token of the role operator")
+            }
             Need::Recover => needs("a token of the role admin"),
             _ => Ok(()),
         },
@@ -222,7 +225,9 @@ fn allowed_person(
     let role = match need {
         Need::Nothing | Need::Proof => return Ok(()),
         Need::Read => Role::Reader,
-        Need::ChangeTopology(_) | Need::Submit | Need::StoreBlob | Need::Operate => Role::Operator,
+        Need::ChangeTopology(_) | Need::CancelJob(_) | Need::Submit | Need::StoreBlob | Need::Operate => {
+            Role::Operator
+        }
         Need::Recover | Need::ReadBlob(_) => Role::Admin,
         Need::Daemon | Need::SendMetrics => {
             return Err(Disallowed::Needs("the cluster secret".to_owned()));
@@ -236,14 +241,27 @@ fn allowed_person(
         Need::ChangeTopology(topology) => {
             let view = view()?;
             let id = find(&view, topology)?;
-            let record = view.topologies.get(&id);
-            match record.is_some_and(|record| record.value.owner == *owner) {
-                true => Ok(()),
-                false => Err(Disallowed::Needs(format!("a token for the owner of {id}"))),
+            of_owner(&view, &id, owner)
+        }
+        Need::CancelJob(job) => {
+            let view = view()?;
+            let mut running = view.topologies.keys();
+            match running.find(|id| FlinkId::of_job(id).to_string() == *job) {
+                Some(id) => of_owner(&view, id, owner),
+                // The route says that there is no such job, or that it has ended.
+                None => Ok(()),
             }
         }
         Need::Operate => Err(Disallowed::Needs("a token of the role operator without an owner".to_owned())),
         _ => Ok(()),
+    }
+}
+
+/// Checks that a topology is of an owner.
+fn of_owner(view: &ClusterView, id: &TopologyId, owner: &str) -> Result<(), Disallowed> {
+    match view.topologies.get(id).is_some_and(|record| record.value.owner == *owner) {
+        true => Ok(()),
+        false => Err(Disallowed::Needs(format!("a token for the owner of {id}"))),
     }
 }
 

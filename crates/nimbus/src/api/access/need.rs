@@ -2,6 +2,7 @@
 
 use axum::http::Method;
 
+use crate::api::flink::is_flink_path;
 use stormkeeper_api_types::{client::decoded, routes};
 
 /// Right that a request needs.
@@ -15,6 +16,8 @@ pub(super) enum Need {
     Read,
     /// Changing the topology of this id or name.
     ChangeTopology(String),
+    /// Cancelling the job of this id, by Flink's API.
+    CancelJob(String),
     /// Submitting a topology.
     Submit,
     /// Storing a blob.
@@ -36,7 +39,9 @@ impl Need {
     /// daemons do is none; a blob that is stored changes nothing before a submit.
     pub(super) fn is_change(&self) -> bool {
         match self {
-            Self::ChangeTopology(_) | Self::Submit | Self::Operate | Self::Recover => true,
+            Self::ChangeTopology(_) | Self::CancelJob(_) | Self::Submit | Self::Operate | Self::Recover => {
+                true
+            }
             Self::Nothing
             | Self::Proof
             | Self::Read
@@ -55,6 +60,9 @@ pub(super) fn need(method: &Method, path: &str) -> Need {
     if is_read && matches!(path, "/live" | "/ready") {
         return Need::Nothing;
     }
+    if !is_read && is_flink_path(path) {
+        return flink_write(method, path);
+    }
     let route = routes::of_path(path).unwrap_or_default();
     let parts: Vec<&str> = route.split('/').skip(1).collect();
     match (is_read, &parts[..]) {
@@ -72,6 +80,16 @@ pub(super) fn need(method: &Method, path: &str) -> Need {
     }
 }
 
+/// Returns what a write to a path of Flink's API needs. It has one write; the answer to all others is that
+/// nothing is there, whatever the role.
+fn flink_write(method: &Method, path: &str) -> Need {
+    let parts: Vec<&str> = path.strip_prefix("/v1").unwrap_or(path).split('/').skip(1).collect();
+    match parts[..] {
+        ["jobs", job] if *method == Method::PATCH => Need::CancelJob(decoded(job)),
+        _ => Need::Proof,
+    }
+}
+
 impl Need {
     /// Returns who may do it, for people; `None` if anyone may.
     pub(super) fn text(&self) -> Option<&'static str> {
@@ -79,7 +97,7 @@ impl Need {
             Self::Nothing => return None,
             Self::Proof => "a token",
             Self::Read => "a token of the role reader",
-            Self::ChangeTopology(_) => {
+            Self::ChangeTopology(_) | Self::CancelJob(_) => {
                 "a token of the role operator, for the owner of the topology if it is limited to one"
             }
             Self::Submit => "a token of the role operator",
@@ -138,7 +156,8 @@ mod tests {
 
     #[test]
     fn submits_and_operations_are_changes_and_reads_and_the_work_of_daemons_are_none() {
-        for need in [Need::ChangeTopology("wc".to_owned()), Need::Submit, Need::Operate, Need::Recover] {
+        let job = Need::CancelJob("00".to_owned());
+        for need in [job, Need::ChangeTopology("wc".to_owned()), Need::Submit, Need::Operate, Need::Recover] {
             assert!(need.is_change(), "{need:?}");
         }
         let key = "00".to_owned();
@@ -151,9 +170,10 @@ mod tests {
 
     #[test]
     fn path_of_another_api_needs_a_reader_to_read_and_an_operator_to_change() {
-        for path in
-            ["/jobs", "/v1/jobs/00/metrics", "/metrics", "/api/openapi.json", "/", "/live/x", "//live"]
-        {
+        for path in ["/jobs", "/v1/jobs/00/metrics"] {
+            assert_eq!(need(&Method::GET, path), Need::Read, "{path}");
+        }
+        for path in ["/metrics", "/api/openapi.json", "/", "/live/x", "//live", "//jobs", "/v1"] {
             assert_eq!(need(&Method::GET, path), Need::Read, "{path}");
             assert_eq!(need(&Method::POST, path), Need::Operate, "{path}");
             assert_eq!(need(&Method::PATCH, path), Need::Operate, "{path}");
@@ -162,5 +182,36 @@ mod tests {
             assert_eq!(need(&Method::GET, probe), Need::Nothing);
             assert_eq!(need(&Method::POST, probe), Need::Operate);
         }
+    }
+
+    #[test]
+    fn write_of_flink_is_cancelling_and_every_other_method_is_answered_as_a_path_without_anything() {
+        let cancel = Need::CancelJob("00".to_owned());
+        for prefix in ["", "/v1"] {
+            for (method, path, expected) in [
+                (Method::PATCH, "/jobs/00", &cancel),
+                (Method::PATCH, "/jobs/%30%30", &cancel),
+                (Method::DELETE, "/jobs/00", &Need::Proof),
+                (Method::DELETE, "/jobs", &Need::Proof),
+                (Method::PATCH, "/jobs", &Need::Proof),
+                (Method::PATCH, "/jobs/00/metrics", &Need::Proof),
+                (Method::POST, "/jars", &Need::Proof),
+                (Method::GET, "/jobs/00", &Need::Read),
+            ] {
+                assert_eq!(need(&method, &format!("{prefix}{path}")), *expected, "{method} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_write_of_flink_that_is_served_needs_more_than_a_proof() {
+        let mut n_writes = 0;
+        for operation in crate::api::flink::routes().into_parts().1 {
+            if *operation.method() != Method::GET {
+                n_writes += 1;
+                assert_ne!(need(operation.method(), operation.path()), Need::Proof, "{}", operation.path());
+            }
+        }
+        assert!(n_writes >= 1, "cancelling");
     }
 }

@@ -13,10 +13,10 @@ use super::{
     refusal,
 };
 use crate::{
-    api::{Api, error::ApiError, translated, writes::read_body},
+    api::{Api, access::only_owner, error::ApiError, translated, writes::read_body},
     change::Change,
 };
-use stormkeeper_api_types::message::KillRequest;
+use stormkeeper_api_types::message::{Code, ErrorBody, KillRequest};
 use stormkeeper_flink_api::Error;
 use stormkeeper_model::TopologyId;
 
@@ -28,14 +28,23 @@ pub(super) async fn cancel(
 ) -> Result<Response, Failure> {
     asked.query.check_mode()?;
     let topology = asked.job(&job)?.topology;
-    if !asked.view.topologies.contains_key(&topology) {
+    let Some(record) = asked.view.topologies.get(&topology) else {
         return Err(Error::ended(&job).into());
-    }
-    Ok(kill(&api, &topology, request).await.unwrap_or_else(refusal))
+    };
+    Ok(kill(&api, (&topology, &record.value.owner), request).await.unwrap_or_else(refusal))
 }
 
-async fn kill(api: &Api, topology: &TopologyId, request: Request) -> Result<Response, ApiError> {
+async fn kill(
+    api: &Api,
+    (topology, owner): (&TopologyId, &str),
+    request: Request,
+) -> Result<Response, ApiError> {
     let (parts, _empty) = read_body(request).await?;
+    // The topology may have been submitted after the check of the rights, which did not know the job.
+    if only_owner(&parts).is_some_and(|own| own != owner) {
+        let message = format!("this needs a token for the owner of {topology}");
+        return Err(ErrorBody { code: Code::Forbidden, message, hint: None }.into());
+    }
     let own = KillRequest { wait_secs: None };
     let change = (Change::Kill(own.clone()), &own);
     let done = translated::change(api, topology.as_str(), change, &parts).await?;

@@ -4,6 +4,7 @@ use axum::extract::State;
 
 use super::asked::{Answer, Asked, PathParts, Reply};
 use crate::api::Api;
+use stormkeeper_access::tls::TlsMode;
 use stormkeeper_flink_api::body::{self, ClusterCounts};
 
 pub(super) async fn overview(asked: Asked) -> Answer {
@@ -25,7 +26,9 @@ pub(super) async fn datasets() -> Answer {
 }
 
 pub(super) async fn jars(asked: Asked) -> Answer {
-    Ok(Reply(body::jars(asked.nimbus.api())))
+    // Where TLS is optional, both schemes work.
+    let has_tls = asked.nimbus.options().locks.tls().mode() != TlsMode::Off;
+    Ok(Reply(body::jars(asked.nimbus.api(), has_tls)))
 }
 
 pub(super) async fn applications(asked: Asked) -> Answer {

@@ -13,11 +13,12 @@ use stormkeeper_access::{
     token::Token,
 };
 use stormkeeper_api_types::proof_check::DENIED;
+use stormkeeper_flink_api::FlinkId;
 use stormkeeper_metrics::{
     MetricBatch, Minute,
     protocol::{RegisterRequest, Registration},
 };
-use stormkeeper_model::TopologyId;
+use stormkeeper_model::{TopologyId, status::TopologyStatus};
 
 /// Address in the requests: that at which the nimbus is announced.
 pub(super) fn host(running: &Running) -> String {
@@ -273,6 +274,31 @@ async fn token_with_an_owner_changes_topologies_of_that_owner_only() {
     assert_eq!(change("/api/stormkeeper/v1/host/host/drain").await.0, StatusCode::FORBIDDEN);
     assert_eq!(change("/api/stormkeeper/v1/topology/none/kill").await.0, StatusCode::NOT_FOUND);
     assert_eq!(change("/api/stormkeeper/v1/topology/of-team/deactivate").await.0, StatusCode::OK);
+
+    // The same by Flink's API; an unknown job and a method that is not served are such for everybody.
+    let ask_flink = async |method: Method, path: &str, own: &Token| {
+        let (status, body) = send(&leader, &token(own), &Sent::new(method, path, "")).await;
+        (status, body["code"].clone())
+    };
+    let [foreign, own] = [&of_bob, &of_team].map(|id| format!("/v1/jobs/{}", FlinkId::of_job(id)));
+    let unknown = format!("/v1/jobs/{}", "0".repeat(32));
+    let refused = (StatusCode::FORBIDDEN, json!("forbidden"));
+    assert_eq!(ask_flink(Method::PATCH, &foreign, &keys.of_team).await, refused);
+    assert_eq!(ask_flink(Method::PATCH, &own, &keys.reader).await, refused);
+    for token in [&keys.of_team, &keys.operator] {
+        let answer = ask_flink(Method::PATCH, &unknown, token).await;
+        assert_eq!(answer, (StatusCode::NOT_FOUND, json!("not_found")));
+    }
+    for token in [&keys.reader, &keys.of_team, &keys.operator, &keys.admin] {
+        for path in ["/v1/jobs", &own, "/jars"] {
+            let answer = ask_flink(Method::DELETE, path, token).await;
+            assert_eq!(answer, (StatusCode::NOT_FOUND, json!("no_such_route")), "{path}");
+        }
+    }
+    assert_eq!(ask_flink(Method::PATCH, &own, &keys.of_team).await.0, StatusCode::ACCEPTED);
+    let view = leader.handle().observation().expect("read").view;
+    let status = |id| view.topologies[id].value.status;
+    assert_eq!((status(&of_bob), status(&of_team)), (TopologyStatus::Active, TopologyStatus::Killed));
 }
 
 #[tokio::test]
