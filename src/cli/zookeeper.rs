@@ -15,7 +15,7 @@ use crate::cli::{
     error::{ErrorKind, Failure},
     new_file, output, zookeeper_users,
 };
-use stormkeeper_access::file::replace_secret;
+use stormkeeper_access::file::replace_secrets;
 use stormkeeper_coordination::{
     cluster::users::{UserFiles, UserKind},
     tree::{TreePath, access::AccessRules, options::OnMissingRoot, zookeeper::access::Protected},
@@ -120,12 +120,26 @@ fn users(global: &Global, args: &UsersArgs) -> Result<(), Failure> {
         }
         UsersArgs { open, .. } => return create(&paths, *open),
     };
-    for (path, users) in paths.iter().zip([&files.nimbus, &files.supervisor]) {
-        let written = replace_secret(path, &users.to_string());
-        let written = written.with_context(|| format!("writing {}", path.display()));
-        written.map_err(Failure::internal)?;
-    }
+    write(&paths, &files)?;
     said(&paths)
+}
+
+/// Replaces both files, or none if one cannot be written. A link stays one, and the file that it names is
+/// replaced.
+fn write(paths: &[PathBuf; 2], files: &UserFiles) -> Result<(), Failure> {
+    let resolved = paths.each_ref().map(|path| path.canonicalize());
+    let mut targets = Vec::with_capacity(paths.len());
+    for (path, target) in paths.iter().zip(resolved) {
+        let target = target.with_context(|| format!("finding the file of {}", path.display()));
+        targets.push(target.map_err(Failure::internal)?);
+    }
+    let texts = [&files.nimbus, &files.supervisor].map(|users| users.to_string());
+    let contents: Vec<(&Path, &str)> =
+        targets.iter().zip(&texts).map(|(path, text)| (path.as_path(), text.as_str())).collect();
+    replace_secrets(&contents).map_err(|(path, error)| {
+        let error = anyhow!(error).context(format!("writing {}", path.display()));
+        Failure::internal(error).with_hint("no file after this one was changed; run the command again")
+    })
 }
 
 fn create(paths: &[PathBuf; 2], open: bool) -> Result<(), Failure> {
@@ -137,8 +151,12 @@ fn create(paths: &[PathBuf; 2], open: bool) -> Result<(), Failure> {
     if let Some(path) = paths.iter().find(|path| path.symlink_metadata().is_ok()) {
         return Err(new_file::exists(path, remedy));
     }
-    for (path, users) in paths.iter().zip([&files.nimbus, &files.supervisor]) {
-        new_file::create(path, &users.to_string(), remedy)?;
+    let [nimbus, supervisor] = paths;
+    new_file::create(nimbus, &files.nimbus.to_string(), remedy)?;
+    if let Err(failure) = new_file::create(supervisor, &files.supervisor.to_string(), remedy) {
+        // As on a full disk: the next try must not find a half.
+        let _gone = std::fs::remove_file(nimbus);
+        return Err(failure);
     }
     said(paths)
 }
@@ -165,14 +183,17 @@ fn without_old(
         return Err(Failure::usage("there is one password of this kind only: add the next one first"));
     }
     let config = global.load()?;
-    live::with_tree(&config, (&before.nimbus, path), async |tree| {
+    let stopped = live::with_tree(&config, (&before.nimbus, path), async |tree| {
         live::check(&after.nimbus, &live::daemons(&tree).await?, Change::RemoveOld, even_if_unknown)?;
         // An open tree has lists that name nobody.
         if !before.nimbus.is_open() {
             live::check_lists(&tree, &before.nimbus).await?;
         }
-        Ok(())
+        live::stopped_supervisors(&tree).await
     })?;
+    if let Some(text) = live::of_stopped(&stopped) {
+        output::note(&text);
+    }
     Ok(after)
 }
 
@@ -288,6 +309,25 @@ mod tests {
         }
         let many = Protected { n_changed: 0, denied: (0..live::NAMED_MAX + 3).map(path).collect() };
         assert!(format!("{:?}", incomplete(&root, true, &many)).contains("and 3 more"));
+    }
+
+    #[test]
+    fn users_files_are_made_together_and_written_through_links() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let paths = FILES.map(|name| dir.path().join(name));
+        // Stands for a full disk: the directory of the second file is missing.
+        let lacking = [paths[0].clone(), dir.path().join("missing").join(FILES[1])];
+        create(&lacking, false).expect_err("the second cannot be made");
+        assert!(!paths[0].exists(), "no half is left");
+        create(&paths, false).expect("made");
+        let real = dir.path().join("real");
+        std::fs::rename(&paths[1], &real).expect("moved");
+        std::os::unix::fs::symlink(&real, &paths[1]).expect("linked");
+        let files = with_another(read(&paths).expect("read"), UserKind::Supervisor).expect("added");
+        write(&paths, &files).expect("written");
+        assert!(paths[1].is_symlink(), "the link stays");
+        assert_eq!(std::fs::read_to_string(&real).expect("read"), files.supervisor.to_string());
+        assert_eq!(read(&paths).expect("they belong together").n_of(UserKind::Supervisor), 2);
     }
 
     #[test]

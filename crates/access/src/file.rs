@@ -315,17 +315,43 @@ pub fn create_secret(path: &Path, text: &str) -> io::Result<()> {
 /// # Errors
 /// If it cannot be written; the file before is still there then.
 pub fn replace_secret(path: &Path, text: &str) -> io::Result<()> {
-    if regular_file::read_to_string(path).is_ok_and(|there| there == text) {
-        return Ok(());
+    replace_secrets(&[(path, text)]).map_err(|(_, error)| error)
+}
+
+/// Replaces files that are one content, each as [`replace_secret`] does. None is replaced before all are
+/// written, so that a full disk leaves all as they are.
+///
+/// # Errors
+/// The path and the error of the first that cannot be written or put in its place; the files after it are
+/// those before then.
+pub fn replace_secrets<'a>(files: &[(&'a Path, &str)]) -> Result<(), (&'a Path, io::Error)> {
+    let mut written: Vec<(PathBuf, &Path)> = Vec::new();
+    let done = files.iter().try_for_each(|&(path, text)| {
+        if regular_file::read_to_string(path).is_ok_and(|there| there == text) {
+            return Ok(());
+        }
+        let temporary = path.with_extension("tmp");
+        match std::fs::remove_file(&temporary) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err((path, error)),
+        }
+        create_secret(&temporary, text).map_err(|error| (path, error))?;
+        written.push((temporary, path));
+        Ok(())
+    });
+    let mut placed = 0;
+    let done = done.and_then(|()| {
+        written.iter().try_for_each(|(temporary, path)| {
+            std::fs::rename(temporary, path).map_err(|error| (*path, error))?;
+            placed += 1;
+            Ok(())
+        })
+    });
+    for (temporary, _) in &written[placed..] {
+        let _gone = std::fs::remove_file(temporary);
     }
-    let temporary = path.with_extension("tmp");
-    match std::fs::remove_file(&temporary) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    create_secret(&temporary, text)?;
-    std::fs::rename(&temporary, path)
+    done
 }
 
 #[cfg(test)]
@@ -341,6 +367,26 @@ mod tests {
     fn write(path: &Path, text: &str, mode: u32) {
         fs::write(path, text).expect("written");
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set");
+    }
+
+    #[test]
+    fn files_of_one_content_are_replaced_together_or_not_at_all() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let [one, other] = ["one", "other"].map(|name| dir.path().join(name));
+        replace_secrets(&[(one.as_path(), "1"), (other.as_path(), "1")]).expect("both are new");
+        // Stands for a full disk: the second temporary file cannot be made.
+        let obstacle = other.with_extension("tmp");
+        fs::create_dir(&obstacle).expect("made");
+        let (path, _) =
+            replace_secrets(&[(one.as_path(), "2"), (other.as_path(), "2")]).expect_err("not written");
+        assert_eq!(path, other);
+        let texts = [&one, &other].map(|path| fs::read_to_string(path).expect("read"));
+        assert_eq!(texts, ["1", "1"]);
+        assert!(!one.with_extension("tmp").exists(), "no secret is left over");
+        fs::remove_dir(&obstacle).expect("removed");
+        replace_secrets(&[(one.as_path(), "2"), (other.as_path(), "2")]).expect("written");
+        let texts = [&one, &other].map(|path| fs::read_to_string(path).expect("read"));
+        assert_eq!(texts, ["2", "2"]);
     }
 
     #[test]

@@ -99,6 +99,27 @@ pub(super) async fn daemons(tree: &Arc<ZooKeeperTree>) -> Result<Vec<LiveDaemon>
     daemons.map_err(|error| refused(error.into()))
 }
 
+/// Returns the supervisors that have announced their stop, with their hosts.
+pub(super) async fn stopped_supervisors(tree: &Arc<ZooKeeperTree>) -> Result<Vec<String>, Failure> {
+    let stopped = Store::new(Arc::clone(tree) as _).stopped_supervisors().await;
+    let stopped = stopped.map_err(|error| refused(error.into()))?;
+    Ok(stopped.into_iter().map(|(id, host)| format!("{id} at {host}")).collect())
+}
+
+/// Says which supervisors do not run, and so have not shown whether they have the new password.
+pub(super) fn of_stopped(names: &[String]) -> Option<String> {
+    let (first, more) = (names.iter().take(NAMED_MAX), names.len().saturating_sub(NAMED_MAX));
+    let named: String = first.map(|name| format!("\n  {name}")).collect();
+    let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
+    let n = counted(names.len(), "supervisor");
+    (!names.is_empty()).then(|| {
+        format!(
+            "warning: {n} that stopped cannot be asked; copy the new file there before it starts \
+             again:{named}{more}"
+        )
+    })
+}
+
 /// Refuses to go on while a list of the tree does not name all of `users`.
 pub(super) async fn check_lists(tree: &ZooKeeperTree, users: &Users) -> Result<(), Failure> {
     let rules: Arc<dyn AccessRules> = Arc::new(users.clone());
@@ -146,9 +167,19 @@ pub(super) fn check(
         Change::Protect => "in the protected tree",
         Change::RemoveOld => "without the old password",
     };
-    let hint = match are_unknown {
-        true => "upgrade them, or make sure that each has its file, and add --even-if-unknown",
-        false => "repair or stop them, wait half a minute, and try again",
+    let n_left = lacking.iter().filter(|(_, lack, _)| *lack == Lack::NoSupervisor).count();
+    let hint = match (are_unknown, n_left) {
+        (true, 0) => "upgrade them, or make sure that each has its file, and add --even-if-unknown",
+        (true, n) if n == lacking.len() => {
+            "start the supervisors of these workers, which give them the new users, and try again; or stop the \
+             workers on their hosts; --even-if-unknown goes on without them, and their heartbeats end with their \
+             sessions"
+        }
+        (true, _) => {
+            "start the supervisors of the workers, upgrade the others or make sure that each has its file, and try \
+             again; --even-if-unknown goes on without them"
+        }
+        (false, _) => "repair or stop them, wait half a minute, and try again",
     };
     let error = anyhow!("{n} could not go on {after}, so nothing was changed:{text}");
     Err(refused(error).with_hint(hint))
@@ -186,6 +217,17 @@ mod tests {
     }
 
     #[test]
+    fn supervisors_that_stopped_are_named_with_what_they_need() {
+        assert_eq!(of_stopped(&[]), None);
+        let names: Vec<String> = (0..NAMED_MAX + 2).map(|n| format!("s{n} at h")).collect();
+        let said = of_stopped(&names).expect("some");
+        assert!(
+            said.contains("52 supervisors") && said.contains("s0 at h") && said.contains("and 2 more"),
+            "{said}"
+        );
+    }
+
+    #[test]
     fn old_password_is_kept_while_a_daemon_lacks_the_new_one_or_nobody_gives_it_to_a_worker() {
         let before = UserFiles::generate([1, 2, 3].map(|byte| [byte; 32]));
         let mut both = before.clone();
@@ -214,6 +256,11 @@ mod tests {
         }
         let refused = text(&[worker.clone(), supervisor(&both)], false).expect_err("refused");
         assert!(refused.contains("its supervisor does not run"), "{refused}");
+        assert!(refused.contains("start the supervisors of these workers"), "{refused}");
+        assert!(!refused.contains("upgrade"), "{refused}");
+        let unknown = LiveDaemon { users: None, ..supervisor(&both) };
+        let refused = text(&[worker.clone(), unknown], false).expect_err("refused");
+        assert!(refused.contains("start the supervisors") && refused.contains("upgrade"), "{refused}");
         assert_eq!(text(&[worker], true), Ok(()));
     }
 }

@@ -227,6 +227,18 @@ impl Store {
         Ok(self.read(&layout::metric_log()).await?.map(|stored| stored.value))
     }
 
+    /// Returns the supervisors that have announced their stop and are not back, with their hosts.
+    ///
+    /// # Errors
+    /// Errors of the tree; a record that cannot be read or decoded is omitted.
+    pub async fn stopped_supervisors(&self) -> Result<Vec<(String, String)>, Error> {
+        let live = self.children_allowed(&layout::supervisors()).await?;
+        let mut names = self.children_allowed(&layout::stopped_supervisors()).await?;
+        names.retain(|name| !live.contains(name));
+        let stopped = self.read_children::<StoppedSupervisor>(&layout::stopped_supervisors(), &names).await?;
+        Ok(stopped.into_iter().map(|(id, record)| (id, record.host)).collect())
+    }
+
     /// Returns the API addresses of the live nimbuses that have a blob.
     ///
     /// # Errors

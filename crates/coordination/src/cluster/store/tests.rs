@@ -109,6 +109,10 @@ async fn announced_stop_is_written_again_and_withdrawn() {
         let read = store.read::<StoppedSupervisor>(&layout::stopped_supervisor(&id)).await.expect("read");
         assert_eq!(read.map(|stored| stored.value), Some(stopped));
     }
+    let stopped = async || store.stopped_supervisors().await.expect("read");
+    assert_eq!(stopped().await, [("s1".to_owned(), "h".to_owned())]);
+    store.tree.ensure(&layout::supervisor(&id)).await.expect("created");
+    assert_eq!(stopped().await, [], "it is back");
     store.withdraw_stop(&id).await.expect("withdrawn");
     assert_eq!(store.tree.children(&layout::stopped_supervisors()).await.expect("read"), Some(vec![]));
 }
