@@ -90,10 +90,26 @@ fn text(ClusterReport { cluster, nimbuses, supervisors }: &ClusterReport) -> Str
         ]);
     }
     text.push_str(&table.text(2));
+    let notes = notes(cluster, nimbuses, supervisors);
+    if !notes.is_empty() {
+        text.push('\n');
+        text.push_str(&notes);
+    }
+    text
+}
+
+/// Returns the lines below the tables, those with ! first.
+fn notes(cluster: &ClusterSummary, nimbuses: &NimbusList, supervisors: &SupervisorList) -> String {
+    let mut text = String::new();
+    if let Some(problem) = &nimbuses.tree_problem {
+        text.push_str(&list::tree_problem_line(problem));
+    }
     let reported = supervisors.supervisors.iter().flat_map(|supervisor| &supervisor.problems);
     for problem in cluster.problems.iter().chain(reported) {
-        text.push('\n');
         text.push_str(&list::problem_line(problem));
+    }
+    for znode in &cluster.unreadable {
+        text.push_str(&list::unreadable_line(znode));
     }
     for supervisor in &supervisors.supervisors {
         if let Some(reason) = &supervisor.memory_limits_unenforced {
@@ -104,14 +120,6 @@ fn text(ClusterReport { cluster, nimbuses, supervisors }: &ClusterReport) -> Str
             ));
         }
     }
-    for znode in &cluster.unreadable {
-        text.push('\n');
-        text.push_str(&list::unreadable_line(znode));
-    }
-    if let Some(problem) = &nimbuses.tree_problem {
-        text.push('\n');
-        text.push_str(&list::tree_problem_line(problem));
-    }
     text
 }
 
@@ -120,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tree_that_is_not_the_own_one_is_named() {
+    fn tree_that_is_not_the_own_one_is_named_among_the_problems_in_one_block() {
         let cluster = ClusterSummary {
             version: "1".to_owned(),
             leader: None,
@@ -133,7 +141,7 @@ mod tests {
             tasks_total: 0,
             executors_total: 0,
             unreadable: Vec::new(),
-            problems: Vec::new(),
+            problems: vec!["one".to_owned(), "two".to_owned()],
             view_age_ms: 0,
         };
         let nimbuses =
@@ -142,5 +150,9 @@ mod tests {
         let text = text(&report);
         let expected = "! ZooKeeper lost its data; the table shows the tree as it was before";
         assert!(text.lines().any(|line| line == expected), "{text}");
+        let lines: Vec<&str> = text.lines().collect();
+        let first = lines.iter().position(|line| line.starts_with('!')).expect("there are some");
+        assert_eq!(lines[first - 1], "", "{text}");
+        assert_eq!(lines[first..].len(), 3, "no blank line is between them: {text}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::File,
     io::Read as _,
     path::Path,
 };
@@ -106,7 +107,9 @@ fn read_values(arguments: &[String]) -> Result<BTreeMap<String, String>, Failure
     for argument in arguments {
         let more = match argument.split_once('=') {
             Some((name, value)) => BTreeMap::from([(name.to_owned(), value.to_owned())]),
-            None => of_file(argument)?,
+            None => {
+                of_file(argument, || format!("{argument} is not NAME=VALUE, and no file with credentials"))?
+            }
         };
         for (name, value) in more {
             if values.insert(name.clone(), value).is_some() {
@@ -117,15 +120,17 @@ fn read_values(arguments: &[String]) -> Result<BTreeMap<String, String>, Failure
     Ok(values)
 }
 
-fn of_file(name: &str) -> Result<BTreeMap<String, String>, Failure> {
+/// Reads a file with credentials, or a pipe of the shell. `context` says what could not be read.
+fn of_file(name: &str, context: impl FnOnce() -> String) -> Result<BTreeMap<String, String>, Failure> {
     let fail = |error: anyhow::Error| Failure::new(ErrorKind::Usage, error);
     let mut text = String::new();
     let read = match name {
         "-" => std::io::stdin().take(FILE_BYTES_MAX + 1).read_to_string(&mut text),
-        path => regular_file::open(Path::new(path))
+        path => regular_file::check_given(Path::new(path))
+            .and_then(|()| File::open(path))
             .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)),
     };
-    read.with_context(|| format!("{name} is not NAME=VALUE, and no file with credentials")).map_err(fail)?;
+    read.with_context(context).map_err(fail)?;
     if text.len() as u64 > FILE_BYTES_MAX {
         return Err(fail(anyhow::anyhow!("{name} is larger than {FILE_BYTES_MAX} bytes")));
     }
@@ -143,7 +148,9 @@ fn of_file(name: &str) -> Result<BTreeMap<String, String>, Failure> {
 /// Returns the content of the file of a worker in a cluster of its own: the credentials in the file `name`,
 /// checked as a leader would check them, or none.
 pub(super) fn text_of_file(name: Option<&str>) -> Result<String, Failure> {
-    let values = name.map(of_file).transpose()?.unwrap_or_default();
+    let context =
+        |name: &str| format!("{name} is no file with credentials, a JSON object of names and texts");
+    let values = name.map(|name| of_file(name, || context(name))).transpose()?.unwrap_or_default();
     stormkeeper_nimbus::credentials::check_all(&values).map_err(Failure::usage)?;
     output::json_line(&values)
 }
@@ -196,6 +203,14 @@ mod tests {
             std::fs::write(&path, bad).expect("written");
             let said = format!("{:?}", text_of_file(Some(name)).expect_err("invalid"));
             assert!(said.contains(fault), "{said}");
+        }
+        let other = dir.path().join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &other, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+            .expect("made");
+        for (bad, fault) in [(&other, "it is a FIFO"), (&dir.path().to_owned(), "it is a directory")] {
+            let said = format!("{:?}", text_of_file(bad.to_str()).expect_err("no file"));
+            assert!(said.contains("is no file with credentials") && said.contains(fault), "{said}");
+            assert!(!said.contains("NAME=VALUE"), "{said}");
         }
         let long = format!("{{\"a\": \"{}\"}}", "x".repeat(64 << 10));
         std::fs::write(&path, long).expect("written");

@@ -13,7 +13,10 @@ use super::{
     writes::{change_or_forward, read_body},
 };
 use crate::change::{Change, find};
-use stormkeeper_api_types::message::{Code, CredentialList, CredentialSummary, CredentialsRequest};
+use stormkeeper_api_types::message::{
+    Code, CredentialList, CredentialSummary, CredentialsRequest, unique::repeated,
+};
+use stormkeeper_model::id::quoted;
 
 pub(super) async fn list(
     State(api): State<Api>,
@@ -37,12 +40,21 @@ pub(super) async fn change(
 ) -> Result<Response, ApiError> {
     let (parts, body) = read_body(request).await?;
     check_term(&api, &parts)?;
-    // The error of the parser would repeat a value of a wrong type.
-    let asked: CredentialsRequest = parse(&body).map_err(|_| invalid())?;
+    let asked: CredentialsRequest = parse(&body).map_err(|_| invalid(&body))?;
     change_or_forward(&api, &topology, Change::Credentials(asked), parts, body).await
 }
 
-fn invalid() -> ApiError {
+/// Returns the error for a body. That of the parser would repeat a value of a wrong type.
+fn invalid(body: &[u8]) -> ApiError {
+    if let Some(key) =
+        serde_json::from_slice::<CredentialsRequest>(body).err().and_then(|error| twice(&error))
+    {
+        return ApiError::new(
+            Code::InvalidRequest,
+            format!("the body is no request for credentials: it has {} twice", quoted(&key)),
+            Some("name each credential and each field once"),
+        );
+    }
     ApiError::new(
         Code::InvalidRequest,
         "the body is no request for credentials: expected the JSON object {\"set\": {\"NAME\": \"TEXT\"}, \
@@ -50,4 +62,14 @@ fn invalid() -> ApiError {
             .to_owned(),
         Some("every value is a text in quotes; write other JSON into such a text"),
     )
+}
+
+/// Returns the name of a credential, or of a field of the request, that an error names as repeated.
+fn twice(error: &serde_json::Error) -> Option<String> {
+    let field = || {
+        let text = error.to_string();
+        let (field, _place) = text.strip_prefix("duplicate field `")?.split_once('`')?;
+        Some(field.to_owned())
+    };
+    repeated(error).or_else(field)
 }

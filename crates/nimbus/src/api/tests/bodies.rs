@@ -51,4 +51,13 @@ async fn error_does_not_repeat_a_credential() {
         assert_eq!((status, &error["code"]), (StatusCode::BAD_REQUEST, &json!("invalid_request")), "{error}");
         assert!(error["hint"].is_string() && !error.to_string().contains("12345678"), "{error}");
     }
+    for (body, key) in [
+        (r#"{"set": {"db": "12345678", "db": "87654321"}}"#, "it has \"db\" twice"),
+        (r#"{"set": {"db": "12345678"}, "set": {}}"#, "it has \"set\" twice"),
+    ] {
+        let (status, error) = ask(&router, Method::POST, path, body).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{error}");
+        let message = error["message"].as_str().expect("a text");
+        assert!(message.contains(key) && !message.contains("5678"), "{error}");
+    }
 }
