@@ -18,15 +18,18 @@ pub fn shortened(text: &str, max: usize) -> Cow<'_, str> {
     [&text[..head], MORE, &text[tail..]].concat().into()
 }
 
-/// Said of a text that the log of its process has in full.
-const IN_LOG: &str = " (cut; the log of this process has all of it)";
-
 /// Returns at most `max` bytes of a text that its process has logged, and says where the rest is.
 pub fn shortened_from_log(text: &str, max: usize) -> Cow<'_, str> {
-    match text.len() <= max {
-        true => text.into(),
-        false => (shortened(text, max.saturating_sub(IN_LOG.len())).into_owned() + IN_LOG).into(),
+    shortened_from(text, max, "the log of this process")
+}
+
+/// Returns at most `max` bytes of a text, and says that `place` has all of it.
+pub fn shortened_from<'a>(text: &'a str, max: usize, place: &str) -> Cow<'a, str> {
+    if text.len() <= max {
+        return text.into();
     }
+    let note = format!(" (cut; {place} has all of it)");
+    (shortened(text, max.saturating_sub(note.len())).into_owned() + &note).into()
 }
 
 /// Returns a number with its noun: `1 task`, `2 tasks`. The plural of `noun` ends in `s`, or in `ies`

@@ -7,9 +7,9 @@ use stormkeeper_coordination::cluster::{
     layout::Ephemeral,
     presence::Presence,
     record::{self, SupervisorRecord},
-    reported_problem::{PROBLEMS_MAX, ReportedProblem},
+    reported_problem::{PROBLEM_BYTES_MAX, PROBLEMS_MAX, ReportedProblem},
 };
-use stormkeeper_model::{Port, SupervisorId, clock::Monotonic};
+use stormkeeper_model::{Port, SupervisorId, clock::Monotonic, text};
 
 /// Problems of the start of a supervisor, which it reports for a while.
 #[derive(Debug)]
@@ -72,6 +72,7 @@ pub(super) fn of(
         let texts = slot.unwritten_heartbeat().into_iter().chain(report.problems.iter().map(String::as_str));
         let texts = texts.enumerate().map(|(n, text)| {
             let text = format!("worker at {host}:{port}: {text}");
+            let text = text::shortened_from(&text, PROBLEM_BYTES_MAX, "worker.log");
             let mut problem = ReportedProblem::of_slot(*port, topology(*port), &text);
             if n == 0 {
                 problem.idle = report.idle.clone();

@@ -34,7 +34,7 @@ impl WorkerReport {
         let mut report = self.clone();
         report.problems.truncate(PROBLEMS_MAX);
         for problem in &mut report.problems {
-            *problem = text::shortened(problem, PROBLEM_BYTES_MAX).into_owned();
+            *problem = shortened(problem);
         }
         status_file::encode(report, |report| {
             // Control characters take six bytes each in JSON.
@@ -52,10 +52,15 @@ impl WorkerReport {
         report.problems.truncate(PROBLEMS_MAX);
         for problem in &mut report.problems {
             let line = problem.replace(char::is_control, "?");
-            *problem = text::shortened(&line, PROBLEM_BYTES_MAX).into_owned();
+            *problem = shortened(&line);
         }
         Some(report)
     }
+}
+
+/// Returns what fits into a report, with the name of the log that has the rest.
+fn shortened(problem: &str) -> String {
+    text::shortened_from(problem, PROBLEM_BYTES_MAX, "worker.log").into_owned()
 }
 
 #[cfg(test)]
@@ -75,6 +80,18 @@ mod tests {
         let half: Vec<u8> = shorter[..20].iter().chain(&bytes[20..]).copied().collect();
         assert_ne!(WorkerReport::decode(&half), Some(WorkerReport::default()));
         assert_eq!(WorkerReport::decode(b"{\"v\":9}"), None);
+    }
+
+    #[test]
+    fn problem_that_is_cut_keeps_its_remedy_and_names_the_log_that_has_the_rest() {
+        let long = format!("cannot start: {}; install it", "é".repeat(400));
+        let report = WorkerReport { idle: TaskSet::default(), problems: vec![long, "short".to_owned()] };
+        let read = WorkerReport::decode(&report.encode()).expect("valid");
+        let cut = &read.problems[0];
+        assert!(cut.len() <= PROBLEM_BYTES_MAX && cut.starts_with("cannot start: é"), "{cut}");
+        assert!(cut.ends_with("; install it (cut; worker.log has all of it)"), "{cut}");
+        assert_eq!(read.problems[1], "short");
+        assert_eq!(WorkerReport::decode(&read.encode()), Some(read), "it is cut once");
     }
 
     #[test]

@@ -51,15 +51,30 @@ impl ReportedProblem {
         Self { port: None, ..Self::of_slot(Port(0), None, text) }
     }
 
-    /// Creates a problem of the slot at `port`.
+    /// Creates a problem of the slot at `port`. A text that is too long is cut, and says that the log of the
+    /// supervisor has the rest.
     pub fn of_slot(port: Port, topology: Option<TopologyId>, text: &str) -> Self {
         Self {
             port: Some(port),
             topology,
             unusable: false,
             idle: TaskSet::default(),
-            text: text::shortened(text, PROBLEM_BYTES_MAX).into_owned(),
+            text: text::shortened_from(text, PROBLEM_BYTES_MAX, "the log of the supervisor").into_owned(),
             unknown_fields: UnknownFields::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problem_that_is_cut_keeps_its_remedy_and_says_where_the_rest_is() {
+        let long = format!("supervisor at h cannot write: {}; make room", "é".repeat(400));
+        let text = ReportedProblem::of_supervisor(&long).text;
+        assert!(text.len() <= PROBLEM_BYTES_MAX && text.starts_with("supervisor at h cannot"), "{text}");
+        assert!(text.ends_with("; make room (cut; the log of the supervisor has all of it)"), "{text}");
+        assert_eq!(ReportedProblem::of_supervisor("short").text, "short");
     }
 }
