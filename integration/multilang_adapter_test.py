@@ -1,4 +1,4 @@
-"""Tests of crates/worker/src/multilang/stormkeeper.py against a scripted parent.
+"""Tests of python/stormkeeper.py against a scripted parent.
 
 Each test starts a component as its own process, as a worker does, and speaks the
 multilang protocol with it by hand. Run: python3 integration/multilang_adapter_test.py
@@ -18,7 +18,7 @@ import textwrap
 import time
 import unittest
 
-ADAPTER = pathlib.Path(__file__).resolve().parent.parent / "crates" / "worker" / "src" / "multilang"
+ADAPTER = pathlib.Path(__file__).resolve().parent.parent / "python"
 # Generous, so that only a hang can reach it.
 DEADLINE_SECONDS = 30
 CONTEXT = {
@@ -28,8 +28,55 @@ CONTEXT = {
 }
 
 
+BATCHES = "batch-1"
+
+
+def packed(messages):
+    """Yields the messages with tuples in batches, as a worker sends them to a component that takes batches."""
+    groups = []
+    for message in messages + (None,):
+        is_tuple = isinstance(message, dict) and message.get("tuple") and message["task"] > 0
+        if is_tuple:
+            head = [message["comp"], message["stream"], message["task"], len(message["tuple"])]
+            last = groups[-1] if groups else None
+            if last and last[1:5] == head and last[0] + len(last[5]) // last[4] == int(message["id"]):
+                last[5].extend(message["tuple"])
+            else:
+                groups.append([int(message["id"]), *head, list(message["tuple"])])
+            continue
+        if groups:
+            yield {"batch": groups}
+            groups = []
+        if message is not None:
+            yield message
+
+
+def unpacked(batch):
+    """Yields the messages that a batch of a component stands for."""
+    for stream, arity, values, anchors, *ids in batch.get("emits", []):
+        anchors = [anchor for anchor, n in zip(anchors[::2], anchors[1::2]) for _ in range(n)]
+        assert len(anchors) * arity == len(values), batch
+        for row, anchor in enumerate(anchors):
+            emit = {"command": "emit", "tuple": values[row * arity : (row + 1) * arity], "need_task_ids": False}
+            if stream is not None:
+                emit["stream"] = stream
+            if anchor is not None:
+                emit["anchors"] = [str(id) for id in (anchor if isinstance(anchor, list) else [anchor])]
+            if ids and ids[0][row] is not None:
+                emit["id"] = ids[0][row]
+            yield emit
+    for command, done in batch.get("settled", []):
+        for item in done:
+            first, n = item if isinstance(item, list) else (item, 1)
+            for number in range(n):
+                yield {"command": command, "id": str(int(first) + number)}
+
+
 class Parent:
     """The worker's side of the protocol, one message at a time."""
+
+    # What the handshake offers.
+    dialects = None
 
     def __init__(self, source, conf=None, context=None, variables=None):
         self.directory = tempfile.TemporaryDirectory()
@@ -50,7 +97,10 @@ class Parent:
             env=environment,
         )
         self.received = b""
-        self.send({"conf": conf or {}, "pidDir": self.pid_dir, "context": context or CONTEXT})
+        self.messages = []
+        self.n_batches = 0
+        hello = {"conf": conf or {}, "pidDir": self.pid_dir, "context": context or CONTEXT}
+        self.send({**hello, "dialects": self.dialects} if self.dialects else hello)
 
     def send_raw(self, data):
         self.process.stdin.write(data)
@@ -67,9 +117,30 @@ class Parent:
             fcntl.ioctl(self.process.stdin, termios.FIONREAD, unread)
 
     def send(self, *messages):
+        if self.dialects:
+            messages = tuple(packed(messages))
         self.send_raw(b"".join(json.dumps(message).encode() + b"\nend\n" for message in messages))
 
     def receive(self):
+        """Returns the next message; those of a batch one by one."""
+        while not self.messages:
+            message = self.receive_whole()
+            is_batch = isinstance(message, dict) and message.get("command") == "batch"
+            if is_batch:
+                assert self.dialects, "a batch was sent to a parent that does not take batches: %r" % message
+                self.n_batches += 1
+            self.messages.extend(unpacked(message) if is_batch else [message])
+        message = self.messages.pop(0)
+        if self.dialects and isinstance(message, dict):
+            message.pop("dialect", None)
+            # Numbers and texts stand for the same ids.
+            if "anchors" in message:
+                message["anchors"] = [str(id) for id in message["anchors"]]
+            if message.get("command") in ("ack", "fail"):
+                message["id"] = str(message["id"])
+        return message
+
+    def receive_whole(self):
         deadline = time.monotonic() + DEADLINE_SECONDS
         while b"\nend\n" not in self.received:
             ready, _, _ = select.select([self.process.stdout], [], [], deadline - time.monotonic())
@@ -263,7 +334,7 @@ class Bolts(unittest.TestCase):
         """
         with Parent(source) as parent:
             parent.receive()
-            parent.send(tuple_message("5", [1, "t"]), tuple_message("6", [0, "u"]))
+            parent.send(tuple_message("5", [1, "t"]))
             self.assertEqual(
                 parent.receive_until({"command": "ack", "id": "5"})[:-1],
                 [
@@ -277,6 +348,7 @@ class Bolts(unittest.TestCase):
                     {"command": "emit", "tuple": ["t"], "task": 12, "need_task_ids": False},
                 ],
             )
+            parent.send(tuple_message("6", [0, "u"]))
             parent.receive_until({"command": "fail", "id": "6"})
 
     def test_tuples_that_arrive_before_the_task_ids_are_kept_in_order(self):
@@ -525,6 +597,258 @@ class Stdout(unittest.TestCase):
         script = "import stormkeeper; print('kept')"
         printed = subprocess.run([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, check=True)
         self.assertEqual(printed.stdout, b"kept\n")
+
+
+class InBatches:
+    """Repeats tests with a worker that offers batches: a component behaves as without."""
+
+    def setUp(self):
+        Parent.dialects = [BATCHES]
+
+    def tearDown(self):
+        Parent.dialects = None
+
+
+class HandshakeInBatches(InBatches, Handshake):
+    pass
+
+
+class FramingInBatches(InBatches, Framing):
+    pass
+
+
+class SpoutsInBatches(InBatches, Spouts):
+    pass
+
+
+class BoltsInBatches(InBatches, Bolts):
+    pass
+
+
+class StdoutInBatches(InBatches, Stdout):
+    pass
+
+
+class Batches(InBatches, unittest.TestCase):
+    def test_batches_are_accepted_only_if_they_are_offered(self):
+        for dialects, expected in [([BATCHES, "other"], BATCHES), (["other"], None), (None, None)]:
+            Parent.dialects = dialects
+            with Parent(SPLIT) as parent:
+                self.assertEqual(parent.receive_whole().get("dialect"), expected, dialects)
+
+    def test_the_output_of_many_tuples_is_one_message(self):
+        with Parent(SPLIT) as parent:
+            parent.receive()
+            parent.send(*[tuple_message(str(n), ["a b" if n % 2 else ""]) for n in range(100)])
+            message = parent.receive_whole()
+            anchors = [item for n in range(1, 100, 2) for item in (n, 2)]
+            self.assertEqual(
+                message,
+                {
+                    "command": "batch",
+                    "emits": [[None, 1, ["a", "b"] * 50, anchors]],
+                    "settled": [["ack", [[0, 100]]]],
+                },
+            )
+
+    def test_emits_keep_their_order_over_streams_and_kinds_of_values(self):
+        source = """
+            from stormkeeper import BasicBolt
+            class Mixed(BasicBolt):
+                def process(self, tup):
+                    row = [tup.values[0]]
+                    shared = {"n": [1]}
+                    self.emit(row)
+                    row[0] = "changed later"
+                    self.emit([2], stream="other")
+                    self.emit([3, 3.5])
+                    self.emit([4, shared])
+                    shared["n"].append("changed later")
+                    self.emit([])
+                    self.emit([5], direct_task=12)
+                    self.emit([6], anchors=[])
+                    self.emit((7,))
+                    self.log("logged")
+                    self.emit([10 ** 30])
+                    self.emit(["\\U0001f600 \\u00fc"])
+            Mixed().run()
+        """
+        with Parent(source) as parent:
+            parent.receive()
+            parent.send(tuple_message("5", ["x"]), tuple_message("6", ["y"]))
+            for id, first in [("5", "x"), ("6", "y")]:
+                emit = lambda *values, **more: {"command": "emit", "anchors": [id], "tuple": list(values), "need_task_ids": False, **more}
+                expected = [
+                    emit(first),
+                    emit(2, stream="other"),
+                    emit(3, 3.5),
+                    emit(4, {"n": [1]}),
+                    emit(),
+                    emit(5, task=12),
+                    {"command": "emit", "tuple": [6], "need_task_ids": False},
+                    emit(7),
+                    {"command": "log", "msg": "logged", "level": 2},
+                    emit(10**30),
+                    emit("\U0001f600 \u00fc"),
+                ]
+                heard = []
+                while len(heard) < len(expected):
+                    message = parent.receive()
+                    heard += [message] if message != {"command": "ack", "id": "5"} else []
+                self.assertEqual(heard, expected)
+            self.assertEqual(parent.receive(), {"command": "ack", "id": "6"})
+
+    def test_a_value_that_is_not_json_is_an_error_where_it_is_emitted(self):
+        source = """
+            from stormkeeper import BasicBolt
+            class Odd(BasicBolt):
+                def process(self, tup):
+                    for odd in (float("nan"), float("inf"), {"k": object()}, b"bytes"):
+                        try:
+                            self.emit([odd])
+                        except (TypeError, ValueError) as error:
+                            self.emit([type(error).__name__])
+            Odd().run()
+        """
+        with Parent(source) as parent:
+            parent.receive()
+            parent.send(tuple_message("1", ["x"]))
+            emits = parent.receive_until({"command": "ack", "id": "1"})[:-1]
+            names = ["ValueError", "ValueError", "TypeError", "TypeError"]
+            self.assertEqual([emit["tuple"] for emit in emits], [[name] for name in names])
+
+    def test_values_that_nest_deeply_and_large_batches_are_sent_as_single_messages(self):
+        source = """
+            from stormkeeper import BasicBolt
+            class Deep(BasicBolt):
+                def process(self, tup):
+                    value = 1
+                    for _ in range(tup.values[0]):
+                        value = [value]
+                    self.emit(["x" * tup.values[1], value])
+                    self.emit(["second"])
+            Deep().run()
+        """
+        for n_lists, n_bytes, n_batches in [(3, 1, 1), (100, 1, 1), (0, 5 << 20, 0)]:
+            with Parent(source) as parent:
+                parent.receive()
+                parent.send(tuple_message("1", [n_lists, n_bytes]))
+                first, second, ack = parent.receive_until({"command": "ack", "id": "1"})
+                self.assertEqual((len(first["tuple"][0]), json.dumps(first["tuple"][1]).count("[")), (n_bytes, n_lists))
+                self.assertEqual((second["tuple"], second["anchors"], first["anchors"]), (["second"], ["1"], ["1"]))
+                self.assertEqual(parent.n_batches, n_batches, (n_lists, n_bytes))
+
+    def test_a_bolt_that_fails_has_acked_what_it_processed_and_no_more(self):
+        source = """
+            from stormkeeper import BasicBolt
+            class Break(BasicBolt):
+                def process(self, tup):
+                    self.emit(tup.values)
+                    if tup.values[0] == "bad":
+                        raise ValueError("no such lamp")
+            Break().run()
+        """
+        with Parent(source) as parent:
+            parent.receive()
+            parent.send(*[tuple_message(str(n), [value]) for n, value in enumerate(["a", "b", "bad", "c"])])
+            heard = [parent.receive() for _ in range(6)]
+            self.assertEqual([emit["tuple"] for emit in heard[:3]], [["a"], ["b"], ["bad"]])
+            self.assertEqual([ack["id"] for ack in heard[3:5]], ["0", "1"])
+            self.assertIn("no such lamp", heard[5]["msg"])
+            self.assertEqual(parent.finish()[0], 1)
+
+    def test_acks_are_not_delayed_by_a_slow_tuple_behind_them_in_the_batch(self):
+        source = """
+            import os, time
+            from stormkeeper import BasicBolt
+            class Slow(BasicBolt):
+                def process(self, tup):
+                    if tup.values[0] == "wait":
+                        self.heartbeat()
+                        while not os.path.exists(tup.values[1]):
+                            time.sleep(0.01)
+                    else:
+                        self.emit(tup.values)
+            Slow().run()
+        """
+        with Parent(source) as parent:
+            parent.receive()
+            gate = os.path.join(parent.directory.name, "gate")
+            parent.send(tuple_message("1", ["go", ""]), tuple_message("2", ["wait", gate]), tuple_message("3", ["go", ""]))
+            self.assertEqual(parent.receive()["tuple"], ["go", ""])
+            self.assertEqual([parent.receive(), parent.receive()], [{"command": "ack", "id": "1"}, {"command": "sync"}])
+            open(gate, "w").close()
+            parent.receive_until({"command": "ack", "id": "3"})
+
+    def test_a_silent_bolt_shows_between_two_tuples_of_a_batch_that_it_is_alive(self):
+        source = """
+            import time
+            from stormkeeper import Bolt
+            class Silent(Bolt):
+                def process(self, tup):
+                    time.sleep(0.3)
+            Silent().run()
+        """
+        with Parent(source) as parent:
+            parent.receive()
+            parent.send(*[tuple_message(str(n), ["x"]) for n in range(100)])
+            self.assertEqual(parent.receive_whole(), {"command": "batch"})
+            self.assertEqual(parent.receive_whole(), {"command": "batch"})
+
+    def test_outcomes_of_a_spout_come_together_and_in_order(self):
+        with Parent(SPOUT, conf={"count": 0}) as parent:
+            parent.receive()
+            parent.send({"command": "batch", "outcomes": [["ack", ["a", "b"]], ["fail", ["c"]], ["ack", ["d"]]]})
+            heard = parent.receive_until({"command": "sync"})
+            self.assertEqual([message["msg"] for message in heard[:-1]], ["ack a", "ack b", "fail c", "ack d"])
+
+    def test_a_spout_emits_with_and_without_ids_in_one_message(self):
+        source = """
+            from stormkeeper import Spout
+            class Source(Spout):
+                def next_tuple(self):
+                    state = {"n": 1}
+                    self.emit(["a"], id=7)
+                    self.emit(["b"])
+                    self.emit(["c"], id=state)
+                    state["n"] = 2
+                    self.emit(["d"], stream="s", id="x")
+            Source().run()
+        """
+        with Parent(source) as parent:
+            parent.receive()
+            parent.send({"command": "next", "id": ""})
+            emits = [["a", "b", "c"], [None, 3], [7, None, {"n": 1}]], [["d"], [None, 1], ["x"]]
+            self.assertEqual(
+                parent.receive_whole(),
+                {
+                    "command": "batch",
+                    "emits": [[stream, 1, *emit] for stream, emit in zip([None, "s"], emits)],
+                    "settled": [],
+                },
+            )
+            self.assertEqual(parent.receive(), {"command": "sync"})
+
+    def test_tuples_look_the_same_in_batches(self):
+        source = """
+            import copy, pickle
+            from stormkeeper import Bolt
+            class Look(Bolt):
+                def process(self, tup):
+                    assert {tup: 1}[tup] == 1 and tup.values is tup.values
+                    for one in (tup, copy.copy(tup), pickle.loads(pickle.dumps(tup))):
+                        self.emit([repr(one), type(one).__name__, self.value(one, "text")], anchors=[one])
+                    self.ack(tup)
+            Look().run()
+        """
+        shown = "Tuple(id='5', component='lines', stream='default', task=1, values=[1, 't'])"
+        for dialects in (None, [BATCHES]):
+            Parent.dialects = dialects
+            with Parent(source) as parent:
+                parent.receive()
+                parent.send(tuple_message("5", [1, "t"]))
+                emits = parent.receive_until({"command": "ack", "id": "5"})[:-1]
+                self.assertEqual([(emit["tuple"], emit["anchors"]) for emit in emits], [([shown, "Tuple", "t"], ["5"])] * 3)
 
 
 if __name__ == "__main__":

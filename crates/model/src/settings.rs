@@ -221,7 +221,7 @@ pub const KNOWN: &[Setting] = &[
         key: "topology.shellbolt.max.pending",
         kind: SettingKind::Whole(1, 1_000_000),
         default: "100",
-        doc: "Maximum number of tuples that wait in front of a shell bolt, or that it was given and has not read, before its senders are slowed.",
+        doc: "Maximum number of tuples that wait in front of a shell bolt, or that it was given and has not read, before its senders are slowed; unset, it is 1024 for a component that takes batches.",
     },
     Setting {
         key: "topology.sleep.spout.wait.strategy.time.ms",

@@ -19,6 +19,10 @@ use stormkeeper_stream as stream;
 /// Default limit of tuples that a shell bolt has accepted and its child has not read.
 const MAX_PENDING: usize = 100;
 
+/// Default of the same limit for a child that takes batches: it holds as many again, of which it has not
+/// finished all.
+const MAX_PENDING_IN_BATCHES: usize = 1024;
+
 /// Default first pause of a spout that emitted nothing.
 const SPOUT_WAIT: Duration = Duration::from_millis(1);
 
@@ -36,6 +40,8 @@ const ERROR_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) struct TaskSettings {
     /// `topology.shellbolt.max.pending`
     pub max_pending: usize,
+    /// `topology.shellbolt.max.pending` for a child that takes batches.
+    pub max_pending_in_batches: usize,
     /// `topology.tick.tuple.freq.secs`
     pub tick: Option<Tick>,
     /// `topology.subprocess.timeout.secs`
@@ -94,8 +100,10 @@ impl TaskSettings {
     /// Returns the settings for tasks of `component`.
     pub(crate) fn of(topology: &Topology, component: &ComponentId, options: &Options) -> Self {
         let layers = Layers { topology, component: Some(component), defaults: &options.spec.defaults };
+        let max_pending = layers.get("topology.shellbolt.max.pending", count);
         Self {
-            max_pending: layers.get("topology.shellbolt.max.pending", count).unwrap_or(MAX_PENDING),
+            max_pending: max_pending.unwrap_or(MAX_PENDING),
+            max_pending_in_batches: max_pending.unwrap_or(MAX_PENDING_IN_BATCHES),
             tick: layers.get("topology.tick.tuple.freq.secs", |value| {
                 let value: stream::Value = serde_json::from_value(value.clone()).ok()?;
                 Some(Tick { period: seconds(&serde_json::to_value(&value).ok()?)?, value })
@@ -235,6 +243,7 @@ mod tests {
             a,
             TaskSettings {
                 max_pending: 7,
+                max_pending_in_batches: 7,
                 tick: Some(Tick { period: Duration::from_millis(500), value: stream::Value::Float(0.5) }),
                 timeout: Duration::from_secs(4),
                 spout_wait: SPOUT_WAIT,

@@ -64,8 +64,9 @@ def all_lines(files):
     for path in files:
         # A byte that is not UTF-8 becomes a replacement character; the words around it are counted.
         with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
+            name = os.path.basename(path)
             for line_number, line in enumerate(file, 1):
-                yield os.path.basename(path), line_number, line.rstrip("\n")
+                yield name, line_number, line.rstrip("\n")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,9 @@ use crate::check_error;
 /// Limit of a message, small enough that inputs reach it.
 const MESSAGE_BYTES: usize = 4096;
 
+/// Messages of a batch that are looked at: a few bytes stand for a million acks.
+const BATCH_MESSAGES: usize = 1000;
+
 /// Reads a stream of messages from a child, in pieces whose size is the first byte of the input.
 ///
 /// The messages do not depend on the pieces. A value of a tuple reads back from JSON. Neither a
@@ -35,7 +38,13 @@ pub fn multilang_frame(data: &[u8]) {
             Ok(parsed) => check_message(&parsed.message, message),
             Err(error) => {
                 check_error(&error.to_string());
-                let reasons = ["not a JSON object", "field ", "unknown command ", "NaN and infinity"];
+                let reasons = [
+                    "not a JSON object",
+                    "field ",
+                    "unknown command ",
+                    "NaN and infinity",
+                    "not a valid batch",
+                ];
                 let says_what = reasons.iter().any(|reason| error.reason.contains(reason));
                 assert!(says_what || error.reason.contains(" column "), "an error without position: {error}");
             }
@@ -77,6 +86,10 @@ fn check_message(parsed: &FromChild, message: &[u8]) {
         | FromChild::Fail(_)
         | FromChild::ResetTimeout(_)
         | FromChild::Sync => &[],
+        FromChild::Batch(batch) => {
+            let some = batch.clone().take(BATCH_MESSAGES);
+            return some.filter_map(Result::ok).for_each(|one| check_message(&one.message, message));
+        }
     };
     assert!(n_values(values) <= message.len(), "more values than bytes");
     let mut encoded = BytesMut::new();

@@ -9,8 +9,11 @@ use serde::{
     de::{IgnoredAny, MapAccess, Visitor},
 };
 
-use super::message::{ComponentNotice, Emit, EmitReply, FromChild, LogLevel, RefusedEmit, ReturnedId};
-use stormkeeper_model::TaskId;
+use super::{
+    batch::{self, Batch},
+    message::{ComponentNotice, Emit, EmitReply, FromChild, LogLevel, RefusedEmit, ReturnedId},
+};
+use stormkeeper_model::{StreamId, TaskId};
 use stormkeeper_stream::Value;
 
 /// Fields of all messages, so that one pass parses a message with any order of fields.
@@ -28,6 +31,9 @@ pub(super) struct Fields {
     level: Option<Value>,
     name: Option<Value>,
     params: Option<Value>,
+    dialect: Option<Value>,
+    emits: Option<Value>,
+    settled: Option<Value>,
 }
 
 impl<'de> Deserialize<'de> for Fields {
@@ -56,6 +62,9 @@ impl<'de> Deserialize<'de> for Fields {
                         Field::Level => &mut fields.level,
                         Field::Name => &mut fields.name,
                         Field::Params => &mut fields.params,
+                        Field::Dialect => &mut fields.dialect,
+                        Field::Emits => &mut fields.emits,
+                        Field::Settled => &mut fields.settled,
                         Field::Other => {
                             map.next_value::<IgnoredAny>()?;
                             continue;
@@ -86,6 +95,9 @@ enum Field {
     Level,
     Name,
     Params,
+    Dialect,
+    Emits,
+    Settled,
     #[serde(other)]
     Other,
 }
@@ -108,6 +120,9 @@ impl Fields {
             level: take("level"),
             name: take("name"),
             params: take("params"),
+            dialect: take("dialect"),
+            emits: take("emits"),
+            settled: take("settled"),
         }
     }
 
@@ -121,6 +136,11 @@ impl Fields {
     /// Returns the name of the metric, if this is an update of a metric.
     pub(super) fn metric_name(&self) -> Option<String> {
         (self.command() == Some("metrics")).then(|| as_text(self.name.clone()))
+    }
+
+    /// Returns whether the child that answers the handshake accepts batches.
+    pub(super) fn takes_batches(&self) -> bool {
+        self.command.is_none() && matches!(&self.dialect, Some(Value::Text(name)) if name == batch::NAME)
     }
 
     fn command(&self) -> Option<&str> {
@@ -166,19 +186,15 @@ impl Fields {
                 value: self.params.take().unwrap_or(Value::Null),
             }),
             "sync" => FromChild::Sync,
+            "batch" => Batch::read(self.emits.take(), self.settled.take())
+                .map(FromChild::Batch)
+                .map_err(|reason| format!("not a valid batch: {reason}"))?,
             other => return Err(format!("unknown command {other:?}")),
         })
     }
 
     fn take_emit(&mut self) -> Result<Emit, String> {
-        let stream = match &self.stream {
-            None => None,
-            Some(Value::Text(stream)) if stream.is_empty() => None,
-            Some(Value::Text(stream)) => {
-                Some(stream.parse().map_err(|error| format!("field stream: {error}"))?)
-            }
-            Some(_) => return Err("field stream must be text".to_owned()),
-        };
+        let stream = stream(self.stream.as_ref())?;
         let is_id = |value: &Value| matches!(value, Value::Text(_) | Value::Int(_));
         let are_ids = match &self.anchors {
             None => true,
@@ -203,6 +219,18 @@ impl Fields {
         };
         let anchors = self.anchors.take().map(anchors_in).unwrap_or_default();
         Ok(Emit { id: self.id.take(), stream, anchors, direct, values, reply })
+    }
+}
+
+/// Returns the stream of an emit; `None` is the default stream.
+pub(super) fn stream(name: Option<&Value>) -> Result<Option<StreamId>, String> {
+    match name {
+        None => Ok(None),
+        Some(Value::Text(stream)) if stream.is_empty() => Ok(None),
+        Some(Value::Text(stream)) => {
+            stream.parse().map(Some).map_err(|error| format!("field stream: {error}"))
+        }
+        Some(_) => Err("field stream must be text".to_owned()),
     }
 }
 
@@ -236,8 +264,10 @@ pub(super) fn anchors_in(anchors: Value) -> Vec<ReturnedId> {
 /// Parses a tuple id. Ids are sent as text; ids that a language turned into numbers are accepted.
 fn returned_id(value: Value) -> Option<ReturnedId> {
     match value {
-        Value::Text(text) => Some(ReturnedId(text)),
-        Value::Int(number) => Some(ReturnedId(number.to_string())),
+        Value::Text(text) => Some(text.into()),
+        Value::Int(number) => Some(
+            u64::try_from(number).map_or_else(|_| ReturnedId::Text(number.to_string()), ReturnedId::Number),
+        ),
         Value::Null
         | Value::Bool(_)
         | Value::UInt(_)

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::batch;
 use stormkeeper_model::{
     ComponentId, TaskId, TopologyId, settings,
     topology::{Grouping, Settings, TaskTable, Topology},
@@ -27,6 +28,8 @@ pub fn message(
         "conf": conf(id, topology, defaults, component),
         "pidDir": pid_dir.to_string_lossy(),
         "context": context(topology, table, component, task),
+        // An extension, which readers of Storm's handshake ignore.
+        "dialects": [batch::NAME],
     })
 }
 
@@ -173,6 +176,7 @@ mod tests {
                     "source->stream->grouping": { "lines": { "default": { "type": "SHUFFLE" } } },
                     "source->stream->fields": { "lines": { "default": ["line"] } },
                 },
+                "dialects": ["batch-1"],
             })
         );
     }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{fields::Fields, frame, repair, repair::Repaired, salvage};
+use super::{batch::Batch, fields::Fields, frame, repair, repair::Repaired, salvage};
 use stormkeeper_model::{StreamId, TaskId};
 use stormkeeper_stream::Value;
 
@@ -67,6 +67,8 @@ pub enum FromChild {
     Notice(ComponentNotice),
     /// A spout has executed a command; a bolt is alive.
     Sync,
+    /// Many messages, which the child takes apart; one that stands for none is a sign of life.
+    Batch(Batch),
 }
 
 /// Message of a child that does not affect tuples.
@@ -118,7 +120,27 @@ pub enum EmitReply {
 
 /// Id of an input tuple as the bolt returned it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReturnedId(pub String);
+pub enum ReturnedId {
+    /// Number of a tuple.
+    Number(u64),
+    /// Text that is no number, which no tuple has for its id.
+    Text(String),
+}
+
+impl From<String> for ReturnedId {
+    fn from(text: String) -> Self {
+        text.parse().map_or(Self::Text(text), Self::Number)
+    }
+}
+
+impl std::fmt::Display for ReturnedId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => text.fmt(f),
+        }
+    }
+}
 
 /// Levels of `log`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,6 +164,8 @@ pub struct Parsed {
     pub message: FromChild,
     /// True if a text of the message was not valid Unicode, and was changed.
     pub has_changed_text: bool,
+    /// True if the message is an answer to the handshake that accepts batches.
+    pub takes_batches: bool,
 }
 
 /// Message that is not valid in the protocol. It is refused, or taken as what it seems to be, and the
@@ -192,6 +216,7 @@ impl FromChild {
             Self::Notice(ComponentNotice::Log { .. }) => "log",
             Self::Notice(ComponentNotice::Metrics { .. }) => "metrics",
             Self::Sync => "sync",
+            Self::Batch(_) => "batch",
         }
     }
 
@@ -204,7 +229,8 @@ impl FromChild {
             | Self::Fail(_)
             | Self::ResetTimeout(_)
             | Self::Notice(_)
-            | Self::Sync => EmitReply::None,
+            | Self::Sync
+            | Self::Batch(_) => EmitReply::None,
         }
     }
 
@@ -236,7 +262,15 @@ impl FromChild {
         }
         let message = fields.take_message();
         let message = message.map_err(|reason| refused(reason, fields.refused_emit()))?;
-        Ok(Parsed { message, has_changed_text: repaired.is_some_and(|repaired| repaired.has_changed_text) })
+        let has_changed_text = repaired.is_some_and(|repaired| repaired.has_changed_text);
+        Ok(match message {
+            FromChild::Batch(batch) => Parsed {
+                message: FromChild::Batch(batch.with_changed_text(has_changed_text)),
+                has_changed_text: false,
+                takes_batches: false,
+            },
+            message => Parsed { message, has_changed_text, takes_batches: fields.takes_batches() },
+        })
     }
 }
 
@@ -277,7 +311,7 @@ mod tests {
     use super::*;
 
     fn id(text: &str) -> ReturnedId {
-        ReturnedId(text.to_owned())
+        ReturnedId::from(text.to_owned())
     }
 
     fn emit(values: Vec<Value>) -> Emit {

@@ -7,10 +7,11 @@
 //! ```
 //!
 //! [`frame`] splits bytes into messages, [`message`] defines their types, [`handshake`] builds the
-//! first message, and [`child`] owns the process. `fields` and `repair` take messages as Storm's own
+//! first message, [`batch`] is the dialect of many tuples in one message, and [`child`] owns the process. `fields` and `repair` take messages as Storm's own
 //! serializer takes them, and `salvage` finds what the answer to a refused emit needs. `worker::task`
 //! decides what a message means to a spout or a bolt.
 
+pub mod batch;
 pub mod child;
 mod fields;
 pub mod frame;
@@ -20,4 +21,4 @@ mod repair;
 mod salvage;
 
 /// Python adapter, written to the directory of each worker as `python/stormkeeper.py`.
-pub const PYTHON_ADAPTER: &str = include_str!("stormkeeper.py");
+pub const PYTHON_ADAPTER: &str = include_str!("../../../../python/stormkeeper.py");

@@ -76,12 +76,18 @@ impl Bolt {
         child: &mut Child,
     ) -> Result<Infallible, Failure> {
         let (mut checks, mut watchdog) = context.start_watchdog();
-        self.window = WriteWindow::new(context.settings.max_pending, context.settings.timeout);
+        // Nothing is given before the handshake, which says whether the child takes batches.
+        let mut max_pending = context.settings.max_pending;
+        self.window = WriteWindow::new(max_pending, context.settings.timeout);
         let mut looks = LOOK.backoff();
         let mut look_due = looks.next_delay();
         let mut ticks = context.settings.tick.as_ref().map(ticks);
         let mut inbox_open = true;
         loop {
+            if child.takes_batches() && max_pending != context.settings.max_pending_in_batches {
+                max_pending = context.settings.max_pending_in_batches;
+                self.window = WriteWindow::new(max_pending, context.settings.timeout);
+            }
             if self.has_read_since(child, context.clock.monotonic()) {
                 watchdog.reset();
                 looks.reset();
@@ -90,9 +96,9 @@ impl Bolt {
             self.write_pending(context, child);
             context.counters.set_pending(self.n_pending());
             let n_ahead = self.waiting.len() + self.window.n_unread();
-            context.metrics.waiting(n_ahead, context.settings.max_pending);
+            context.metrics.waiting(n_ahead, max_pending);
             context.metrics.settle();
-            let room = context.settings.max_pending.saturating_sub(n_ahead);
+            let room = max_pending.saturating_sub(n_ahead);
             let waits_for_reading = self.window.n_unread() > 0 && (room == 0 || !self.waiting.is_empty());
             tokio::select! {
                 // Cancel-safe: see `exchange`.
@@ -175,17 +181,12 @@ impl Bolt {
             let source = context.metrics.executed(&tuple, now);
             let delivery = Delivery::of(&tuple, context.task);
             let id = self.protocol.add_tuple(TupleKind::Input(InFlightTuple { source, at: now, delivery }));
-            child.send(&ToChild::Tuple {
-                id: &id.to_string(),
-                comp: Some(tuple.component().as_str()),
-                stream: tuple.stream().as_str(),
-                task: i64::from(tuple.source().0),
-                tuple: tuple.values(),
-            });
+            child.send_tuple(id, &tuple);
             self.window.wrote(child.queued_bytes(), now);
             n_sent += 1;
             context.counters.executed.add(1);
         }
+        child.finish_batch();
         if n_sent > 0 && context.metrics.is_on() {
             context.metrics.serialized(context.clock.monotonic().since(now));
         }

@@ -136,6 +136,8 @@ impl BoltProtocol {
                 self.n_handled = self.heartbeats.pop_front().unwrap_or(self.n_handled);
                 Ok(Effect::Synced)
             }
+            // A sign of life: the messages of a batch come one by one.
+            FromChild::Batch(_) => Ok(Effect::Nothing),
         }
     }
 
@@ -225,7 +227,10 @@ impl BoltProtocol {
 }
 
 fn number_of(id: &ReturnedId) -> Option<u64> {
-    id.0.parse().ok()
+    match id {
+        ReturnedId::Number(number) => Some(*number),
+        ReturnedId::Text(_) => None,
+    }
 }
 
 /// Returns the kind of an open tuple; `None` if the tuple was forgotten.
@@ -237,7 +242,7 @@ fn check_state<T>(
     match state {
         Some(TupleState::Open(kind)) => Ok(Some(kind)),
         Some(TupleState::Forgotten) => Ok(None),
-        Some(TupleState::Unknown) | None => Err(Violation::NotInFlight { what, id: id.0.clone() }),
+        Some(TupleState::Unknown) | None => Err(Violation::NotInFlight { what, id: id.to_string() }),
     }
 }
 
@@ -314,7 +319,7 @@ mod tests {
             let mut protocol = BoltProtocol::default();
             assert_eq!(protocol.on_message(parse(PID)), Ok(Effect::HandshakeDone));
             protocol.add_tuple(INPUT);
-            let id = || ReturnedId(bad.to_owned());
+            let id = || ReturnedId::from(bad.to_owned());
             let refused = |what| Err(Violation::NotInFlight { what, id: bad.to_owned() });
             assert_eq!(protocol.on_message(FromChild::Ack(id())), refused("ack"));
             assert_eq!(protocol.on_message(FromChild::Fail(id())), refused("fail"));
@@ -352,7 +357,7 @@ mod tests {
         protocol.add_tuple(input(0..most));
         protocol.add_tuple(input(5..most));
         protocol.add_tuple(input(most..most + 5));
-        let of = |ids: &[&str]| ids.iter().map(|id| ReturnedId((*id).to_owned())).collect::<Vec<_>>();
+        let of = |ids: &[&str]| ids.iter().map(|id| ReturnedId::from((*id).to_owned())).collect::<Vec<_>>();
         assert_eq!(protocol.n_trees(&of(&["2"])), 5);
         assert_eq!(protocol.n_trees(&of(&["0", "0", "1"])), TREES_MAX);
         assert_eq!(protocol.n_trees(&of(&["0", "2", "9"])), TREES_MAX + 5);

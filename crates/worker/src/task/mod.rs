@@ -193,7 +193,7 @@ impl TaskContext {
 
     /// Takes a message, and reports once in a while that texts of messages were changed.
     fn take(&mut self, received: Received) -> Result<FromChild, Refused> {
-        let Parsed { message, has_changed_text } = received?;
+        let Parsed { message, has_changed_text, takes_batches: _ } = received?;
         if has_changed_text {
             self.n_changed_texts += 1;
             let now = self.clock.monotonic();

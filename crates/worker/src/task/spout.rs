@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     multilang::{
+        batch::{OUTCOMES_MAX, Outcomes},
         child::{self, Child, Received},
         message::{ComponentNotice, Emit, EmitReply, ToChild},
     },
@@ -120,7 +121,8 @@ impl Spout {
         loop {
             self.take_news(context);
             context.metrics.pending(self.protocol.n_pending());
-            if self.send_next_command(child, !paused) {
+            let activity = *self.activity.borrow();
+            if self.send_next_command(activity, child, !paused) {
                 watchdog.reset();
                 self.command_sent_at = context.metrics.is_on().then(|| context.clock.monotonic());
                 if let Some(now) = self.command_sent_at.filter(|_| self.protocol.is_called()) {
@@ -183,8 +185,15 @@ impl Spout {
     }
 
     /// Sends the next command to the child, if there is one. Returns whether it sent one.
-    fn send_next_command(&mut self, child: &mut Child, may_call: bool) -> bool {
-        let activity = *self.activity.borrow();
+    fn send_next_command(&mut self, activity: Activity, child: &mut Child, may_call: bool) -> bool {
+        if child.takes_batches() {
+            let mut outcomes = self.protocol.next_outcomes(OUTCOMES_MAX).peekable();
+            if outcomes.peek().is_some() {
+                child.send(&Outcomes::of(outcomes));
+                self.n_commands += 1;
+                return true;
+            }
+        }
         let Some((command, id)) = self.protocol.next_command(activity, may_call) else { return false };
         child.send(&ToChild::Command { command, id: &id });
         self.n_commands += 1;
@@ -341,9 +350,8 @@ impl Spout {
         let mut notices = Vec::new();
         let leave = async {
             loop {
-                if let Some((command, id)) = self.protocol.next_command(Activity::Inactive, false) {
-                    child.send(&ToChild::Command { command, id: &id });
-                } else if !self.protocol.awaits_answer() {
+                let has_sent = self.send_next_command(Activity::Inactive, child, false);
+                if !has_sent && !self.protocol.awaits_answer() {
                     return Ok(());
                 }
                 child.exchange().await?;

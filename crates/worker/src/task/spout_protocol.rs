@@ -146,6 +146,20 @@ impl SpoutProtocol {
         Some((command, id))
     }
 
+    /// Returns at least two and at most `max` outcomes to tell the child in one message, which it answers
+    /// once. Empty while a reply of the child is outstanding, and if [`next_command`](Self::next_command) has
+    /// at most one to tell.
+    pub(super) fn next_outcomes(&mut self, max: usize) -> impl Iterator<Item = (SpoutCommand, Value)> + '_ {
+        let n = match self.awaits_answer() || self.outcomes.len() < 2 {
+            true => 0,
+            false => self.outcomes.len().min(max),
+        };
+        if let Some((command, _)) = n.checked_sub(1).and_then(|last| self.outcomes.get(last)) {
+            self.awaited = Some(*command);
+        }
+        self.outcomes.drain(..n)
+    }
+
     fn is_full(&self) -> bool {
         self.limits.is_some_and(|limits| self.pending.len() >= limits.max_pending)
     }
@@ -229,6 +243,8 @@ impl SpoutProtocol {
                 (Some(SpoutCommand::Next), false) => Effect::Next(Yield::Nothing),
                 (Some(_) | None, _) => Effect::Nothing,
             }),
+            // A sign of life: the messages of a batch come one by one.
+            FromChild::Batch(_) => Ok(Effect::Nothing),
         }
     }
 }

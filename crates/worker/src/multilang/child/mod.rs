@@ -43,8 +43,9 @@ use self::{
     stderr::{StderrTail, read_stderr},
 };
 use super::{
+    batch::{Batch, BatchWriter},
     frame::{self, Decoder, Part},
-    message::{ComponentNotice, FromChild, Parsed, Refused},
+    message::{ComponentNotice, FromChild, Parsed, Refused, ToChild},
 };
 use crate::limits::UNREAD_BYTES_MAX;
 use stormkeeper_model::{ComponentId, TaskId};
@@ -52,6 +53,7 @@ use stormkeeper_runtime::{
     descendants::OwnChild,
     tasks::{OnExit, Tasks},
 };
+use stormkeeper_stream::Tuple;
 
 /// Time limit for reaping a killed process before it is left to the system: after SIGKILL, a
 /// process only waits for a disk or a network file system that hangs.
@@ -177,6 +179,10 @@ pub struct Child {
     // True once stdout has ended.
     at_end: bool,
     unsent: BytesMut,
+    // `None` if the child takes single messages.
+    batches: Option<BatchWriter>,
+    // Messages of a batch of the child that were not returned yet.
+    received: Batch,
     // Bytes that were queued for the child since its start.
     n_queued: u64,
     decoder: Decoder,
@@ -236,6 +242,8 @@ impl Child {
             exited: None,
             at_end: false,
             unsent: BytesMut::new(),
+            batches: None,
+            received: Batch::default(),
             n_queued: 0,
             decoder: Decoder::default(),
             stderr_tail,
@@ -252,9 +260,48 @@ impl Child {
 
     /// Queues a message; [`Child::exchange`] writes it.
     pub fn send(&mut self, message: &impl Serialize) {
+        self.finish_batch();
+        self.queue(|unsent, _| frame::encode(message, unsent));
+    }
+
+    /// Returns whether the child takes batches.
+    pub fn takes_batches(&self) -> bool {
+        self.batches.is_some()
+    }
+
+    /// Queues a tuple for a bolt, as a part of a batch if the child takes batches. The batch must be
+    /// finished before it is written.
+    pub fn send_tuple(&mut self, id: u64, tuple: &Tuple) {
+        // A batch tells tuples apart by their values.
+        if self.takes_batches() && !tuple.values().is_empty() {
+            return self.queue(|unsent, batches| {
+                if let Some(batches) = batches {
+                    batches.add(id, tuple, unsent);
+                }
+            });
+        }
+        self.send(&ToChild::Tuple {
+            id: &id.to_string(),
+            comp: Some(tuple.component().as_str()),
+            stream: tuple.stream().as_str(),
+            task: i64::from(tuple.source().0),
+            tuple: tuple.values(),
+        });
+    }
+
+    /// Ends the batch of tuples that is being queued.
+    pub fn finish_batch(&mut self) {
+        self.queue(|unsent, batches| {
+            if let Some(batches) = batches {
+                batches.finish(unsent);
+            }
+        });
+    }
+
+    fn queue(&mut self, write: impl FnOnce(&mut BytesMut, &mut Option<BatchWriter>)) {
         if self.stdin.is_some() {
             let n_before = self.unsent.len();
-            frame::encode(message, &mut self.unsent);
+            write(&mut self.unsent, &mut self.batches);
             self.n_queued += (self.unsent.len() - n_before) as u64;
         }
     }
@@ -341,6 +388,9 @@ impl Child {
     /// [`Error::Frame`], after which the rest of the child's output cannot be trusted, and
     /// [`Error::Ended`] after the last message.
     pub fn next_message(&mut self) -> Result<Option<Received>, Error> {
+        if let Some(received) = self.received.next() {
+            return Ok(Some(received));
+        }
         let received = match self.decoder.next_part()? {
             Some(Part::Message(bytes)) => FromChild::parse(&bytes),
             Some(Part::Stray(line)) => {
@@ -350,8 +400,23 @@ impl Child {
             None if self.at_end => return Err(Error::Ended { rest: self.decoder.rest() }),
             None => return Ok(None),
         };
-        if let Ok(Parsed { message: FromChild::Pid(pid), .. }) = received {
-            self.reported_pid = pid;
+        match received {
+            Ok(Parsed { message: FromChild::Pid(pid), takes_batches, .. }) => {
+                self.reported_pid = pid;
+                if takes_batches {
+                    self.batches.get_or_insert_default();
+                }
+            }
+            Ok(Parsed { message: FromChild::Batch(_), .. }) if !self.takes_batches() => {
+                let reason =
+                    "a batch of a component that has not accepted batches in the handshake".to_owned();
+                return Ok(Some(Err(Refused { reason, shown: "batch".to_owned(), emit: None, meant: None })));
+            }
+            Ok(Parsed { message: FromChild::Batch(batch), .. }) if !batch.is_empty() => {
+                self.received = batch;
+                return Ok(self.received.next());
+            }
+            Ok(_) | Err(_) => {}
         }
         Ok(Some(received))
     }

@@ -50,6 +50,72 @@ async fn child_receives_the_handshake_and_its_messages_are_read() {
 }
 
 #[tokio::test]
+async fn tuples_are_sent_in_batches_only_to_a_child_that_accepts_them() {
+    let plain = concat!(
+        r#"{"id":"7","comp":"a","stream":"default","task":1,"tuple":["x"]}"#,
+        "end",
+        r#"{"id":"8","comp":"a","stream":"default","task":1,"tuple":["x"]}"#,
+        "end[3]end"
+    );
+    let batch = r#"{"batch":[[7,"a","default",1,1,["x","x"]]]}end[3]end"#;
+    for (answer, expected) in [
+        (r#"{"pid":1}"#, plain),
+        (r#"{"pid":1,"dialect":"batch-2"}"#, plain),
+        (r#"{"pid":1,"dialect":"batch-1"}"#, batch),
+    ] {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let tasks = Tasks::default();
+        let script = format!("read hello; read end; printf '%s\nend\n' '{answer}'; cat > got");
+        let mut child = start(&script, dir.path(), &tasks).expect("started");
+        assert_eq!(next(&mut child).await.expect("a message"), FromChild::Pid(Some(1)));
+        let origin = stormkeeper_stream::Origin {
+            task: TaskId(1),
+            component: "a".parse().expect("valid"),
+            stream: stormkeeper_model::StreamId::default_stream(),
+        };
+        let tuple = Tuple::new(Arc::new(origin), vec![Value::from("x")]);
+        child.send_tuple(7, &tuple);
+        child.send_tuple(8, &tuple);
+        child.send(&[3]);
+        while child.unsent_bytes() > 0 {
+            child.exchange().await.expect("open");
+        }
+        child.end(Duration::from_secs(10)).await;
+        let got = std::fs::read_to_string(dir.path().join("got")).expect("written");
+        assert_eq!(got.replace('\n', ""), expected, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn batch_is_taken_apart_only_if_the_child_has_accepted_batches() {
+    let batch = r#"{"command":"batch","emits":[],"settled":[["ack",[1,2]]]}"#;
+    let empty = r#"{"command":"batch"}"#;
+    for (answer, is_refused) in [(r#"{"pid":1}"#, true), (r#"{"pid":1,"dialect":"batch-1"}"#, false)] {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let tasks = Tasks::default();
+        let script =
+            format!("printf '%s\nend\n%s\nend\n%s\nend\n' '{answer}' '{batch}' '{empty}'; cat >/dev/null");
+        let mut child = start(&script, dir.path(), &tasks).expect("started");
+        assert_eq!(next(&mut child).await.expect("a message"), FromChild::Pid(Some(1)));
+        if is_refused {
+            let refused = loop {
+                match child.next_message().expect("open") {
+                    Some(received) => break received.expect_err("refused"),
+                    None => child.exchange().await.expect("open"),
+                }
+            };
+            assert!(refused.reason.contains("has not accepted batches"), "{refused}");
+            continue;
+        }
+        for id in [1, 2] {
+            let ack = FromChild::Ack(crate::multilang::message::ReturnedId::Number(id));
+            assert_eq!(next(&mut child).await.expect("a message"), ack);
+        }
+        assert_eq!(next(&mut child).await.expect("a sign of life"), FromChild::Batch(Batch::default()));
+    }
+}
+
+#[tokio::test]
 async fn child_that_does_not_exit_within_the_grace_is_killed() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let tasks = Tasks::default();

@@ -188,6 +188,30 @@ fn tracked_tuple_is_told_the_outcome_of_its_tree_once() {
 }
 
 #[test]
+fn outcomes_are_told_together_and_answered_once() {
+    let mut protocol = active(limits(100));
+    for id in 1..=5 {
+        emit_tracked(&mut protocol, id, at(0));
+    }
+    assert!(protocol.end(1, Outcome::Acked).is_some());
+    assert_eq!(protocol.next_outcomes(3).count(), 0, "one outcome is an ordinary command");
+    for (id, outcome) in [(2, Outcome::Failed), (3, Outcome::Acked), (4, Outcome::Acked)] {
+        assert!(protocol.end(id, outcome).is_some());
+    }
+    let told: Vec<_> = protocol.next_outcomes(3).collect();
+    use SpoutCommand::{Ack, Fail};
+    assert_eq!(told, [(Ack, 1), (Fail, 2), (Ack, 3)].map(|(command, id)| (command, Value::Int(id))));
+    assert_eq!(protocol.awaited(), "answer to ack");
+    assert_eq!(protocol.next_command(Active, true), None, "the answer is outstanding");
+    assert!(protocol.end(5, Outcome::Acked).is_some());
+    assert_eq!(protocol.next_outcomes(3).count(), 0, "the answer is outstanding");
+    assert_eq!(receive(&mut protocol, SYNC), Ok(Effect::Nothing));
+    assert_eq!(protocol.next_outcomes(3).count(), 2);
+    assert_eq!(receive(&mut protocol, SYNC), Ok(Effect::Nothing));
+    assert_eq!((protocol.n_pending(), command(&mut protocol, true)), (0, Some("Next \"\"".to_owned())));
+}
+
+#[test]
 fn spout_with_as_many_pending_tuples_as_it_may_have_is_not_called() {
     let mut protocol = active(limits(2));
     emit_tracked(&mut protocol, 1, at(0));
