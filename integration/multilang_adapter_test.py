@@ -153,6 +153,12 @@ class Parent:
         message, self.received = self.received.split(b"\nend\n", 1)
         return json.loads(message)
 
+    def receive_until_sync(self):
+        while True:
+            message = self.receive()
+            if message.get("command") == "sync":
+                return message
+
     def receive_until(self, last):
         messages = []
         while not messages or messages[-1] != last:
@@ -550,6 +556,88 @@ class Bolts(unittest.TestCase):
             self.assertIn("emit takes a list", parent.receive()["msg"])
 
 
+RELIABLE = """
+    from stormkeeper import Record, ReliableSpout
+    class Source(ReliableSpout):
+        attempts_max = 3
+        retry_seconds = 0.05
+        ahead_max = 4
+        def initialize(self, conf, context):
+            self.next = conf.get("from", 1)
+            self.last = self.next + conf["count"] - 1
+        def read(self):
+            for _ in range(2):
+                if self.next <= self.last:
+                    yield Record(self.next, ["line %d" % self.next], stream=None if self.next % 2 else "even")
+                    self.next += 1
+        def save(self, id):
+            self.log("saved %d, %d pending" % (id, self.n_pending))
+    Source().run()
+"""
+
+
+class ReliableSpouts(unittest.TestCase):
+    def turn(self, parent, *commands):
+        """Sends commands; returns their answers: ids of emits, and texts of logs and errors."""
+        heard = []
+        for command in commands:
+            parent.send(command)
+            while True:
+                message = parent.receive()
+                if message["command"] == "sync":
+                    break
+                heard.append(message["id"] if message["command"] == "emit" else message["msg"])
+        return heard
+
+    def test_records_are_emitted_once_each_with_their_values_and_stream(self):
+        with Parent(RELIABLE, conf={"count": 2}) as parent:
+            parent.receive()
+            parent.send({"command": "next", "id": ""})
+            emits = [parent.receive(), parent.receive()]
+            expected = [
+                {"command": "emit", "id": 1, "tuple": ["line 1"], "need_task_ids": False},
+                {"command": "emit", "id": 2, "tuple": ["line 2"], "stream": "even", "need_task_ids": False},
+            ]
+            self.assertEqual(emits, expected)
+            self.assertEqual(parent.receive(), {"command": "sync"})
+            self.assertEqual(self.turn(parent, {"command": "next", "id": ""}), [])
+
+    def test_the_position_before_the_oldest_open_record_is_saved(self):
+        next, ack = {"command": "next", "id": ""}, lambda id: {"command": "ack", "id": id}
+        with Parent(RELIABLE, conf={"count": 10}) as parent:
+            parent.receive()
+            self.assertEqual(self.turn(parent, next, next, next), [1, 2, 3, 4], "ahead_max is 4")
+            self.assertEqual(self.turn(parent, ack(2), ack(3)), [], "1 is open")
+            self.assertEqual(self.turn(parent, next), [], "still 4 from the oldest to the newest")
+            self.assertEqual(self.turn(parent, ack(1)), ["saved 3, 1 pending"])
+            self.assertEqual(self.turn(parent, next, ack(3), ack("unknown")), [5, 6], "acks of closed records are nothing")
+            self.assertEqual(self.turn(parent, ack(4)), ["saved 4, 2 pending"])
+
+    def test_a_failed_record_is_emitted_again_later_each_time_and_given_up_at_last(self):
+        next, fail = {"command": "next", "id": ""}, {"command": "fail", "id": 1}
+        with Parent(RELIABLE, conf={"count": 1}) as parent:
+            parent.receive()
+            self.assertEqual(self.turn(parent, next), [1])
+            for least in (0.05, 0.1):
+                began = time.monotonic()
+                self.assertEqual(self.turn(parent, fail), [])
+                again = []
+                while not again and time.monotonic() - began < DEADLINE_SECONDS:
+                    again = self.turn(parent, next)
+                self.assertEqual(again, [1])
+                self.assertGreaterEqual(time.monotonic() - began, least)
+            self.assertEqual(self.turn(parent, fail), ["gave up record 1 after 3 attempts", "saved 1, 0 pending"])
+            self.assertEqual(self.turn(parent, fail, next), [])
+
+    def test_an_id_that_is_pending_already_is_an_error(self):
+        source = RELIABLE.replace("self.next += 1", "pass")
+        with Parent(source, conf={"count": 1}) as parent:
+            parent.receive()
+            parent.send({"command": "next", "id": ""})
+            parent.receive()
+            self.assertIn("has the id of a record that is not done", parent.receive()["msg"])
+
+
 class Stdout(unittest.TestCase):
     def test_what_a_component_prints_goes_to_stderr(self):
         source = """
@@ -622,6 +710,10 @@ class SpoutsInBatches(InBatches, Spouts):
 
 
 class BoltsInBatches(InBatches, Bolts):
+    pass
+
+
+class ReliableSpoutsInBatches(InBatches, ReliableSpouts):
     pass
 
 
@@ -828,6 +920,55 @@ class Batches(InBatches, unittest.TestCase):
                 },
             )
             self.assertEqual(parent.receive(), {"command": "sync"})
+
+    def test_a_spout_is_called_until_it_emits_nothing_or_has_no_room(self):
+        source = """
+            from stormkeeper import Spout
+            class Source(Spout):
+                left = 8
+                def next_tuple(self):
+                    if self.left:
+                        self.left -= 1
+                        self.emit([self.left])
+            Source().run()
+        """
+        with Parent(source) as parent:
+            parent.receive()
+            # The first call takes longer than later ones, and may be the only one.
+            heard = []
+            for room, stops in [(3, False), (100, True), (100, True)]:
+                parent.send({"command": "next", "room": room})
+                n_before, message = len(heard), parent.receive()
+                while message["command"] == "emit":
+                    heard.append(message["tuple"][0])
+                    message = parent.receive()
+                n_emits = len(heard) - n_before
+                self.assertEqual(message["command"], "sync")
+                self.assertEqual(message["calls"], n_emits + message["empty"], message)
+                self.assertLessEqual(n_emits, room)
+                self.assertTrue(message["calls"] >= 1 and (stops or not message["empty"]), message)
+            self.assertEqual(heard, [7, 6, 5, 4, 3, 2, 1, 0])
+
+    def test_a_spout_whose_calls_take_long_is_called_once_for_each_next(self):
+        source = """
+            import time
+            from stormkeeper import Spout
+            class Source(Spout):
+                n = 0
+                def next_tuple(self):
+                    self.n += 1
+                    if self.n == 2:
+                        time.sleep(0.03)
+                    self.emit([self.n])
+            Source().run()
+        """
+        with Parent(source) as parent:
+            parent.receive()
+            n_calls = []
+            for _ in range(6):
+                parent.send({"command": "next", "room": 1000})
+                n_calls.append(parent.receive_until_sync()["calls"])
+            self.assertEqual(n_calls[2:], [1, 1, 1, 1], n_calls)
 
     def test_tuples_look_the_same_in_batches(self):
         source = """

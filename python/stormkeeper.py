@@ -73,6 +73,11 @@ _FLUSH_MESSAGES = 1024
 _BATCHES = "batch-1"
 # Values of emits that wait for their batch.
 _BATCH_VALUES = 4096
+# A spout is called again for one `next` if the calls so far took no longer and emitted no more.
+_CALLS_SECONDS = 0.001
+_CALLS_TUPLES = 1024
+# After a call that took longer than output may wait, calls are answered one by one for so long.
+_SINGLE_SECONDS = 60.0
 # A batch whose JSON is longer is sent as single messages: a worker takes messages of up to 16 MiB.
 _BATCH_CHARACTERS = 4 << 20
 # Nested values with as many brackets are sent as single messages: a worker reads 125 levels.
@@ -749,6 +754,10 @@ def _check(values: Any) -> None:
 class Spout(_Component):
     """A source of tuples: derive from it, define `next_tuple`, call `run`."""
 
+    _n_emitted = 0
+    # Until then, each call is answered on its own.
+    _single_until = 0.0
+
     def next_tuple(self) -> None:
         """Emits some tuples, or none if there are none. Must not block for long."""
         raise NotImplementedError
@@ -779,6 +788,7 @@ class Spout(_Component):
         id: Any = None,
     ) -> Optional[List[int]]:
         """Emits a tuple. `ack` or `fail` is called once for a tuple with an `id`, any JSON value."""
+        self._n_emitted += 1
         batch = self._channel.batch
         # The common case, without the calls that `add` needs for all others.
         if (
@@ -804,6 +814,10 @@ class Spout(_Component):
 
     def _step(self, message: _Message) -> None:
         command = message.get("command") if isinstance(message, dict) else None
+        if command == "next" and "room" in message:
+            n_calls, is_empty = self._call(message["room"])
+            self._channel.send('{"command":"sync","calls":%d,"empty":%s}' % (n_calls, "true" if is_empty else "false"))
+            return
         if command == "next":
             self.next_tuple()
         elif command == "batch":
@@ -830,6 +844,29 @@ class Spout(_Component):
         else:
             raise ProtocolError("a spout cannot handle %r" % (message,))
         self._channel.send('{"command":"sync"}')
+
+    def _call(self, room: int) -> Any:
+        """Calls `next_tuple` until it has emitted nothing, `room` tuples, or enough for one message.
+
+        Returns the number of calls, and whether the last one emitted nothing.
+        """
+        first = self._n_emitted
+        began = last = time.monotonic()
+        n_calls = 0
+        while True:
+            n_before = self._n_emitted
+            self.next_tuple()
+            n_calls += 1
+            now = time.monotonic()
+            if now - last >= _FLUSH_SECONDS:
+                # A spout that waits within a call must not hold back what calls before it emitted.
+                self._single_until = now + _SINGLE_SECONDS
+            last = now
+            n_emitted = self._n_emitted - first
+            is_empty = self._n_emitted == n_before
+            is_enough = n_emitted >= min(room, _CALLS_TUPLES) or now - began >= _CALLS_SECONDS
+            if is_empty or is_enough or now < self._single_until:
+                return n_calls, is_empty
 
     def _told(self) -> None:
         """Called after each message with acks and fails."""

@@ -1,9 +1,8 @@
-"""Emits the lines of a file, and remembers how far they were processed.
+"""Emits the lines of a file until each is acked, and remembers how far they were processed.
 
-The id of a tuple is the position of its line in the file. A line that fails is emitted again.
-The position of the oldest line that is not acked is stored, so that a new process of this spout,
-after a crash of its worker or of its host, goes on from there: no line is lost, and at most those
-that were in flight are emitted twice.
+The id of a line is the position of its end. The position up to which every line is acked is stored,
+so that a new process of this spout, after a crash of its worker or of its host, goes on from there: no
+line is lost, and at most those that were in flight are emitted twice.
 
 The position is in the file `position` in the directory `lines.dir`. It is replaced atomically
 (written under another name, then renamed). Put it where the next host finds it too, for instance
@@ -12,53 +11,43 @@ in a database, if the task may move to another host.
 
 import os
 import time
-from collections import deque
 
 import place
-from stormkeeper import Spout
+from stormkeeper import Record, ReliableSpout
 
 
-class Lines(Spout):
+class Lines(ReliableSpout):
     def initialize(self, conf, context):
         self.position_file = os.path.join(place.directory(conf), "position")
-        self.offset = self.stored = self.read_position()
+        position = self.read_position()
         self.file = open(os.path.expanduser(conf["lines.file"]), "rb")
-        self.file.seek(self.offset)
+        self.file.seek(position)
         self.rate = float(conf.get("lines.rate", 0))
         self.started, self.emitted = time.monotonic(), 0
-        # Lines that are neither acked nor failed for good, by position, the oldest first.
-        self.pending = {}
-        self.failed = deque()
-        self.log("beginning at byte %d" % self.offset)
+        # A line that waits for its ack holds the position back: so many may come again after a crash.
+        self.ahead_max = conf["topology.max.spout.pending"] or self.ahead_max
+        self.log("beginning at byte %d" % position)
 
-    def next_tuple(self):
-        if self.failed:
-            self.emit_line(self.failed.popleft())
-        elif self.is_due():
-            line = self.file.readline()
-            if not line.endswith(b"\n"):
-                # The end of the file, or of what was written of its last line.
-                self.file.seek(self.offset)
-                return
-            offset, self.offset = self.offset, self.offset + len(line)
-            self.pending[offset] = line.decode("utf-8", "replace").rstrip("\n")
-            self.emitted += 1
-            self.emit_line(offset)
-
-    def emit_line(self, offset):
-        self.emit([offset, self.pending[offset]], id=offset)
+    def read(self):
+        if not self.is_due():
+            return
+        offset = self.file.tell()
+        line = self.file.readline()
+        if not line.endswith(b"\n"):
+            # The end of the file, or of what was written of its last line.
+            self.file.seek(offset)
+            return
+        self.emitted += 1
+        text = line.decode("utf-8", "replace").rstrip("\n")
+        yield Record(offset + len(line), [offset, text])
 
     def is_due(self):
         return self.rate <= 0 or (time.monotonic() - self.started) * self.rate >= self.emitted
 
-    def ack(self, id):
-        del self.pending[id]
-        oldest = next(iter(self.pending), self.offset)
-        if oldest != self.stored:
-            self.write_position(oldest)
-
-    def fail(self, id):
-        self.failed.append(id)
+    def save(self, id):
+        with open(self.position_file + ".new", "w") as file:
+            file.write("%d\n" % id)
+        os.replace(self.position_file + ".new", self.position_file)
 
     def read_position(self):
         try:
@@ -66,12 +55,6 @@ class Lines(Spout):
                 return int(file.read())
         except FileNotFoundError:
             return 0
-
-    def write_position(self, offset):
-        with open(self.position_file + ".new", "w") as file:
-            file.write("%d\n" % offset)
-        os.replace(self.position_file + ".new", self.position_file)
-        self.stored = offset
 
 
 if __name__ == "__main__":

@@ -85,7 +85,8 @@ fn check_message(parsed: &FromChild, message: &[u8]) {
         | FromChild::Ack(_)
         | FromChild::Fail(_)
         | FromChild::ResetTimeout(_)
-        | FromChild::Sync => &[],
+        | FromChild::Sync
+        | FromChild::Called(_) => &[],
         FromChild::Batch(batch) => {
             let some = batch.clone().take(BATCH_MESSAGES);
             return some.filter_map(Result::ok).for_each(|one| check_message(&one.message, message));

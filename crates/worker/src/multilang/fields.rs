@@ -11,7 +11,7 @@ use serde::{
 
 use super::{
     batch::{self, Batch},
-    message::{ComponentNotice, Emit, EmitReply, FromChild, LogLevel, RefusedEmit, ReturnedId},
+    message::{Calls, ComponentNotice, Emit, EmitReply, FromChild, LogLevel, RefusedEmit, ReturnedId},
 };
 use stormkeeper_model::{StreamId, TaskId};
 use stormkeeper_stream::Value;
@@ -34,6 +34,8 @@ pub(super) struct Fields {
     dialect: Option<Value>,
     emits: Option<Value>,
     settled: Option<Value>,
+    calls: Option<Value>,
+    empty: Option<Value>,
 }
 
 impl<'de> Deserialize<'de> for Fields {
@@ -65,6 +67,8 @@ impl<'de> Deserialize<'de> for Fields {
                         Field::Dialect => &mut fields.dialect,
                         Field::Emits => &mut fields.emits,
                         Field::Settled => &mut fields.settled,
+                        Field::Calls => &mut fields.calls,
+                        Field::Empty => &mut fields.empty,
                         Field::Other => {
                             map.next_value::<IgnoredAny>()?;
                             continue;
@@ -98,6 +102,8 @@ enum Field {
     Dialect,
     Emits,
     Settled,
+    Calls,
+    Empty,
     #[serde(other)]
     Other,
 }
@@ -123,6 +129,8 @@ impl Fields {
             dialect: take("dialect"),
             emits: take("emits"),
             settled: take("settled"),
+            calls: take("calls"),
+            empty: take("empty"),
         }
     }
 
@@ -185,12 +193,18 @@ impl Fields {
                 name: self.name.take().map(|name| as_text(Some(name))).ok_or("field name is missing")?,
                 value: self.params.take().unwrap_or(Value::Null),
             }),
-            "sync" => FromChild::Sync,
+            "sync" => self.calls().map_or(FromChild::Sync, FromChild::Called),
             "batch" => Batch::read(self.emits.take(), self.settled.take())
                 .map(FromChild::Batch)
                 .map_err(|reason| format!("not a valid batch: {reason}"))?,
             other => return Err(format!("unknown command {other:?}")),
         })
+    }
+
+    fn calls(&self) -> Option<Calls> {
+        let Some(Value::Int(n)) = self.calls else { return None };
+        let n = u32::try_from(n).ok().filter(|n| (1..=Calls::MAX).contains(n))?;
+        Some(Calls { n, is_last_empty: self.empty == Some(Value::Bool(true)) })
     }
 
     fn take_emit(&mut self) -> Result<Emit, String> {

@@ -30,6 +30,13 @@ pub enum ToChild<'a> {
         /// Id of the emit that an ack refers to; empty text for other commands.
         id: &'a Value,
     },
+    /// The command `next` for a spout that takes batches.
+    Next {
+        /// Always [`SpoutCommand::Next`].
+        command: SpoutCommand,
+        /// Number of tuples after which the spout is to stop.
+        room: usize,
+    },
     /// Tasks that received an emit.
     TaskIds(&'a [TaskId]),
 }
@@ -67,8 +74,24 @@ pub enum FromChild {
     Notice(ComponentNotice),
     /// A spout has executed a command; a bolt is alive.
     Sync,
+    /// A spout that takes batches has executed `next`, perhaps several times.
+    Called(Calls),
     /// Many messages, which the child takes apart; one that stands for none is a sign of life.
     Batch(Batch),
+}
+
+/// Calls of a spout for one `next`: one, or several in a row of which all but the last emitted a tuple.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Calls {
+    /// Number of calls, 1 or more.
+    pub n: u32,
+    /// True if the last call emitted nothing.
+    pub is_last_empty: bool,
+}
+
+impl Calls {
+    /// Limit of the number; a larger one is no answer to `next`.
+    pub const MAX: u32 = 100_000;
 }
 
 /// Message of a child that does not affect tuples.
@@ -215,7 +238,7 @@ impl FromChild {
             Self::Notice(ComponentNotice::Error(_)) => "error",
             Self::Notice(ComponentNotice::Log { .. }) => "log",
             Self::Notice(ComponentNotice::Metrics { .. }) => "metrics",
-            Self::Sync => "sync",
+            Self::Sync | Self::Called(_) => "sync",
             Self::Batch(_) => "batch",
         }
     }
@@ -230,6 +253,7 @@ impl FromChild {
             | Self::ResetTimeout(_)
             | Self::Notice(_)
             | Self::Sync
+            | Self::Called(_)
             | Self::Batch(_) => EmitReply::None,
         }
     }
@@ -330,6 +354,12 @@ mod tests {
         check("\u{feff}{\"pid\": 17}", FromChild::Pid(Some(17)));
         check(r#"{"pid": {}}"#, FromChild::Pid(None));
         check(r#"{"command":"sync","id":""}"#, FromChild::Sync);
+        let called = |n, is_last_empty| FromChild::Called(Calls { n, is_last_empty });
+        check(r#"{"command":"sync","calls":7,"empty":true}"#, called(7, true));
+        check(r#"{"command":"sync","calls":1}"#, called(1, false));
+        for odd in ["0", "-1", "1.5", "100001", "\"many\"", "[]"] {
+            check(&format!(r#"{{"command":"sync","calls":{odd}}}"#), FromChild::Sync);
+        }
         check(r#"{"command":"ack","id":"7"}"#, FromChild::Ack(id("7")));
         check(r#"{"id":-3,"command":"fail"}"#, FromChild::Fail(id("-3")));
         check(r#"{"command":"reset_timeout","id":"7"}"#, FromChild::ResetTimeout(id("7")));
@@ -514,6 +544,7 @@ mod tests {
             ToChild::Command { command: SpoutCommand::Next, id: &Value::from("") },
             r#"{"command":"next","id":""}"#,
         );
+        check(ToChild::Next { command: SpoutCommand::Next, room: 7 }, r#"{"command":"next","room":7}"#);
         check(ToChild::TaskIds(&[TaskId(1), TaskId(2)]), "[1,2]");
     }
 }

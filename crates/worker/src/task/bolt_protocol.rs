@@ -132,7 +132,7 @@ impl BoltProtocol {
             }),
             FromChild::Ack(id) => self.settle("ack", &id, Effect::Acked),
             FromChild::Fail(id) => self.settle("fail", &id, Effect::Failed),
-            FromChild::Sync => {
+            FromChild::Sync | FromChild::Called(_) => {
                 self.n_handled = self.heartbeats.pop_front().unwrap_or(self.n_handled);
                 Ok(Effect::Synced)
             }

@@ -13,7 +13,7 @@ use crate::{
     multilang::{
         batch::{OUTCOMES_MAX, Outcomes},
         child::{self, Child, Received},
-        message::{ComponentNotice, Emit, EmitReply, ToChild},
+        message::{ComponentNotice, Emit, EmitReply, SpoutCommand, ToChild},
     },
     tracking::{Mailbox, News, Outcome, PENDING_MAX, PendingTuple},
 };
@@ -138,12 +138,12 @@ impl Spout {
                         let Some(effect) = self.effect_of(received, context, child) else { continue };
                         self.record_call(&effect, context);
                         match effect {
-                            Effect::Next(Yield::Nothing) => {
+                            Effect::Next(Yield::Nothing, _) => {
                                 paused = true;
                                 pause.as_mut().reset(tokio::time::Instant::now() + pauses.take());
                             }
                             Effect::Emit(..) => pauses.start_over(),
-                            Effect::Nothing | Effect::HandshakeDone | Effect::Next(_) | Effect::Notice(_) => {}
+                            Effect::Nothing | Effect::HandshakeDone | Effect::Next(..) | Effect::Notice(_) => {}
                         }
                         self.handle_effect(effect, context, child).await;
                     }
@@ -195,7 +195,12 @@ impl Spout {
             }
         }
         let Some((command, id)) = self.protocol.next_command(activity, may_call) else { return false };
-        child.send(&ToChild::Command { command, id: &id });
+        match command {
+            SpoutCommand::Next if child.takes_batches() => {
+                child.send(&ToChild::Next { command, room: self.protocol.room() });
+            }
+            _ => child.send(&ToChild::Command { command, id: &id }),
+        }
         self.n_commands += 1;
         true
     }
@@ -221,10 +226,13 @@ impl Spout {
 
     /// Records the duration of a completed `next`.
     fn record_call(&mut self, effect: &Effect, context: &mut TaskContext) {
-        let Effect::Next(outcome) = effect else { return };
+        let Effect::Next(_, calls) = effect else { return };
         if let Some(command_sent_at) = self.command_sent_at.take() {
             let took = context.clock.monotonic().since(command_sent_at);
-            context.metrics.spout_called(took, *outcome == Yield::Nothing);
+            // All of them took equally long, as far as is known.
+            for call in 1..=calls.n {
+                context.metrics.spout_called(took / calls.n, calls.is_last_empty && call == calls.n);
+            }
         }
     }
 
@@ -239,10 +247,15 @@ impl Spout {
 
     async fn handle_effect(&mut self, effect: Effect, context: &mut TaskContext, child: &mut Child) {
         match effect {
-            Effect::Nothing | Effect::Next(Yield::Nothing) => {}
+            Effect::Nothing | Effect::Next(Yield::Nothing, _) => {}
             Effect::HandshakeDone => self.show_activity(context),
             Effect::Emit(emit, care) => self.emit(emit, care, context, child).await,
-            Effect::Next(Yield::Something) => context.counters.executed.add(1),
+            Effect::Next(Yield::Something, calls) => {
+                context
+                    .counters
+                    .executed
+                    .add(u64::from(calls.n) - u64::from(calls.is_last_empty && calls.n > 1));
+            }
             Effect::Notice(notice) => context.handle_notice(notice),
         }
     }

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use super::{Activity, Violation};
 use crate::{
-    multilang::message::{ComponentNotice, Emit, FromChild, SpoutCommand},
+    multilang::message::{Calls, ComponentNotice, Emit, FromChild, SpoutCommand},
     tracking::{Outcome, PENDING_MAX, PendingTuple, PendingTuples},
 };
 use stormkeeper_model::clock::Monotonic;
@@ -43,7 +43,7 @@ pub(super) enum Effect {
     HandshakeDone,
     Emit(Emit, Care),
     /// A `next` is complete.
-    Next(Yield),
+    Next(Yield, Calls),
     Notice(ComponentNotice),
 }
 
@@ -160,6 +160,20 @@ impl SpoutProtocol {
         self.outcomes.drain(..n)
     }
 
+    fn synced(&mut self, calls: Calls) -> Effect {
+        match (self.awaited.take(), self.emitted) {
+            (Some(SpoutCommand::Next), true) => Effect::Next(Yield::Something, calls),
+            (Some(SpoutCommand::Next), false) => Effect::Next(Yield::Nothing, calls),
+            (Some(_) | None, _) => Effect::Nothing,
+        }
+    }
+
+    /// Returns the number of tuples that the spout may emit before it has as many pending ones as it may have.
+    pub(super) fn room(&self) -> usize {
+        let max = self.limits.map_or(PENDING_MAX, |limits| limits.max_pending);
+        max.saturating_sub(self.pending.len())
+    }
+
     fn is_full(&self) -> bool {
         self.limits.is_some_and(|limits| self.pending.len() >= limits.max_pending)
     }
@@ -238,11 +252,8 @@ impl SpoutProtocol {
                 Err(Violation::NotForSpouts { what: message.name() })
             }
             // An unrequested `sync` has no effect; pystorm sends one after an error.
-            FromChild::Sync => Ok(match (self.awaited.take(), self.emitted) {
-                (Some(SpoutCommand::Next), true) => Effect::Next(Yield::Something),
-                (Some(SpoutCommand::Next), false) => Effect::Next(Yield::Nothing),
-                (Some(_) | None, _) => Effect::Nothing,
-            }),
+            FromChild::Sync => Ok(self.synced(Calls { n: 1, is_last_empty: !self.emitted })),
+            FromChild::Called(calls) => Ok(self.synced(calls)),
             // A sign of life: the messages of a batch come one by one.
             FromChild::Batch(_) => Ok(Effect::Nothing),
         }

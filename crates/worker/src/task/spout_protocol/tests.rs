@@ -62,9 +62,9 @@ fn spout_is_activated_called_and_deactivated() {
         Command(Active, "Next \"\""),
         NoCommand(Inactive),
         Receive(EMIT, "None)"),
-        Receive(SYNC, "Next(Something)"),
+        Receive(SYNC, "Next(Something, Calls { n: 1, is_last_empty: false })"),
         Command(Active, "Next \"\""),
-        Receive(SYNC, "Next(Nothing)"),
+        Receive(SYNC, "Next(Nothing, Calls { n: 1, is_last_empty: true })"),
         Command(Inactive, "Deactivate \"\""),
         Receive(SYNC, "Nothing"),
         NoCommand(Inactive),
@@ -82,7 +82,7 @@ fn emits_with_ids_of_an_untracked_topology_are_acked_in_order_before_the_followi
         Receive(r#"{"command":"emit","id":"a","tuple":[1]}"#, "AckAtOnce(Text(\"a\"))"),
         Receive(r#"{"command":"emit","id":[2],"tuple":[1]}"#, "AckAtOnce"),
         Receive(r#"{"command":"emit","id":null,"tuple":[1]}"#, "None)"),
-        Receive(SYNC, "Next(Something)"),
+        Receive(SYNC, "Next(Something"),
         Command(Inactive, "Ack \"a\""),
         NoCommand(Active),
         Receive(SYNC, "Nothing"),
@@ -209,6 +209,20 @@ fn outcomes_are_told_together_and_answered_once() {
     assert_eq!(protocol.next_outcomes(3).count(), 2);
     assert_eq!(receive(&mut protocol, SYNC), Ok(Effect::Nothing));
     assert_eq!((protocol.n_pending(), command(&mut protocol, true)), (0, Some("Next \"\"".to_owned())));
+}
+
+#[test]
+fn several_calls_for_one_next_are_told_apart() {
+    let mut protocol = active(limits(5));
+    assert_eq!(protocol.room(), 5);
+    assert!(protocol.next_command(Active, true).is_some());
+    emit_tracked(&mut protocol, 1, at(0));
+    emit_tracked(&mut protocol, 2, at(0));
+    assert_eq!(protocol.room(), 3);
+    let calls = Calls { n: 3, is_last_empty: true };
+    let answer = r#"{"command":"sync","calls":3,"empty":true}"#;
+    assert_eq!(receive(&mut protocol, answer), Ok(Effect::Next(Yield::Something, calls)));
+    assert_eq!(receive(&mut protocol, answer), Ok(Effect::Nothing), "nothing was asked");
 }
 
 #[test]
