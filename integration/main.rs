@@ -19,6 +19,7 @@ mod flink_client;
 mod frozen_leader;
 mod hidden_processes;
 mod history;
+mod languages;
 mod life;
 mod live_control;
 mod local_dir;

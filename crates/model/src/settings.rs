@@ -37,6 +37,8 @@ pub enum SettingKind {
     Share,
     /// An amount of a resource: a number from 0, with or without a fraction.
     Amount,
+    /// One of some texts.
+    OneOf(&'static [&'static str]),
     /// Strings: a list, or one string separated by commas.
     Words,
 }
@@ -60,6 +62,7 @@ impl fmt::Display for SettingKind {
             Self::Truth => f.write_str("true or false"),
             Self::Amount => write!(f, "a number from 0 to {AMOUNT_MAX}"),
             Self::Share => f.write_str("a number from 0 to 1"),
+            Self::OneOf(texts) => f.write_str(&texts.join(", ")),
             Self::Words => f.write_str("a list of texts, or one text with commas"),
         }
     }
@@ -78,6 +81,7 @@ impl SettingKind {
             Self::Truth => value.is_boolean(),
             Self::Amount => value.as_f64().is_some_and(|n| (0.0..=AMOUNT_MAX as f64).contains(&n)),
             Self::Share => value.as_f64().is_some_and(|n| (0.0..=1.0).contains(&n)),
+            Self::OneOf(texts) => value.as_str().is_some_and(|text| texts.contains(&text)),
             Self::Words => {
                 value.is_string()
                     || value.as_array().is_some_and(|words| words.iter().all(serde_json::Value::is_string))
@@ -94,6 +98,15 @@ const MAX_SECS: u64 = 7 * 24 * 3600;
 
 /// More workers than any cluster has slots.
 pub const MAX_WORKERS: u64 = 100_000;
+
+/// Names of serializers.
+const SERIALIZERS: &[&str] = &[
+    "json",
+    "msgpack",
+    "org.apache.storm.multilang.JsonSerializer",
+    "backtype.storm.multilang.JsonSerializer",
+    "com.yelp.pyleus.serializer.MessagePackSerializer",
+];
 
 /// The settings that have an effect, in alphabetical order.
 pub const KNOWN: &[Setting] = &[
@@ -216,6 +229,12 @@ pub const KNOWN: &[Setting] = &[
         kind: SettingKind::Whole(1, 100),
         default: "null",
         doc: "Number of nimbuses that must have the topology, otherwise a submit is rejected; if unset, a submit waits for two copies when there are several nimbuses, and then proceeds without.",
+    },
+    Setting {
+        key: "topology.multilang.serializer",
+        kind: SettingKind::OneOf(SERIALIZERS),
+        default: "\"json\"",
+        doc: "Serializer of the messages between a worker and a component: JSON, or MessagePack for components that speak it. The names of classes are those of Storm and Pyleus, and mean the same as the short ones.",
     },
     Setting {
         key: "topology.shellbolt.max.pending",

@@ -33,7 +33,6 @@ const UNSUPPORTED: &[(&[&str], &str)] = &[
             "topology.enable.classloader",
             "topology.worker.max.heap.size.mb",
             "topology.kryo.",
-            "topology.multilang.serializer",
             "java.library.path",
         ],
         "Stormkeeper has no JVM",

@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 use tracing::warn;
 
-use crate::{Options, tracking::PENDING_MAX};
+use crate::{Options, multilang::codec::Codec, tracking::PENDING_MAX};
 use stormkeeper_metrics::{Control, control::SAMPLE_RATE};
 use stormkeeper_model::{
     ComponentId, resources,
@@ -51,6 +51,8 @@ pub(crate) struct TaskSettings {
     /// `topology.component.resources.onheap.memory.mb` and `…offheap.memory.mb`, added; 0 if neither is
     /// set.
     pub memory_mb: u64,
+    /// `topology.multilang.serializer`
+    pub codec: Codec,
     /// `topology.max.spout.pending`
     pub max_spout_pending: usize,
     /// `topology.environment`
@@ -117,6 +119,9 @@ impl TaskSettings {
                 .get("topology.sleep.spout.wait.strategy.time.ms", |value| value.as_u64())
                 .map_or(SPOUT_WAIT, |ms| Duration::from_millis(ms).max(SPOUT_WAIT)),
             memory_mb: resources::request(topology, component).memory_mb,
+            codec: layers
+                .get("topology.multilang.serializer", |value| Codec::named(value.as_str()?))
+                .unwrap_or_default(),
             max_spout_pending: layers
                 .get("topology.max.spout.pending", count)
                 .map_or(PENDING_MAX, |n| n.min(PENDING_MAX)),
@@ -226,6 +231,7 @@ mod tests {
             "components": {
                 "a": { "kind": "bolt", "parallelism": 1, "run": { "command": ["a"] },
                        "settings": { "topology.tick.tuple.freq.secs": 0.5,
+                                     "topology.multilang.serializer": "msgpack",
                                      "topology.component.resources.onheap.memory.mb": 64.5,
                                      "topology.environment": { "A": "b", "N": 1 } } },
                 "b": { "kind": "bolt", "parallelism": 1, "run": { "command": ["a"] } },
@@ -248,6 +254,7 @@ mod tests {
                 timeout: Duration::from_secs(4),
                 spout_wait: SPOUT_WAIT,
                 memory_mb: 65,
+                codec: Codec::MessagePack,
                 max_spout_pending: PENDING_MAX,
                 environment: BTreeMap::from([
                     ("A".to_owned(), "b".to_owned()),

@@ -179,6 +179,7 @@ impl Worker {
             dir: if resources.is_dir() { resources } else { self.options.spec.code.clone() },
             environment,
             pid_dir: self.options.spec.dir.join("pids"),
+            codec: settings.codec,
             memory_mb: settings.memory_mb,
         }
     }

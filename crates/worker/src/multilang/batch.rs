@@ -266,7 +266,7 @@ impl Run {
     }
 }
 
-/// Reads anchors and their numbers of tuples: `[anchor, n, …]`, an anchor being null, an id, or a list of ids.
+/// Reads anchors and their numbers of tuples: `[anchor, n, …]`, each anchor null, an id, or some ids.
 fn anchors_of(value: Value) -> Option<Vec<(Vec<ReturnedId>, usize)>> {
     let Value::List(items) = value else { return None };
     let mut anchors = Vec::with_capacity(items.len() / 2);

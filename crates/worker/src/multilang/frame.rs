@@ -9,7 +9,7 @@ use crate::limits::MESSAGE_BYTES_MAX;
 const SHOWN_BYTES: usize = 200;
 
 /// Room reserved before a read: a pipe's capacity, so that one read empties the pipe.
-const READ_BYTES: usize = 64 << 10;
+pub(super) const READ_BYTES: usize = 64 << 10;
 
 /// Byte order mark, which a runtime such as .NET writes before its first text.
 pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

@@ -7,16 +7,19 @@
 //! ```
 //!
 //! [`frame`] splits bytes into messages, [`message`] defines their types, [`handshake`] builds the
-//! first message, [`batch`] is the dialect of many tuples in one message, and [`child`] owns the process. `fields` and `repair` take messages as Storm's own
+//! first message, and [`child`] owns the process. [`codec`] selects JSON or MessagePack, and [`batch`]
+//! is the dialect of many tuples in one message. `fields` and `repair` take messages as Storm's own
 //! serializer takes them, and `salvage` finds what the answer to a refused emit needs. `worker::task`
 //! decides what a message means to a spout or a bolt.
 
 pub mod batch;
 pub mod child;
+pub mod codec;
 mod fields;
 pub mod frame;
 pub mod handshake;
 pub mod message;
+mod messagepack;
 mod repair;
 mod salvage;
 

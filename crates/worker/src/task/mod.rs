@@ -48,6 +48,7 @@ use crate::{
     metrics::TaskMetrics,
     multilang::{
         child::{self, Child, ChildExit, ChildSpec, Received},
+        codec::Codec,
         handshake,
         message::{ComponentNotice, EmitReply, FromChild, LogLevel, Parsed, Refused, RefusedEmit, ToChild},
     },
@@ -160,6 +161,10 @@ impl TaskContext {
         let mut hello = handshake::message(id, topology, defaults, table, component, self.task, pid_dir);
         if let Some(path) = self.launch.environment.get(CREDENTIALS_VARIABLE) {
             hello["conf"][CREDENTIALS_SETTING] = path.to_string_lossy().into();
+        }
+        if self.launch.codec != Codec::Json {
+            // Batches are JSON.
+            hello["dialects"] = serde_json::json!([]);
         }
         Child::start(&self.launch, &hello, &self.tasks)
     }

@@ -168,7 +168,7 @@ impl SpoutProtocol {
         }
     }
 
-    /// Returns the number of tuples that the spout may emit before it has as many pending ones as it may have.
+    /// Returns the number of tuples that the spout may emit until it has as many pending as it may have.
     pub(super) fn room(&self) -> usize {
         let max = self.limits.map_or(PENDING_MAX, |limits| limits.max_pending);
         max.saturating_sub(self.pending.len())

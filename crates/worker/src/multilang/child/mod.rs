@@ -44,7 +44,8 @@ use self::{
 };
 use super::{
     batch::{Batch, BatchWriter},
-    frame::{self, Decoder, Part},
+    codec::{Codec, Decoder},
+    frame::{self, Part},
     message::{ComponentNotice, FromChild, Parsed, Refused, ToChild},
 };
 use crate::limits::UNREAD_BYTES_MAX;
@@ -87,6 +88,8 @@ pub struct ChildSpec {
     pub environment: BTreeMap<String, OsString>,
     /// Directory in which the child creates a file named by its pid.
     pub pid_dir: PathBuf,
+    /// Serializer of the messages.
+    pub codec: Codec,
     /// Memory limit in MiB; 0 is none.
     pub memory_mb: u64,
 }
@@ -185,6 +188,7 @@ pub struct Child {
     received: Batch,
     // Bytes that were queued for the child since its start.
     n_queued: u64,
+    codec: Codec,
     decoder: Decoder,
     stderr_tail: Arc<StderrTail>,
     stderr_ended: oneshot::Receiver<()>,
@@ -245,7 +249,8 @@ impl Child {
             batches: None,
             received: Batch::default(),
             n_queued: 0,
-            decoder: Decoder::default(),
+            codec: launch.codec,
+            decoder: launch.codec.decoder(),
             stderr_tail,
             stderr_ended,
             pid_dir: launch.pid_dir.clone(),
@@ -261,7 +266,8 @@ impl Child {
     /// Queues a message; [`Child::exchange`] writes it.
     pub fn send(&mut self, message: &impl Serialize) {
         self.finish_batch();
-        self.queue(|unsent, _| frame::encode(message, unsent));
+        let codec = self.codec;
+        self.queue(|unsent, _| codec.encode(message, unsent));
     }
 
     /// Returns whether the child takes batches.
@@ -392,9 +398,12 @@ impl Child {
             return Ok(Some(received));
         }
         let received = match self.decoder.next_part()? {
-            Some(Part::Message(bytes)) => FromChild::parse(&bytes),
+            Some(Part::Message(bytes)) => self.codec.parse(&bytes),
             Some(Part::Stray(line)) => {
-                let reason = "a line on stdout that is not a multilang message".to_owned();
+                let reason = match self.codec {
+                    Codec::Json => "a line on stdout that is not a multilang message".to_owned(),
+                    Codec::MessagePack => "bytes on stdout that are not a map in MessagePack".to_owned(),
+                };
                 Err(Refused { reason, shown: frame::shorten(&line), emit: None, meant: None })
             }
             None if self.at_end => return Err(Error::Ended { rest: self.decoder.rest() }),
@@ -403,7 +412,7 @@ impl Child {
         match received {
             Ok(Parsed { message: FromChild::Pid(pid), takes_batches, .. }) => {
                 self.reported_pid = pid;
-                if takes_batches {
+                if takes_batches && self.codec == Codec::Json {
                     self.batches.get_or_insert_default();
                 }
             }
@@ -434,7 +443,8 @@ impl Child {
         // A child that still writes must not be blocked by a full pipe.
         let mut last_notices = Vec::new();
         let waited = {
-            let last_output = read_last_notices(&mut self.stdout, &mut self.decoder, &mut last_notices);
+            let last_output =
+                read_last_notices(&mut self.stdout, self.codec, &mut self.decoder, &mut last_notices);
             tokio::pin!(last_output);
             let mut is_read = false;
             let waited = tokio::time::timeout(grace, async {
@@ -491,6 +501,7 @@ fn resolve(program: &str, dir: &Path) -> PathBuf {
 /// tuples and acks come too late.
 async fn read_last_notices(
     stdout: &mut ChildStdout,
+    codec: Codec,
     decoder: &mut Decoder,
     notices: &mut Vec<ComponentNotice>,
 ) {
@@ -499,7 +510,7 @@ async fn read_last_notices(
         while is_trusted && notices.len() < LAST_NOTICES_MAX {
             match decoder.next_part() {
                 Ok(Some(Part::Message(bytes))) => {
-                    if let Ok(Parsed { message: FromChild::Notice(notice), .. }) = FromChild::parse(&bytes) {
+                    if let Ok(Parsed { message: FromChild::Notice(notice), .. }) = codec.parse(&bytes) {
                         notices.push(notice);
                     }
                 }

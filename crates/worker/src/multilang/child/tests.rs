@@ -13,6 +13,7 @@ fn launch(script: &str, dir: &Path) -> ChildSpec {
         dir: dir.to_owned(),
         environment: BTreeMap::from([("COLOUR".to_owned(), "blue".into())]),
         pid_dir: dir.to_owned(),
+        codec: Codec::Json,
         memory_mb: 0,
     }
 }
