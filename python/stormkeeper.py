@@ -343,9 +343,10 @@ def is_heartbeat(tup: Tuple) -> bool:
 
 
 # Whether values of these types cannot change after they were emitted, and are valid in JSON.
-_are_plain = frozenset((str, int, bool, type(None))).issuperset
-_ID_TYPES = frozenset((str, int, type(None)))
+_PLAIN = frozenset((str, int, bool, type(None)))
+_are_plain = _PLAIN.issuperset
 _are_plain_or_floats = frozenset((str, int, bool, type(None), float)).issuperset
+_ID_TYPES = frozenset((str, int, type(None)))
 
 
 def _frozen(value: Any) -> Any:
@@ -1134,18 +1135,22 @@ class BasicBolt(Bolt):
     ) -> Optional[List[int]]:
         """Emits a tuple, anchored to the current input unless `anchors` says otherwise."""
         batch = self._batch
+        # The common case, in as few steps as possible: a topology runs this for each tuple.
         if (
             batch is not None
             and stream is anchors is direct_task is None
             and not need_task_ids
             and type(values) is list
-            and len(values) == batch.fast_arity
-            and _are_plain(map(type, values))
         ):
-            batch.values += values
-            if len(batch.values) >= _BATCH_VALUES:
-                self._channel.flush()
-            return None
+            n_values = len(values)
+            if n_values == batch.fast_arity and (
+                type(values[0]) in _PLAIN if n_values == 1 else _are_plain(map(type, values))
+            ):
+                waiting = batch.values
+                waiting += values
+                if len(waiting) >= _BATCH_VALUES:
+                    self._channel.flush()
+                return None
         if anchors is not None:
             return super().emit(values, stream, anchors, direct_task, need_task_ids)
         if batch is not None:
@@ -1183,7 +1188,7 @@ class BasicBolt(Bolt):
             tup.values = values
             batch.anchor = number
             self.process(tup)
-            if len(batch.values) != batch.mark:
+            if batch.values and len(batch.values) != batch.mark:
                 batch.note()
             if monotonic() >= channel.due:
                 batch.anchor = number + 1
