@@ -1,6 +1,7 @@
 //! Tests of complete workers on a memory tree, with real child processes.
 
 mod bad_messages;
+mod batches;
 mod counting;
 mod follow;
 mod idle;
