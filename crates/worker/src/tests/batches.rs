@@ -27,7 +27,8 @@ from stormkeeper import Bolt
 class Sees(Bolt):
     def process(self, tup):
         n = tup.values[0]
-        time.sleep(self.conf.get('seconds', 0))
+        if n >= self.conf.get('slow_from', 1 << 30):
+            time.sleep(0.2)
         if n == self.conf.get('stops'):
             open('stopped', 'w').write('here\\n')
             while not os.path.exists('gate'):
@@ -53,11 +54,12 @@ fn numbers(n: usize) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_bolt_that_works_through_a_batch_for_longer_than_its_timeout_is_alive() {
-    // All 40 tuples are there at once, and take 8 s.
-    let settings = json!({ "n": 40, "seconds": 0.2, "topology.subprocess.timeout.secs": 2 });
+    // It reads fast at first, and so is given many tuples at once. The last 40 take 8 s.
+    const N: usize = 4000;
+    let settings = json!({ "n": N, "slow_from": N - 40, "topology.subprocess.timeout.secs": 2 });
     let stage = stage(settings).await;
     let workers = stage.start();
-    assert_eq!(stage.lines("seen", 40).await, numbers(40), "each tuple once: the child was not restarted");
+    assert_eq!(stage.lines("seen", N).await, numbers(N), "each tuple once: the child was not restarted");
     for worker in workers {
         worker.stop().await;
     }
