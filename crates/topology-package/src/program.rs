@@ -6,6 +6,9 @@ use std::{
     io::{self, Read as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +31,9 @@ const FORMAT: u32 = 1;
 
 /// Longest description; a topology has thousands of components at most.
 const BYTES_MAX: u64 = 8 << 20;
+
+/// Longest time for a program to describe its topology.
+const DESCRIBE_MAX: Duration = Duration::from_secs(30);
 
 /// What a program says about itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -155,7 +161,12 @@ impl WorkerProgram {
 }
 
 fn describe(path: &Path) -> Result<Description, Error> {
+    describe_within(path, DESCRIBE_MAX)
+}
+
+fn describe_within(path: &Path, limit: Duration) -> Result<Description, Error> {
     let failed = |source| Error::Start { path: path.to_owned(), source };
+    let said = |what| Error::Describe { path: path.to_owned(), what };
     // A name without a slash would be looked for in PATH.
     let program = path.canonicalize().map_err(failed)?;
     let mut child = Command::new(program)
@@ -164,20 +175,29 @@ fn describe(path: &Path) -> Result<Description, Error> {
         .stdout(Stdio::piped())
         .spawn()
         .map_err(failed)?;
-    let mut text = Vec::new();
-    let read = match child.stdout.take() {
-        Some(stdout) => stdout.take(BYTES_MAX + 1).read_to_end(&mut text),
-        None => Ok(0),
-    };
-    let said = |what| Error::Describe { path: path.to_owned(), what };
-    if text.len() as u64 > BYTES_MAX {
-        // It may write for ever.
+    let stdout = child.stdout.take();
+    let (sender, text) = mpsc::channel();
+    // It ends with the pipe, which a process that the program started may keep open.
+    thread::spawn(move || {
+        let mut text = Vec::new();
+        let read = stdout.map_or(Ok(0), |stdout| stdout.take(BYTES_MAX + 1).read_to_end(&mut text));
+        // Nobody waits for it after the limit.
+        let _late = sender.send(read.map(|_| text));
+    });
+    let text = text.recv_timeout(limit);
+    let is_too_long = matches!(&text, Ok(Ok(text)) if text.len() as u64 > BYTES_MAX);
+    if text.is_err() || is_too_long {
+        // It may run, or write, for ever.
         let _ended = child.kill();
-        let _reaped = child.wait();
-        return Err(said(format!("printed more than {BYTES_MAX} bytes")));
     }
     let status = child.wait().map_err(failed)?;
-    read.map_err(failed)?;
+    let Ok(text) = text else {
+        return Err(said(format!("printed no complete description in {} s", limit.as_secs())));
+    };
+    let text = text.map_err(failed)?;
+    if is_too_long {
+        return Err(said(format!("printed more than {BYTES_MAX} bytes")));
+    }
     if !status.success() {
         return Err(said(format!("failed ({status}); what it printed on its standard error says why")));
     }
@@ -199,6 +219,8 @@ fn describe(path: &Path) -> Result<Description, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -217,7 +239,14 @@ mod tests {
         assert!(error.contains("`/bin/false describe` failed (exit status: 1)"), "{error}");
         let error = load(Path::new("/bin/echo")).expect_err("prints no topology").to_string();
         assert!(error.contains("`/bin/echo describe` printed no topology"), "{error}");
+        let text = describe_within(Path::new("/usr/bin/yes"), DESCRIBE_MAX).expect_err("endless").to_string();
+        assert!(text.contains("printed more than 8388608 bytes"), "{text}");
         let dir = tempfile::tempdir().expect("a directory");
+        let script = dir.path().join("silent");
+        fs::write(&script, "#!/bin/sh\nexec sleep 600\n").expect("written");
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("set");
+        let text = describe_within(&script, Duration::from_millis(50)).expect_err("silent").to_string();
+        assert!(text.contains("printed no complete description in 0 s"), "{text}");
         let path = dir.path().join("program");
         fs::write(&path, b"\x7fELF").expect("written");
         let error = load(&path).expect_err("cut").to_string();
