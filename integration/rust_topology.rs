@@ -27,15 +27,15 @@ const SEED: u64 = 17;
 
 /// Returns a program that the build of the tests has made, without its debugging information: with it, it is
 /// larger than a blob may be.
-fn program(cluster: &Cluster, name: &str) -> String {
-    let dir = Path::new(env!("CARGO_BIN_EXE_stormkeeper")).parent().expect("a directory");
-    let built = dir.join("examples").join(name);
+fn program(dir: &Path, name: &str) -> String {
+    let target = Path::new(env!("CARGO_BIN_EXE_stormkeeper")).parent().expect("a directory");
+    let built = target.join("examples").join(name);
     assert!(
         built.exists(),
         "{} is missing: `cargo build -p stormkeeper-topology --examples`",
         built.display()
     );
-    let path = cluster.path(&format!("program-{name}"));
+    let path = dir.join(format!("program-{name}"));
     if !path.exists() {
         let stripped = Command::new("strip").arg("--strip-debug").arg("-o").arg(&path).arg(&built).status();
         assert!(stripped.expect("binutils are there, as for every build").success(), "{}", built.display());
@@ -75,7 +75,7 @@ fn submit(cluster: &Cluster, name: &str, n: usize, timeout_secs: u32) -> PathBuf
         format!("topology.message.timeout.secs={timeout_secs}"),
         "topology.workers=3".to_owned(),
     ];
-    let program = program(cluster, "rust-word-count");
+    let program = program(&cluster.path(""), "rust-word-count");
     let mut arguments = vec!["submit", &program, "--name", name, "--wait"];
     arguments.extend(settings.iter().flat_map(|setting| ["-c", setting]));
     cluster.ok(&arguments);
@@ -154,7 +154,7 @@ async fn components_in_rust_and_python_exchange_tuples() {
     let cluster = Cluster::start().await;
     cluster.wait_until_ready().await;
     let out = cluster.path("mixed.out");
-    let (program, setting) = (program(&cluster, "mixed"), format!("mixed.out={}", out.display()));
+    let (program, setting) = (program(&cluster.path(""), "mixed"), format!("mixed.out={}", out.display()));
     cluster.ok(&["submit", &program, "-c", &setting, "--wait"]);
     wait_until("1000 words are written", PROGRESS_MAX, async || {
         let text = fs::read_to_string(&out).unwrap_or_default();
@@ -172,6 +172,27 @@ async fn components_in_rust_and_python_exchange_tuples() {
     cluster.wait_until_nothing_is_left().await;
 }
 
+#[test]
+fn program_runs_in_local_mode_until_it_is_idle() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let out = dir.path().join("mixed.out");
+    let output = Command::new(env!("CARGO_BIN_EXE_stormkeeper"))
+        .args(["local", &program(dir.path(), "mixed"), "-c", &format!("mixed.out={}", out.display())])
+        .args(["--until-idle", "3s", "--for", "120s"])
+        .env("TMPDIR", dir.path())
+        .output()
+        .expect("the binary runs");
+    let (told, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{told}{said}");
+    assert!(told.contains("stopped because the topology is idle"), "{told}{said}");
+    let written = fs::read_to_string(&out).expect("readable");
+    assert_eq!(written.lines().count(), 1000, "{told}{said}");
+    assert!(!told.contains("Errors"), "{told}");
+    let left: Vec<_> =
+        fs::read_dir(dir.path()).expect("readable").map(|entry| entry.expect("read").file_name()).collect();
+    assert_eq!(left.len(), 2, "the program and its result: {left:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn program_that_is_no_topology_is_refused_before_anything_is_sent() {
     let cluster = Cluster::start().await;
@@ -182,7 +203,7 @@ async fn program_that_is_no_topology_is_refused_before_anything_is_sent() {
         let refused = refused(&cluster, &["submit", program]);
         assert!(refused.contains(part), "{refused}");
     }
-    let refused = refused(&cluster, &["submit", &program(&cluster, "mixed"), "--env-filter"]);
+    let refused = refused(&cluster, &["submit", &program(&cluster.path(""), "mixed"), "--env-filter"]);
     assert!(refused.contains("-c key=value"), "{refused}");
     assert_eq!(cluster.json(&["list"])["topologies"], serde_json::json!([]));
 }

@@ -171,6 +171,8 @@ impl BoltTask {
         let Self { sending, settling, fields, at_hand, .. } = self;
         let source = sending.metrics.executed(tuple, began);
         sending.counters.executed.add(1);
+        // The one at hand too: a run until idle must not end meanwhile.
+        sending.counters.set_pending(self.waiting.len() as u64 + 1 + settling.n_held);
         let delivery = Delivery::of(tuple, sending.task);
         sending.metrics.execute_began(began);
         sending.call.begin(began);

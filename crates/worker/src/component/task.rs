@@ -40,8 +40,8 @@ use stormkeeper_stream::Anchors;
 /// Time for a call of a component to return when its worker stops.
 const STOP_GRACE: Duration = Duration::from_millis(1500);
 
-/// Period of looking for calls that do not return.
-const CHECK_PERIOD: Duration = Duration::from_secs(1);
+/// Period of looking for calls that do not return. A call that lasts longer is shown as pending.
+const CHECK_PERIOD: Duration = Duration::from_millis(250);
 
 /// Everything that a task is made of.
 pub(crate) struct Parts {
@@ -107,8 +107,8 @@ impl Call {
         self.since.store(0, Ordering::Relaxed);
     }
 
-    /// Returns the call that has lasted longer than `limit`, by a number of its own.
-    fn overdue(&self, now: Monotonic, limit: Duration) -> Option<u64> {
+    /// Returns the number of the call that has lasted longer than `limit`; each call has its own.
+    fn longer_than(&self, limit: Duration, now: Monotonic) -> Option<u64> {
         let since = self.since.load(Ordering::Relaxed);
         let began = Duration::from_nanos(since.checked_sub(1)?);
         (now.since(self.began).saturating_sub(began) > limit).then_some(since)
@@ -237,9 +237,10 @@ impl Surroundings {
 /// Runs a task until it is stopped, with a new instance of its component whenever one fails. `make_state`
 /// makes what outlives the instances.
 pub(crate) async fn run(parts: Parts, source: Source) {
-    let Parts { task, component, restarts, errors, board, clock, stop, .. } = &parts;
+    let Parts { task, component, restarts, errors, board, counters, clock, stop, .. } = &parts;
     let (task, component, clock, stop) = (*task, component.clone(), clock.clone(), stop.clone());
     let (restarts, errors, board) = (restarts.clone(), errors.clone(), board.clone());
+    let counters = Arc::clone(counters);
     let limit = parts.settings.timeout;
     let call = Arc::new(Call::new(clock.monotonic()));
     let mut state = State::new(parts, source, Arc::clone(&call));
@@ -261,7 +262,7 @@ pub(crate) async fn run(parts: Parts, source: Source) {
                 return stop.cancel();
             }
             Ok(thread) => {
-                let Some((returned, ended)) = watched(thread, &call, limit, &stop, |secs| {
+                let Some((returned, ended)) = watched(thread, (&call, &counters), limit, &stop, |secs| {
                     let text = format!(
                         "task {task} of {component}: a call has not returned for {secs} s; if it never does, the task \
                          is stuck until its worker is restarted"
@@ -305,7 +306,7 @@ pub(crate) async fn run(parts: Parts, source: Source) {
 /// task must stop and the thread does not return in time.
 async fn watched<T>(
     mut thread: oneshot::Receiver<T>,
-    call: &Call,
+    (call, counters): (&Call, &TaskCounters),
     limit: Duration,
     stop: &CancellationToken,
     report: impl Fn(u64),
@@ -318,7 +319,11 @@ async fn watched<T>(
             ended = &mut thread => return ended.ok(),
             () = stop.cancelled() => break,
             () = tokio::time::sleep(CHECK_PERIOD.min(limit)) => {
-                let overdue = call.overdue(clock.monotonic(), limit);
+                let now = clock.monotonic();
+                if call.longer_than(CHECK_PERIOD, now).is_some() {
+                    counters.set_pending(counters.pending().max(1));
+                }
+                let overdue = call.longer_than(limit, now);
                 if overdue.is_some() && overdue != reported {
                     report(limit.as_secs());
                     reported = overdue;
