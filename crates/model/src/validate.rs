@@ -120,7 +120,7 @@ pub fn validate(topology: &Topology) -> Result<(), Vec<TopologyDefect>> {
     for (id, component) in &topology.components {
         check_component(topology, id, component, &mut found);
     }
-    check_look_alikes(topology, &mut found);
+    check_appearance(topology, &mut found);
     match found.listed.is_empty() {
         true => Ok(()),
         false => Err(found.into_defects()),
@@ -216,7 +216,7 @@ fn check_command(command: &[String], at: &Place, found: &mut Findings<'_>) {
 }
 
 /// Checks that no two components look the same.
-fn check_look_alikes(topology: &Topology, found: &mut Findings<'_>) {
+fn check_appearance(topology: &Topology, found: &mut Findings<'_>) {
     if topology.components.keys().all(|id| id.as_str().is_ascii()) {
         return;
     }
