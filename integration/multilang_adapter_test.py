@@ -726,20 +726,22 @@ class Batches(InBatches, unittest.TestCase):
             with Parent(SPLIT) as parent:
                 self.assertEqual(parent.receive_whole().get("dialect"), expected, dialects)
 
-    def test_the_output_of_many_tuples_is_one_message(self):
+    def test_many_tuples_share_a_message(self):
         with Parent(SPLIT) as parent:
             parent.receive()
             parent.send(*[tuple_message(str(n), ["a b" if n % 2 else ""]) for n in range(100)])
-            message = parent.receive_whole()
-            anchors = [item for n in range(1, 100, 2) for item in (n, 2)]
-            self.assertEqual(
-                message,
-                {
-                    "command": "batch",
-                    "emits": [[None, 1, ["a", "b"] * 50, anchors]],
-                    "settled": [["ack", [[0, 100]]]],
-                },
-            )
+            wholes, messages = [], []
+            while {"command": "ack", "id": "99"} not in messages:
+                wholes.append(parent.receive_whole())
+                messages += unpacked(wholes[-1])
+            # One, unless this machine is so busy that the tuples take longer than output may wait.
+            self.assertLess(len(wholes), 20, wholes)
+            self.assertEqual([run[:2] for run in wholes[0]["emits"]], [[None, 1]])
+            self.assertEqual(wholes[0]["settled"][0][1][0][0], 0, "acks are ranges")
+            emits = [(message["anchors"], message["tuple"]) for message in messages if "tuple" in message]
+            self.assertEqual(emits, [([str(n)], [word]) for n in range(1, 100, 2) for word in "ab"])
+            acks = [message["id"] for message in messages if message["command"] == "ack"]
+            self.assertEqual(acks, [str(n) for n in range(100)])
 
     def test_emits_keep_their_order_over_streams_and_kinds_of_values(self):
         source = """
@@ -844,8 +846,9 @@ class Batches(InBatches, unittest.TestCase):
             parent.receive()
             parent.send(*[tuple_message(str(n), [value]) for n, value in enumerate(["a", "b", "bad", "c"])])
             heard = [parent.receive() for _ in range(6)]
-            self.assertEqual([emit["tuple"] for emit in heard[:3]], [["a"], ["b"], ["bad"]])
-            self.assertEqual([ack["id"] for ack in heard[3:5]], ["0", "1"])
+            of = lambda command, key: [message[key] for message in heard if message["command"] == command]
+            self.assertEqual(of("emit", "tuple"), [["a"], ["b"], ["bad"]])
+            self.assertEqual((of("ack", "id"), heard[5]["command"]), (["0", "1"], "error"))
             self.assertIn("no such lamp", heard[5]["msg"])
             self.assertEqual(parent.finish()[0], 1)
 
@@ -935,19 +938,17 @@ class Batches(InBatches, unittest.TestCase):
         """
         with Parent(source) as parent:
             parent.receive()
-            # The first call takes longer than later ones, and may be the only one.
-            heard = []
-            for room, stops in [(3, False), (100, True), (100, True)]:
+            heard, rooms, message = [], [3, 1], {"empty": False}
+            while not message["empty"]:
+                room = rooms.pop(0) if rooms else 100
                 parent.send({"command": "next", "room": room})
                 n_before, message = len(heard), parent.receive()
                 while message["command"] == "emit":
                     heard.append(message["tuple"][0])
                     message = parent.receive()
                 n_emits = len(heard) - n_before
-                self.assertEqual(message["command"], "sync")
                 self.assertEqual(message["calls"], n_emits + message["empty"], message)
-                self.assertLessEqual(n_emits, room)
-                self.assertTrue(message["calls"] >= 1 and (stops or not message["empty"]), message)
+                self.assertTrue(0 < message["calls"] and n_emits <= room, message)
             self.assertEqual(heard, [7, 6, 5, 4, 3, 2, 1, 0])
 
     def test_a_spout_whose_calls_take_long_is_called_once_for_each_next(self):

@@ -59,6 +59,14 @@ class Package(unittest.TestCase):
             source = backend().build_sdist(directory)
             self.assertTrue((pathlib.Path(directory) / source).is_file())
 
+    def test_its_type_hints_are_consistent(self):
+        if importlib.util.find_spec("mypy") is None:
+            self.skipTest("mypy is not installed")
+        with tempfile.TemporaryDirectory() as cache:
+            mypy = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", cache, PACKAGE / "stormkeeper.py"]
+            done = subprocess.run(mypy, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.assertEqual(done.returncode, 0, done.stdout.decode())
+
     def test_its_version_is_that_of_the_program(self):
         of = lambda path: re.search(r'^version = "(.*)"$', path.read_text("utf-8"), re.MULTILINE).group(1)
         self.assertEqual(of(PACKAGE / "pyproject.toml"), of(ROOT / "Cargo.toml"))

@@ -32,8 +32,6 @@ Guarantees and rules:
 * When the worker closes the input, the process exits with status 0.
 """
 
-from __future__ import annotations
-
 import contextlib
 import heapq
 import json
@@ -43,7 +41,20 @@ import sys
 import time
 import traceback
 from collections import deque
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Type, TypeVar, Union
+from typing import (
+    Any,
+    Callable,
+    Deque,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Type,
+    TypeVar,
+    Union,
+)
 
 __all__ = [
     "BasicBolt",
@@ -112,7 +123,7 @@ class _Metrics:
         # The function that sends a message; None until the component runs. Earlier updates wait.
         self._send: Optional[Callable[[str], None]] = None
 
-    def of(self, kind: Type[_M], name: str) -> _M:
+    def of(self, kind: "Type[_M]", name: str) -> "_M":
         """Returns the metric of this kind and name, the same object each time."""
         if not isinstance(name, str) or not name:
             raise TypeError("the name of a metric must be a non-empty string, not %r" % (name,))
@@ -121,7 +132,7 @@ class _Metrics:
             found = self._known[kind, name] = kind(self, name)
         return found  # type: ignore[return-value]
 
-    def changed(self, metric: _Metric, is_urgent: bool) -> None:
+    def changed(self, metric: "_Metric", is_urgent: bool) -> None:
         """Records that `metric` has unsent updates; sends at once if `is_urgent`."""
         self._changed[metric] = None
         if is_urgent and self._send is not None:
@@ -247,7 +258,7 @@ class _Timer(_Histogram):
     kind = "timer"
     __slots__ = ()
 
-    def update(self, seconds: float) -> None:  # type: ignore[override]
+    def update(self, seconds: float) -> None:
         """Adds one time in seconds."""
         super().update(_finite(seconds) * 1e6)
 
@@ -498,7 +509,7 @@ class _Channel:
         self._read_fd = read_fd
         self._write_fd = write_fd
         self._input = bytearray()
-        self._messages: deque = deque()
+        self._messages: Deque[Any] = deque()
         self._output: List[str] = []
         self._last_flush = self._last_write = time.monotonic()
         # Time at which queued output is written although input is pending.
@@ -591,7 +602,8 @@ def _decode(whole: bytes) -> List[_Message]:
     so the delimiters can become the commas of one array.
     """
     try:
-        return json.loads(b"[" + whole.replace(_DELIMITER, b",") + b"]")
+        decoded: List[_Message] = json.loads(b"[" + whole.replace(_DELIMITER, b",") + b"]")
+        return decoded
     except ValueError:
         pass
     messages = []
@@ -620,12 +632,12 @@ class _Component:
     @property
     def task_id(self) -> int:
         """The number of this task in its topology."""
-        return self.context["taskid"]
+        return int(self.context["taskid"])
 
     @property
     def component_id(self) -> str:
         """The name of this component in the topology file."""
-        return self.context["task->component"][str(self.task_id)]
+        return str(self.context["task->component"][str(self.task_id)])
 
     @property
     def peers(self) -> List[int]:
@@ -794,7 +806,8 @@ class Spout(_Component):
         # The common case, without the calls that `add` needs for all others.
         if (
             batch is not None
-            and stream is direct_task is None
+            and stream is None
+            and direct_task is None
             and not need_task_ids
             and type(values) is list
             and len(values) == batch.fast_arity
@@ -926,7 +939,7 @@ class ReliableSpout(Spout):
     def __init__(self) -> None:
         super().__init__()
         # Records from the oldest that is not done to the newest, in the order in which they were read.
-        self._ahead: deque = deque()
+        self._ahead: Deque[Record] = deque()
         self._by_id: Dict[Any, Record] = {}
         # Failed records, by the time at which they are emitted again, and a number that orders equal times.
         self._retries: List[Any] = []
@@ -1138,7 +1151,9 @@ class BasicBolt(Bolt):
         # The common case, in as few steps as possible: a topology runs this for each tuple.
         if (
             batch is not None
-            and stream is anchors is direct_task is None
+            and stream is None
+            and anchors is None
+            and direct_task is None
             and not need_task_ids
             and type(values) is list
         ):
