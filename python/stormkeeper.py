@@ -27,6 +27,8 @@ Guarantees and rules:
 * User metrics are aggregated here and sent together, at most once a second, when a
   spout is deactivated, and at the end: `stormkeeper.counter("lines").add(1)`. A
   process that is killed loses the updates since the last send.
+* The methods of a component belong to the thread that calls `run`: hand results of other
+  threads to it, and emit them there.
 * An exception that a component's method does not catch is reported as a task error with
   its traceback, and the process exits with status 1. The worker starts it again.
 * When the worker closes the input, the process exits with status 0.
