@@ -70,6 +70,7 @@ struct Group {
 
 impl BatchWriter {
     /// Appends a tuple, which has at least one value, to the batch in `out`.
+    #[inline]
     pub fn add(&mut self, id: u64, tuple: &Tuple, out: &mut BytesMut) {
         let (origin, arity) = (tuple.origin(), tuple.values().len());
         let is_next = |group: &Group| group.next == id && group.arity == arity && group.origin == *origin;
@@ -176,6 +177,7 @@ impl Batch {
         self.runs.is_empty() && self.settled.is_empty() && self.range.is_empty()
     }
 
+    #[inline]
     fn next_settled(&mut self) -> Option<Result<FromChild, String>> {
         loop {
             let message = match self.settled.last()?.0 {
@@ -200,6 +202,7 @@ impl Batch {
 impl Iterator for Batch {
     type Item = Received;
 
+    #[inline]
     fn next(&mut self) -> Option<Received> {
         let refused =
             |reason: String, emit| Refused { shown: "in a batch".to_owned(), reason, emit, meant: None };
@@ -245,6 +248,7 @@ impl Run {
         Ok(Self { stream, arity, values: values.into(), anchors, ids })
     }
 
+    #[inline]
     fn next(&mut self) -> Option<Result<Emit, (String, RefusedEmit)>> {
         if self.values.is_empty() {
             return None;

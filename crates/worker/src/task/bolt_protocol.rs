@@ -102,6 +102,7 @@ impl BoltProtocol {
     ///
     /// # Errors
     /// [`Violation`] if the message makes no sense now; it has no effect then.
+    #[inline]
     pub(super) fn on_message(&mut self, message: FromChild) -> Result<Effect, Violation> {
         self.heartbeat_pending = false;
         match message {
@@ -201,6 +202,7 @@ impl BoltProtocol {
         check_state(number_of(id).map(|number| self.in_flight.state(number)), what, id)
     }
 
+    #[inline]
     fn settle(
         &mut self,
         what: &'static str,

@@ -60,6 +60,7 @@ pub(super) enum TupleState<T> {
 
 impl InFlight {
     /// Returns the number of the next tuple, and records the tuple as open.
+    #[inline]
     pub(super) fn open(&mut self, kind: TupleKind) -> u64 {
         if matches!(kind, TupleKind::Input(_)) {
             self.n_open_inputs += 1;
@@ -88,6 +89,7 @@ impl InFlight {
     }
 
     /// Returns the state of tuple `number`.
+    #[inline]
     pub(super) fn state(&mut self, number: u64) -> TupleState<&mut TupleKind> {
         let Some(index) = number.checked_sub(self.first) else {
             return match number < self.forgotten_below {
@@ -110,6 +112,7 @@ impl InFlight {
     }
 
     /// Closes tuple `number`. Returns the tuple's previous state.
+    #[inline]
     pub(super) fn close(&mut self, number: u64) -> TupleState<TupleKind> {
         let kind = match self.state(number) {
             TupleState::Open(kind) => std::mem::replace(kind, TupleKind::Tick),

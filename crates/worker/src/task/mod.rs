@@ -197,6 +197,7 @@ impl TaskContext {
     }
 
     /// Takes a message, and reports once in a while that texts of messages were changed.
+    #[inline]
     fn take(&mut self, received: Received) -> Result<FromChild, Refused> {
         let Parsed { message, has_changed_text, takes_batches: _ } = received?;
         if has_changed_text {

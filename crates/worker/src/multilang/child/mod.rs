@@ -271,12 +271,14 @@ impl Child {
     }
 
     /// Returns whether the child takes batches.
+    #[inline]
     pub fn takes_batches(&self) -> bool {
         self.batches.is_some()
     }
 
     /// Queues a tuple for a bolt, as a part of a batch if the child takes batches. The batch must be
     /// finished before it is written.
+    #[inline]
     pub fn send_tuple(&mut self, id: u64, tuple: &Tuple) {
         // A batch tells tuples apart by their values.
         if self.takes_batches() && !tuple.values().is_empty() {
