@@ -1,5 +1,5 @@
-//! The job of docs/benchmarks.md: a spout of fresh numbers and texts of 20 bytes, a bolt that emits each anew,
-//! and a bolt that sums the numbers. Each end prints how much it has seen, for the sum to be checked.
+//! The job of docs/benchmarks.md: a spout of fresh numbers and texts of 20 bytes, a bolt that emits each
+//! anew, and a bolt that sums the numbers. Each end prints how much it has seen, for the sum to be checked.
 //!
 //! Settings: `bench.seconds`, the time for which the spout emits, and `bench.tracked`, whether with ids.
 

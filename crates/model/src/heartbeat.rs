@@ -34,10 +34,10 @@ pub struct TaskCounts {
 
 impl std::ops::AddAssign for TaskCounts {
     fn add_assign(&mut self, other: Self) {
-        self.emitted += other.emitted;
-        self.transferred += other.transferred;
-        self.executed += other.executed;
-        self.acked += other.acked;
-        self.failed += other.failed;
+        self.emitted = self.emitted.saturating_add(other.emitted);
+        self.transferred = self.transferred.saturating_add(other.transferred);
+        self.executed = self.executed.saturating_add(other.executed);
+        self.acked = self.acked.saturating_add(other.acked);
+        self.failed = self.failed.saturating_add(other.failed);
     }
 }

@@ -60,8 +60,9 @@ pub(super) enum Event {
         port: Port,
         worker: WorkerId,
         report: ExitReport,
-        /// True if the worker has written a heartbeat, also if it was not read while it lived.
-        had_heartbeat: bool,
+        /// True if the worker has written a heartbeat, also if it was not read while it lived, or if it is a
+        /// program of the topology: its end is no fault of this host.
+        is_of_topology: bool,
     },
     /// The heartbeat files were read.
     HeartbeatsRead(Vec<WorkerFiles>),
@@ -250,12 +251,12 @@ impl Agent {
                 slot.process = process;
                 slot.is_of_topology = is_of_topology;
             }
-            Event::Exited { port, worker, report, had_heartbeat } => {
+            Event::Exited { port, worker, report, is_of_topology } => {
                 info!(%port, %worker, exit = %report, "a worker's process has ended");
                 // The worker may have seen before this supervisor that it is no longer assigned.
                 // The pause after a clean exit leaves time to read the assignments again.
                 self.sources.recheck.notify_one();
-                let is_of_topology = had_heartbeat || self.may_have_been_killed_by_its_user(report);
+                let is_of_topology = is_of_topology || self.may_have_been_killed_by_its_user(report);
                 let Some(slot) = self.slots.get_mut(&port) else { return };
                 if let Some(launched) = slot.launch(&worker) {
                     launched.progress = Progress::Exited(report);

@@ -28,7 +28,10 @@ use stormkeeper_runtime::{
     fs::regular_file,
     tasks::{OnExit, Tasks},
 };
-use stormkeeper_topology_package::launch::{CREDENTIALS_FILE, LaunchSpec};
+use stormkeeper_topology_package::{
+    launch::{CREDENTIALS_FILE, LaunchSpec},
+    package::PROGRAM,
+};
 
 /// Cause of a failed launch.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +55,8 @@ pub(super) enum Error {
     // Includes the source: the text is one line in the topology's errors.
     #[error("{error}{}", error_cause(.error))]
     Process { error: process::Error },
+    #[error("the topology's worker program does not start: {error}{}", error_cause(.error))]
+    Program { error: process::Error },
 }
 
 impl Error {
@@ -59,6 +64,7 @@ impl Error {
     pub(super) fn is_of_topology(&self) -> bool {
         match self {
             Self::RunAs(error) => error.is_of_owner(),
+            Self::Program { .. } => true,
             Self::CodeIsGone
             | Self::Code { .. }
             | Self::Prepare { .. }
@@ -78,12 +84,23 @@ fn error_cause(error: &process::Error) -> String {
 fn check_code(code: &Path) -> Result<(), Error> {
     match regular_file::read(&code.join(TOPOLOGY_FILE)) {
         Ok(bytes) => {
-            let parsed = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes);
-            parsed.map(drop).map_err(|_damaged| Error::CodeIsGone)
+            let parsed = serde_json::from_slice::<ProgramOnly>(&bytes);
+            let ProgramOnly { program } = parsed.map_err(|_damaged| Error::CodeIsGone)?;
+            match program.is_none() || code.join(PROGRAM).is_file() {
+                true => Ok(()),
+                false => Err(Error::CodeIsGone),
+            }
         }
         Err(error) if is_damage(&error) => Err(Error::CodeIsGone),
         Err(source) => Err(Error::Code { path: code.to_owned(), source }),
     }
+}
+
+/// The part of a topology that says whether it has a worker program.
+#[derive(serde::Deserialize)]
+struct ProgramOnly {
+    #[serde(default)]
+    program: Option<serde::de::IgnoredAny>,
 }
 
 /// Returns whether a failed read means that the file is gone or damaged, and not that this process may
@@ -122,7 +139,13 @@ impl Launcher {
         let (this, cancel) = (self.clone(), tasks.cancelled());
         // Not cancelled between the start of a process and its entry in the ledger.
         tasks.start_graceful("worker", OnExit::Ignore, async move {
+            let program = code.join(PROGRAM);
             let started = this.start(port, &worker, &desired, code).await;
+            let has_program = blocking::run(move || program.is_file()).await;
+            let started = started.map_err(|error| match error {
+                Error::Process { error } if has_program => Error::Program { error },
+                error => error,
+            });
             let process = started.as_ref().ok().copied();
             if let Err(error) = &started {
                 warn!(%worker, %error, "cannot launch a worker");
@@ -136,7 +159,7 @@ impl Launcher {
                 // Cancel-safe: the next supervisor adopts the process.
                 () = cancel.cancelled() => {}
                 // Cancel-safe: as above.
-                () = this.watch_to_end(port, worker, process) => {}
+                () = this.watch_to_end(port, worker, process, has_program) => {}
             }
         });
     }
@@ -145,7 +168,8 @@ impl Launcher {
     pub(super) fn adopt(&self, tasks: &Tasks, port: Port, worker: WorkerId, process: ProcessId) {
         let this = self.clone();
         tasks.start("adopted worker", OnExit::Ignore, async move {
-            this.watch_to_end(port, worker, process).await;
+            // It has run, so its program can.
+            this.watch_to_end(port, worker, process, false).await;
         });
     }
 
@@ -258,7 +282,9 @@ impl Launcher {
         }
     }
 
-    async fn watch_to_end(&self, port: Port, worker: WorkerId, process: ProcessId) {
+    /// Watches a process to its end. One that ends before its first heartbeat is a fault of this host, unless
+    /// it `has_program` of its topology.
+    async fn watch_to_end(&self, port: Port, worker: WorkerId, process: ProcessId, has_program: bool) {
         let report = self.processes.exited(process).await;
         let dir = worker_dir::path(&self.local_dir, &worker);
         let had_heartbeat = blocking::run(move || worker_dir::heartbeat(&dir).is_some()).await;
@@ -267,7 +293,8 @@ impl Launcher {
             warn!(%worker, n_processes = n_swept, "killed processes that a worker left behind");
         }
         self.remove_entry(port, &worker).await;
-        self.send(Event::Exited { port, worker, report, had_heartbeat }).await;
+        let is_of_topology = had_heartbeat || has_program;
+        self.send(Event::Exited { port, worker, report, is_of_topology }).await;
     }
 
     async fn send(&self, event: Event) {
@@ -294,6 +321,10 @@ mod tests {
         assert!(matches!(check_code(dir.path()), Err(Error::CodeIsGone)));
         std::fs::write(&file, "{}").expect("written");
         check_code(dir.path()).expect("whole");
+        std::fs::write(&file, r#"{"program":{"version":"0"}}"#).expect("written");
+        assert!(matches!(check_code(dir.path()), Err(Error::CodeIsGone)), "without its program");
+        std::fs::write(dir.path().join(PROGRAM), "").expect("written");
+        check_code(dir.path()).expect("with its program");
         // A link to itself cannot be read by anybody, also not by a user who may read everything.
         std::fs::remove_file(&file).expect("removed");
         std::os::unix::fs::symlink(TOPOLOGY_FILE, &file).expect("linked");

@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{self, Read as _},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
     thread,
     time::Duration,
@@ -34,6 +34,9 @@ const BYTES_MAX: u64 = 8 << 20;
 
 /// Longest time for a program to describe its topology.
 const DESCRIBE_MAX: Duration = Duration::from_secs(30);
+
+/// Period of looking whether a program has ended.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// What a program says about itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -190,7 +193,7 @@ fn describe_within(path: &Path, limit: Duration) -> Result<Description, Error> {
         // It may run, or write, for ever.
         let _ended = child.kill();
     }
-    let status = child.wait().map_err(failed)?;
+    let status = ended_within(&mut child, limit).map_err(failed)?;
     let Ok(text) = text else {
         return Err(said(format!("printed no complete description in {} s", limit.as_secs())));
     };
@@ -215,6 +218,19 @@ fn describe_within(path: &Path, limit: Duration) -> Result<Description, Error> {
             description.version
         ))),
     }
+}
+
+/// Waits for the end of a program that has closed its standard output, and ends one that goes on for `limit`.
+fn ended_within(child: &mut Child, limit: Duration) -> io::Result<ExitStatus> {
+    let n_looks = limit.as_millis() / LOOK.as_millis();
+    for _ in 0..n_looks {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        thread::park_timeout(LOOK);
+    }
+    let _ended = child.kill();
+    child.wait()
 }
 
 #[cfg(test)]
@@ -247,6 +263,9 @@ mod tests {
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("set");
         let text = describe_within(&script, Duration::from_millis(50)).expect_err("silent").to_string();
         assert!(text.contains("printed no complete description in 0 s"), "{text}");
+        fs::write(&script, "#!/bin/sh\nexec >&-\nexec sleep 600\n").expect("written");
+        let text = describe_within(&script, Duration::from_millis(200)).expect_err("goes on").to_string();
+        assert!(text.contains("failed (signal: 9"), "{text}");
         let path = dir.path().join("program");
         fs::write(&path, b"\x7fELF").expect("written");
         let error = load(&path).expect_err("cut").to_string();

@@ -280,9 +280,15 @@ impl Declaration<'_> {
     ) -> Self {
         let Some(stream) = self.parse::<StreamId>(stream) else { return self };
         let fields = fields.into_iter().map(Into::into).collect();
-        self.change(|component| {
-            component.outputs.insert(stream, StreamDeclaration { fields, direct });
-        })
+        let Self { builder, id } = &mut self;
+        let component = id.as_ref().and_then(|id| builder.components.get_mut(id));
+        let before = component.and_then(|component| {
+            component.outputs.insert(stream.clone(), StreamDeclaration { fields, direct })
+        });
+        if let (Some(_), Some(id)) = (before, id) {
+            builder.faults.push(format!("component {id}: its stream {stream} is declared twice"));
+        }
+        self
     }
 
     fn receive(mut self, source: &impl Source, grouping: Grouping) -> Self {

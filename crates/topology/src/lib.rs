@@ -92,6 +92,8 @@
 //! - Tuples from one task to another arrive in the order in which they were emitted, as long as both
 //!   tasks stay where they are.
 //! - A component may block and may take long. While a receiver has no room, its emitters wait.
+//! - Events of the crate `tracing` are in the log of the worker (`stormkeeper logs`). What a component prints
+//!   is in another file, and a print panics if the disk of the logs is full.
 //! - A panic ends one instance, and is a task error: its tuples fail, and a new instance is made after a
 //!   delay.
 //!

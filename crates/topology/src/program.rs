@@ -5,6 +5,7 @@ use std::{
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
+    thread,
 };
 
 use crate::builder::{Built, TopologyBuilder};
@@ -54,7 +55,11 @@ pub fn run(topology: TopologyBuilder) -> ExitCode {
     };
     match asked {
         Asked::Describe => describe(built),
-        Asked::Worker(spec) => work(&spec, built),
+        // On a thread of its own: `main` may be in an async runtime, in which no other one may be waited for.
+        Asked::Worker(spec) => match thread::spawn(move || work(&spec, built)).join() {
+            Ok(code) => code,
+            Err(_) => complain("the worker panicked; what it printed before says why", 1),
+        },
         Asked::Help => complain(
             &format!(
                 "this program has the topology {}. Submit it with `stormkeeper submit {}`.",

@@ -50,9 +50,16 @@ fn all_defects_of_a_declaration_are_named_at_once() {
     topology.spout("a", || Nothing).output(["x"]);
     topology.spout("a", || Nothing);
     topology.bolt("b c", || Nothing);
+    topology.spout("twice", || Nothing).output(["x"]).output(["y"]);
     topology.bolt("d", || Nothing).shuffle("nobody").fields("a", ["z"]).stream("x/y", ["v"]);
     let text = topology.build().expect_err("invalid").to_string();
-    for part in ["component a: it is declared twice", "component \"b c\"", "component d", "nobody"] {
+    for part in [
+        "component twice: its stream default is declared twice",
+        "component a: it is declared twice",
+        "component \"b c\"",
+        "component d",
+        "nobody",
+    ] {
         assert!(text.contains(part), "{part} in {text}");
     }
     assert!(TopologyBuilder::new("no/name").build().expect_err("invalid").to_string().contains("no/name"));

@@ -12,8 +12,8 @@
 //!   or another tree.
 //! - Tasks do not know one another: they share the queues of [`transport`] and nothing else.
 //!   A failure of one task is reported, and the other tasks continue.
-//! - A component is a child process that speaks multilang ([`task`]), or has its code in the worker program
-//!   and a thread of its own ([`component`]).
+//! - A component is a child process that speaks multilang (module `task`), or has its code in the worker
+//!   program and a thread of its own ([`component`]).
 //! - Liveness is an ephemeral znode per task, a heartbeat file for the supervisor, and the
 //!   heartbeats of the child processes; see `heartbeat` and `task`.
 //!

@@ -237,7 +237,7 @@ impl Stage {
         self.assignment.workers.keys().enumerate().map(start).collect()
     }
 
-    async fn heartbeats(&self) -> BTreeMap<TaskId, TaskHeartbeat> {
+    pub(crate) async fn heartbeats(&self) -> BTreeMap<TaskId, TaskHeartbeat> {
         self.store.task_heartbeats(&self.options.spec.topology).await.expect("the tree answers")
     }
 

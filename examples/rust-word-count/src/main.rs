@@ -67,9 +67,10 @@ impl Spout for Lines {
             // All acks that have arrived are stored, at the latest now.
             None => return Ok(self.store()?),
         };
-        self.pending.insert(number);
         let line = self.lines.get(number as usize).map(String::as_str).unwrap_or_default();
+        // What cannot be emitted is reported, and left out: nothing will be said about its id.
         out.emit_with_id(number, (number, line))?;
+        self.pending.insert(number);
         if number % 64 == 0 {
             self.store()?;
         }

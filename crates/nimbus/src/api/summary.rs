@@ -414,7 +414,7 @@ fn components(tasks: &TaskTable, detail: Detail<'_>, idle: &TaskSet) -> Vec<Comp
             parallelism: tasks.len(),
             tasks_alive: alive.len() - tasks.iter().filter(|task| idle.contains(*task)).count(),
             counts,
-            pending: alive.iter().map(|heartbeat| heartbeat.pending).sum(),
+            pending: alive.iter().fold(0, |sum, heartbeat| heartbeat.pending.saturating_add(sum)),
             last_error: last_errors.remove(id).map(Into::into),
         }
     };

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Bolt, BoltOutput, Error, Tuple,
-    bolt_output::{Given, Settling},
+    bolt_output::{Given, Settling, Untold},
     registry::MakeBolt,
     task::{Sending, Surroundings},
 };
@@ -19,6 +19,9 @@ const TAKEN_MAX: usize = 1024;
 
 /// Longest time for which an ack waits for others, to be told to the ackers with them.
 const SETTLE_PERIOD: Duration = Duration::from_millis(1);
+
+/// Period of looking at held tuples while nothing else happens: another thread may have dropped them.
+const LOOK_PERIOD: Duration = Duration::from_millis(250);
 
 /// A bolt's task, as far as it outlives the instances of the bolt.
 pub(super) struct BoltTask {
@@ -56,6 +59,8 @@ struct Tick {
 enum Woken {
     Tuples(usize),
     Tick,
+    /// Held tuples may have been settled or dropped by somebody else.
+    Look,
 }
 
 impl BoltTask {
@@ -65,6 +70,7 @@ impl BoltTask {
         make: MakeBolt,
         inbox: mpsc::Receiver<stream::Tuple>,
         settings: &TaskSettings,
+        untold: Untold,
     ) -> Self {
         let now = sending.clock.monotonic();
         let tick = settings.tick.as_ref();
@@ -78,7 +84,7 @@ impl BoltTask {
             waiting: VecDeque::new(),
             taken: Vec::new(),
             at_hand: None,
-            settling: Settling::default(),
+            settling: Settling::new(untold),
             told: now,
             fields,
             tick,
@@ -90,8 +96,8 @@ impl BoltTask {
     /// # Errors
     /// That of preparing the instance.
     pub(super) fn run_instance(&mut self) -> Result<(), Error> {
-        let mut bolt = (self.make)();
         self.sending.call.begin(self.sending.clock.monotonic());
+        let mut bolt = (self.make)();
         let prepared = bolt.prepare(&mut self.surroundings.context(&mut self.sending));
         self.sending.call.end();
         prepared?;
@@ -102,6 +108,7 @@ impl BoltTask {
                 Woken::Tuples(0) => break,
                 Woken::Tuples(_) => self.execute_waiting(&mut *bolt),
                 Woken::Tick => self.tick(&mut *bolt),
+                Woken::Look => self.settling.fail_dropped(&mut self.sending),
             }
         }
         self.tell();
@@ -131,13 +138,14 @@ impl BoltTask {
         self.tell();
         let now = self.sending.clock.monotonic();
         let until_tick = self.tick.as_ref().map(|tick| tick.next.since(now));
-        let (inbox, taken) = (&mut self.inbox, &mut self.taken);
+        let (inbox, taken, holds) = (&mut self.inbox, &mut self.taken, self.settling.n_held() > 0);
         let woken = self.sending.wait(async {
             tokio::select! {
                 biased;
                 () = tokio::time::sleep(until_tick.unwrap_or_default()), if until_tick.is_some() => Woken::Tick,
                 // Cancel-safe: no tuple is taken unless the call returns.
                 n = inbox.recv_many(taken, TAKEN_MAX) => Woken::Tuples(n),
+                () = tokio::time::sleep(LOOK_PERIOD), if holds => Woken::Look,
             }
         })?;
         self.waiting.extend(self.taken.drain(..));
@@ -172,7 +180,7 @@ impl BoltTask {
         let source = sending.metrics.executed(tuple, began);
         sending.counters.executed.add(1);
         // The one at hand too: a run until idle must not end meanwhile.
-        sending.counters.set_pending(self.waiting.len() as u64 + 1 + settling.n_held);
+        sending.counters.set_pending(self.waiting.len() as u64 + 1 + settling.n_held());
         let delivery = Delivery::of(tuple, sending.task);
         sending.metrics.execute_began(began);
         sending.call.begin(began);
@@ -215,8 +223,8 @@ impl BoltTask {
     /// Tells the ackers what became of tuples, and makes the counts durable.
     fn tell(&mut self) {
         let Self { sending, settling, .. } = self;
-        sending.tell(&mut settling.settled);
-        sending.counters.set_pending((self.inbox.len() + self.waiting.len()) as u64 + settling.n_held);
+        sending.tell(&mut settling.settled.lock());
+        sending.counters.set_pending((self.inbox.len() + self.waiting.len()) as u64 + settling.n_held());
         sending.metrics.settle();
     }
 }

@@ -1,6 +1,9 @@
 //! What a bolt emits to, and how it settles tuples that it holds.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
 use super::{BoltEmission, EmitError, EmitValues, emission::Anchoring, task::Sending};
 use crate::{
@@ -38,51 +41,88 @@ pub(super) struct Given {
 pub struct Held {
     // `None` once it is settled.
     given: Option<Given>,
-    dropped: Dropped,
+    of: Arc<HeldOfTask>,
 }
 
-type Dropped = Arc<Mutex<Vec<Given>>>;
+/// Held tuples of one task. Whoever has one of them may settle or drop it: another thread, or another task.
+#[derive(Debug, Default)]
+struct HeldOfTask {
+    n: AtomicU64,
+    dropped: Mutex<Vec<Given>>,
+}
+
+impl Held {
+    /// Takes the tuple out, to be settled.
+    fn take(&mut self) -> Option<Given> {
+        let given = self.given.take()?;
+        self.of.n.fetch_sub(1, Ordering::Relaxed);
+        Some(given)
+    }
+}
 
 impl Drop for Held {
     fn drop(&mut self) {
         if let Some(given) = self.given.take() {
-            self.dropped.lock().unwrap_or_else(PoisonError::into_inner).push(given);
+            self.of.dropped.lock().unwrap_or_else(PoisonError::into_inner).push(given);
         }
     }
 }
 
+/// Settlements that the ackers were not told yet. Shared with the watch on the calls of the bolt, which tells
+/// them while a call lasts.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Untold(Arc<Mutex<Vec<Settled>>>);
+
+impl Untold {
+    pub(super) fn add(&self, settled: impl Iterator<Item = Settled>) {
+        self.lock().extend(settled);
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Vec<Settled>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Settlements of a bolt's tuples.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Settling {
     /// Settlements that the ackers were not told yet.
-    pub(super) settled: Vec<Settled>,
-    /// Number of held tuples.
-    pub(super) n_held: u64,
-    dropped: Dropped,
+    pub(super) settled: Untold,
+    held: Arc<HeldOfTask>,
 }
 
 impl Settling {
+    /// Nothing is held yet; settlements go to `settled`.
+    pub(super) fn new(settled: Untold) -> Self {
+        Self { settled, held: Arc::default() }
+    }
+
     /// Counts and acks a tuple.
     pub(super) fn ack(&mut self, given: &Given, sending: &mut Sending, now: Monotonic) {
         sending.counters.acked.add(1);
         sending.metrics.acked(given.source, given.at, now);
-        self.settled.extend(given.delivery.acked());
+        self.settled.add(given.delivery.acked());
     }
 
     /// Counts and fails a tuple.
     pub(super) fn fail(&mut self, given: &Given, sending: &mut Sending) {
         sending.counters.failed.add(1);
         sending.metrics.failed(given.source, given.at);
-        self.settled.extend(given.delivery.settled(Settlement::Failed));
+        self.settled.add(given.delivery.settled(Settlement::Failed));
+    }
+
+    /// Number of held tuples.
+    pub(super) fn n_held(&self) -> u64 {
+        self.held.n.load(Ordering::Relaxed)
     }
 
     /// Fails the held tuples that were dropped.
     pub(super) fn fail_dropped(&mut self, sending: &mut Sending) {
-        if self.n_held == 0 {
+        if self.n_held() == 0 {
             return;
         }
-        let dropped = std::mem::take(&mut *self.dropped.lock().unwrap_or_else(PoisonError::into_inner));
-        self.n_held -= dropped.len() as u64;
+        let dropped = std::mem::take(&mut *self.held.dropped.lock().unwrap_or_else(PoisonError::into_inner));
+        self.held.n.fetch_sub(dropped.len() as u64, Ordering::Relaxed);
         dropped.iter().for_each(|given| self.fail(given, sending));
     }
 }
@@ -114,14 +154,14 @@ impl<'a> BoltOutput<'a> {
     /// a tick.
     pub fn hold(&mut self) -> Option<Held> {
         let given = self.given.take()?;
-        self.settling.n_held += 1;
-        Some(Held { given: Some(given), dropped: Arc::clone(&self.settling.dropped) })
+        let of = Arc::clone(&self.settling.held);
+        of.n.fetch_add(1, Ordering::Relaxed);
+        Some(Held { given: Some(given), of })
     }
 
     /// Acks a held tuple.
     pub fn ack(&mut self, mut held: Held) {
-        if let Some(given) = held.given.take() {
-            self.settling.n_held -= 1;
+        if let Some(given) = held.take() {
             let now = self.sending.clock.monotonic();
             self.settling.ack(&given, self.sending, now);
         }
@@ -129,8 +169,7 @@ impl<'a> BoltOutput<'a> {
 
     /// Fails a held tuple.
     pub fn fail(&mut self, mut held: Held) {
-        if let Some(given) = held.given.take() {
-            self.settling.n_held -= 1;
+        if let Some(given) = held.take() {
             self.settling.fail(&given, self.sending);
         }
     }
@@ -138,7 +177,7 @@ impl<'a> BoltOutput<'a> {
     /// Starts the message timeout of a held tuple again.
     pub fn reset_timeout(&mut self, held: &Held) {
         if let Some(given) = &held.given {
-            self.settling.settled.extend(given.delivery.settled(Settlement::TimeoutReset));
+            self.settling.settled.add(given.delivery.settled(Settlement::TimeoutReset));
         }
     }
 

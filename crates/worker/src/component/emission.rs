@@ -55,7 +55,7 @@ impl<'o, 'a, 'h> BoltEmission<'o, 'a, 'h> {
     /// [`EmitError`]; nothing was emitted.
     pub fn emit(self, values: impl EmitValues) -> Result<&'o [TaskId], EmitError> {
         let Self { output, stream, direct, anchors } = self;
-        output.send(stream.map(parse).transpose()?, direct, anchors, collect(values))
+        output.send(stream.map(parse).transpose()?, direct, anchors, collect(values)?)
     }
 }
 
@@ -95,7 +95,7 @@ impl<'o, 'a, 'h> SpoutEmission<'o, 'a, 'h> {
     /// [`EmitError`]; nothing was emitted, and neither `ack` nor `fail` will be called.
     pub fn emit(self, values: impl EmitValues) -> Result<&'o [TaskId], EmitError> {
         let Self { output, stream, direct, id } = self;
-        output.send(stream.map(parse).transpose()?, direct, id, collect(values))
+        output.send(stream.map(parse).transpose()?, direct, id, collect(values)?)
     }
 }
 

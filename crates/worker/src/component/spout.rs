@@ -75,8 +75,8 @@ impl SpoutTask {
     /// # Errors
     /// That of opening the instance.
     pub(super) fn run_instance(&mut self) -> Result<(), Error> {
-        let mut spout = (self.make)();
         self.sending.call.begin(self.sending.clock.monotonic());
+        let mut spout = (self.make)();
         let opened = spout.open(&mut self.surroundings.context(&mut self.sending));
         self.sending.call.end();
         opened?;
@@ -129,14 +129,14 @@ impl SpoutTask {
         let mut out = SpoutOutput { sending, pending, acked_at_once, n_emitted: 0 };
         let outcome = spout.next(&mut out);
         let n_emitted = out.n_emitted;
+        for id in self.acked_at_once.drain(..) {
+            spout.ack(id);
+        }
         sending.call.end();
         sending.metrics.spout_called(sending.clock.monotonic().since(now), n_emitted == 0);
         if n_emitted > 0 {
             sending.counters.executed.add(1);
             pauses.start_over();
-        }
-        for id in self.acked_at_once.drain(..) {
-            spout.ack(id);
         }
         if let Err(error) = outcome {
             self.sending.report(&error);
@@ -171,11 +171,13 @@ impl SpoutTask {
     fn follow_activity(&mut self, spout: &mut dyn Spout) -> Activity {
         let activity = *self.activity.borrow_and_update();
         if self.known != Some(activity) {
+            self.sending.call.begin(self.sending.clock.monotonic());
             match (self.known, activity) {
                 (_, Activity::Active) => spout.activate(),
                 (Some(Activity::Active), Activity::Inactive) => spout.deactivate(),
                 (None | Some(Activity::Inactive), Activity::Inactive) => {}
             }
+            self.sending.call.end();
             self.known = Some(activity);
             self.pauses.start_over();
             self.sending.show(match activity {
@@ -189,7 +191,12 @@ impl SpoutTask {
     /// Takes the news about the trees of this spout's tuples.
     fn take_news(&mut self, spout: &mut dyn Spout, now: Monotonic) {
         let Some(mailbox) = &self.mailbox else { return };
-        for (root, news) in mailbox.take() {
+        let news = mailbox.take();
+        if news.is_empty() {
+            return;
+        }
+        self.sending.call.begin(now);
+        for (root, news) in news {
             let outcome = match news {
                 News::Ended(outcome) => outcome,
                 News::TimeoutReset => {
@@ -213,6 +220,7 @@ impl SpoutTask {
                 }
             }
         }
+        self.sending.call.end();
     }
 
     /// Fails tuples whose time is over, and reports them, once in a period.
@@ -223,6 +231,7 @@ impl SpoutTask {
         self.expired = now;
         let Self { sending, pending, n_timed_out, .. } = self;
         let Some(tracking) = sending.tracking.clone() else { return };
+        sending.call.begin(now);
         while let Some((root, tuple)) = pending.expire(now) {
             tracking.tracker.forget(root);
             sending.counters.failed.add(1);
@@ -230,6 +239,7 @@ impl SpoutTask {
             *n_timed_out += 1;
             spout.fail(id_of(&tuple.id));
         }
+        sending.call.end();
         if *n_timed_out > 0 {
             let n = std::mem::take(n_timed_out);
             let secs = tracking.timeout.unwrap_or_default().as_secs();

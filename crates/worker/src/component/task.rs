@@ -17,7 +17,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{EmitError, Source, TopologyContext, bolt::BoltTask, spout::SpoutTask};
+use super::{EmitError, Source, TopologyContext, bolt::BoltTask, bolt_output::Untold, spout::SpoutTask};
 use crate::{
     counters::TaskCounters,
     errors::ErrorReporter,
@@ -130,7 +130,7 @@ impl Sending {
             return sent;
         }
         call.end();
-        let sent = runtime.block_on(async {
+        let sent = threads::block_on(runtime, async {
             tokio::select! {
                 biased;
                 // Cancel-safe: the task is stopping, and its tuples are lost with it.
@@ -150,7 +150,7 @@ impl Sending {
     /// Waits for `event`; `None` if the task must stop.
     pub(super) fn wait<T>(&self, event: impl Future<Output = T>) -> Option<T> {
         let stop = self.stop.clone();
-        self.runtime.block_on(async {
+        threads::block_on(&self.runtime, async {
             tokio::select! {
                 biased;
                 // Cancel-safe: the caller says so of `event`.
@@ -243,13 +243,21 @@ pub(crate) async fn run(parts: Parts, source: Source) {
     let counters = Arc::clone(counters);
     let limit = parts.settings.timeout;
     let call = Arc::new(Call::new(clock.monotonic()));
-    let mut state = State::new(parts, source, Arc::clone(&call));
+    let (untold, tracking) = (Untold::default(), parts.tracking.clone());
+    let mut state = State::new(parts, source, Arc::clone(&call), untold.clone());
+    let during_call = || {
+        counters.set_pending(counters.pending().max(1));
+        // What was settled before the call must not wait for its end.
+        if let Some(Tracking { tracker, .. }) = &tracking {
+            tracker.settle(&mut untold.lock());
+        }
+    };
     let mut backoff = RESTART.backoff();
     loop {
         let began = clock.monotonic();
         let name = format!("{component}-{task}");
         let started = threads::start(&name, move || {
-            let ended = catch_unwind(AssertUnwindSafe(|| state.run_instance()));
+            let ended = run_caught(&mut state);
             state.end_instance();
             (state, ended)
         });
@@ -262,7 +270,7 @@ pub(crate) async fn run(parts: Parts, source: Source) {
                 return stop.cancel();
             }
             Ok(thread) => {
-                let Some((returned, ended)) = watched(thread, (&call, &counters), limit, &stop, |secs| {
+                let Some((returned, ended)) = watched(thread, (&call, &during_call), limit, &stop, |secs| {
                     let text = format!(
                         "task {task} of {component}: a call has not returned for {secs} s; if it never does, the task \
                          is stuck until its worker is restarted"
@@ -276,14 +284,14 @@ pub(crate) async fn run(parts: Parts, source: Source) {
                 };
                 state = returned;
                 match ended {
-                    Ok(Ok(())) => return,
-                    Ok(Err(error)) => error_chain(&*error).to_string(),
-                    Err(panic) => format!("panicked: {}", panic_text(&*panic)),
+                    Ok(()) => return,
+                    Err(cause) => cause,
                 }
             }
         };
         if stop.is_cancelled() {
-            return;
+            let text = format!("task {task} of {component}, while it stopped: {cause}");
+            return errors.report(&component, task, text, String::new());
         }
         board.set_failed(task, format!("{component}: {cause}"));
         restarts.add(&component, task, &cause);
@@ -302,11 +310,28 @@ pub(crate) async fn run(parts: Parts, source: Source) {
     }
 }
 
+/// Runs a new instance until the task is stopped. A panic is returned as an error, and so is one of what it
+/// panicked with, or of its error.
+fn run_caught(state: &mut State) -> Result<(), String> {
+    let run = || state.run_instance().map_err(|error| error_chain(&*error));
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(ended) => ended,
+        Err(panic) => {
+            let text = format!("panicked: {}", panic_text(&*panic));
+            if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+                // Dropping that as well could go on for ever.
+                std::mem::forget(again);
+            }
+            Err(text)
+        }
+    }
+}
+
 /// Waits for the end of a thread, and reports calls that last longer than `limit`, each once. `None` if the
 /// task must stop and the thread does not return in time.
 async fn watched<T>(
     mut thread: oneshot::Receiver<T>,
-    (call, counters): (&Call, &TaskCounters),
+    (call, during_call): (&Call, &(dyn Fn() + Sync)),
     limit: Duration,
     stop: &CancellationToken,
     report: impl Fn(u64),
@@ -321,7 +346,7 @@ async fn watched<T>(
             () = tokio::time::sleep(CHECK_PERIOD.min(limit)) => {
                 let now = clock.monotonic();
                 if call.longer_than(CHECK_PERIOD, now).is_some() {
-                    counters.set_pending(counters.pending().max(1));
+                    during_call();
                 }
                 let overdue = call.longer_than(limit, now);
                 if overdue.is_some() && overdue != reported {
@@ -341,7 +366,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 }
 
 impl State {
-    fn new(parts: Parts, source: Source, call: Arc<Call>) -> Self {
+    fn new(parts: Parts, source: Source, call: Arc<Call>, untold: Untold) -> Self {
         let Parts {
             task, component, topology, wiring, settings, all_settings, resources, credentials, ..
         } = parts;
@@ -367,7 +392,7 @@ impl State {
                 Self::Spout(Box::new(SpoutTask::new(sending, surroundings, make, activity, &settings)))
             }
             Source::Bolt(make, inbox) => {
-                Self::Bolt(Box::new(BoltTask::new(sending, surroundings, make, inbox, &settings)))
+                Self::Bolt(Box::new(BoltTask::new(sending, surroundings, make, inbox, &settings, untold)))
             }
         }
     }

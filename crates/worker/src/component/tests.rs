@@ -385,3 +385,112 @@ async fn program_without_a_component_of_the_topology_is_refused_by_name() {
     let error = worker.error().await.to_string();
     assert!(error.contains("a spout numbers") && error.contains("not the one that was submitted"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn emit_within_a_runtime_of_the_component_waits_for_room() {
+    struct Own(tokio::runtime::Runtime, u64);
+    impl Spout for Own {
+        fn next(&mut self, out: &mut SpoutOutput<'_>) -> Result<(), Error> {
+            if self.1 < 5000 {
+                self.1 += 1;
+                let n = self.1;
+                self.0.block_on(async { out.emit((n, "x")) })?;
+            }
+            Ok(())
+        }
+    }
+    let (goes_on, n_executed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let components = json!({ "own": spout(), "stuck": bolt(1, "own", shuffle()) });
+    let mut stage = Stage::new(json!({}), components, 1).await;
+    let runtime = || tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    stage.options.components.add_spout(id("own"), move || Own(runtime(), 0));
+    let (released, executed) = (Arc::clone(&goes_on), Arc::clone(&n_executed));
+    stage
+        .options
+        .components
+        .add_bolt(id("stuck"), move || Stuck(Arc::clone(&released), Arc::clone(&executed)));
+    let workers = stage.start();
+    wait_until("the inbox is full", WAIT_MAX, || async {
+        let emitted = stage.counts("own").await.emitted;
+        if emitted > 1024 { Ok(()) } else { Err(emitted.to_string()) }
+    })
+    .await;
+    goes_on.store(true, Ordering::Relaxed);
+    stage.counts_become("stuck", TaskCounts { executed: 5000, acked: 5000, ..TaskCounts::default() }).await;
+    for worker in workers {
+        worker.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acks_are_told_while_the_next_call_lasts() {
+    struct SecondIsLong(u32, Arc<AtomicBool>);
+    impl Bolt for SecondIsLong {
+        fn execute(&mut self, _: &Tuple<'_>, _: &mut BoltOutput<'_>) -> Result<(), Error> {
+            self.0 += 1;
+            while self.0 == 2 && !self.1.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+            Ok(())
+        }
+    }
+    let (told, goes_on) = (Told::default(), Arc::new(AtomicBool::new(false)));
+    let components = json!({ "numbers": spout(), "long": bolt(1, "numbers", shuffle()) });
+    let mut stage = Stage::tracked((PER_WORKER, 600), json!({}), components, 1).await;
+    stage.options.components.add_spout(id("numbers"), Numbers::below(2, &told));
+    let released = Arc::clone(&goes_on);
+    stage.options.components.add_bolt(id("long"), move || SecondIsLong(0, Arc::clone(&released)));
+    let workers = stage.start();
+    assert_eq!(told.becomes(1).await, ["acked 0"]);
+    goes_on.store(true, Ordering::Relaxed);
+    assert_eq!(told.becomes(2).await, ["acked 0", "acked 1"]);
+    for worker in workers {
+        worker.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn held_tuple_may_be_acked_by_another_task() {
+    type Shared = Arc<Mutex<Option<Held>>>;
+    struct Holds(Shared);
+    impl Bolt for Holds {
+        fn execute(&mut self, tuple: &Tuple<'_>, out: &mut BoltOutput<'_>) -> Result<(), Error> {
+            out.emission().unanchored().emit(tuple.to_values())?;
+            *self.0.lock().expect("no panic") = out.hold();
+            Ok(())
+        }
+    }
+    struct Acks(Shared);
+    impl Bolt for Acks {
+        fn execute(&mut self, _: &Tuple<'_>, out: &mut BoltOutput<'_>) -> Result<(), Error> {
+            // The other one emits before it holds.
+            loop {
+                if let Some(held) = self.0.lock().expect("no panic").take() {
+                    out.ack(held);
+                    return Ok(());
+                }
+                std::thread::yield_now();
+            }
+        }
+    }
+    let (told, shared) = (Told::default(), Shared::default());
+    let mut holds = bolt(1, "numbers", shuffle());
+    holds["outputs"] = json!({ "default": { "fields": ["n", "text"] } });
+    let components = json!({ "numbers": spout(), "holds": holds, "settles": bolt(1, "holds", shuffle()) });
+    let mut stage = Stage::tracked((PER_WORKER, 600), json!({}), components, 1).await;
+    stage.options.components.add_spout(id("numbers"), Numbers::below(1, &told));
+    let (first, second) = (Arc::clone(&shared), shared);
+    stage.options.components.add_bolt(id("holds"), move || Holds(Arc::clone(&first)));
+    stage.options.components.add_bolt(id("settles"), move || Acks(Arc::clone(&second)));
+    let workers = stage.start();
+    assert_eq!(told.becomes(1).await, ["acked 0"]);
+    stage.counts_become("settles", TaskCounts { executed: 1, acked: 2, ..TaskCounts::default() }).await;
+    wait_until("nothing is pending", WAIT_MAX, || async {
+        let pending: Vec<u64> = stage.heartbeats().await.values().map(|beat| beat.pending).collect();
+        if pending.iter().all(|n| *n == 0) { Ok(()) } else { Err(format!("{pending:?}")) }
+    })
+    .await;
+    for worker in workers {
+        worker.stop().await;
+    }
+}

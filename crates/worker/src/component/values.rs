@@ -1,5 +1,7 @@
 //! Values of an emit.
 
+use super::EmitError;
+use crate::limits::VALUE_DEPTH_MAX;
 use stormkeeper_stream::Value;
 
 /// Values of a tuple that is being emitted, in the order of the declared fields.
@@ -70,10 +72,25 @@ tuples! {
 }
 
 /// Collects the values of one emit.
-pub(super) fn collect<V: EmitValues>(emitted: V) -> Vec<Value> {
+///
+/// # Errors
+/// [`EmitError::TooDeep`], as for messages of commands: no frame may be nested deeper.
+pub(super) fn collect<V: EmitValues>(emitted: V) -> Result<Vec<Value>, EmitError> {
     let mut values = Values(Vec::with_capacity(V::COUNT));
     emitted.write_to(&mut values);
-    values.0
+    match values.0.iter().all(|value| is_nested_at_most(value, VALUE_DEPTH_MAX)) {
+        true => Ok(values.0),
+        false => Err(EmitError::TooDeep),
+    }
+}
+
+/// Returns whether lists and maps are nested at most `depth` deep; looks no deeper.
+fn is_nested_at_most(value: &Value, depth: usize) -> bool {
+    match value {
+        Value::List(values) => depth > 0 && values.iter().all(|value| is_nested_at_most(value, depth - 1)),
+        Value::Map(values) => depth > 0 && values.values().all(|value| is_nested_at_most(value, depth - 1)),
+        _ => true,
+    }
 }
 
 #[cfg(test)]
@@ -83,13 +100,22 @@ mod tests {
     #[test]
     fn values_keep_their_order_and_kind() {
         let expected = vec![Value::from("a"), Value::Int(1), Value::Bool(true), Value::Float(0.5)];
-        assert_eq!(collect(("a", 1, true, 0.5)), expected);
-        assert_eq!(collect(expected.clone()), expected);
-        assert_eq!(collect(["a", "b"]), [Value::from("a"), Value::from("b")]);
-        assert_eq!(collect(()), []);
+        let collect = |emitted: Result<Vec<Value>, EmitError>| emitted.expect("shallow");
+        assert_eq!(collect(super::collect(("a", 1, true, 0.5))), expected);
+        assert_eq!(collect(super::collect(expected.clone())), expected);
+        assert_eq!(collect(super::collect(["a", "b"])), [Value::from("a"), Value::from("b")]);
+        assert_eq!(collect(super::collect(())), []);
         assert_eq!(
-            collect((u64::MAX, vec![Value::Null])),
+            collect(super::collect((u64::MAX, vec![Value::Null]))),
             [Value::UInt(u64::MAX), Value::List(vec![Value::Null])]
         );
+    }
+
+    #[test]
+    fn values_that_no_frame_carries_are_refused() {
+        let nested = |depth| (0..depth).fold(Value::Null, |value, _| Value::List(vec![value]));
+        assert!(collect((nested(VALUE_DEPTH_MAX),)).is_ok());
+        let error = collect((1, nested(VALUE_DEPTH_MAX + 1))).expect_err("too deep").to_string();
+        assert!(error.contains("nested more than"), "{error}");
     }
 }

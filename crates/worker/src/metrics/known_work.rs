@@ -15,14 +15,19 @@ use stormkeeper_runtime::test_support::wait_until;
 
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// Emits 40 tuples of 10,000 letters with ids, then one to a stream that it does not have, then
-/// nothing; each of these calls takes 20 ms.
+/// Emits 40 tuples of 10,000 letters with ids, half of them after three calls that emit nothing, so that
+/// they are no one batch; then one to a stream that it does not have, then nothing. Each call that emits
+/// nothing takes 20 ms.
 const LINES: &str = r#"
 import time
 from stormkeeper import Spout
 class Lines(Spout):
-    n = 0
+    n, pauses = 0, 3
     def next_tuple(self):
+        if self.n == 20 and self.pauses:
+            self.pauses -= 1
+            time.sleep(0.02)
+            return
         self.n += 1
         if self.n <= 40:
             self.emit(["x" * 10000], id=self.n)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     counters::TaskCounters,
-    limits::{self, TREES_MAX},
+    limits::{self, TREES_MAX, VALUE_DEPTH_MAX},
     metrics::{StreamIndex, TaskMetrics},
     multilang::message::Emit,
     tracking::PENDING_MAX,
@@ -90,6 +90,9 @@ pub enum EmitError {
         /// Cause.
         error: InvalidId,
     },
+    /// Lists and maps are nested too deep.
+    #[error("lists and maps are nested more than {VALUE_DEPTH_MAX} deep; emit flatter values, or text")]
+    TooDeep,
     /// The spout has as many pending tuples as can be tracked.
     #[error(
         "{PENDING_MAX} tuples of this task are pending, and no more can be tracked; set topology.max.spout.pending"
