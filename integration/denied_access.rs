@@ -74,8 +74,10 @@ async fn denied_znodes_are_named_and_nothing_that_they_concern_changes() {
 
     // The parent of a registration: many attempts, and two lines.
     let whole_count = |cluster: &Cluster, text| cluster.supervisors[0].log().matches(text).count();
-    let texts =
-        ["cannot register this process or its tasks", "this process and its tasks are registered again"];
+    let texts = [
+        "cannot register this process, its tasks or its blobs",
+        "this process and all that it has are registered again",
+    ];
     // The supervisor has noticed the denied record above as well, if it was its own.
     let noticed = texts.map(|text| whole_count(&cluster, text));
     let count = |cluster: &Cluster, n: usize| whole_count(cluster, texts[n]) - noticed[n];
