@@ -38,7 +38,7 @@ const DESCRIBE_MAX: Duration = Duration::from_secs(30);
 /// Period of looking whether a program has ended.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// What a program says about itself.
+/// Description of a program, by itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Description {
     /// Format of the description.
@@ -94,7 +94,7 @@ pub enum Error {
     Describe {
         /// The program.
         path: PathBuf,
-        /// What happened.
+        /// Description of what happened.
         what: String,
     },
     /// The files of the topology cannot be packed.

@@ -20,7 +20,7 @@ use stormkeeper_worker_process::FORMATS;
 /// Status of a process that was called in a wrong way.
 const USAGE: u8 = 2;
 
-/// What the program is asked to do.
+/// Request to the program.
 #[derive(Debug, PartialEq, Eq)]
 enum Asked {
     /// Describe the topology.

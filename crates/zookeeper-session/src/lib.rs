@@ -1,4 +1,4 @@
-//! What a process presents to ZooKeeper: users and certificates in files that are read again when they
+//! Users and certificates that a process presents to ZooKeeper, in files that are read again when they
 //! change.
 //!
 //! [`tls::TlsFiles`] has the certificates, [`users`] the names and passwords. Both keep the last good

@@ -68,7 +68,7 @@ impl Spout for Lines {
             None => return Ok(self.store()?),
         };
         let line = self.lines.get(number as usize).map(String::as_str).unwrap_or_default();
-        // What cannot be emitted is reported, and left out: nothing will be said about its id.
+        // A line that cannot be emitted is reported, and left out: nothing will be said about its id.
         out.emit_with_id(number, (number, line))?;
         self.pending.insert(number);
         if number % 64 == 0 {

@@ -97,7 +97,7 @@ impl BoltTask {
     /// Runs a new instance until the task is stopped.
     ///
     /// # Errors
-    /// That of preparing the instance.
+    /// Error of preparing the instance.
     pub(super) fn run_instance(&mut self) -> Result<(), Error> {
         self.sending.call.begin(self.sending.clock.monotonic());
         let mut bolt = (self.make)();

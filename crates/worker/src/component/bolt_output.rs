@@ -1,4 +1,4 @@
-//! What a bolt emits to, and how it settles tuples that it holds.
+//! Output of a bolt, and settlement of the tuples that it holds.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,

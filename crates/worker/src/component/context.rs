@@ -1,4 +1,4 @@
-//! What a component learns about its topology.
+//! Knowledge of a component about its topology.
 
 use std::path::Path;
 

@@ -21,7 +21,7 @@ enum Make {
     Bolt(MakeBolt),
 }
 
-/// What the instances of a task are made by, and what they take.
+/// Maker of the instances of a task, and their input.
 pub(crate) enum Source {
     Spout(MakeSpout, watch::Receiver<Activity>),
     Bolt(MakeBolt, mpsc::Receiver<Tuple>),

@@ -73,7 +73,7 @@ impl SpoutTask {
     /// Runs a new instance until the task is stopped.
     ///
     /// # Errors
-    /// That of opening the instance.
+    /// Error of opening the instance.
     pub(super) fn run_instance(&mut self) -> Result<(), Error> {
         self.sending.call.begin(self.sending.clock.monotonic());
         let mut spout = (self.make)();

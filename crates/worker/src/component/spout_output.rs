@@ -1,4 +1,4 @@
-//! What a spout emits to.
+//! Output of a spout.
 
 use super::{EmitError, EmitValues, SpoutEmission, task::Sending};
 use crate::{

@@ -66,7 +66,7 @@ pub(crate) struct Parts {
     pub(crate) stop: CancellationToken,
 }
 
-/// What a component's thread emits and reports with.
+/// Means of a component's thread to emit and to report.
 #[derive(Debug)]
 pub(super) struct Sending {
     pub(super) task: TaskId,
@@ -194,7 +194,7 @@ pub(super) enum State {
     Bolt(Box<BoltTask>),
 }
 
-/// What an instance learns when it begins.
+/// Surroundings of an instance, shown to it when it begins.
 pub(super) struct Surroundings {
     topology: TopologyId,
     wiring: Arc<Wiring>,
@@ -247,7 +247,7 @@ pub(crate) async fn run(parts: Parts, source: Source) {
     let mut state = State::new(parts, source, Arc::clone(&call), untold.clone());
     let during_call = || {
         counters.set_pending(counters.pending().max(1));
-        // What was settled before the call must not wait for its end.
+        // Settlements from before the call must not wait for its end.
         if let Some(Tracking { tracker, .. }) = &tracking {
             tracker.settle(&mut untold.lock());
         }

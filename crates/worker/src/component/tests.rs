@@ -33,7 +33,7 @@ fn shuffle() -> serde_json::Value {
     json!({ "type": "shuffle" })
 }
 
-/// What instances were told, for the test.
+/// Messages that instances got, for the test.
 #[derive(Debug, Clone, Default)]
 struct Told(Arc<Mutex<Vec<String>>>);
 

@@ -1,4 +1,4 @@
-//! What an author implements.
+//! Traits that an author implements.
 
 use super::{BoltOutput, SpoutOutput, TopologyContext, Tuple};
 

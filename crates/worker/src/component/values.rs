@@ -15,7 +15,7 @@ impl Values {
     }
 }
 
-/// What can be emitted: a tuple of Rust values such as `(word, 1)`, an array, or a list of [`Value`]s.
+/// Values that can be emitted: a tuple such as `(word, 1)`, an array, or a list of [`Value`]s.
 pub trait EmitValues {
     /// Number of values, if it is known before; a hint.
     const COUNT: usize = 0;

@@ -19,7 +19,7 @@ pub(super) struct Request {
     pub(super) ask: Ask,
 }
 
-/// What is asked for: the methods of the tree.
+/// Request, one for each method of the tree.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Ask {
     Get(TreePath),

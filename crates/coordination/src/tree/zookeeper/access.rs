@@ -113,7 +113,7 @@ pub struct Protected {
 struct AllPaths {
     /// All paths that this user may see, each after its parent.
     found: Vec<TreePath>,
-    /// Those of them whose children it may not see.
+    /// Paths among them whose children it may not see.
     denied: BTreeSet<TreePath>,
 }
 

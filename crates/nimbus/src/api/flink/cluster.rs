@@ -26,7 +26,7 @@ pub(super) async fn datasets() -> Answer {
 }
 
 pub(super) async fn jars(asked: Asked) -> Answer {
-    // Where TLS is optional, both schemes work.
+    // Both schemes work with optional TLS.
     let has_tls = asked.nimbus.options().locks.tls().mode() != TlsMode::Off;
     Ok(Reply(body::jars(asked.nimbus.api(), has_tls)))
 }

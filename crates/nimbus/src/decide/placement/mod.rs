@@ -229,7 +229,7 @@ fn supervisors(draft: &Draft<'_>) -> BTreeMap<SupervisorId, Supervisor> {
     };
     let mut supervisors: BTreeMap<SupervisorId, Supervisor> =
         (view.supervisors.iter()).map(|(id, record)| (id.clone(), place(id, record))).collect();
-    // Where every certificate has expired, workers that can start are better than none.
+    // Workers that can start are better than none, if every certificate has expired.
     if !supervisors.values().any(|supervisor| supervisor.standing == Standing::Live) {
         let expired = supervisors.values_mut().filter(|supervisor| supervisor.standing == Standing::Expired);
         expired.for_each(|supervisor| supervisor.standing = Standing::Live);
