@@ -25,7 +25,7 @@ use crate::{
     metrics::{StreamIndex, TaskMetrics},
     restarts::RestartBoard,
     settings::TaskSettings,
-    task::{Emitted, Emitter, RESTART, STABLE_RUN, Tracking, Wiring, headline},
+    task::{Emitted, Emitter, RESTART, STABLE_RUN, Tracking, Wiring, headline, tell_ackers},
     tracking::Settled,
 };
 use stormkeeper_model::{
@@ -162,15 +162,7 @@ impl Sending {
 
     /// Tells the ackers what became of deliveries, and empties `settled`.
     pub(super) fn tell(&mut self, settled: &mut Vec<Settled>) {
-        let Some(Tracking { tracker, .. }) = self.tracking.as_ref().filter(|_| !settled.is_empty()) else {
-            return settled.clear();
-        };
-        if !self.metrics.is_on() {
-            return tracker.settle(settled);
-        }
-        let begun = self.clock.monotonic();
-        tracker.settle(settled);
-        self.metrics.settled(self.clock.monotonic().since(begun));
+        tell_ackers(self.tracking.as_ref(), settled, &mut self.metrics, &self.clock);
     }
 
     /// Reports an error that the component returned.

@@ -123,6 +123,25 @@ pub(super) struct Tracking {
     pub(super) timeout: Option<Duration>,
 }
 
+/// Tells the ackers what became of deliveries, and empties `settled`.
+pub(super) fn tell_ackers(
+    tracking: Option<&Tracking>,
+    settled: &mut Vec<Settled>,
+    metrics: &mut TaskMetrics,
+    clock: &Clock,
+) {
+    // Tuples of an untracked topology belong to no tree.
+    let Some(Tracking { tracker, .. }) = tracking.filter(|_| !settled.is_empty()) else {
+        return settled.clear();
+    };
+    if !metrics.is_on() {
+        return tracker.settle(settled);
+    }
+    let begun = clock.monotonic();
+    tracker.settle(settled);
+    metrics.settled(clock.monotonic().since(begun));
+}
+
 /// Spout or bolt.
 pub(super) enum TaskKind {
     Spout(Box<Spout>),
@@ -184,16 +203,7 @@ impl TaskContext {
 
     /// Tells the ackers what became of deliveries, and empties `settled`.
     fn settle(&mut self, settled: &mut Vec<Settled>) {
-        // Tuples of an untracked topology belong to no tree.
-        let Some(Tracking { tracker, .. }) = self.tracking.as_ref().filter(|_| !settled.is_empty()) else {
-            return settled.clear();
-        };
-        if !self.metrics.is_on() {
-            return tracker.settle(settled);
-        }
-        let begun = self.clock.monotonic();
-        tracker.settle(settled);
-        self.metrics.settled(self.clock.monotonic().since(begun));
+        tell_ackers(self.tracking.as_ref(), settled, &mut self.metrics, &self.clock);
     }
 
     /// Takes a message, and reports once in a while that texts of messages were changed.
