@@ -16,6 +16,14 @@ fn set_acl(cluster: &Cluster, path: &str, permissions: &str) {
     zk_cli(&cluster.zookeeper.servers[0].address(), &[command]);
 }
 
+async fn until_nothing_is_denied(cluster: &Cluster) {
+    wait_until("`list` names no znode any more", WAIT_MAX, async || {
+        let listed = cluster.ok(&["list"]);
+        if listed.contains("cannot be read") { Err(listed) } else { Ok(()) }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn denied_znodes_are_named_and_nothing_that_they_concern_changes() {
     let mut cluster = Cluster::start().await;
@@ -38,11 +46,7 @@ async fn denied_znodes_are_named_and_nothing_that_they_concern_changes() {
     .await;
     assert!(cluster.ok(&["cluster"]).contains(&format!("{record} cannot be read")));
     set_acl(&cluster, record, "cdrwa");
-    wait_until("`list` does not name it any more", WAIT_MAX, async || {
-        let listed = cluster.ok(&["list"]);
-        if listed.contains("cannot be read") { Err(listed) } else { Ok(()) }
-    })
-    .await;
+    until_nothing_is_denied(&cluster).await;
 
     // A list of records: the view stays as it was.
     set_acl(&cluster, "/storms", "cdwa");
@@ -57,11 +61,7 @@ async fn denied_znodes_are_named_and_nothing_that_they_concern_changes() {
         .await;
     }
     set_acl(&cluster, "/storms", "cdrwa");
-    wait_until("the state is read again", WAIT_MAX, async || {
-        let listed = cluster.ok(&["list"]);
-        if listed.contains("cannot be read") { Err(listed) } else { Ok(()) }
-    })
-    .await;
+    until_nothing_is_denied(&cluster).await;
 
     // The znode that fences every write of the leader.
     set_acl(&cluster, "/term", "a");
