@@ -25,10 +25,10 @@ use stormkeeper_runtime::{
     tasks::{OnExit, Tasks},
 };
 use stormkeeper_stream::{Origin, Tuple, Value};
-use stormkeeper_worker::transport::{
-    Counters, Identity, Inboxes, Listener, Peers, bench_support::Encryption,
+use stormkeeper_worker::{
+    Inbox,
+    transport::{Counters, Identity, Inboxes, Listener, Peers, bench_support::Encryption},
 };
-use tokio::sync::mpsc;
 
 /// Rounds of each kind.
 const ROUNDS: usize = 21;
@@ -51,7 +51,7 @@ struct Cost {
 
 struct Connection {
     peers: Peers,
-    inbox: mpsc::Receiver<Tuple>,
+    inbox: Inbox,
 }
 
 fn identity(port: u16) -> Identity {
@@ -95,7 +95,7 @@ impl Connection {
             let origin = Arc::new(origin);
             for n in 0..n_tuples {
                 let values = vec![text.clone(), Value::Int(n.into())];
-                outbox.send(TaskId(7), Tuple::new(Arc::clone(&origin), values)).await;
+                outbox.send(TaskId(7), &Tuple::new(Arc::clone(&origin), values)).await;
             }
         });
         let (mut n_taken, mut taken) = (0, Vec::with_capacity(N_TAKEN));

@@ -3,14 +3,9 @@
 
 #![expect(clippy::print_stdout, reason = "its output is for a terminal")]
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use stormkeeper_model::{StreamId, TaskId};
 use stormkeeper_runtime::{proc, tasks::Tasks};
-use stormkeeper_stream::{Origin, Tuple, Value};
 use stormkeeper_worker::tracking_bench::Tracked;
 
 /// Trees in flight at once, when time is measured: two full batches.
@@ -19,15 +14,6 @@ const BATCH: usize = 256;
 const ROUNDS: usize = 10_000;
 
 const MANY: usize = 1_000_000;
-
-fn tuple() -> Tuple {
-    let origin = Origin {
-        task: TaskId(1),
-        component: "lines".parse().expect("a valid id"),
-        stream: StreamId::default_stream(),
-    };
-    Tuple::new(Arc::new(origin), vec![Value::Int(1)])
-}
 
 #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 fn now() -> Instant {
@@ -42,11 +28,10 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let _guard = runtime.enter();
     let tasks = Tasks::default();
-    let tuple = tuple();
 
     let mut tracked = Tracked::new(&tasks);
     let round = |tracked: &mut Tracked| {
-        let given: Vec<_> = (0..BATCH).map(|n| tracked.emit(n as i64, &tuple)).collect();
+        let given: Vec<_> = (0..BATCH).map(|n| tracked.emit(n as i64)).collect();
         tracked.ack(given);
         assert_eq!(tracked.take_outcomes(), BATCH, "every tree is complete");
     };
@@ -60,7 +45,7 @@ fn main() {
     let before = resident();
     for n in 0..MANY {
         // The bolt's part is in another worker or in its process.
-        drop(tracked.emit(n as i64, &tuple));
+        drop(tracked.emit(n as i64));
     }
     let bytes = resident().saturating_sub(before);
     println!("a million trees in flight: {:.0} bytes each", bytes as f64 / MANY as f64);

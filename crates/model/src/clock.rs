@@ -8,28 +8,38 @@ use std::{
 use crate::Timestamp;
 
 /// Reading of a clock that never goes backwards. Readings are comparable only with readings of
-/// the same [`Clock`].
+/// the same [`Clock`]. In nanoseconds since the clock was created, which is enough for five hundred years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Monotonic(Duration);
+pub struct Monotonic(u64);
 
 impl Monotonic {
     /// The moment at which a clock was created.
     #[cfg(any(test, feature = "test-support"))]
-    pub const START: Self = Self(Duration::ZERO);
+    pub const START: Self = Self(0);
 
     /// Returns the time from `earlier` to this reading; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
-        self.0.saturating_sub(earlier.0)
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
     /// Returns this reading minus `before`, at least the start of the clock.
     pub fn minus(self, before: Duration) -> Self {
-        Self(self.0.saturating_sub(before))
+        Self(self.0.saturating_sub(nanos(before)))
+    }
+
+    /// Returns the nanoseconds since the clock was created.
+    pub fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// Returns the reading of which [`as_nanos`](Self::as_nanos) returned `nanos`.
+    pub fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
     }
 
     /// Returns this reading plus `after`.
     pub fn plus(self, after: Duration) -> Self {
-        Self(self.0.saturating_add(after))
+        Self(self.0.saturating_add(nanos(after)))
     }
 }
 
@@ -109,8 +119,10 @@ impl Clock {
     /// Returns the monotonic time.
     pub fn monotonic(&self) -> Monotonic {
         match &self.0 {
-            Source::Real { start } | Source::Paced { start, .. } => Monotonic(start.elapsed()),
-            Source::Manual(times) => Monotonic(times.lock().expect("no one panics while holding a clock").1),
+            Source::Real { start } | Source::Paced { start, .. } => Monotonic(nanos(start.elapsed())),
+            Source::Manual(times) => {
+                Monotonic(nanos(times.lock().expect("no one panics while holding a clock").1))
+            }
         }
     }
 }
@@ -124,6 +136,10 @@ fn since_epoch() -> Duration {
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
     // A host whose clock is before 1970 reads as the epoch itself.
     since_epoch.unwrap_or_default()
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn millis(duration: Duration) -> u64 {

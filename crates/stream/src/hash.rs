@@ -20,7 +20,7 @@
 //! and read the second. The vectors in the tests never change; another algorithm needs another
 //! name and a topology that requests it.
 
-use crate::Value;
+use crate::{Encoded, Value, ValueRef};
 
 const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const PRIME: u64 = 0x0100_0000_01b3;
@@ -34,6 +34,15 @@ pub fn of_values<'a>(values: impl IntoIterator<Item = &'a Value>) -> u64 {
     let mut state = State(OFFSET);
     for value in values {
         state.value(value);
+    }
+    finish(state.0)
+}
+
+/// The hash of the encoded values at `positions`, in that order; of a position without a value, of the others.
+pub fn of_encoded(values: Encoded<'_>, positions: &[usize]) -> u64 {
+    let mut state = State(OFFSET);
+    for value in positions.iter().filter_map(|position| values.get(*position)) {
+        state.encoded(value);
     }
     finish(state.0)
 }
@@ -95,17 +104,33 @@ impl State {
         self.byte(0xff);
     }
 
+    fn digits(&mut self, digits: &str) {
+        self.byte(8);
+        self.bytes(digits.as_bytes());
+        self.byte(0xff);
+    }
+
+    fn encoded(&mut self, value: ValueRef<'_>) {
+        match value {
+            ValueRef::Null => self.byte(0),
+            ValueRef::Bool(value) => self.bytes(&[1, u8::from(value)]),
+            ValueRef::Int(value) => self.int(value),
+            ValueRef::UInt(value) => self.uint(value),
+            ValueRef::BigInt(digits) => self.digits(digits),
+            ValueRef::Float(value) => self.float(value),
+            ValueRef::Text(text) => self.text(text),
+            // The keys of an encoded map are in any order.
+            ValueRef::List(_) | ValueRef::Map(_) => self.value(&value.to_value()),
+        }
+    }
+
     fn value(&mut self, value: &Value) {
         match value {
             Value::Null => self.byte(0),
             Value::Bool(value) => self.bytes(&[1, u8::from(*value)]),
             Value::Int(value) => self.int(*value),
             Value::UInt(value) => self.uint(*value),
-            Value::BigInt(digits) => {
-                self.byte(8);
-                self.bytes(digits.as_bytes());
-                self.byte(0xff);
-            }
+            Value::BigInt(digits) => self.digits(digits),
             Value::Float(value) => self.float(*value),
             Value::Text(text) => self.text(text),
             Value::List(values) => {
@@ -195,6 +220,9 @@ mod tests {
             let Ok(Value::List(from_json)) = Value::from_json(&json) else { panic!("not a list: {json}") };
             let bytes = rmp_serde::to_vec(&values).expect("written");
             let from_bytes: Vec<Value> = rmp_serde::from_slice(&bytes).expect("read");
+            let writer = crate::ValueWriter::of(&values);
+            let positions: Vec<usize> = (0..values.len()).collect();
+            prop_assert_eq!(of_encoded(writer.encoded(), &positions), of_values(&values));
             prop_assert_eq!(of_values(&from_json), of_values(&values));
             prop_assert_eq!(of_values(&from_bytes), of_values(&values));
         }

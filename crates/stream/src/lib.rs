@@ -5,6 +5,8 @@
 //! hash function of fields grouping.
 
 mod anchor;
+mod batch;
+mod encoded;
 pub mod grouping;
 pub mod hash;
 #[cfg(any(test, feature = "test-support"))]
@@ -14,6 +16,8 @@ mod value;
 use std::sync::Arc;
 
 pub use anchor::{Anchor, Anchors};
+pub use batch::{AnchorList, Batch, Row, TaskList};
+pub use encoded::{Encoded, Malformed, ValueRef, ValueWriter, write_list_head};
 pub use value::Value;
 
 use stormkeeper_model::{ComponentId, StreamId, TaskId, clock::Monotonic};

@@ -163,7 +163,7 @@ fn read_exactly(json: &str, depth: usize) -> Result<Value, serde_json::Error> {
 }
 
 /// Returns whether a JSON number is whole and fits neither `i64` nor `u64`.
-fn is_big_int(number: &str) -> bool {
+pub(crate) fn is_big_int(number: &str) -> bool {
     let digits = number.strip_prefix('-').unwrap_or(number);
     let is_whole = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     let is_short = || number.parse::<i64>().is_ok() || number.parse::<u64>().is_ok();

@@ -116,6 +116,6 @@ pub use stormkeeper_metrics::instrument::{Counter, Gauge, Histogram, Meter, Time
 pub use stormkeeper_model::{ComponentId, StreamId, TaskId, TopologyId};
 pub use stormkeeper_stream::Value;
 pub use stormkeeper_worker::component::{
-    Bolt, BoltEmission, BoltOutput, EmitError, EmitValues, Error, Field, FieldError, Held, Spout,
+    Bolt, BoltEmission, BoltOutput, EmitError, EmitValue, EmitValues, Error, Field, FieldError, Held, Spout,
     SpoutEmission, SpoutOutput, TopologyContext, Tuple, Values,
 };

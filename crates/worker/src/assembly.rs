@@ -4,7 +4,7 @@ mod tasks;
 
 use std::{collections::BTreeMap, fs::File, io, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
     heartbeat::{self, StatusBoard},
     metrics::{Metrics, TcpMasterLink, WorkerMetrics, control},
     multilang,
+    queue::Inbox,
     report::{self, Problems},
     restarts::RestartBoard,
     settings::{self, ErrorThrottle, MetricSettings},
@@ -42,7 +43,6 @@ use stormkeeper_runtime::{
     oom::{self, OomWatch},
     tasks::{OnExit, Tasks},
 };
-use stormkeeper_stream::Tuple;
 use stormkeeper_topology_package::worker_report::REPORT_FILE;
 
 /// Time for which the port may be in use at the start: the slot's previous worker may be
@@ -289,11 +289,7 @@ impl Worker {
         Ok(worker)
     }
 
-    fn start_tasks(
-        &self,
-        inboxes: BTreeMap<TaskId, mpsc::Receiver<Tuple>>,
-        clock: &Clock,
-    ) -> Result<(), Error> {
+    fn start_tasks(&self, inboxes: BTreeMap<TaskId, Inbox>, clock: &Clock) -> Result<(), Error> {
         let counters = CounterRegistry::default();
         self.start_heartbeats(&counters, clock);
         inboxes.into_iter().try_for_each(|(task, inbox)| self.start_task(task, inbox, &counters, clock))

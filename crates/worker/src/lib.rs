@@ -33,6 +33,7 @@ mod metrics;
 pub mod multilang;
 mod options;
 mod owner;
+mod queue;
 mod report;
 mod restarts;
 mod settings;
@@ -50,6 +51,7 @@ pub use metrics::{MasterAddress, MasterEnd, MasterLink};
 #[cfg(feature = "test-support")]
 pub use metrics::{bench_support, fake_worker};
 pub use options::{MetricReports, Options};
+pub use queue::Inbox;
 #[cfg(feature = "test-support")]
 pub use tracking::bench_support as tracking_bench;
 

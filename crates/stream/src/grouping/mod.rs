@@ -4,9 +4,9 @@
 //! shuffles then start at the beginning of their rings, which is uneven by less than one round
 //! for each such change.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use crate::{Origin, Value, hash};
+use crate::{Encoded, Origin, hash};
 use stormkeeper_model::{
     ComponentId, StreamId, TaskId,
     task_set::TaskSet,
@@ -87,7 +87,9 @@ pub enum Error {
 #[derive(Debug, Clone)]
 pub struct Router {
     component: ComponentId,
-    streams: BTreeMap<StreamId, Stream>,
+    streams: Vec<(StreamId, Stream)>,
+    // Position of the default stream, to which most tuples are emitted.
+    default: Option<usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -131,7 +133,7 @@ impl Router {
             .components
             .get(component)
             .ok_or_else(|| Error::UnknownComponent { component: component.clone() })?;
-        let mut streams = BTreeMap::new();
+        let mut streams = Vec::new();
         for (stream, declaration) in &emitter.outputs {
             let origin = Origin { task: source, component: component.clone(), stream: stream.clone() };
             let mut receivers = Vec::new();
@@ -149,19 +151,17 @@ impl Router {
                 declaration.direct || receivers.iter().any(|one| matches!(one, Receiver::Named { .. }));
             let n_fields = declaration.fields.len();
             let known = Stream { origin: Arc::new(origin), n_fields, direct, receivers };
-            streams.insert(stream.clone(), known);
+            streams.push((stream.clone(), known));
         }
-        Ok(Self { component: component.clone(), streams })
-    }
-
-    /// Origin of tuples of `stream`; `None` if the component declares no such stream.
-    pub fn origin(&self, stream: &StreamId) -> Option<&Arc<Origin>> {
-        self.streams.get(stream).map(|stream| &stream.origin)
+        let is_default = |(stream, _): &(StreamId, _)| *stream == StreamId::default_stream();
+        let default = streams.iter().position(is_default);
+        Ok(Self { component: component.clone(), streams, default })
     }
 
     /// Clears `out` and writes the receivers of a tuple into it: in the order of the
     /// receiving components, each task as often as it receives the tuple. No receiver at all
-    /// is not an error. `direct` is the task that the emit names.
+    /// is not an error. `stream` is `None` for the default stream, and `direct` the task that the emit names.
+    /// Returns the origin of the tuple.
     ///
     /// # Errors
     /// [`Error::UnknownStream`], [`Error::WrongNumberOfValues`], and for a stream that is
@@ -169,15 +169,20 @@ impl Router {
     /// [`Error::DirectTaskMissing`] and [`Error::NotADirectReceiver`]. `out` is then empty.
     pub fn route(
         &mut self,
-        stream: &StreamId,
-        values: &[Value],
+        stream: Option<&StreamId>,
+        values: Encoded<'_>,
         direct: Option<TaskId>,
         out: &mut Vec<TaskId>,
-    ) -> Result<(), Error> {
+    ) -> Result<&Arc<Origin>, Error> {
         out.clear();
         let component = &self.component;
-        let Some(known) = self.streams.get_mut(stream) else {
-            return Err(Error::UnknownStream { component: component.clone(), stream: stream.clone() });
+        let position = match stream {
+            Some(stream) => self.streams.iter().position(|(known, _)| known == stream),
+            None => self.default,
+        };
+        let Some((stream, known)) = position.map(|position| &mut self.streams[position]) else {
+            let stream = stream.cloned().unwrap_or_else(StreamId::default_stream);
+            return Err(Error::UnknownStream { component: component.clone(), stream });
         };
         if values.len() != known.n_fields {
             let (component, stream) = (component.clone(), stream.clone());
@@ -187,7 +192,7 @@ impl Router {
         match direct {
             Some(task) if known.receivers.iter().any(|receiver| receiver.receives_direct(task)) => {
                 out.push(task);
-                Ok(())
+                Ok(&known.origin)
             }
             Some(task) => {
                 let (component, stream) = (component.clone(), stream.clone());
@@ -200,7 +205,7 @@ impl Router {
                 for receiver in &mut known.receivers {
                     receiver.deal(values, out);
                 }
-                Ok(())
+                Ok(&known.origin)
             }
         }
     }
@@ -277,18 +282,18 @@ impl Receiver {
         }
     }
 
-    fn deal(&mut self, values: &[Value], out: &mut Vec<TaskId>) {
+    fn deal(&mut self, values: Encoded<'_>, out: &mut Vec<TaskId>) {
         match self {
             Self::Ring { tasks, next } => {
                 out.push(tasks[*next]);
                 *next = if *next + 1 == tasks.len() { 0 } else { *next + 1 };
             }
             Self::ByHash { tasks, positions } => {
-                let hash = hash::of_values(positions.iter().map(|position| &values[*position]));
+                let hash = hash::of_encoded(values, positions);
                 out.push(tasks[index_of(hash, tasks.len())]);
             }
             Self::ByTwoHashes { tasks, positions, sent } => {
-                let hash = hash::of_values(positions.iter().map(|position| &values[*position]));
+                let hash = hash::of_encoded(values, positions);
                 let first = index_of(hash, tasks.len());
                 let second = second_choice(first, hash, tasks.len());
                 let chosen = if sent[second] < sent[first] { second } else { first };

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::{Value, ValueWriter};
 use stormkeeper_model::topology::{Component, ComponentKind, Run};
 
 const GROUPINGS: [fn() -> Grouping; 7] = [
@@ -75,7 +76,7 @@ fn word(text: &str, n: i64) -> [Value; 2] {
 
 fn default_of(router: &mut Router, values: &[Value]) -> Result<Vec<u32>, Error> {
     let mut out = vec![TaskId(99)];
-    router.route(&StreamId::default_stream(), values, None, &mut out)?;
+    router.route(None, ValueWriter::of(values).encoded(), None, &mut out)?;
     Ok(out.into_iter().map(|task| task.0).collect())
 }
 
@@ -161,12 +162,15 @@ fn a_tuple_that_cannot_be_routed_is_rejected_with_the_reason() {
         router(&[("default", Grouping::Shuffle, 2), ("named", Grouping::Direct, 2)], &TaskSet::default());
     let mut check = |to: &str, values: &[Value], direct: Option<u32>, expected: &str| {
         let mut out = vec![TaskId(99)];
-        let refused = router.route(&stream(to), values, direct.map(TaskId), &mut out).expect_err("refused");
+        let values = ValueWriter::of(values);
+        let refused = router
+            .route(Some(&stream(to)), values.encoded(), direct.map(TaskId), &mut out)
+            .expect_err("refused");
         assert_eq!(refused.to_string(), expected);
         assert_eq!(out, [], "a rejected tuple has no receivers");
     };
     check("nosuch", &word("w", 1), None, "component source declares no stream nosuch");
-    let short = &["w".into()];
+    let short = &[Value::from("w")];
     check("default", short, None, "a tuple of stream default of source needs 2 values and has 1");
     check("named", short, None, "stream named of source is direct: the emit must name a task");
     let not_direct = |task: u32, to: &str| {
@@ -177,7 +181,8 @@ fn a_tuple_that_cannot_be_routed_is_rejected_with_the_reason() {
     check("named", short, Some(77), &not_direct(77, "named"));
     // The rejected tuples did not change the router.
     let mut out = Vec::new();
-    assert_eq!(router.route(&stream("named"), short, Some(TaskId(5)), &mut out), Ok(()));
+    let values = ValueWriter::of(short);
+    router.route(Some(&stream("named")), values.encoded(), Some(TaskId(5)), &mut out).expect("routed");
     assert_eq!(out, [TaskId(5)]);
 }
 

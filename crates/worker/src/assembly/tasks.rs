@@ -2,8 +2,6 @@
 
 use std::{collections::BTreeMap, ffi::OsString, sync::Arc};
 
-use tokio::sync::mpsc;
-
 use super::{Worker, python_dir};
 use crate::{
     Error,
@@ -11,6 +9,7 @@ use crate::{
     counters::{CounterRegistry, TaskCounters},
     metrics::TaskMetrics,
     multilang::{child::ChildSpec, handshake},
+    queue::Inbox,
     settings::TaskSettings,
     task::{self, Bolt, Emitter, Spout, TaskContext, TaskKind, Wiring},
 };
@@ -20,7 +19,6 @@ use stormkeeper_model::{
     topology::{ComponentKind, Run},
 };
 use stormkeeper_runtime::tasks::OnExit;
-use stormkeeper_stream::Tuple;
 use stormkeeper_topology_package::{
     launch::{COMPONENT_VARIABLE, CREDENTIALS_VARIABLE, SUPERVISOR_DIR_VARIABLE},
     package::RESOURCES,
@@ -42,7 +40,7 @@ impl Worker {
     pub(super) fn start_task(
         &self,
         task: TaskId,
-        inbox: mpsc::Receiver<Tuple>,
+        inbox: Inbox,
         counters: &CounterRegistry,
         clock: &Clock,
     ) -> Result<(), Error> {
@@ -54,11 +52,11 @@ impl Worker {
         let outbox = self.peers.outbox();
         let emitter = Emitter::new(id.clone(), task, &wiring, outbox, Arc::clone(&counters), clock.clone())
             .map_err(Error::Wiring)?;
+        let settings = TaskSettings::of(&self.topology, &id, &self.options);
         let metrics = match &self.worker_metrics {
             Some(worker_metrics) => TaskMetrics::new(worker_metrics.metrics(), id.clone(), task),
             None => TaskMetrics::default(),
         };
-        let settings = TaskSettings::of(&self.topology, &id, &self.options);
         let clock = clock.clone();
         let start = Start { task, component: id, wiring, settings, emitter, counters, metrics, clock };
         match (&component.run, component.kind) {
@@ -107,13 +105,7 @@ impl Worker {
         self.runners.start_graceful("task", OnExit::Ignore, running);
     }
 
-    fn start_command(
-        &self,
-        start: Start,
-        command: Vec<String>,
-        kind: ComponentKind,
-        inbox: mpsc::Receiver<Tuple>,
-    ) {
+    fn start_command(&self, start: Start, command: Vec<String>, kind: ComponentKind, inbox: Inbox) {
         let Start { task, component, wiring, settings, emitter, counters, metrics, clock } = start;
         let max_pending = settings.max_spout_pending;
         let context = TaskContext {

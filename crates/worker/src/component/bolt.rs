@@ -1,21 +1,17 @@
 //! The thread of a bolt.
 
-use std::{collections::VecDeque, time::Duration};
-
-use tokio::sync::mpsc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Bolt, BoltOutput, Error, Tuple,
     bolt_output::{Given, Settling, Untold},
+    pace::Pace,
     registry::MakeBolt,
     task::{Sending, Surroundings},
 };
-use crate::{settings::TaskSettings, tracking::Delivery};
+use crate::{queue::Inbox, settings::TaskSettings, tracking::Delivery};
 use stormkeeper_model::{ComponentId, StreamId, clock::Monotonic, heartbeat::TaskStatus};
-use stormkeeper_stream as stream;
-
-/// Maximum number of tuples that are taken from the inbox at once.
-const TAKEN_MAX: usize = 1024;
+use stormkeeper_stream::Origin;
 
 /// Longest time for which an ack waits for others, to be told to the ackers with them.
 const SETTLE_PERIOD: Duration = Duration::from_millis(1);
@@ -31,10 +27,10 @@ pub(super) struct BoltTask {
     sending: Sending,
     surroundings: Surroundings,
     make: MakeBolt,
-    inbox: mpsc::Receiver<stream::Tuple>,
-    // Tuples that were taken from the inbox and not executed.
-    waiting: VecDeque<stream::Tuple>,
-    taken: Vec<stream::Tuple>,
+    inbox: Inbox,
+    pace: Pace,
+    // Time of the last look at the clock.
+    now: Monotonic,
     // The tuple at hand, which fails if the instance panics.
     at_hand: Option<Given>,
     settling: Settling,
@@ -44,12 +40,27 @@ pub(super) struct BoltTask {
 }
 
 /// Names of the fields of each input stream.
-struct Fields(Vec<(ComponentId, StreamId, Vec<String>)>);
+struct Fields {
+    inputs: Vec<(ComponentId, StreamId, Vec<String>)>,
+    // Origin of the last tuple, and position of its stream.
+    last: Option<(Arc<Origin>, Option<usize>)>,
+}
 
 impl Fields {
-    fn of(&self, tuple: &stream::Tuple) -> &[String] {
-        let known = self.0.iter().find(|(from, on, _)| on == tuple.stream() && from == tuple.component());
-        known.map(|(.., fields)| fields.as_slice()).unwrap_or_default()
+    fn of(&mut self, origin: &Arc<Origin>) -> &[String] {
+        let known = self.last.as_ref().filter(|(last, _)| Arc::ptr_eq(last, origin));
+        let position = match known {
+            Some((_, position)) => *position,
+            None => {
+                let is_it = |(from, on, _): &(ComponentId, StreamId, _)| {
+                    *on == origin.stream && *from == origin.component
+                };
+                let position = self.inputs.iter().position(is_it);
+                self.last = Some((Arc::clone(origin), position));
+                position
+            }
+        };
+        position.map(|position| self.inputs[position].2.as_slice()).unwrap_or_default()
     }
 }
 
@@ -60,10 +71,12 @@ struct Tick {
 
 /// Reason to go on.
 enum Woken {
-    Tuples(usize),
+    Tuples,
     Tick,
     /// Held tuples may have been settled or dropped by somebody else.
     Look,
+    /// No tuple can come any more.
+    Over,
 }
 
 impl BoltTask {
@@ -71,21 +84,21 @@ impl BoltTask {
         sending: Sending,
         surroundings: Surroundings,
         make: MakeBolt,
-        inbox: mpsc::Receiver<stream::Tuple>,
+        inbox: Inbox,
         settings: &TaskSettings,
         untold: Untold,
     ) -> Self {
         let now = sending.clock.monotonic();
         let tick = settings.tick.as_ref();
         let tick = tick.map(|tick| Tick { period: tick.period, next: now.plus(tick.period) });
-        let fields = Fields(surroundings.fields_of_inputs(&sending.component));
+        let fields = Fields { inputs: surroundings.fields_of_inputs(&sending.component), last: None };
         Self {
             sending,
             surroundings,
             make,
             inbox,
-            waiting: VecDeque::new(),
-            taken: Vec::new(),
+            pace: Pace::new(now),
+            now,
             at_hand: None,
             settling: Settling::new(untold),
             told: now,
@@ -99,7 +112,7 @@ impl BoltTask {
     /// # Errors
     /// Error of preparing the instance.
     pub(super) fn run_instance(&mut self) -> Result<(), Error> {
-        self.sending.call.begin(self.sending.clock.monotonic());
+        self.sending.call.begin();
         let mut bolt = (self.make)();
         let prepared = bolt.prepare(&mut self.surroundings.context(&mut self.sending));
         self.sending.call.end();
@@ -107,9 +120,9 @@ impl BoltTask {
         self.sending.show(TaskStatus::Running);
         while let Some(woken) = self.wait() {
             match woken {
-                // No sender is left: the worker is stopping.
-                Woken::Tuples(0) => break,
-                Woken::Tuples(_) => self.execute_waiting(&mut *bolt),
+                // The worker is stopping.
+                Woken::Over => break,
+                Woken::Tuples => self.execute_batch(&mut *bolt),
                 Woken::Tick => self.tick(&mut *bolt),
                 Woken::Look => self.settling.fail_dropped(&mut self.sending),
             }
@@ -135,72 +148,100 @@ impl BoltTask {
         if self.sending.stop.is_cancelled() {
             return None;
         }
-        if !self.waiting.is_empty() {
-            return Some(Woken::Tuples(self.waiting.len()));
+        if self.inbox.n_in_batch() > 0 {
+            return Some(Woken::Tuples);
         }
-        self.tell();
-        // Waking a thread costs more than a tuple does: under load the emitter may just need the processor.
-        for _ in 0..YIELDS {
-            if !self.inbox.is_empty() {
-                break;
+        // Before the count of held tuples is told: what changes it afterwards is noticed.
+        let holds = self.settling.n_held() > 0;
+        // What there is already needs no wait.
+        if self.inbox.peek().is_none() {
+            self.tell();
+            // Waking a thread costs more than a tuple does: under load the emitter may just need the processor.
+            for _ in 0..YIELDS {
+                if self.inbox.peek().is_some() {
+                    break;
+                }
+                std::thread::yield_now();
             }
-            std::thread::yield_now();
         }
-        let now = self.sending.clock.monotonic();
-        let until_tick = self.tick.as_ref().map(|tick| tick.next.since(now));
-        let (inbox, taken, holds) = (&mut self.inbox, &mut self.taken, self.settling.n_held() > 0);
+        if self.inbox.n_in_batch() > 0 {
+            self.received();
+            return Some(Woken::Tuples);
+        }
+        self.now = self.sending.clock.monotonic();
+        let until_tick = self.tick.as_ref().map(|tick| tick.next.since(self.now));
+        let inbox = &mut self.inbox;
         let woken = self.sending.wait(async {
             tokio::select! {
                 biased;
                 () = tokio::time::sleep(until_tick.unwrap_or_default()), if until_tick.is_some() => Woken::Tick,
-                // Cancel-safe: no tuple is taken unless the call returns.
-                n = inbox.recv_many(taken, TAKEN_MAX) => Woken::Tuples(n),
+                // Cancel-safe: tuples stay in the inbox.
+                is_ready = inbox.ready() => if is_ready { Woken::Tuples } else { Woken::Over },
                 () = tokio::time::sleep(LOOK_PERIOD), if holds => Woken::Look,
             }
         })?;
-        self.waiting.extend(self.taken.drain(..));
-        if matches!(woken, Woken::Tuples(n) if n > 0) && self.sending.metrics.is_on() {
-            self.sending.metrics.batch_received(self.sending.clock.monotonic());
+        if let Woken::Tuples = woken {
+            self.received();
         }
         Some(woken)
     }
 
-    fn execute_waiting(&mut self, bolt: &mut dyn Bolt) {
-        let mut now = self.sending.clock.monotonic();
-        while let Some(tuple) = self.waiting.pop_front() {
-            now = self.execute(bolt, &tuple, now);
-            if now.since(self.told) >= SETTLE_PERIOD {
-                self.tell();
-                self.told = now;
-            }
-            let is_tick_due = self.tick.as_ref().is_some_and(|tick| tick.next <= now);
-            if is_tick_due {
-                self.tick(bolt);
-                now = self.sending.clock.monotonic();
-            }
-            if self.sending.stop.is_cancelled() {
-                return;
-            }
+    fn received(&mut self) {
+        if self.sending.metrics.is_on() {
+            self.sending.metrics.batch_received(self.sending.clock.monotonic());
         }
     }
 
-    /// Executes one tuple, which begins at `began`. Returns the time of its end.
-    fn execute(&mut self, bolt: &mut dyn Bolt, tuple: &stream::Tuple, began: Monotonic) -> Monotonic {
-        let Self { sending, settling, fields, at_hand, .. } = self;
-        let source = sending.metrics.executed(tuple, began);
+    /// Executes the tuples of the batch that was received, as long as the task need not stop.
+    fn execute_batch(&mut self, bolt: &mut dyn Bolt) {
+        self.now = self.sending.clock.monotonic();
+        while self.inbox.n_in_batch() > 0 {
+            let is_asked = self.sending.call.takes_look();
+            if (self.pace.is_due() || is_asked) && !self.look(bolt) {
+                return;
+            }
+            self.execute_next(bolt);
+        }
+    }
+
+    /// Does what depends on the clock. Returns whether the task goes on.
+    fn look(&mut self, bolt: &mut dyn Bolt) -> bool {
+        self.now = self.sending.clock.monotonic();
+        self.pace.looked(self.now);
+        if self.now.since(self.told) >= SETTLE_PERIOD {
+            self.tell();
+            self.told = self.now;
+        }
+        if self.tick.as_ref().is_some_and(|tick| tick.next <= self.now) {
+            self.tick(bolt);
+            self.now = self.sending.clock.monotonic();
+        }
+        !self.sending.stop.is_cancelled()
+    }
+
+    /// Executes the next tuple of the batch.
+    fn execute_next(&mut self, bolt: &mut dyn Bolt) {
+        let n_waiting = self.inbox.n_in_batch() as u64;
+        let Self { inbox, sending, settling, fields, at_hand, now, .. } = self;
+        let Some(row) = inbox.next_in_batch() else { return };
+        // The end of the execution before, if times are recorded; else the last look at the clock.
+        let began = *now;
+        let source = sending.metrics.executed(row.origin, row.emitted_at, began);
         sending.counters.executed.add(1);
         // The one at hand too: a run until idle must not end meanwhile.
-        sending.counters.set_pending(self.waiting.len() as u64 + 1 + settling.n_held());
-        let delivery = Delivery::of(tuple, sending.task);
+        sending.counters.set_pending(n_waiting + settling.n_held());
         sending.metrics.execute_began(began);
-        sending.call.begin(began);
+        sending.call.begin();
+        let delivery = Delivery::of(row.anchors, sending.task);
         *at_hand = Some(Given { source, at: began, delivery });
         let mut out = BoltOutput { sending, settling, given: at_hand };
-        let outcome = bolt.execute(&Tuple::new(tuple, fields.of(tuple)), &mut out);
+        let outcome = bolt.execute(&Tuple::new(row, fields.of(row.origin)), &mut out);
         sending.call.end();
-        let now = sending.clock.monotonic();
+        if sending.metrics.is_on() {
+            *now = sending.clock.monotonic();
+        }
         match (at_hand.take(), &outcome) {
-            (Some(given), Ok(())) => settling.ack(&given, sending, now),
+            (Some(given), Ok(())) => settling.ack(&given, sending, *now),
             (Some(given), Err(_)) => settling.fail(&given, sending),
             // It is held.
             (None, _) => {}
@@ -209,8 +250,7 @@ impl BoltTask {
             sending.report(&error);
         }
         settling.fail_dropped(sending);
-        sending.metrics.execute_ended(began, now, false);
-        now
+        sending.metrics.execute_ended(began, *now, false);
     }
 
     fn tick(&mut self, bolt: &mut dyn Bolt) {
@@ -220,7 +260,7 @@ impl BoltTask {
         }
         let Self { sending, settling, at_hand, .. } = self;
         sending.metrics.execute_began(now);
-        sending.call.begin(now);
+        sending.call.begin();
         let outcome = bolt.tick(&mut BoltOutput { sending, settling, given: at_hand });
         sending.call.end();
         if let Err(error) = outcome {
@@ -234,7 +274,7 @@ impl BoltTask {
     fn tell(&mut self) {
         let Self { sending, settling, .. } = self;
         sending.tell(&mut settling.settled.lock());
-        sending.counters.set_pending((self.inbox.len() + self.waiting.len()) as u64 + settling.n_held());
+        sending.counters.set_pending(self.inbox.len() as u64 + settling.n_held());
         sending.metrics.settle();
     }
 }

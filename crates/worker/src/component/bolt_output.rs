@@ -8,11 +8,11 @@ use std::sync::{
 use super::{BoltEmission, EmitError, EmitValues, emission::Anchoring, task::Sending};
 use crate::{
     metrics::StreamIndex,
-    task::Emitted,
+    task::Target,
     tracking::{Delivery, Settled, Settlement},
 };
-use stormkeeper_model::{StreamId, TaskId, clock::Monotonic};
-use stormkeeper_stream::{Anchor, Anchors, Value};
+use stormkeeper_model::{TaskId, clock::Monotonic};
+use stormkeeper_stream::{Anchor, Anchors};
 
 /// Output of a bolt during a call of [`execute`](super::Bolt::execute) or [`tick`](super::Bolt::tick).
 #[derive(Debug)]
@@ -101,7 +101,9 @@ impl Settling {
     pub(super) fn ack(&mut self, given: &Given, sending: &mut Sending, now: Monotonic) {
         sending.counters.acked.add(1);
         sending.metrics.acked(given.source, given.at, now);
-        self.settled.add(given.delivery.acked());
+        if given.delivery.n_trees() > 0 {
+            self.settled.add(given.delivery.acked());
+        }
     }
 
     /// Counts and fails a tuple.
@@ -183,12 +185,10 @@ impl<'a> BoltOutput<'a> {
 
     pub(super) fn send(
         &mut self,
-        stream: Option<StreamId>,
-        direct: Option<TaskId>,
+        target: Target<'_>,
         anchors: Anchoring<'_>,
-        values: Vec<Value>,
+        values: impl EmitValues,
     ) -> Result<&[TaskId], EmitError> {
-        let emitted = Emitted { stream, direct, values };
         let mut of_input = self.given.as_mut().map(|given| &mut given.delivery);
         let mut deliveries: Vec<&mut Delivery> = match anchors {
             // The common case, without a list.
@@ -198,7 +198,7 @@ impl<'a> BoltOutput<'a> {
                     Some(delivery) if n_trees > 0 => anchor([&mut **delivery], receivers),
                     Some(_) | None => Anchors::None,
                 };
-                return self.sending.emit(emitted, n_trees, anchor);
+                return self.sending.emit(target, values, n_trees, anchor);
             }
             Anchoring::Nothing => Vec::new(),
             Anchoring::Held(held) => {
@@ -206,7 +206,7 @@ impl<'a> BoltOutput<'a> {
             }
         };
         let n_trees = deliveries.iter().map(|delivery| delivery.n_trees()).sum();
-        self.sending.emit(emitted, n_trees, |receivers, _| {
+        self.sending.emit(target, values, n_trees, |receivers, _| {
             anchor(deliveries.iter_mut().map(|delivery| &mut **delivery), receivers)
         })
     }

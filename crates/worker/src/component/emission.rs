@@ -1,6 +1,7 @@
 //! Options of one emit.
 
-use super::{BoltOutput, EmitError, EmitValues, Held, SpoutOutput, values::collect};
+use super::{BoltOutput, EmitError, EmitValues, Held, SpoutOutput};
+use crate::task::Target;
 use stormkeeper_model::{StreamId, TaskId};
 
 /// An emit of a bolt under construction: [`BoltOutput::emission`].
@@ -55,7 +56,8 @@ impl<'o, 'a, 'h> BoltEmission<'o, 'a, 'h> {
     /// [`EmitError`]; nothing was emitted.
     pub fn emit(self, values: impl EmitValues) -> Result<&'o [TaskId], EmitError> {
         let Self { output, stream, direct, anchors } = self;
-        output.send(stream.map(parse).transpose()?, direct, anchors, collect(values)?)
+        let stream = stream.map(parse).transpose()?;
+        output.send(Target { stream: stream.as_ref(), direct }, anchors, values)
     }
 }
 
@@ -95,7 +97,8 @@ impl<'o, 'a, 'h> SpoutEmission<'o, 'a, 'h> {
     /// [`EmitError`]; nothing was emitted, and neither `ack` nor `fail` will be called.
     pub fn emit(self, values: impl EmitValues) -> Result<&'o [TaskId], EmitError> {
         let Self { output, stream, direct, id } = self;
-        output.send(stream.map(parse).transpose()?, direct, id, collect(values)?)
+        let stream = stream.map(parse).transpose()?;
+        output.send(Target { stream: stream.as_ref(), direct }, id, values)
     }
 }
 

@@ -17,6 +17,7 @@ mod bolt;
 mod bolt_output;
 mod context;
 mod emission;
+mod pace;
 mod registry;
 mod spout;
 mod spout_output;
@@ -35,7 +36,7 @@ pub use registry::Components;
 pub use spout_output::SpoutOutput;
 pub use traits::{Bolt, Error, Spout};
 pub use tuple::{Field, FieldError, Tuple};
-pub use values::{EmitValues, Values};
+pub use values::{EmitValue, EmitValues, Values};
 
 pub use crate::task::EmitError;
 pub(crate) use registry::Source;

@@ -2,12 +2,11 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::{Bolt, Spout};
-use crate::task::Activity;
+use crate::{queue::Inbox, task::Activity};
 use stormkeeper_model::{ComponentId, topology::ComponentKind};
-use stormkeeper_stream::Tuple;
 
 /// Makes an instance of a spout.
 pub(crate) type MakeSpout = Arc<dyn Fn() -> Box<dyn Spout> + Send + Sync>;
@@ -24,7 +23,7 @@ enum Make {
 /// Maker of the instances of a task, and their input.
 pub(crate) enum Source {
     Spout(MakeSpout, watch::Receiver<Activity>),
-    Bolt(MakeBolt, mpsc::Receiver<Tuple>),
+    Bolt(MakeBolt, Inbox),
 }
 
 /// Components of a worker program by their ids. Clones share them.
@@ -61,7 +60,7 @@ impl Components {
         &self,
         id: &ComponentId,
         kind: ComponentKind,
-        inbox: mpsc::Receiver<Tuple>,
+        inbox: Inbox,
         activity: &watch::Sender<Activity>,
     ) -> Option<Source> {
         match (self.0.get(id)?, kind) {

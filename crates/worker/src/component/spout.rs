@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use super::{
     Error, Spout, SpoutOutput,
+    pace::Pace,
     registry::MakeSpout,
     task::{Sending, Surroundings},
 };
@@ -39,6 +40,7 @@ pub(super) struct SpoutTask {
     expired: Monotonic,
     settled: Monotonic,
     n_timed_out: u64,
+    pace: Pace,
 }
 
 impl SpoutTask {
@@ -67,6 +69,7 @@ impl SpoutTask {
             expired: now,
             settled: now,
             n_timed_out: 0,
+            pace: Pace::new(now),
         }
     }
 
@@ -75,33 +78,44 @@ impl SpoutTask {
     /// # Errors
     /// Error of opening the instance.
     pub(super) fn run_instance(&mut self) -> Result<(), Error> {
-        self.sending.call.begin(self.sending.clock.monotonic());
+        self.sending.call.begin();
         let mut spout = (self.make)();
         let opened = spout.open(&mut self.surroundings.context(&mut self.sending));
         self.sending.call.end();
         opened?;
-        while !self.sending.stop.is_cancelled() {
-            let now = self.sending.clock.monotonic();
-            self.take_news(&mut *spout, now);
-            self.expire(&mut *spout, now);
-            let is_active = self.follow_activity(&mut *spout) == Activity::Active;
-            if now.since(self.settled) >= SETTLE_PERIOD {
-                self.settle();
-                self.settled = now;
+        loop {
+            let is_asked = self.sending.call.takes_look();
+            if (self.pace.is_due() || is_asked) && !self.look(&mut *spout) {
+                break;
             }
+            self.take_news(&mut *spout);
+            let is_active = self.follow_activity(&mut *spout) == Activity::Active;
             let may_call = is_active && self.pending.len() < self.max_pending;
-            let pause = match may_call && self.call_next(&mut *spout, now) {
+            let pause = match may_call && self.call_next(&mut *spout) {
                 true => continue,
                 false if may_call => self.pauses.take(),
                 false => EXPIRE_PERIOD,
             };
             self.pause(pause);
+            self.sending.call.ask_to_look();
         }
         if self.known == Some(Activity::Active) {
             spout.deactivate();
         }
         spout.close();
         Ok(())
+    }
+
+    /// Does what depends on the clock. Returns whether the task goes on.
+    fn look(&mut self, spout: &mut dyn Spout) -> bool {
+        let now = self.sending.clock.monotonic();
+        self.pace.looked(now);
+        self.expire(spout, now);
+        if now.since(self.settled) >= SETTLE_PERIOD {
+            self.settle();
+            self.settled = now;
+        }
+        !self.sending.stop.is_cancelled()
     }
 
     /// Counts what an instance leaves behind: nobody knows the ids of its pending tuples any more.
@@ -122,10 +136,13 @@ impl SpoutTask {
     }
 
     /// Calls `next` once. Returns whether it emitted something.
-    fn call_next(&mut self, spout: &mut dyn Spout, now: Monotonic) -> bool {
+    fn call_next(&mut self, spout: &mut dyn Spout) -> bool {
         let Self { sending, pending, acked_at_once, pauses, .. } = self;
-        sending.metrics.spout_call_began(now);
-        sending.call.begin(now);
+        let began = sending.metrics.is_on().then(|| sending.clock.monotonic());
+        if let Some(began) = began {
+            sending.metrics.spout_call_began(began);
+        }
+        sending.call.begin();
         let mut out = SpoutOutput { sending, pending, acked_at_once, n_emitted: 0 };
         let outcome = spout.next(&mut out);
         let n_emitted = out.n_emitted;
@@ -133,7 +150,9 @@ impl SpoutTask {
             spout.ack(id);
         }
         sending.call.end();
-        sending.metrics.spout_called(sending.clock.monotonic().since(now), n_emitted == 0);
+        if let Some(began) = began {
+            sending.metrics.spout_called(sending.clock.monotonic().since(began), n_emitted == 0);
+        }
         if n_emitted > 0 {
             sending.counters.executed.add(1);
             pauses.start_over();
@@ -148,7 +167,8 @@ impl SpoutTask {
     /// Waits for news, a change of the activity, or the end of the pause.
     fn pause(&mut self, pause: Duration) {
         self.settle();
-        let (mailbox, activity) = (self.mailbox.clone(), &mut self.activity);
+        // A change that the copy has seen is still one for `follow_activity`.
+        let (mailbox, mut activity) = (self.mailbox.clone(), self.activity.clone());
         let news = async {
             match &mailbox {
                 Some(mailbox) => mailbox.added().await,
@@ -169,9 +189,13 @@ impl SpoutTask {
     }
 
     fn follow_activity(&mut self, spout: &mut dyn Spout) -> Activity {
+        // The sender is gone when the worker stops.
+        if let Some(known) = self.known.filter(|_| !self.activity.has_changed().unwrap_or(false)) {
+            return known;
+        }
         let activity = *self.activity.borrow_and_update();
         if self.known != Some(activity) {
-            self.sending.call.begin(self.sending.clock.monotonic());
+            self.sending.call.begin();
             match (self.known, activity) {
                 (_, Activity::Active) => spout.activate(),
                 (Some(Activity::Active), Activity::Inactive) => spout.deactivate(),
@@ -189,13 +213,10 @@ impl SpoutTask {
     }
 
     /// Takes the news about the trees of this spout's tuples.
-    fn take_news(&mut self, spout: &mut dyn Spout, now: Monotonic) {
-        let Some(mailbox) = &self.mailbox else { return };
-        let news = mailbox.take();
-        if news.is_empty() {
-            return;
-        }
-        self.sending.call.begin(now);
+    fn take_news(&mut self, spout: &mut dyn Spout) {
+        let Some(mailbox) = self.mailbox.as_ref().filter(|mailbox| mailbox.has_news()) else { return };
+        let (news, now) = (mailbox.take(), self.sending.clock.monotonic());
+        self.sending.call.begin();
         for (root, news) in news {
             let outcome = match news {
                 News::Ended(outcome) => outcome,
@@ -231,7 +252,7 @@ impl SpoutTask {
         self.expired = now;
         let Self { sending, pending, n_timed_out, .. } = self;
         let Some(tracking) = sending.tracking.clone() else { return };
-        sending.call.begin(now);
+        sending.call.begin();
         while let Some((root, tuple)) = pending.expire(now) {
             tracking.tracker.forget(root);
             sending.counters.failed.add(1);

@@ -2,11 +2,11 @@
 
 use super::{EmitError, EmitValues, SpoutEmission, task::Sending};
 use crate::{
-    task::Emitted,
+    task::{Target, Tracking},
     tracking::{PENDING_MAX, PendingTuple, PendingTuples},
 };
-use stormkeeper_model::{StreamId, TaskId};
-use stormkeeper_stream::{Anchor, Anchors, Value};
+use stormkeeper_model::TaskId;
+use stormkeeper_stream::{Anchor, Anchors};
 
 /// Output of a spout during a call of [`next`](super::Spout::next).
 #[derive(Debug)]
@@ -42,31 +42,35 @@ impl<'a> SpoutOutput<'a> {
 
     pub(super) fn send(
         &mut self,
-        stream: Option<StreamId>,
-        direct: Option<TaskId>,
+        target: Target<'_>,
         id: Option<u64>,
-        values: Vec<Value>,
+        values: impl EmitValues,
     ) -> Result<&[TaskId], EmitError> {
         let Self { sending, pending, acked_at_once, n_emitted } = self;
         if id.is_some() && pending.len() >= PENDING_MAX {
             return Err(EmitError::TooManyPending);
         }
-        let to = stream.clone();
-        let (tracking, clock, task) = (sending.tracking.clone(), sending.clock.clone(), sending.task);
-        let begin = |receivers: &[TaskId], stream| {
-            let Some((id, tracking)) = id.zip(tracking.as_ref()) else { return Anchors::None };
-            let acker = tracking.tracker.acker_for(task);
-            let anchor = Anchor { acker, root: fastrand::u64(..), edge: fastrand::u64(..) };
-            pending.add(anchor.root, PendingTuple { id: id.into(), emitted: clock.monotonic(), stream });
-            tracking.tracker.begin(anchor, task, receivers);
-            Anchors::One(anchor)
+        let task = sending.task;
+        let n_receivers = match (id, sending.tracking.clone()) {
+            (Some(id), Some(Tracking { tracker, .. })) => {
+                let clock = sending.clock.clone();
+                let begin = |receivers: &[TaskId], stream| {
+                    let acker = tracker.acker_for(task);
+                    let anchor = Anchor { acker, root: fastrand::u64(..), edge: fastrand::u64(..) };
+                    let emitted = clock.monotonic();
+                    pending.add(anchor.root, PendingTuple { id: id.into(), emitted, stream });
+                    tracker.begin(anchor, task, receivers);
+                    Anchors::One(anchor)
+                };
+                sending.emit(target, values, 1, begin)?.len()
+            }
+            _ => sending.emit(target, values, 1, |_, _| Anchors::None)?.len(),
         };
-        let n_receivers = sending.emit(Emitted { stream, direct, values }, 1, begin)?.len();
         *n_emitted += 1;
         // Untracked, or received by nobody: there is nothing to wait for.
         if let Some(id) = id.filter(|_| n_receivers == 0 || sending.tracking.is_none()) {
             sending.counters.acked.add(1);
-            sending.metrics.acked_at_once(to.as_ref());
+            sending.metrics.acked_at_once(target.stream);
             acked_at_once.push(id);
         }
         Ok(sending.receivers())

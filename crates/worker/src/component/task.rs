@@ -7,7 +7,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker},
     time::Duration,
@@ -17,7 +17,10 @@ use tokio::{runtime::Handle, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{EmitError, Source, TopologyContext, bolt::BoltTask, bolt_output::Untold, spout::SpoutTask};
+use super::{
+    EmitError, EmitValues, Source, TopologyContext, Values, bolt::BoltTask, bolt_output::Untold,
+    spout::SpoutTask,
+};
 use crate::{
     counters::TaskCounters,
     errors::ErrorReporter,
@@ -25,7 +28,7 @@ use crate::{
     metrics::{StreamIndex, TaskMetrics},
     restarts::RestartBoard,
     settings::TaskSettings,
-    task::{Emitted, Emitter, RESTART, STABLE_RUN, Tracking, Wiring, headline, tell_ackers},
+    task::{Emitter, RESTART, STABLE_RUN, Target, Tracking, Wiring, headline, tell_ackers},
     tracking::Settled,
 };
 use stormkeeper_model::{
@@ -80,38 +83,65 @@ pub(super) struct Sending {
     pub(super) call: Arc<Call>,
     errors: ErrorReporter,
     emitter: Emitter,
+    values: Values,
     runtime: Handle,
 }
 
-/// The call of a component that is being made, if there is one.
-#[derive(Debug)]
+/// What the thread of a component and the watch on it tell each other.
+#[derive(Debug, Default)]
 pub(super) struct Call {
-    began: Monotonic,
-    // Nanoseconds until the begin of the call, plus one; 0 between calls and while the call waits for room.
-    since: AtomicU64,
+    // Odd while a call is being made, even between calls and while a call waits for room. The thread is the
+    // only writer.
+    number: AtomicU64,
+    looks: AtomicBool,
 }
 
 impl Call {
-    fn new(began: Monotonic) -> Self {
-        Self { began, since: AtomicU64::new(0) }
-    }
-
     /// Notes that a call begins, or goes on.
-    pub(super) fn begin(&self, now: Monotonic) {
-        let nanos = u64::try_from(now.since(self.began).as_nanos()).unwrap_or(u64::MAX - 1);
-        self.since.store(nanos + 1, Ordering::Relaxed);
+    #[inline]
+    pub(super) fn begin(&self) {
+        self.number.store((self.number.load(Ordering::Relaxed) + 1) | 1, Ordering::Relaxed);
     }
 
     /// Notes that no call is being made.
+    #[inline]
     pub(super) fn end(&self) {
-        self.since.store(0, Ordering::Relaxed);
+        let number = self.number.load(Ordering::Relaxed);
+        self.number.store(number + (number & 1), Ordering::Relaxed);
     }
 
-    /// Returns the number of the call that has lasted longer than `limit`; each call has its own.
-    fn longer_than(&self, limit: Duration, now: Monotonic) -> Option<u64> {
-        let since = self.since.load(Ordering::Relaxed);
-        let began = Duration::from_nanos(since.checked_sub(1)?);
-        (now.since(self.began).saturating_sub(began) > limit).then_some(since)
+    /// Asks the thread to look at the clock, and whether it must stop.
+    pub(super) fn ask_to_look(&self) {
+        self.looks.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether the thread was asked to look, once for each time.
+    #[inline]
+    pub(super) fn takes_look(&self) -> bool {
+        self.looks.load(Ordering::Relaxed) && self.looks.swap(false, Ordering::Relaxed)
+    }
+
+    /// Returns the number of the call that is being made.
+    fn current(&self) -> Option<u64> {
+        Some(self.number.load(Ordering::Relaxed)).filter(|number| number & 1 == 1)
+    }
+}
+
+/// The call that was seen last, for how long it has lasted.
+#[derive(Debug, Default)]
+struct Seen(Option<(u64, Monotonic)>);
+
+impl Seen {
+    /// Returns for how long the `current` call has been seen, and its number.
+    fn look(&mut self, current: Option<u64>, now: Monotonic) -> Option<(u64, Duration)> {
+        let number = current?;
+        match self.0 {
+            Some((seen, since)) if seen == number => Some((number, now.since(since))),
+            _ => {
+                self.0 = Some((number, now));
+                None
+            }
+        }
     }
 }
 
@@ -119,12 +149,14 @@ impl Sending {
     /// Sends a tuple to its receivers, waiting for room. The anchors are as in [`Emitter::emit`].
     pub(super) fn emit(
         &mut self,
-        emitted: Emitted,
+        target: Target<'_>,
+        emitted: impl EmitValues,
         n_trees: usize,
         anchor: impl FnOnce(&[TaskId], StreamIndex) -> Anchors,
     ) -> Result<&[TaskId], EmitError> {
-        let Self { emitter, metrics, runtime, stop, call, clock, .. } = self;
-        let mut sending = pin!(emitter.emit(emitted, n_trees, metrics, anchor));
+        let Self { emitter, metrics, runtime, stop, call, values, .. } = self;
+        values.write(emitted)?;
+        let mut sending = pin!(emitter.emit(target, values.encoded(), n_trees, metrics, anchor));
         // The fast and common case: all receivers have room.
         if let Poll::Ready(sent) = sending.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             return sent;
@@ -138,7 +170,7 @@ impl Sending {
                 sent = sending => sent,
             }
         });
-        call.begin(clock.monotonic());
+        call.begin();
         sent
     }
 
@@ -234,7 +266,7 @@ pub(crate) async fn run(parts: Parts, source: Source) {
     let (restarts, errors, board) = (restarts.clone(), errors.clone(), board.clone());
     let counters = Arc::clone(counters);
     let limit = parts.settings.timeout;
-    let call = Arc::new(Call::new(clock.monotonic()));
+    let call = Arc::<Call>::default();
     let (untold, tracking) = (Untold::default(), parts.tracking.clone());
     let mut state = State::new(parts, source, Arc::clone(&call), untold.clone());
     let during_call = || {
@@ -329,25 +361,24 @@ async fn watched<T>(
     report: impl Fn(u64),
     clock: &Clock,
 ) -> Option<T> {
-    let mut reported = None;
+    let (mut reported, mut seen) = (None, Seen::default());
     loop {
         tokio::select! {
             // Cancel-safe: the result stays in the channel.
             ended = &mut thread => return ended.ok(),
             () = stop.cancelled() => break,
             () = tokio::time::sleep(CHECK_PERIOD.min(limit)) => {
-                let now = clock.monotonic();
-                if call.longer_than(CHECK_PERIOD, now).is_some() {
-                    during_call();
-                }
-                let overdue = call.longer_than(limit, now);
-                if overdue.is_some() && overdue != reported {
+                call.ask_to_look();
+                let Some((number, lasting)) = seen.look(call.current(), clock.monotonic()) else { continue };
+                during_call();
+                if lasting > limit && reported != Some(number) {
                     report(limit.as_secs());
-                    reported = overdue;
+                    reported = Some(number);
                 }
             }
         }
     }
+    call.ask_to_look();
     tokio::time::timeout(STOP_GRACE, thread).await.ok()?.ok()
 }
 
@@ -376,6 +407,7 @@ impl State {
             call,
             errors,
             emitter,
+            values: Values::default(),
             runtime,
         };
         let surroundings = Surroundings { topology, wiring, all_settings, resources, credentials };

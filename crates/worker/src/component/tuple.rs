@@ -3,7 +3,7 @@
 use std::fmt;
 
 use stormkeeper_model::{ComponentId, StreamId, TaskId};
-use stormkeeper_stream::{self as stream, Value};
+use stormkeeper_stream::{Row, Value, ValueRef};
 
 /// A received tuple. Its values are read by the position or by the name of their field.
 ///
@@ -17,7 +17,7 @@ use stormkeeper_stream::{self as stream, Value};
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Tuple<'a> {
-    tuple: &'a stream::Tuple,
+    row: Row<'a>,
     fields: &'a [String],
 }
 
@@ -71,23 +71,23 @@ pub enum FieldError {
 }
 
 impl<'a> Tuple<'a> {
-    pub(super) fn new(tuple: &'a stream::Tuple, fields: &'a [String]) -> Self {
-        Self { tuple, fields }
+    pub(super) fn new(row: Row<'a>, fields: &'a [String]) -> Self {
+        Self { row, fields }
     }
 
     /// The emitting component.
     pub fn component(&self) -> &'a ComponentId {
-        self.tuple.component()
+        &self.row.origin.component
     }
 
     /// The emitting task.
     pub fn task(&self) -> TaskId {
-        self.tuple.source()
+        self.row.origin.task
     }
 
     /// The stream.
     pub fn stream(&self) -> &'a StreamId {
-        self.tuple.stream()
+        &self.row.origin.stream
     }
 
     /// Names of the fields, in order.
@@ -97,7 +97,7 @@ impl<'a> Tuple<'a> {
 
     /// Number of values.
     pub fn len(&self) -> usize {
-        self.tuple.values().len()
+        self.row.values.len()
     }
 
     /// Returns whether there are no values.
@@ -110,7 +110,7 @@ impl<'a> Tuple<'a> {
     /// # Errors
     /// [`FieldError::Missing`].
     pub fn value(&self, field: impl Field) -> Result<Value, FieldError> {
-        self.get(&field).cloned()
+        self.get(&field).map(ValueRef::to_value)
     }
 
     /// Returns a text.
@@ -119,7 +119,7 @@ impl<'a> Tuple<'a> {
     /// [`FieldError`].
     pub fn str(&self, field: impl Field) -> Result<&'a str, FieldError> {
         match self.get(&field)? {
-            Value::Text(text) => Ok(text),
+            ValueRef::Text(text) => Ok(text),
             other => Err(self.mismatch(&field, other, "text")),
         }
     }
@@ -130,7 +130,7 @@ impl<'a> Tuple<'a> {
     /// [`FieldError`], also for a number above `i64::MAX`.
     pub fn i64(&self, field: impl Field) -> Result<i64, FieldError> {
         match self.get(&field)? {
-            Value::Int(number) => Ok(*number),
+            ValueRef::Int(number) => Ok(number),
             other => Err(self.mismatch(&field, other, "a whole number of 64 bits")),
         }
     }
@@ -141,8 +141,8 @@ impl<'a> Tuple<'a> {
     /// [`FieldError`].
     pub fn u64(&self, field: impl Field) -> Result<u64, FieldError> {
         match self.get(&field)? {
-            Value::UInt(number) => Ok(*number),
-            other @ Value::Int(number) => u64::try_from(*number)
+            ValueRef::UInt(number) => Ok(number),
+            other @ ValueRef::Int(number) => u64::try_from(number)
                 .map_err(|_| self.mismatch(&field, other, "a number that is not negative")),
             other => Err(self.mismatch(&field, other, "a whole number of 64 bits that is not negative")),
         }
@@ -154,9 +154,9 @@ impl<'a> Tuple<'a> {
     /// [`FieldError`].
     pub fn f64(&self, field: impl Field) -> Result<f64, FieldError> {
         match self.get(&field)? {
-            Value::Float(number) => Ok(*number),
-            Value::Int(number) => Ok(*number as f64),
-            Value::UInt(number) => Ok(*number as f64),
+            ValueRef::Float(number) => Ok(number),
+            ValueRef::Int(number) => Ok(number as f64),
+            ValueRef::UInt(number) => Ok(number as f64),
             other => Err(self.mismatch(&field, other, "a number")),
         }
     }
@@ -167,19 +167,19 @@ impl<'a> Tuple<'a> {
     /// [`FieldError`].
     pub fn bool(&self, field: impl Field) -> Result<bool, FieldError> {
         match self.get(&field)? {
-            Value::Bool(value) => Ok(*value),
+            ValueRef::Bool(value) => Ok(value),
             other => Err(self.mismatch(&field, other, "a boolean")),
         }
     }
 
     /// Returns all values, as a copy: to emit them again, for example.
     pub fn to_values(&self) -> Vec<Value> {
-        self.tuple.values().to_vec()
+        self.row.values.to_values()
     }
 
-    fn get(&self, field: &impl Field) -> Result<&'a Value, FieldError> {
+    fn get(&self, field: &impl Field) -> Result<ValueRef<'a>, FieldError> {
         let position = field.position(self.fields);
-        position.and_then(|position| self.tuple.values().get(position)).ok_or_else(|| FieldError::Missing {
+        position.and_then(|position| self.row.values.get(position)).ok_or_else(|| FieldError::Missing {
             component: self.component().clone(),
             stream: self.stream().clone(),
             field: format!("{field:?}"),
@@ -187,18 +187,18 @@ impl<'a> Tuple<'a> {
         })
     }
 
-    fn mismatch(&self, field: &impl Field, value: &Value, wanted: &'static str) -> FieldError {
+    fn mismatch(&self, field: &impl Field, value: ValueRef<'a>, wanted: &'static str) -> FieldError {
         let found = match value {
-            Value::Null => "null",
-            Value::Bool(_) => "a boolean",
-            Value::Int(number) if *number < 0 => "a negative number",
-            Value::Int(_) => "a whole number",
-            Value::UInt(_) => "a whole number above 2^63",
-            Value::BigInt(_) => "a whole number of more than 64 bits",
-            Value::Float(_) => "a number with a fraction",
-            Value::Text(_) => "text",
-            Value::List(_) => "a list",
-            Value::Map(_) => "a map",
+            ValueRef::Null => "null",
+            ValueRef::Bool(_) => "a boolean",
+            ValueRef::Int(number) if number < 0 => "a negative number",
+            ValueRef::Int(_) => "a whole number",
+            ValueRef::UInt(_) => "a whole number above 2^63",
+            ValueRef::BigInt(_) => "a whole number of more than 64 bits",
+            ValueRef::Float(_) => "a number with a fraction",
+            ValueRef::Text(_) => "text",
+            ValueRef::List(_) => "a list",
+            ValueRef::Map(_) => "a map",
         };
         let (component, stream) = (self.component().clone(), self.stream().clone());
         FieldError::Type { component, stream, field: format!("{field:?}"), found, wanted }
@@ -209,11 +209,13 @@ impl<'a> Tuple<'a> {
 mod tests {
     use std::sync::Arc;
 
+    use stormkeeper_stream::ValueWriter;
+
     use super::*;
 
     #[test]
     fn fields_are_read_by_position_and_by_name_and_errors_name_them() {
-        let origin = stream::Origin {
+        let origin = stormkeeper_stream::Origin {
             task: TaskId(3),
             component: "split".parse().expect("valid"),
             stream: StreamId::default_stream(),
@@ -225,9 +227,10 @@ mod tests {
             Value::Bool(true),
             Value::UInt(1 << 63),
         ];
-        let tuple = stream::Tuple::new(Arc::new(origin), values);
+        let tuple = stormkeeper_stream::Tuple::new(Arc::new(origin), values);
+        let values = ValueWriter::of(tuple.values());
         let fields = ["word", "n", "share", "last", "hash"].map(str::to_owned);
-        let tuple = Tuple::new(&tuple, &fields);
+        let tuple = Tuple::new(Row::of(&tuple, values.encoded()), &fields);
         assert_eq!((tuple.str("word"), tuple.str(0)), (Ok("a"), Ok("a")));
         assert_eq!((tuple.i64("n"), tuple.f64("n"), tuple.f64(2)), (Ok(-1), Ok(-1.0), Ok(0.5)));
         assert_eq!(

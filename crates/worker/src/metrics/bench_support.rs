@@ -81,7 +81,7 @@ impl Emitting {
     pub fn emit(&mut self, origin: &Arc<Origin>, values: Vec<Value>) -> Tuple {
         let stream = self.metrics.emitted(&origin.stream);
         let now = self.metrics.now(&self.clock);
-        self.metrics.transferred(stream);
+        self.metrics.transferred(stream, 1);
         Tuple::new(Arc::clone(origin), values).at(now)
     }
 
@@ -99,7 +99,7 @@ impl Receiving {
             self.metrics.batch_received(now);
         }
         for tuple in tuples {
-            let source = self.metrics.executed(tuple, now);
+            let source = self.metrics.executed(tuple.origin(), tuple.emitted_at(), now);
             self.metrics.acked(source, now, now);
         }
         if self.metrics.is_on() {

@@ -23,7 +23,7 @@ use stormkeeper_model::{
     topology::Topology,
 };
 use stormkeeper_runtime::tasks::Tasks;
-use stormkeeper_stream::{Origin, Tuple};
+use stormkeeper_stream::Origin;
 
 /// Short name of the counter of a fake worker itself.
 pub const WORKER_COUNTER: &str = "SimulatedTuples";
@@ -151,7 +151,7 @@ impl FakeTaskMetrics {
     pub fn emit(&mut self, stream: &StreamId, n: u64) {
         for _ in 0..n {
             let index = self.metrics.emitted(stream);
-            self.metrics.transferred(index);
+            self.metrics.transferred(index, 1);
         }
         self.metrics.settle();
     }
@@ -160,7 +160,7 @@ impl FakeTaskMetrics {
     pub fn execute(&mut self, origin: &Arc<Origin>, n: u64) {
         let now = self.clock.monotonic();
         for _ in 0..n {
-            let source = self.metrics.executed(&Tuple::new(Arc::clone(origin), Vec::new()), now);
+            let source = self.metrics.executed(origin, None, now);
             self.metrics.acked(source, now, now);
         }
         self.metrics.bolt_messages_handled(now);

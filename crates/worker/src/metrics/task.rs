@@ -28,7 +28,7 @@ use stormkeeper_model::{
     ComponentId, StreamId, TaskId,
     clock::{Clock, Monotonic},
 };
-use stormkeeper_stream::{Tuple, Value};
+use stormkeeper_stream::{Origin, Value};
 
 /// Limit of streams of a task with their own metrics, in each direction: no topology declares as
 /// many. Tuples of further streams count for the task as a whole.
@@ -147,10 +147,10 @@ impl TaskMetrics {
         source
     }
 
-    /// Counts one tuple that was put in the queue of a receiver.
-    pub(crate) fn transferred(&mut self, stream: StreamIndex) {
+    /// Counts `n` copies of a tuple that were put in the queues of receivers.
+    pub(crate) fn transferred(&mut self, stream: StreamIndex, n: u64) {
         if let Some((_, output)) = self.0.as_ref().and_then(|on| on.outputs.get(usize::from(stream.0))) {
-            output.transferred.increment();
+            output.transferred.add(n);
         }
     }
 
@@ -236,13 +236,18 @@ impl TaskMetrics {
     }
 
     /// Counts a tuple that is sent to the bolt. Returns the index of the tuple's input stream.
-    pub(crate) fn executed(&mut self, tuple: &Tuple, now: Monotonic) -> StreamIndex {
+    pub(crate) fn executed(
+        &mut self,
+        origin: &Origin,
+        emitted_at: Option<Monotonic>,
+        now: Monotonic,
+    ) -> StreamIndex {
         let Some(on) = &mut self.0 else { return StreamIndex::UNKNOWN };
-        let source = on.input(tuple.component(), tuple.stream());
+        let source = on.input(&origin.component, &origin.stream);
         if let Some((_, input)) = on.inputs.get(usize::from(source.0)) {
             input.executed.increment();
             input.received.mark();
-            if let Some(emitted) = tuple.emitted_at() {
+            if let Some(emitted) = emitted_at {
                 input.life.update(micros(now.since(emitted)));
             }
         }

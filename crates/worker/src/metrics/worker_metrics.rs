@@ -83,9 +83,9 @@ impl WorkerMetrics {
         for task in local.iter() {
             let Some(component) = table.component_of(task).cloned() else { continue };
             let name = self.metrics.name(&builtin::EXECUTOR_QUEUE, &Subject::Task { component, task });
-            let fill = inboxes.fill_of(task);
+            let Some(inbox) = inboxes.gauge_of(task) else { continue };
             // If the registry is full, this gauge is missing; the registry counts the rejection.
-            let _full = self.metrics.registry().gauge_fn(name, move || fill().map(|fill| 100.0 * fill));
+            let _full = self.metrics.registry().gauge_fn(name, move || Some(100.0 * inbox.fill()?));
         }
     }
 

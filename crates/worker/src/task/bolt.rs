@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
-use tokio::{sync::mpsc, time::Interval};
+use tokio::time::Interval;
 
 use super::{
     ChildWatchdog, Failure, TaskContext, Tracking,
@@ -15,11 +15,12 @@ use crate::{
         child::Child,
         message::{EmitReply, ToChild},
     },
+    queue::Inbox,
     settings::Tick,
     tracking::{Delivery, Settled, Settlement},
 };
 use stormkeeper_model::{backoff::Delays, clock::Monotonic, heartbeat::TaskStatus, topology::Ackers};
-use stormkeeper_stream::{Tuple, Value};
+use stormkeeper_stream::{AnchorList, Tuple, Value};
 
 /// Limit of encoded bytes queued for the child's stdin. The reply to an emit cannot overtake
 /// queued tuples, so the queue holds no more than it takes to keep the pipe busy.
@@ -40,7 +41,7 @@ const SYSTEM_TASK: i64 = -1;
 
 /// Bolt-specific part of a task.
 pub(crate) struct Bolt {
-    inbox: mpsc::Receiver<Tuple>,
+    inbox: Inbox,
     protocol: BoltProtocol,
     // Tuples taken from the inbox and not yet sent to a child; they outlive the child.
     waiting: VecDeque<Tuple>,
@@ -57,7 +58,7 @@ pub(crate) struct Bolt {
 
 impl Bolt {
     /// Creates a bolt that processes the tuples of `inbox`.
-    pub(crate) fn new(inbox: mpsc::Receiver<Tuple>) -> Self {
+    pub(crate) fn new(inbox: Inbox) -> Self {
         Self {
             inbox,
             protocol: BoltProtocol::default(),
@@ -178,8 +179,8 @@ impl Bolt {
         let mut n_sent = 0;
         while child.unsent_bytes() < WRITE_AHEAD_BYTES && !self.window.is_full() {
             let Some(tuple) = self.waiting.pop_front() else { break };
-            let source = context.metrics.executed(&tuple, now);
-            let delivery = Delivery::of(&tuple, context.task);
+            let source = context.metrics.executed(tuple.origin(), tuple.emitted_at(), now);
+            let delivery = Delivery::of(AnchorList::Given(tuple.anchors()), context.task);
             let id = self.protocol.add_tuple(TupleKind::Input(InFlightTuple { source, at: now, delivery }));
             child.send_tuple(id, &tuple);
             self.window.wrote(child.queued_bytes(), now);
@@ -241,17 +242,17 @@ impl Bolt {
             Effect::Nothing => {}
             Effect::Synced => context.metrics.heartbeat_answered(),
             Effect::HandshakeDone => context.show(TaskStatus::Running),
-            Effect::Emit(mut emit) => {
-                let (reply, anchors) = (emit.reply, std::mem::take(&mut emit.anchors));
-                let (n_trees, protocol) = (self.protocol.n_trees(&anchors), &mut self.protocol);
-                let anchor = |receivers: &[_], _| protocol.anchor(&anchors, receivers);
-                match context.emitter.emit(emit, n_trees, &mut context.metrics, anchor).await {
+            Effect::Emit(emit) => {
+                let (reply, anchors) = (emit.reply, &emit.anchors);
+                let (n_trees, protocol) = (self.protocol.n_trees(anchors), &mut self.protocol);
+                let anchor = |receivers: &[_], _| protocol.anchor(anchors, receivers);
+                match context.emitter.emit_message(&emit, n_trees, &mut context.metrics, anchor).await {
                     Ok(receivers) => match reply {
                         EmitReply::TaskIds => child.send(&ToChild::TaskIds(receivers)),
                         EmitReply::None => {}
                     },
                     Err(error) => {
-                        self.protocol.refuse(&anchors);
+                        self.protocol.refuse(anchors);
                         context.refuse(child, &error.to_string(), reply);
                     }
                 }

@@ -250,11 +250,10 @@ fn check_state<T>(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use super::*;
     use crate::metrics::StreamIndex;
-    use stormkeeper_stream::{Anchor, Origin, Tuple};
+    use stormkeeper_stream::{Anchor, AnchorList};
 
     const INPUT: TupleKind = TupleKind::Input(InFlightTuple {
         source: StreamIndex::UNKNOWN,
@@ -344,14 +343,8 @@ mod tests {
         let anchors = |roots: std::ops::Range<u64>| -> Anchors {
             roots.map(|root| Anchor { acker: TaskId(1), root, edge: 7 }).collect()
         };
-        let origin = Origin {
-            task: TaskId(1),
-            component: "lines".parse().expect("valid"),
-            stream: stormkeeper_model::StreamId::default_stream(),
-        };
         let input = |roots| {
-            let tuple = Tuple::new(Arc::new(origin.clone()), vec![]).in_trees(anchors(roots));
-            let delivery = Delivery::of(&tuple, TaskId(2));
+            let delivery = Delivery::of(AnchorList::Given(anchors(roots).as_slice()), TaskId(2));
             TupleKind::Input(InFlightTuple { source: StreamIndex::UNKNOWN, at: Monotonic::START, delivery })
         };
         let mut protocol = BoltProtocol::default();

@@ -8,7 +8,7 @@ use crate::{
     metrics::{StreamIndex, TaskMetrics},
     multilang::message::Emit,
     tracking::PENDING_MAX,
-    transport::{Outbox, Sent, excess},
+    transport::Outbox,
 };
 use stormkeeper_model::{
     ComponentId, InvalidId, StreamId, TaskId,
@@ -17,7 +17,7 @@ use stormkeeper_model::{
     topology::{TaskTable, Topology},
 };
 use stormkeeper_stream::{
-    Anchors, Tuple, Value,
+    AnchorList, Anchors, Encoded, Row, TaskList, ValueWriter,
     grouping::{self, Router},
 };
 
@@ -36,20 +36,13 @@ impl Wiring {
     }
 }
 
-/// Values that a component emits.
-#[derive(Debug)]
-pub(crate) struct Emitted {
+/// Stream and receiver of an emit.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Target<'a> {
     /// Stream; `None` for the default stream.
-    pub(crate) stream: Option<StreamId>,
+    pub(crate) stream: Option<&'a StreamId>,
     /// Receiving task of a direct emit.
     pub(crate) direct: Option<TaskId>,
-    pub(crate) values: Vec<Value>,
-}
-
-impl From<Emit> for Emitted {
-    fn from(Emit { stream, direct, values, .. }: Emit) -> Self {
-        Self { stream, direct, values }
-    }
 }
 
 /// Reason for which a tuple is sent to nobody.
@@ -103,6 +96,9 @@ pub enum EmitError {
     Stopping,
 }
 
+/// Memory that is kept for encoding the values of an emit.
+const SCRATCH_BYTES: usize = 64 << 10;
+
 /// Routes, sends and counts the emits of one task.
 #[derive(Debug)]
 pub(crate) struct Emitter {
@@ -110,8 +106,9 @@ pub(crate) struct Emitter {
     outbox: Outbox,
     counters: Arc<TaskCounters>,
     clock: Clock,
-    default_stream: StreamId,
     receivers: Vec<TaskId>,
+    // Encoded values of an emit of a child.
+    values: ValueWriter,
 }
 
 impl Emitter {
@@ -128,14 +125,36 @@ impl Emitter {
         clock: Clock,
     ) -> Result<Self, grouping::Error> {
         let router = wiring.router(&component, task)?;
-        let default_stream = StreamId::default_stream();
-        let receivers = Vec::new();
-        Ok(Self { router, outbox, counters, clock, default_stream, receivers })
+        let (receivers, values) = (Vec::new(), ValueWriter::default());
+        Ok(Self { router, outbox, counters, clock, receivers, values })
     }
 
     /// Returns the receivers of the last emit.
     pub(crate) fn receivers(&self) -> &[TaskId] {
         &self.receivers
+    }
+
+    /// Sends an emit of a child. Otherwise as [`emit`](Self::emit).
+    ///
+    /// # Errors
+    /// As [`emit`](Self::emit).
+    ///
+    /// # Cancellation safety
+    /// As [`emit`](Self::emit).
+    pub(crate) async fn emit_message(
+        &mut self,
+        emit: &Emit,
+        n_trees: usize,
+        metrics: &mut TaskMetrics,
+        anchor: impl FnOnce(&[TaskId], StreamIndex) -> Anchors,
+    ) -> Result<&[TaskId], EmitError> {
+        let mut values = std::mem::take(&mut self.values);
+        values.values(&emit.values);
+        let target = Target { stream: emit.stream.as_ref(), direct: emit.direct };
+        let sent = self.emit(target, values.encoded(), n_trees, metrics, anchor).await.map(drop);
+        values.shrink(SCRATCH_BYTES);
+        self.values = values;
+        sent.map(|()| self.receivers.as_slice())
     }
 
     /// Sends a tuple to its receivers, waiting for each receiver that has no room, and returns
@@ -150,37 +169,43 @@ impl Emitter {
     /// A call that is dropped has sent the tuple to none, some or all of its receivers.
     pub(crate) async fn emit(
         &mut self,
-        emit: impl Into<Emitted>,
+        target: Target<'_>,
+        values: Encoded<'_>,
         n_trees: usize,
         metrics: &mut TaskMetrics,
         anchor: impl FnOnce(&[TaskId], StreamIndex) -> Anchors,
     ) -> Result<&[TaskId], EmitError> {
-        let emit = emit.into();
-        let stream = emit.stream.as_ref().unwrap_or(&self.default_stream);
-        self.router.route(stream, &emit.values, emit.direct, &mut self.receivers)?;
+        let origin = self.router.route(target.stream, values, target.direct, &mut self.receivers)?;
+        let stream = &origin.stream;
         if n_trees > TREES_MAX {
             return Err(EmitError::TooManyTrees { stream: stream.clone(), n: n_trees });
         }
-        let limit = limits::tuple_bytes_max(n_trees);
-        if let Some(bytes) = excess(&emit.values, limit) {
+        let (bytes, limit) = (values.bytes().len(), limits::tuple_bytes_max(n_trees));
+        if bytes > limit {
             return Err(EmitError::TooLarge { stream: stream.clone(), bytes, limit });
         }
         self.counters.emitted.add(1);
         let measured = metrics.emitted(stream);
         let begun = metrics.now(&self.clock);
-        // A stream that was routed has an origin; without receivers no tuple is needed.
-        let Some(origin) = self.router.origin(stream).filter(|_| !self.receivers.is_empty()) else {
+        // Without receivers no tuple is needed.
+        if self.receivers.is_empty() {
             return Ok(&[]);
-        };
+        }
         let anchors = anchor(&self.receivers, measured);
-        let tuple = Tuple::new(Arc::clone(origin), emit.values).in_trees(anchors).at(begun);
-        for receiver in &self.receivers {
-            // The loop may be killed while it waits for room: write the counters first.
-            let sent = self.outbox.send_or(*receiver, tuple.clone(), || metrics.settle()).await;
-            if sent == Sent::Queued {
-                self.counters.transferred.add(1);
-                metrics.transferred(measured);
+        let list = AnchorList::Given(anchors.as_slice());
+        let row = Row { origin, tasks: TaskList::NONE, anchors: list, emitted_at: begun, values };
+        self.outbox.plan(&self.receivers);
+        loop {
+            let is_done = self.outbox.push(&row);
+            let n_queued = self.outbox.take_n_queued() as u64;
+            self.counters.transferred.add(n_queued);
+            metrics.transferred(measured, n_queued);
+            if is_done {
+                break;
             }
+            // The loop may be killed while it waits for room: write the counters first.
+            metrics.settle();
+            self.outbox.room().await;
         }
         if let Some(begun) = begun.filter(|_| metrics.times_emits()) {
             metrics.record_emit_time(self.clock.monotonic().since(begun));

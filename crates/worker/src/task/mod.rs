@@ -37,7 +37,7 @@ use tracing::{debug, error, info, trace, warn};
 
 pub(super) use bolt::Bolt;
 pub use emitter::EmitError;
-pub(super) use emitter::{Emitted, Emitter, Wiring};
+pub(super) use emitter::{Emitter, Target, Wiring};
 pub(super) use spout::{Activity, Pauses, Spout};
 
 use crate::{

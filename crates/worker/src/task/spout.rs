@@ -261,7 +261,7 @@ impl Spout {
     }
 
     async fn emit(&mut self, emit: Emit, care: Care, context: &mut TaskContext, child: &mut Child) {
-        let (reply, stream) = (emit.reply, emit.stream.clone());
+        let (reply, stream) = (emit.reply, emit.stream.as_ref());
         let TaskContext { emitter, metrics, tracking, clock, task, .. } = context;
         let (protocol, tracking) = (&mut self.protocol, tracking.as_ref());
         let begin = |receivers: &[TaskId], stream| {
@@ -275,7 +275,7 @@ impl Spout {
             tracker.begin(anchor, *task, receivers);
             Anchors::One(anchor)
         };
-        let n_receivers = match emitter.emit(emit, 1, metrics, begin).await {
+        let n_receivers = match emitter.emit_message(&emit, 1, metrics, begin).await {
             Ok(receivers) => {
                 match reply {
                     EmitReply::TaskIds => child.send(&ToChild::TaskIds(receivers)),
@@ -300,7 +300,7 @@ impl Spout {
             Care::Tree(id) | Care::AckAtOnce(id) => {
                 self.protocol.tell(Outcome::Acked, id);
                 context.counters.acked.add(1);
-                context.metrics.acked_at_once(stream.as_ref());
+                context.metrics.acked_at_once(stream);
             }
             Care::Dropped => context.report(&format!(
                 "more than {PENDING_MAX} tuples with ids are pending: this tuple will be neither acked nor failed"

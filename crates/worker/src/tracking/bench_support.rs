@@ -7,7 +7,7 @@ use super::{Ackers, Delivery, PendingTuple, PendingTuples, Settled, Tracker};
 use crate::metrics::StreamIndex;
 use stormkeeper_model::{Port, Slot, TaskId, clock::Clock, task_set::TaskSet};
 use stormkeeper_runtime::tasks::Tasks;
-use stormkeeper_stream::{Anchor, Anchors, Tuple, Value};
+use stormkeeper_stream::{Anchor, AnchorList, Value};
 
 const SPOUT: TaskId = TaskId(1);
 const BOLT: TaskId = TaskId(2);
@@ -36,14 +36,14 @@ impl Tracked {
     }
 
     /// Emits a tuple with the id `id` to the bolt.
-    pub fn emit(&mut self, id: i64, tuple: &Tuple) -> InHand {
+    pub fn emit(&mut self, id: i64) -> InHand {
         let acker = self.tracker.acker_for(SPOUT);
         let anchor = Anchor { acker, root: fastrand::u64(..), edge: fastrand::u64(..) };
         let emitted = self.clock.monotonic();
         self.pending
             .add(anchor.root, PendingTuple { id: Value::Int(id), emitted, stream: StreamIndex::UNKNOWN });
         self.tracker.begin(anchor, SPOUT, &[BOLT]);
-        InHand(Delivery::of(&tuple.clone().in_trees(Anchors::One(anchor)), BOLT))
+        InHand(Delivery::of(AnchorList::Given(&[anchor]), BOLT))
     }
 
     /// Acks tuples, as a bolt does with those whose acks it reads together.

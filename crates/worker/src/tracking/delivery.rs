@@ -2,7 +2,7 @@
 
 use super::{Settled, Settlement};
 use stormkeeper_model::TaskId;
-use stormkeeper_stream::{Anchor, Tuple};
+use stormkeeper_stream::{Anchor, AnchorList};
 
 /// One tree of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,17 +26,17 @@ pub(crate) enum Delivery {
 }
 
 impl Delivery {
-    /// The delivery of `tuple` to `task`.
-    pub(crate) fn of(tuple: &Tuple, task: TaskId) -> Self {
-        let tree = |anchor: &Anchor| DeliveryTree {
+    /// The delivery to `task` of a tuple with these anchors.
+    pub(crate) fn of(anchors: AnchorList<'_>, task: TaskId) -> Self {
+        let tree = |anchor: Anchor| DeliveryTree {
             acker: anchor.acker,
             root: anchor.root,
             edges: anchor.edge_to(task),
         };
-        match tuple.anchors() {
-            [] => Self::Untracked,
-            [only] => Self::One(tree(only)),
-            anchors => Self::Many(anchors.iter().map(tree).collect()),
+        match anchors.len() {
+            0 => Self::Untracked,
+            1 => anchors.iter().next().map_or(Self::Untracked, |only| Self::One(tree(only))),
+            _ => Self::Many(anchors.iter().map(tree).collect()),
         }
     }
 

@@ -8,11 +8,7 @@
 //! the third generation: a tree is kept for one to one and a half timeouts, longer than its spout
 //! waits for it, and nothing is told to anybody, as the spout measures the timeout itself.
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
-};
-
+use super::roots::RootMap;
 use stormkeeper_model::TaskId;
 
 /// Number of generations.
@@ -47,7 +43,7 @@ struct Tree {
     has_failed: bool,
 }
 
-type Generation = HashMap<u64, Tree, BuildHasherDefault<RootHasher>>;
+type Generation = RootMap<Tree>;
 
 /// Trees by their root.
 #[derive(Debug, Default)]
@@ -148,24 +144,6 @@ impl Ledger {
         let spout = tree.spout?;
         self.generations[generation].remove(&root);
         Some(Ended { spout, root, outcome })
-    }
-}
-
-/// Hash of a root: the root, which is random.
-#[derive(Debug, Default)]
-struct RootHasher(u64);
-
-impl Hasher for RootHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("roots are u64");
-    }
-
-    fn write_u64(&mut self, root: u64) {
-        self.0 = root;
     }
 }
 

@@ -27,6 +27,7 @@ mod ledger;
 mod message;
 mod outgoing;
 mod pending;
+mod roots;
 #[cfg(test)]
 mod tests;
 
@@ -34,7 +35,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -98,10 +99,18 @@ pub(crate) struct Settled {
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
     news: Mutex<Vec<(u64, News)>>,
+    // To be looked at without the lock.
+    has_news: AtomicBool,
     added: Notify,
 }
 
 impl Mailbox {
+    /// Returns whether there are news.
+    #[inline]
+    pub(crate) fn has_news(&self) -> bool {
+        self.has_news.load(Ordering::Relaxed)
+    }
+
     /// Resolves when there may be news.
     ///
     /// # Cancellation safety
@@ -112,6 +121,9 @@ impl Mailbox {
 
     /// Takes all news: the root of a tree, and what became of it.
     pub(crate) fn take(&self) -> Vec<(u64, News)> {
+        if !self.has_news.swap(false, Ordering::Acquire) {
+            return Vec::new();
+        }
         std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -121,6 +133,7 @@ impl Mailbox {
             waiting.push((root, news));
         }
         drop(waiting);
+        self.has_news.store(true, Ordering::Release);
         self.added.notify_one();
     }
 }

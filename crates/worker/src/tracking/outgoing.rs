@@ -5,14 +5,11 @@
 //! [`WAITING_MAX`], which takes a worker that is away for long, changes are dropped and counted, and
 //! their trees end by their timeout.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
+use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::{News, message::Changes};
+use super::{News, message::Changes, roots::RootMap};
 use stormkeeper_model::TaskId;
 
 /// Limit of changes that wait: some 24 MB.
@@ -31,7 +28,7 @@ pub(crate) struct Outgoing {
 #[derive(Debug, Default)]
 struct Waiting {
     // Edges of acked deliveries by root.
-    acked: HashMap<u64, u64>,
+    acked: RootMap<u64>,
     others: Changes,
     n_dropped: u64,
 }
@@ -119,7 +116,7 @@ fn take_last<T>(list: &mut Vec<T>, room: &mut usize) -> Vec<T> {
     taken
 }
 
-fn take_any(map: &mut HashMap<u64, u64>, room: &mut usize) -> Vec<(u64, u64)> {
+fn take_any(map: &mut RootMap<u64>, room: &mut usize) -> Vec<(u64, u64)> {
     if map.len() <= *room {
         *room -= map.len();
         return map.drain().collect();

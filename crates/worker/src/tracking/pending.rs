@@ -1,10 +1,8 @@
 //! Tuples of one spout task whose trees are not complete. Pure.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
+use super::roots::RootMap;
 use crate::metrics::StreamIndex;
 use stormkeeper_model::clock::Monotonic;
 use stormkeeper_stream::Value;
@@ -33,7 +31,7 @@ struct Entry {
 /// Pending tuples by the root of their tree, each with a deadline.
 #[derive(Debug)]
 pub(crate) struct PendingTuples {
-    entries: HashMap<u64, Entry>,
+    entries: RootMap<Entry>,
     // In ascending order, as all timeouts are equal; also of tuples that are settled.
     deadlines: VecDeque<(Monotonic, u64)>,
     // `None` if tuples do not time out.
@@ -43,7 +41,7 @@ pub(crate) struct PendingTuples {
 impl PendingTuples {
     /// Creates an empty set of tuples that time out after `timeout`, if it is set.
     pub(crate) fn new(timeout: Option<Duration>) -> Self {
-        Self { entries: HashMap::new(), deadlines: VecDeque::new(), timeout }
+        Self { entries: RootMap::default(), deadlines: VecDeque::new(), timeout }
     }
 
     /// Returns the number of pending tuples.

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use stormkeeper_model::{Port, Timestamp, assignment::AssignedWorker};
+use stormkeeper_stream::AnchorList;
 
 const SPOUT: TaskId = TaskId(0);
 
@@ -117,9 +118,7 @@ fn process(
     depth: u32,
     fails: f64,
 ) -> bool {
-    let origin = Changes::default().to_tuple().origin().clone();
-    let tuple = Tuple::new(origin, vec![]).in_trees(anchors.iter().copied().collect());
-    let mut delivery = Delivery::of(&tuple, task);
+    let mut delivery = Delivery::of(AnchorList::Given(anchors), task);
     let n_children = if depth == 0 { 0 } else { random.usize(0..3) };
     let (mut is_good, mut later) = (true, Vec::new());
     let n_tasks = world.trackers.len() * 3;

@@ -1,7 +1,10 @@
 //! Entry for the fuzz bodies: messages between workers as bytes.
 
-use super::wire::{self, Addressed, BatchFrame, Hello, HelloReply};
-use crate::metrics::messages::{MasterReply, WorkerMessage};
+use super::wire::{self, BatchFrame, Hello, HelloReply, ReceivedBatch};
+use crate::{
+    metrics::messages::{MasterReply, WorkerMessage},
+    queue::inbox_with,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use stormkeeper_model::TaskId;
 use stormkeeper_stream::Tuple;
@@ -11,19 +14,22 @@ pub const MAX_BATCH_TUPLES: usize = crate::limits::BATCH_TUPLES_MAX;
 
 /// Reads a batch. Also returns the tuples if the batch is rejected: there must be none.
 pub fn read_batch(content: &[u8]) -> (Vec<(TaskId, Tuple)>, Result<(), String>) {
-    let mut out = Vec::new();
-    let read = wire::read_batch(content, &mut out);
-    let tuples = out.into_iter().map(|Addressed { task, tuple }| (task, tuple)).collect();
-    (tuples, read.map(drop).map_err(|error| error.to_string()))
+    let mut batch = ReceivedBatch::default();
+    let read = batch.read(content);
+    let tuples = batch.rows(content).flat_map(|row| {
+        let tuple = row.to_tuple();
+        row.tasks.iter().map(move |task| (task, tuple.clone()))
+    });
+    (tuples.collect(), read.map(drop).map_err(|error| error.to_string()))
 }
 
 /// Writes tuples as batches, as many as are needed.
 pub fn write_batches(tuples: Vec<(TaskId, Tuple)>) -> Vec<Vec<u8>> {
-    let mut rest: Vec<Addressed> =
-        tuples.into_iter().map(|(task, tuple)| Addressed { task, tuple }).collect();
+    let tuples = tuples.iter().map(|(task, tuple)| (std::slice::from_ref(task), tuple));
+    let mut inbox = inbox_with(tuples);
     let (mut contents, mut frame) = (Vec::new(), BatchFrame::numbered());
-    while !rest.is_empty() {
-        frame.fill(&mut rest, None);
+    while !inbox.is_empty() {
+        frame.fill(&mut inbox, None);
         contents.extend(frame.bytes().get(size_of::<u32>()..).map(<[u8]>::to_vec));
     }
     contents

@@ -1,6 +1,7 @@
 //! Receiving side of the transport: accepts peers and puts their tuples in inboxes.
 
 use std::{
+    collections::{BTreeMap, btree_map::Entry},
     io,
     net::{IpAddr, SocketAddr},
     sync::{
@@ -22,11 +23,14 @@ use super::{
     Counters, FrameBudget, Identity, Inboxes, Membership,
     counters::add,
     greeting::{GreetError, PROVED, PeerKeys, demand_proof},
-    outbox::{Sent, offer},
+    outbox::{Sent, send_row},
     peer::{SOCKET_BUFFER_BYTES, tune},
     replay::{ConnectionNumbers, ReplayGuard, WrongNumber},
     stream::PeerStream,
-    wire::{self, Addressed, Hello, HelloReply, MAGIC, MAX_HANDSHAKE_BYTES, Marks, ReadError, VERSION},
+    wire::{
+        self, BatchError, Hello, HelloReply, MAGIC, MAX_HANDSHAKE_BYTES, Marks, ReadError, ReceivedBatch,
+        VERSION,
+    },
 };
 use crate::metrics::{
     messages::{self, Duplex, MasterReply, WorkerMessage},
@@ -34,16 +38,18 @@ use crate::metrics::{
 };
 use crate::{
     limits::{FRAME_BYTES_MAX, UNFINISHED_BYTES},
+    queue::Lane,
     report::Problems,
     tracking::{self, Tracker},
 };
-use stormkeeper_model::Slot;
+use stormkeeper_model::{Slot, TaskId};
 use stormkeeper_runtime::{
     error_chain,
     net::{self, ListenOn},
     places::{Place, Places},
     tasks::{OnExit, Tasks},
 };
+use stormkeeper_stream::{Row, TaskList};
 
 /// Limit of connections: a thousand workers of sixteen components each. Each worker of the topology
 /// opens one connection for each component here that it emits to; broken connections that are not
@@ -112,7 +118,7 @@ enum Refusal {
     #[error(transparent)]
     Number(#[from] WrongNumber),
     #[error("a frame is not a batch of tuples")]
-    Batch(#[source] rmp_serde::decode::Error),
+    Batch(#[source] BatchError),
     #[error(transparent)]
     Tracking(#[from] tracking::Invalid),
 }
@@ -433,7 +439,8 @@ impl Connection {
 
     /// Puts tuples in inboxes until the connection ends.
     async fn receive(&self, reader: &mut BufReader<PeerStream>) -> Refusal {
-        let (mut content, mut batch, mut numbers) = (Vec::new(), Vec::new(), ConnectionNumbers::default());
+        let (mut content, mut batch) = (Vec::new(), ReceivedBatch::default());
+        let (mut numbers, mut lanes) = (ConnectionNumbers::default(), BTreeMap::new());
         loop {
             if let Err(error) = self.budget.read_frame(reader, FRAME_BYTES_MAX, &mut content).await {
                 return Refusal::Frame(error);
@@ -443,42 +450,52 @@ impl Connection {
                 .transport_metrics
                 .as_ref()
                 .map(|transport_metrics| (transport_metrics, transport_metrics.now()));
-            let Marks { stamp, sequence } = match wire::read_batch(&content, &mut batch) {
+            let Marks { stamp, sequence } = match batch.read(&content) {
                 Ok(marks) => marks,
                 Err(error) => return Refusal::Batch(error),
             };
             if let Err(wrong) = numbers.accept(sequence, &self.replays) {
                 return wrong.into();
             }
-            let emitted = transport_metrics.and_then(|(transport_metrics, begun)| {
+            let emitted_at = transport_metrics.and_then(|(transport_metrics, begun)| {
                 transport_metrics.received(content.len(), begun, stamp)
             });
-            for Addressed { task, tuple } in batch.drain(..) {
-                if tuple.component().as_str() == tracking::ACKER {
+            for row in batch.rows(&content) {
+                if row.origin.component.as_str() == tracking::ACKER {
                     // A worker of an untracked topology is sent none.
                     if let Some(tracker) = &self.tracker
-                        && let Err(invalid) = tracker.receive(&tuple)
+                        && let Err(invalid) = tracker.receive(&row.to_tuple())
                     {
                         return invalid.into();
                     }
                     continue;
                 }
-                let tuple = tuple.at(emitted);
-                let sent = match self.inboxes.of(task) {
-                    Some(inbox) => offer(inbox, tuple).await,
-                    None => Sent::Dropped,
-                };
-                match sent {
-                    Sent::Queued => {
-                        self.counters.received.fetch_add(1, Ordering::Relaxed);
-                    }
-                    Sent::Dropped => self.refuse_tuple(task),
-                }
+                self.deliver(&Row { emitted_at, ..row }, &mut lanes).await;
             }
         }
     }
 
-    fn refuse_tuple(&self, task: stormkeeper_model::TaskId) {
+    /// Puts a tuple in the inbox of each of its tasks. The connection has a lane to each task.
+    async fn deliver(&self, row: &Row<'_>, lanes: &mut BTreeMap<TaskId, Lane>) {
+        for task in row.tasks.iter() {
+            let lane = match lanes.entry(task) {
+                Entry::Occupied(lane) => Some(lane.into_mut()),
+                Entry::Vacant(new) => self.inboxes.of(task).map(|inlet| new.insert(inlet.lane())),
+            };
+            let sent = match lane {
+                Some(lane) => send_row(lane, &Row { tasks: TaskList::NONE, ..*row }).await,
+                None => Sent::Dropped,
+            };
+            match sent {
+                Sent::Queued => {
+                    self.counters.received.fetch_add(1, Ordering::Relaxed);
+                }
+                Sent::Dropped => self.refuse_tuple(task),
+            }
+        }
+    }
+
+    fn refuse_tuple(&self, task: TaskId) {
         if let Some(so_far) = add(&self.counters.refused_tuples, 1) {
             warn!(from = %self.from, %task, so_far, "dropped a tuple for a task that this worker does not run");
         }

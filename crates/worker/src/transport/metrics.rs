@@ -9,13 +9,9 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
-
-use super::{
-    peer::Address,
-    wire::{Addressed, Stamp},
-};
+use super::{peer::Address, wire::Stamp};
 use crate::metrics::Metrics;
+use crate::queue::{Inlet, QueueGauge};
 use stormkeeper_metrics::{
     Builtin, MetricName, builtin,
     instrument::{Histogram, Meter},
@@ -58,7 +54,7 @@ pub(super) struct ConnectionMetrics {
     metrics: Metrics,
     /// Part of the metrics' names that identifies the connection.
     which: String,
-    queue: mpsc::WeakSender<Addressed>,
+    queue: QueueGauge,
     /// Size in bytes of the frame that is being written to the kernel.
     writing: Arc<AtomicUsize>,
     // Guards the registered metrics; held once for each frame, and while the set changes.
@@ -121,12 +117,12 @@ impl TransportMetrics {
         &self,
         address: &Address,
         component: &ComponentId,
-        queue: &mpsc::Sender<Addressed>,
+        queue: &Inlet,
     ) -> ConnectionMetrics {
         ConnectionMetrics {
             metrics: self.metrics.clone(),
             which: format!("{}:{}-{component}", address.host, address.slot.port),
-            queue: queue.downgrade(),
+            queue: queue.gauge(),
             writing: Arc::default(),
             registered: Mutex::default(),
         }
@@ -149,7 +145,7 @@ impl ConnectionMetrics {
             (false, None) => {}
         }
         let queue = self.queue.clone();
-        let n_pending = move || queue.upgrade().map(|queue| (queue.max_capacity() - queue.capacity()) as f64);
+        let n_pending = move || queue.n_tuples().map(|n| n as f64);
         self.apply_gauge(metric_set.pending, pending, &builtin::NETTY_CLI_SEND_PENDING, n_pending);
         let writing = Arc::clone(&self.writing);
         let n_bytes = move || Some(writing.load(Ordering::Relaxed) as f64);
@@ -217,7 +213,7 @@ fn micros(time: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tests::options;
+    use crate::{queue::queue, tests::options, transport::PEER_QUEUE};
     use stormkeeper_metrics::{CollectRequest, Control, Minute, Point};
     use stormkeeper_model::{Port, Slot, TaskId, clock::Clock};
     use stormkeeper_stream::Tuple;
@@ -254,12 +250,12 @@ mod tests {
             stream: stormkeeper_model::StreamId::default_stream(),
             task: TaskId(1),
         };
-        let (queue, _receiver) = mpsc::channel(10);
+        let (queue, _receiver) = queue(PEER_QUEUE);
         let slot = Slot { supervisor: "s".parse().expect("valid"), port: Port(6701) };
         let address = Address { slot, host: "h".to_owned() };
         let connection = TransportMetrics::new(&metrics).connection(&address, &component, &queue);
         let tuple = Tuple::new(Arc::new(origin), Vec::new());
-        queue.try_send(Addressed { task: TaskId(2), tuple }).expect("there is room");
+        queue.lane().push_tuple(&[TaskId(2)], &tuple).expect("there is room");
         let frame = |n| {
             connection.write_started(n);
             connection.write_finished(Duration::from_micros(5));

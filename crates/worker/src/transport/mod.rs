@@ -8,8 +8,8 @@
 //! - [`Inboxes`] are the queues of this worker's tasks, [`Peers`] the connections to the
 //!   other workers of the assignment, [`Outbox`] an emitting task's access to both, and
 //!   [`Listener`] receives the tuples that other workers send.
-//! - Every queue is bounded ([`INBOX_TUPLES`], [`PEER_QUEUE_TUPLES`], one frame and the
-//!   kernel's buffers per connection). The sender to a full queue waits, so that a slow bolt
+//! - Every queue is bounded, and has a lane for each emitter ([`INBOX_TUPLES`], [`PEER_QUEUE_TUPLES`], one
+//!   frame and the kernel's buffers per connection). The sender to a full queue waits, so that a slow bolt
 //!   slows its spouts. A receiver that waits for one full inbox reads nothing else of that
 //!   connection, so each component has a queue and a connection of its own in every other
 //!   worker that runs tasks of it.
@@ -50,8 +50,8 @@ mod membership;
 mod metrics;
 mod outbox;
 mod peer;
+mod peers;
 mod replay;
-mod size;
 mod stream;
 mod trouble;
 pub(crate) mod wire;
@@ -62,21 +62,27 @@ pub(crate) use greeting::{PeerKeys, greet};
 pub use listener::Listener;
 pub(crate) use membership::Membership;
 pub(crate) use metrics::{ConnectionMetricSet, TransportMetrics};
-pub(crate) use outbox::OwnHost;
-pub use outbox::{Inboxes, Outbox, Peers, Sent};
-pub(crate) use size::excess;
+pub use outbox::{Outbox, Sent};
+pub(crate) use peers::OwnHost;
+pub use peers::{Inboxes, Peers};
 pub(crate) use stream::PeerStream;
 
+use crate::queue::Capacity;
 use stormkeeper_model::{Slot, TopologyId};
 
-/// Capacity of a task's inbox in tuples. It covers about 0.1 s of a bolt that processes 10,000
-/// tuples a second, so a busy bolt never runs dry while its sender is scheduled.
+/// Capacity in tuples of a lane of a task's inbox: what a connection or a task of this worker has sent and
+/// the task has not begun with. A bolt that processes 10,000 tuples a second has 0.1 s of work in it.
 pub const INBOX_TUPLES: usize = 1024;
 
-/// Capacity in tuples of the queue for one component at one peer, not counting the tuples taken
-/// for the current frame (at most half as many more): two full frames keep the connection busy. A
-/// worker has one such queue for each component of each other worker that its tasks emit to.
-pub const PEER_QUEUE_TUPLES: usize = 2 * crate::limits::BATCH_TUPLES_MAX;
+/// Capacity in tuples of a lane of the queue for one component at one peer. A worker has one such queue for
+/// each component of each other worker that its tasks emit to, with a lane for each of these tasks.
+pub const PEER_QUEUE_TUPLES: usize = crate::limits::BATCH_TUPLES_MAX;
+
+/// Capacity in bytes of a lane; a tuple that is larger is taken alone. Full batches of small tuples fit.
+const LANE_BYTES: usize = 128 << 10;
+
+const INBOX: Capacity = Capacity { tuples: INBOX_TUPLES, bytes: LANE_BYTES };
+const PEER_QUEUE: Capacity = Capacity { tuples: PEER_QUEUE_TUPLES, bytes: LANE_BYTES };
 
 /// Identity of a worker in a handshake. A connection names the worker that it is meant for, and
 /// every other worker refuses it.

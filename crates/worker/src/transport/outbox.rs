@@ -1,277 +1,31 @@
 //! Access of an emitting task to all other tasks.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
-use tokio::sync::{
-    mpsc::{self, error::TrySendError},
-    watch,
-};
-use tracing::{info, warn};
+use tokio::sync::watch;
+use tracing::warn;
 
-use super::{
-    Counters, INBOX_TUPLES, Identity, PEER_QUEUE_TUPLES, PeerKeys,
-    counters::add,
-    metrics::{ConnectionMetricSet, ConnectionMetrics},
-    peer::{self, Address, Route},
-    wire::Addressed,
-};
+use super::{Counters, Inboxes, counters::add};
 use crate::{
-    report::Problems,
-    tracking::{self, Outgoing, Tracker},
+    limits::BATCH_TUPLES_MAX,
+    queue::{Inlet, Lane, Refused},
 };
-use stormkeeper_model::{ComponentId, TaskId, assignment::Assignment, topology::TaskTable};
-use stormkeeper_runtime::tasks::{OnExit, Tasks};
-use stormkeeper_stream::Tuple;
-
-/// Sending ends of the inboxes of this worker's tasks. The set is fixed for the worker's life, as
-/// the set of its tasks is.
-#[derive(Debug, Clone, Default)]
-pub struct Inboxes(Arc<BTreeMap<TaskId, mpsc::Sender<Tuple>>>);
-
-impl Inboxes {
-    /// Creates an inbox of [`INBOX_TUPLES`] for each of `tasks`, and returns the receiving ends.
-    /// A task takes many tuples at once with [`mpsc::Receiver::recv_many`].
-    pub fn new(tasks: impl IntoIterator<Item = TaskId>) -> (Self, BTreeMap<TaskId, mpsc::Receiver<Tuple>>) {
-        let (mut senders, mut receivers) = (BTreeMap::new(), BTreeMap::new());
-        for task in tasks {
-            let (sender, receiver) = mpsc::channel(INBOX_TUPLES);
-            senders.insert(task, sender);
-            receivers.insert(task, receiver);
-        }
-        (Self(Arc::new(senders)), receivers)
-    }
-
-    /// Returns a function that reads the fill level of a task's inbox, 0 to 1; the function returns
-    /// `None` once all senders are gone.
-    pub(crate) fn fill_of(&self, task: TaskId) -> impl Fn() -> Option<f64> + use<> {
-        let inbox = self.of(task).map(mpsc::Sender::downgrade);
-        move || {
-            let inbox = inbox.as_ref()?.upgrade()?;
-            Some(1.0 - inbox.capacity() as f64 / inbox.max_capacity() as f64)
-        }
-    }
-
-    pub(super) fn of(&self, task: TaskId) -> Option<&mpsc::Sender<Tuple>> {
-        self.0.get(&task)
-    }
-}
+use stormkeeper_model::TaskId;
+use stormkeeper_stream::{Row, TaskList, Tuple, ValueWriter};
 
 /// Location of each task: one consistent reading of an assignment.
 #[derive(Debug, Default)]
-struct Directory {
-    inboxes: Inboxes,
-    // Queue of the task's component at the peer that runs the task.
-    remote: BTreeMap<TaskId, mpsc::Sender<Addressed>>,
+pub(super) struct Directory {
+    pub(super) inboxes: Inboxes,
+    /// Queue of the task's component at the peer that runs the task.
+    pub(super) remote: BTreeMap<TaskId, Inlet>,
 }
 
-/// Connections to the other workers of the topology.
-#[derive(Debug)]
-pub struct Peers {
-    me: Identity,
-    counters: Arc<Counters>,
-    tasks: Tasks,
-    inboxes: Inboxes,
-    directory: watch::Sender<Arc<Directory>>,
-    // One entry per component of each worker: with one queue for several components, a full inbox
-    // could block tuples that its own task waits for, which would deadlock topologies without a
-    // cycle.
-    connected: BTreeMap<(Address, ComponentId), Peer>,
-    // Changes for the acker and the spouts of each other worker, on a connection of its own: they wait behind
-    // no data.
-    tracked: BTreeMap<Address, TrackedPeer>,
-    tracker: Option<Tracker>,
-    // Metrics recorded for each connection.
-    metric_set: ConnectionMetricSet,
-    problems: Problems,
-    own_host: OwnHost,
-    keys: PeerKeys,
-}
-
-/// The host of this worker, to reach other workers on the same host.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct OwnHost {
-    /// Name under which other hosts reach it.
-    pub(crate) name: String,
-    /// Addresses at which workers of this host listen.
-    pub(crate) addresses: Vec<IpAddr>,
-}
-
-/// Connection to the tasks of one component in one other worker.
-#[derive(Debug)]
-struct Peer {
-    queue: mpsc::Sender<Addressed>,
-    metrics: Option<Arc<ConnectionMetrics>>,
-    // Dropping the tasks closes the connection and drops the queued tuples.
-    tasks: Tasks,
-}
-
-/// Connection to the tracker of one other worker.
-#[derive(Debug)]
-struct TrackedPeer {
-    outgoing: Arc<Outgoing>,
-    // Dropping it closes the connection.
-    _peer: Peer,
-}
-
-impl Peers {
-    /// Creates an empty set of peers. The connections are children of `tasks` and end with it.
-    pub fn new(me: Identity, inboxes: Inboxes, counters: Arc<Counters>, tasks: &Tasks) -> Self {
-        let directory = Directory { inboxes: inboxes.clone(), remote: BTreeMap::new() };
-        Self {
-            me,
-            counters,
-            tasks: tasks.child(),
-            inboxes,
-            directory: watch::Sender::new(Arc::new(directory)),
-            connected: BTreeMap::new(),
-            tracked: BTreeMap::new(),
-            tracker: None,
-            metric_set: ConnectionMetricSet::default(),
-            problems: Problems::default(),
-            own_host: OwnHost::default(),
-            keys: PeerKeys::default(),
-        }
-    }
-
-    /// Reports peers that cannot be reached, and connects to peers on `own_host` within it.
-    pub(crate) fn reporting_to(self, problems: Problems, own_host: OwnHost) -> Self {
-        Self { problems, own_host, ..self }
-    }
-
-    /// Greets peers with one of `keys`, where that is required.
-    pub(crate) fn with_keys(self, keys: PeerKeys) -> Self {
-        Self { keys, ..self }
-    }
-
-    /// Also connects the tracker of this worker with those of the others.
-    pub(crate) fn with_tracker(self, tracker: Option<Tracker>) -> Self {
-        Self { tracker, ..self }
-    }
-
-    /// Follows an assignment: creates queues for the components of new workers, drops the queues
-    /// of removed workers with their tuples, and updates every [`Outbox`]. A component that stays
-    /// in a worker keeps its connection and its queue.
-    ///
-    /// Tasks that are not in `table` are left out: no task emits to them.
-    pub fn update(&mut self, assignment: &Assignment, table: &TaskTable) {
-        let components: BTreeMap<TaskId, &ComponentId> =
-            table.iter().map(|(component, task)| (task, component)).collect();
-        let mut remote = BTreeMap::new();
-        let mut left = std::mem::take(&mut self.connected);
-        for (slot, worker) in assignment.workers.iter().filter(|(slot, _)| **slot != self.me.slot) {
-            let address = Address { slot: slot.clone(), host: worker.host.clone() };
-            for task in worker.tasks.iter() {
-                let Some(&component) = components.get(&task) else { continue };
-                let key = (address.clone(), component.clone());
-                let peer = self.connected.entry(key).or_insert_with_key(|key| {
-                    left.remove(key).unwrap_or_else(|| {
-                        let own = (&self.problems, &self.own_host, &self.keys);
-                        let worker = (&self.me, &self.counters);
-                        let peer = Peer::start(key, PEER_QUEUE_TUPLES, worker, own, &self.tasks);
-                        peer.apply(self.metric_set);
-                        peer
-                    })
-                });
-                remote.insert(task, peer.queue.clone());
-            }
-        }
-        self.update_tracker(assignment);
-        // Outboxes receive the new directory before the queues of the old one close.
-        self.directory.send_replace(Arc::new(Directory { inboxes: self.inboxes.clone(), remote }));
-        for (address, component) in left.keys() {
-            info!(peer = %address, %component, "a component left a worker of the assignment; closing its connection");
-        }
-    }
-
-    fn update_tracker(&mut self, assignment: &Assignment) {
-        let Some(tracker) = &self.tracker else { return };
-        let (mut remote, mut left) = (BTreeMap::new(), std::mem::take(&mut self.tracked));
-        for (slot, worker) in assignment.workers.iter().filter(|(slot, _)| **slot != self.me.slot) {
-            let address = Address { slot: slot.clone(), host: worker.host.clone() };
-            let tracked = left.remove(&address).unwrap_or_else(|| {
-                let own = (&self.problems, &self.own_host, &self.keys);
-                TrackedPeer::start(address.clone(), &self.me, &self.counters, own, &self.tasks)
-            });
-            remote.extend(worker.tasks.iter().map(|task| (task, Arc::clone(&tracked.outgoing))));
-            self.tracked.insert(address, tracked);
-        }
-        tracker.update(assignment, remote);
-    }
-
-    /// Sets the metrics recorded for each current and future connection.
-    pub(crate) fn set_metrics(&mut self, metric_set: ConnectionMetricSet) {
-        if self.metric_set != metric_set {
-            self.metric_set = metric_set;
-            for peer in self.connected.values() {
-                peer.apply(metric_set);
-            }
-        }
-    }
-
-    /// Returns the free capacity of the queues of all peers, in tuples.
-    #[cfg(test)]
-    pub(super) fn room(&self) -> usize {
-        self.connected.values().map(|peer| peer.queue.capacity()).sum()
-    }
-
-    /// Creates the outbox of one emitting task.
-    pub fn outbox(&self) -> Outbox {
-        let changes = self.directory.subscribe();
-        let directory = changes.borrow().clone();
-        Outbox { changes, directory, counters: self.counters.clone() }
-    }
-}
-
-/// Capacity in tuples of the queue for one worker's tracker: each has many changes, and more are merged
-/// while they wait.
-const TRACKED_QUEUE_TUPLES: usize = 4;
-
-impl TrackedPeer {
-    fn start(
-        address: Address,
-        me: &Identity,
-        counters: &Arc<Counters>,
-        own: (&Problems, &OwnHost, &PeerKeys),
-        tasks: &Tasks,
-    ) -> Self {
-        let component = tracking::ACKER.parse().expect("a valid id");
-        let peer = Peer::start(&(address, component), TRACKED_QUEUE_TUPLES, (me, counters), own, tasks);
-        let (outgoing, queue) = (Arc::<Outgoing>::default(), peer.queue.clone());
-        let pump = tracking::pump(Arc::clone(&outgoing), async move |tuple| {
-            // The receiver looks at the origin alone.
-            let _left = queue.send(Addressed { task: TaskId(0), tuple }).await;
-        });
-        peer.tasks.start("acks to a peer", OnExit::Ignore, pump);
-        Self { outgoing, _peer: peer }
-    }
-}
-
-impl Peer {
-    fn start(
-        (address, component): &(Address, ComponentId),
-        capacity: usize,
-        (me, counters): (&Identity, &Arc<Counters>),
-        (problems, own_host, keys): (&Problems, &OwnHost, &PeerKeys),
-        tasks: &Tasks,
-    ) -> Self {
-        let route = Route::to(address, me, own_host);
-        let (queue, queued) = mpsc::channel(capacity);
-        let tasks = tasks.child();
-        let (address, component) = (address.clone(), component.clone());
-        let metrics = counters.transport_metrics.as_ref();
-        let metrics = metrics
-            .map(|transport_metrics| Arc::new(transport_metrics.connection(&address, &component, &queue)));
-        let queued = (queued, metrics.clone());
-        let sender = peer::Sender::new(me.clone(), (address, route), component, queued, Arc::clone(counters));
-        let sender = sender.reporting_to(problems.clone()).with_keys(keys.clone());
-        tasks.start("tuples to a peer", OnExit::Ignore, sender.run());
-        Self { queue, metrics, tasks }
-    }
-
-    fn apply(&self, metric_set: ConnectionMetricSet) {
-        if let Some(metrics) = &self.metrics {
-            metrics.apply(metric_set);
-        }
+impl Directory {
+    /// Returns the queue for a task, and whether it is that of a peer.
+    fn of(&self, task: TaskId) -> Option<(&Inlet, bool)> {
+        let local = self.inboxes.of(task).map(|inlet| (inlet, false));
+        local.or_else(|| self.remote.get(&task).map(|inlet| (inlet, true)))
     }
 }
 
@@ -284,76 +38,224 @@ pub enum Sent {
     Dropped,
 }
 
-/// Access of an emitting task to all other tasks; each emitting task has its own clone.
-#[derive(Debug, Clone)]
+/// Access of an emitting task to all other tasks.
+#[derive(Debug)]
 pub struct Outbox {
     changes: watch::Receiver<Arc<Directory>>,
     directory: Arc<Directory>,
     counters: Arc<Counters>,
+    lanes: Vec<Way>,
+    // Position in `lanes` of the way to each task that was sent something, `None` if no worker runs it.
+    known: BTreeMap<TaskId, Option<usize>>,
+    // The last one of them.
+    last: Option<(TaskId, Option<usize>)>,
+    plan: Plan,
+}
+
+/// Way to the tasks of one queue.
+#[derive(Debug)]
+struct Way {
+    lane: Lane,
+    is_remote: bool,
+}
+
+/// Deliveries of one emission.
+#[derive(Debug, Default)]
+struct Plan {
+    // Each is for one lane, and has a range of `tasks`.
+    deliveries: Vec<(usize, Range<usize>)>,
+    // The next one.
+    next: usize,
+    tasks: Vec<TaskId>,
+    n_queued: usize,
 }
 
 impl Outbox {
+    pub(super) fn new(
+        changes: watch::Receiver<Arc<Directory>>,
+        directory: Arc<Directory>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let (lanes, known) = (Vec::new(), BTreeMap::new());
+        Self { changes, directory, counters, lanes, known, last: None, plan: Plan::default() }
+    }
+
+    /// Begins an emission to `receivers`. [`push`](Self::push) goes on with it; what is left of the emission
+    /// before is forgotten.
+    #[inline]
+    pub(crate) fn plan(&mut self, receivers: &[TaskId]) {
+        // An error means that the peers were dropped; their last directory remains valid.
+        if self.changes.has_changed().unwrap_or(false) {
+            self.follow();
+        }
+        self.plan.deliveries.clear();
+        self.plan.tasks.clear();
+        (self.plan.next, self.plan.n_queued) = (0, 0);
+        for receiver in receivers {
+            match self.way_to(*receiver) {
+                Some(way) => {
+                    self.plan.deliveries.push((way, self.plan.tasks.len()..self.plan.tasks.len() + 1));
+                    self.plan.tasks.push(*receiver);
+                }
+                None => count_unroutable(&self.counters, *receiver),
+            }
+        }
+        if self.plan.deliveries.len() > 1 {
+            self.merge();
+        }
+    }
+
+    /// Makes one delivery of those that go to one peer's queue.
+    fn merge(&mut self) {
+        let Self { lanes, plan: Plan { deliveries, tasks, .. }, .. } = self;
+        if !deliveries.iter().any(|(way, _)| lanes[*way].is_remote) {
+            return;
+        }
+        let mut sorted: Vec<_> = deliveries.drain(..).map(|(way, range)| (way, tasks[range.start])).collect();
+        // Stable: the tasks of a queue keep their order.
+        sorted.sort_by_key(|(way, _)| *way);
+        tasks.clear();
+        for (way, task) in sorted {
+            let at = tasks.len();
+            tasks.push(task);
+            match deliveries.last_mut() {
+                Some((last, range))
+                    if *last == way && lanes[way].is_remote && range.len() < BATCH_TUPLES_MAX =>
+                {
+                    range.end += 1;
+                }
+                _ => deliveries.push((way, at..at + 1)),
+            }
+        }
+    }
+
+    /// Puts `row` into the queues of its receivers, those of the last [`plan`](Self::plan); its tasks are
+    /// ignored. Returns false as soon as one has no room: then [`room`](Self::room) waits for it, and the next
+    /// call goes on with this queue.
+    ///
+    /// # Ordering
+    /// Tuples to one task arrive in the order of the calls, while the task stays where it is and its
+    /// connection lives.
+    #[inline]
+    pub(crate) fn push(&mut self, row: &Row<'_>) -> bool {
+        let Self { lanes, plan: Plan { deliveries, next, tasks, n_queued }, counters, .. } = self;
+        while let Some((way, range)) = deliveries.get(*next) {
+            let Way { lane, is_remote } = &mut lanes[*way];
+            let (task, tasks) = (tasks[range.start], &tasks[range.clone()]);
+            let tasks = if *is_remote { TaskList::Given(tasks) } else { TaskList::NONE };
+            match lane.push(&Row { tasks, ..*row }) {
+                Ok(()) => *n_queued += range.len(),
+                Err(Refused::Full) => return false,
+                // The peer left the assignment, or the task is a spout.
+                Err(Refused::Closed) if *is_remote => {
+                    add(&counters.dropped, range.len() as u64);
+                }
+                Err(Refused::Closed) => count_unroutable(counters, task),
+            }
+            *next += 1;
+        }
+        true
+    }
+
+    /// Waits until there may be room in the queue for which [`push`](Self::push) had to stop.
+    ///
+    /// # Cancellation safety
+    /// It only waits.
+    pub(crate) async fn room(&self) {
+        if let Some((way, _)) = self.plan.deliveries.get(self.plan.next) {
+            self.lanes[*way].lane.room().await;
+        }
+    }
+
+    /// Returns the number of tuples of the current emission that were queued since the last call, one for
+    /// each receiver.
+    #[inline]
+    pub(crate) fn take_n_queued(&mut self) -> usize {
+        std::mem::take(&mut self.plan.n_queued)
+    }
+
     /// Sends a tuple to a task, waiting while its queue is full.
     ///
     /// # Cancellation safety
     /// A dropped call may or may not have sent the tuple.
     ///
     /// # Ordering
-    /// Tuples to one task arrive in the order of the calls, while the task stays where it is
-    /// and its connection lives.
-    pub async fn send(&mut self, task: TaskId, tuple: Tuple) -> Sent {
-        self.send_or(task, tuple, || {}).await
+    /// As [`Outbox::push`].
+    pub async fn send(&mut self, task: TaskId, tuple: &Tuple) -> Sent {
+        let values = ValueWriter::of(tuple.values());
+        let row = Row::of(tuple, values.encoded());
+        self.plan(&[task]);
+        while !self.push(&row) {
+            self.room().await;
+        }
+        if self.take_n_queued() > 0 { Sent::Queued } else { Sent::Dropped }
     }
 
-    /// As [`Outbox::send`], but calls `before_wait` before waiting for a full queue.
-    ///
-    /// # Cancellation safety
-    /// As [`Outbox::send`].
-    ///
-    /// # Ordering
-    /// As [`Outbox::send`].
-    pub async fn send_or(&mut self, task: TaskId, tuple: Tuple, before_wait: impl FnOnce()) -> Sent {
-        // An error means that the peers were dropped; their last directory remains valid.
-        if self.changes.has_changed().unwrap_or(false) {
-            self.directory = self.changes.borrow_and_update().clone();
-        }
-        if let Some(inbox) = self.directory.inboxes.of(task) {
-            return match offer_or(inbox, tuple, before_wait).await {
-                Sent::Queued => Sent::Queued,
-                Sent::Dropped => self.unroutable(task),
-            };
-        }
-        let Some(peer) = self.directory.remote.get(&task) else { return self.unroutable(task) };
-        let sent = offer_or(peer, Addressed { task, tuple }, before_wait).await;
-        if sent == Sent::Dropped {
-            add(&self.counters.dropped, 1);
-        }
-        sent
-    }
-
-    fn unroutable(&self, task: TaskId) -> Sent {
-        if let Some(so_far) = add(&self.counters.unroutable, 1) {
-            warn!(%task, so_far, "dropped a tuple for a task that no worker runs");
-        }
-        Sent::Dropped
-    }
-}
-
-pub(super) async fn offer<T>(queue: &mpsc::Sender<T>, item: T) -> Sent {
-    offer_or(queue, item, || {}).await
-}
-
-async fn offer_or<T>(queue: &mpsc::Sender<T>, item: T, before_wait: impl FnOnce()) -> Sent {
-    // The fast and common case: without waiting, no future is created.
-    match queue.try_send(item) {
-        Ok(()) => Sent::Queued,
-        Err(TrySendError::Closed(_)) => Sent::Dropped,
-        Err(TrySendError::Full(item)) => {
-            before_wait();
-            match queue.send(item).await {
-                Ok(()) => Sent::Queued,
-                Err(_closed) => Sent::Dropped,
+    #[inline]
+    fn way_to(&mut self, task: TaskId) -> Option<usize> {
+        match self.last {
+            Some((last, way)) if last == task => way,
+            _ => {
+                let way = self.look_up(task);
+                self.last = Some((task, way));
+                way
             }
+        }
+    }
+
+    fn look_up(&mut self, task: TaskId) -> Option<usize> {
+        if let Some(known) = self.known.get(&task) {
+            return *known;
+        }
+        let Self { lanes, directory, known, .. } = self;
+        let way = directory.of(task).map(|(inlet, is_remote)| {
+            lanes.iter().position(|way| way.lane.leads_to(inlet)).unwrap_or_else(|| {
+                lanes.push(Way { lane: inlet.lane(), is_remote });
+                lanes.len() - 1
+            })
+        });
+        known.insert(task, way);
+        way
+    }
+
+    /// Follows a new directory. A queue that stays keeps its lane, and so the order of its tuples.
+    fn follow(&mut self) {
+        self.directory = self.changes.borrow_and_update().clone();
+        self.known.clear();
+        self.last = None;
+        let directory = &self.directory;
+        self.lanes
+            .retain(|way| !way.is_remote || directory.remote.values().any(|inlet| way.lane.leads_to(inlet)));
+    }
+}
+
+impl Clone for Outbox {
+    /// Returns the outbox of another emitter.
+    fn clone(&self) -> Self {
+        Self::new(self.changes.clone(), Arc::clone(&self.directory), Arc::clone(&self.counters))
+    }
+}
+
+fn count_unroutable(counters: &Counters, task: TaskId) {
+    if let Some(so_far) = add(&counters.unroutable, 1) {
+        warn!(%task, so_far, "dropped a tuple for a task that no worker runs");
+    }
+}
+
+/// Puts a tuple for `tasks` into a lane, waiting for room.
+pub(super) async fn send_tuple(lane: &mut Lane, tasks: &[TaskId], tuple: &Tuple) -> Sent {
+    let values = ValueWriter::of(tuple.values());
+    let row = Row { tasks: TaskList::Given(tasks), ..Row::of(tuple, values.encoded()) };
+    send_row(lane, &row).await
+}
+
+/// Puts a row into a lane, waiting for room.
+pub(super) async fn send_row(lane: &mut Lane, row: &Row<'_>) -> Sent {
+    loop {
+        match lane.push(row) {
+            Ok(()) => return Sent::Queued,
+            Err(Refused::Closed) => return Sent::Dropped,
+            Err(Refused::Full) => lane.room().await,
         }
     }
 }

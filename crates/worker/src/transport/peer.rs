@@ -10,7 +10,6 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
-    sync::mpsc,
     time::{Instant, timeout},
 };
 use tracing::{info, warn};
@@ -20,13 +19,14 @@ use super::{
     counters::add,
     greeting::{GreetError, PeerKeys, greet},
     metrics::ConnectionMetrics,
-    outbox::OwnHost,
+    peers::OwnHost,
     stream::PeerStream,
     trouble::{self, Trouble},
-    wire::{self, Addressed, BatchFrame, Hello, HelloReply, MAGIC, MAX_HANDSHAKE_BYTES, VERSION},
+    wire::{self, BatchFrame, Hello, HelloReply, MAGIC, MAX_HANDSHAKE_BYTES, VERSION},
 };
 use crate::{
-    limits::{BATCH_TUPLES_MAX, FRAME_BYTES_MAX, SENDER_IDLE_MAX},
+    limits::{FRAME_BYTES_MAX, SENDER_IDLE_MAX},
+    queue::Inbox,
     report::Problems,
 };
 use stormkeeper_model::{
@@ -130,9 +130,8 @@ enum Broken {
 
 /// Tuples queued for one component of a peer. Dropping the queue counts the remaining tuples.
 struct Queue {
-    queued: mpsc::Receiver<Addressed>,
+    queued: Inbox,
     metrics: Option<Arc<ConnectionMetrics>>,
-    batch: Vec<Addressed>,
     // A frame whose last byte was not yet sent; empty if there is none.
     frame: BatchFrame,
     counters: Arc<Counters>,
@@ -141,9 +140,7 @@ struct Queue {
 impl Queue {
     /// Waits until there is a tuple to send. Returns false if there will be none.
     async fn wait_for_tuple(&mut self) -> bool {
-        self.frame.n_tuples() > 0
-            || !self.batch.is_empty()
-            || self.queued.recv_many(&mut self.batch, 1).await > 0
+        self.frame.n_tuples() > 0 || self.queued.ready().await
     }
 
     /// Waits for tuples and encodes them as a frame, unless there is an unsent frame. Returns
@@ -153,7 +150,7 @@ impl Queue {
     /// A dropped call loses nothing.
     async fn fill_frame(&mut self) -> bool {
         while self.frame.n_tuples() == 0 {
-            if self.batch.is_empty() && self.queued.recv_many(&mut self.batch, BATCH_TUPLES_MAX).await == 0 {
+            if !self.queued.ready().await {
                 return false;
             }
             let clock = self
@@ -161,7 +158,7 @@ impl Queue {
                 .transport_metrics
                 .as_ref()
                 .map(|transport_metrics| transport_metrics.metrics.clock());
-            let n_oversized = self.frame.fill(&mut self.batch, clock) as u64;
+            let n_oversized = self.frame.fill(&mut self.queued, clock) as u64;
             if let Some(so_far) = add(&self.counters.oversized, n_oversized) {
                 warn!(so_far, limit = FRAME_BYTES_MAX, "dropped a tuple that is too large to be sent");
             }
@@ -174,9 +171,9 @@ impl Drop for Queue {
     fn drop(&mut self) {
         // The queue is closed first, so that tasks that wait for room stop waiting.
         self.queued.close();
-        let mut n_left = self.batch.len() + self.frame.n_tuples();
-        while self.queued.try_recv().is_ok() {
-            n_left += 1;
+        let mut n_left = self.frame.n_tuples();
+        while let Some(row) = self.queued.next_row() {
+            n_left += row.n_tuples();
         }
         if let Some(so_far) = add(&self.counters.dropped, n_left as u64) {
             info!(n_left, so_far, "dropped the tuples that were still queued for a peer");
@@ -229,11 +226,11 @@ impl Sender {
         me: Identity,
         (address, route): (Address, Route),
         component: ComponentId,
-        (queued, metrics): (mpsc::Receiver<Addressed>, Option<Arc<ConnectionMetrics>>),
+        (queued, metrics): (Inbox, Option<Arc<ConnectionMetrics>>),
         counters: Arc<Counters>,
     ) -> Self {
         let backoff = RECONNECT.backoff();
-        let queue = Queue { queued, metrics, batch: Vec::new(), frame: BatchFrame::numbered(), counters };
+        let queue = Queue { queued, metrics, frame: BatchFrame::numbered(), counters };
         let problems = Problems::default();
         let keys = PeerKeys::default();
         Self { me, address, route, keys, problems, component, queue, backoff }

@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use super::{wire::HelloReply, *};
+use crate::queue::Inbox;
 use stormkeeper_model::{
     Port, TaskId, Timestamp,
     assignment::{AssignedWorker, Assignment},
@@ -63,7 +64,7 @@ fn number(tuple: &Tuple) -> i64 {
 /// A receiving worker: its listener runs until it is dropped.
 struct Worker {
     me: Identity,
-    inbox: mpsc::Receiver<Tuple>,
+    inbox: Inbox,
     counters: Arc<Counters>,
     tasks: Tasks,
 }
@@ -153,10 +154,7 @@ async fn until_counts(counters: &Counters, what: &str, enough: impl Fn(&Counts) 
 
 async fn until_full(peers: &Peers) {
     wait_until("the queue is full", WAIT_MAX, || async {
-        match peers.room() {
-            0 => Ok(()),
-            room => Err(format!("room for {room}")),
-        }
+        if peers.are_full() { Ok(()) } else { Err("there is room".to_owned()) }
     })
     .await;
 }
@@ -170,8 +168,8 @@ async fn tuples_reach_local_and_remote_tasks_in_order() {
     let mut outbox = emitter.peers.outbox();
     let mut here = receivers.remove(&TaskId(2)).expect("asked for");
     for n in 0..5000 {
-        assert_eq!(outbox.send(TaskId(7), tuple(n)).await, Sent::Queued);
-        assert_eq!(outbox.send(TaskId(2), tuple(n)).await, Sent::Queued);
+        assert_eq!(outbox.send(TaskId(7), &tuple(n)).await, Sent::Queued);
+        assert_eq!(outbox.send(TaskId(2), &tuple(n)).await, Sent::Queued);
         assert_eq!(number(&here.recv().await.expect("open")), n);
         if n >= 1000 {
             assert_eq!(there.next().await, n - 1000);
@@ -189,7 +187,7 @@ async fn tuple_arrives_unchanged() {
     let mut there = Worker::start();
     let emitter = Emitter::to(&[(&there.me, &[7])]);
     let sent = tuple(-5);
-    emitter.peers.outbox().send(TaskId(7), sent.clone()).await;
+    emitter.peers.outbox().send(TaskId(7), &sent).await;
     assert_eq!(there.inbox.recv().await, Some(sent));
 }
 
@@ -200,11 +198,11 @@ async fn tuple_without_a_receiver_is_dropped_and_counted() {
     let mut outbox = emitter.peers.outbox();
     // Task 98 is assigned, but no table has it.
     for nowhere in [98, 99] {
-        assert_eq!(outbox.send(TaskId(nowhere), tuple(1)).await, Sent::Dropped);
+        assert_eq!(outbox.send(TaskId(nowhere), &tuple(1)).await, Sent::Dropped);
     }
     assert_eq!(emitter.counters.read().unroutable, 2);
     // The assignment has task 8 in the worker, but the worker does not run it.
-    assert_eq!(outbox.send(TaskId(8), tuple(1)).await, Sent::Queued);
+    assert_eq!(outbox.send(TaskId(8), &tuple(1)).await, Sent::Queued);
     until_counts(&there.counters, "the tuple is refused", |counts| counts.refused_tuples == 1).await;
     assert_eq!(there.counters.read().received, 0);
 }
@@ -216,11 +214,12 @@ async fn slow_receiver_blocks_its_sender() {
     let mut outbox = emitter.peers.outbox();
     // Large enough that the kernel's buffers hold few of them.
     let large = |n: i64| Tuple::new(tuple(n).origin().clone(), vec![n.into(), "x".repeat(100_000).into()]);
-    let most = INBOX_TUPLES + PEER_QUEUE_TUPLES + 2 * crate::limits::BATCH_TUPLES_MAX;
+    // One in each lane, two in frames, and what the kernel's buffers hold.
+    let most = 4 + 4 * crate::transport::peer::SOCKET_BUFFER_BYTES as usize / 100_000;
     let mut n_sent = 0;
     let stopped = async {
         loop {
-            outbox.send(TaskId(7), large(n_sent)).await;
+            outbox.send(TaskId(7), &large(n_sent)).await;
             n_sent += 1;
         }
     };
@@ -228,7 +227,10 @@ async fn slow_receiver_blocks_its_sender() {
     tokio::select! {
         () = stopped => unreachable!("it sends for ever"),
         () = async {
-            until_counts(&there.counters, "the inbox is full", |c| c.received == INBOX_TUPLES as u64).await;
+            wait_until("the inbox is full", WAIT_MAX, || async {
+                if there.inbox.is_full() { Ok(()) } else { Err("there is room".to_owned()) }
+            })
+            .await;
             until_full(&emitter.peers).await;
         } => {}
     }
@@ -244,7 +246,7 @@ async fn sender_reconnects_to_a_restarted_receiver() {
     let mut there = Worker::start();
     let emitter = Emitter::to(&[(&there.me, &[7])]);
     let mut outbox = emitter.peers.outbox();
-    outbox.send(TaskId(7), tuple(1)).await;
+    outbox.send(TaskId(7), &tuple(1)).await;
     assert_eq!(there.next().await, 1);
 
     let port = there.me.slot.port.0;
@@ -258,7 +260,7 @@ async fn sender_reconnects_to_a_restarted_receiver() {
     })
     .await;
     // The tuple waits in the queue: the end of the idle connection was detected before.
-    outbox.send(TaskId(7), tuple(2)).await;
+    outbox.send(TaskId(7), &tuple(2)).await;
     let mut again = Worker::start_at(port, at);
     assert_eq!(again.next().await, 2);
     assert_eq!(emitter.counters.read().reconnects, 1);
@@ -271,7 +273,7 @@ async fn tuples_queued_for_a_late_peer_are_not_lost() {
     let emitter = Emitter::to(&[(&at(port), &[7])]);
     let mut outbox = emitter.peers.outbox();
     for n in 0..100 {
-        assert_eq!(outbox.send(TaskId(7), tuple(n)).await, Sent::Queued);
+        assert_eq!(outbox.send(TaskId(7), &tuple(n)).await, Sent::Queued);
     }
     let mut late = Worker::start_at(port, at);
     for n in 0..100 {
@@ -287,14 +289,17 @@ async fn removed_peer_unblocks_tasks_that_wait_for_it() {
     let tasks = Tasks::default();
     let mut outbox = emitter.peers.outbox();
     tasks.start("emitter", OnExit::Ignore, async move {
-        while outbox.send(TaskId(7), tuple(0)).await == Sent::Queued {}
-        done.send(()).await.expect("the test waits");
+        let mut n_sent = 1;
+        while outbox.send(TaskId(7), &tuple(0)).await == Sent::Queued {
+            n_sent += 1;
+        }
+        done.send(n_sent).await.expect("the test waits");
     });
     until_full(&emitter.peers).await;
     emitter.peers.update(&assignment(&[]), &table());
-    tokio::time::timeout(WAIT_MAX, is_done.recv()).await.expect("freed").expect("sent");
-    // A full queue, the tuple taken by the sender before it connects, and the tuple that waited.
-    let dropped = PEER_QUEUE_TUPLES as u64 + 2;
+    // What the sender had taken before it connects, what was in the queue, and the tuple that waited.
+    let dropped = tokio::time::timeout(WAIT_MAX, is_done.recv()).await.expect("freed").expect("sent");
+    assert!(dropped > PEER_QUEUE_TUPLES as u64, "{dropped}");
     until_counts(&emitter.counters, "all are counted", |counts| counts.dropped == dropped).await;
 }
 
@@ -303,14 +308,14 @@ async fn worker_that_stays_keeps_its_connection() {
     let (mut one, mut other) = (Worker::start(), Worker::start());
     let mut emitter = Emitter::to(&[(&one.me, &[7])]);
     let mut outbox = emitter.peers.outbox();
-    outbox.send(TaskId(7), tuple(1)).await;
+    outbox.send(TaskId(7), &tuple(1)).await;
     assert_eq!(one.next().await, 1);
     // Task 7 moves; its previous worker stays with another task.
     emitter.peers.update(&assignment(&[(&one.me, &[8]), (&other.me, &[7])]), &table());
-    outbox.send(TaskId(7), tuple(2)).await;
+    outbox.send(TaskId(7), &tuple(2)).await;
     assert_eq!(other.next().await, 2);
     emitter.peers.update(&assignment(&[(&one.me, &[7]), (&other.me, &[])]), &table());
-    outbox.send(TaskId(7), tuple(3)).await;
+    outbox.send(TaskId(7), &tuple(3)).await;
     assert_eq!(one.next().await, 3);
     assert_eq!(emitter.counters.read().reconnects, 0);
 }
@@ -321,7 +326,7 @@ async fn component_without_senders_needs_no_connection() {
     // The tasks before 7 belong to other components, whose connections would come first.
     let there_at = at(there.local_addr().expect("bound").port());
     let emitter = Emitter::to(&[(&there_at, &[1, 3, 5, 7])]);
-    emitter.peers.outbox().send(TaskId(7), tuple(1)).await;
+    emitter.peers.outbox().send(TaskId(7), &tuple(1)).await;
     let (mut stream, _) = there.accept().await.expect("accepted");
     stream.write_all(&wire::frame_of(&HelloReply::Welcome)).await.expect("written");
     until_counts(&emitter.counters, "the first connection carries the tuple", |c| c.sent == 1).await;
@@ -354,10 +359,10 @@ async fn connection_for_another_worker_is_refused_with_the_reason() {
 async fn sender_of_another_topology_delivers_nothing() {
     let mut there = Worker::start_at(0, |port| Identity { topology: topology("t-2-9"), ..at(port) });
     let emitter = Emitter::to(&[(&there.me, &[7])]);
-    emitter.peers.outbox().send(TaskId(7), tuple(1)).await;
+    emitter.peers.outbox().send(TaskId(7), &tuple(1)).await;
     // The sender keeps retrying, as the right worker may still come.
     until_counts(&there.counters, "it is refused twice", |counts| counts.refused_connections >= 2).await;
-    assert!(there.inbox.try_recv().is_err());
+    assert_eq!(there.inbox.try_recv(), None);
     assert_eq!(emitter.counters.read().sent, 0);
 }
 
@@ -406,7 +411,7 @@ async fn invalid_frame_closes_only_its_own_connection() {
             tokio::time::timeout(WAIT_MAX, stream.read_to_end(&mut Vec::new())).await.expect("closed");
     }
     let emitter = Emitter::to(&[(&there.me, &[7])]);
-    emitter.peers.outbox().send(TaskId(7), tuple(1)).await;
+    emitter.peers.outbox().send(TaskId(7), &tuple(1)).await;
     assert_eq!(there.next().await, 1);
 }
 
@@ -447,21 +452,21 @@ async fn topology_without_cycles_drains_when_all_queues_are_full() {
         let mut outbox = peers.outbox();
         tasks.start("source", OnExit::Ignore, async move {
             for n in 0..N_FLOOD {
-                outbox.send(relays[other], bulky(n)).await;
+                outbox.send(relays[other], &bulky(n)).await;
             }
         });
         let (mut outbox, mut inbox) = (peers.outbox(), receivers.remove(&relays[i]).expect("asked for"));
         tasks.start("relay", OnExit::Ignore, async move {
             while let Some(tuple) = inbox.recv().await {
                 for copy in 0..N_RELAYED {
-                    outbox.send(sinks[other], bulky(number(&tuple) * N_RELAYED + copy)).await;
+                    outbox.send(sinks[other], &bulky(number(&tuple) * N_RELAYED + copy)).await;
                 }
             }
         });
         all_peers.push(peers);
         ends.push(receivers.remove(&sinks[i]).expect("asked for"));
     }
-    let drained = async |inbox: &mut mpsc::Receiver<Tuple>| {
+    let drained = async |inbox: &mut Inbox| {
         for n in 0..N_FLOOD * N_RELAYED {
             let next = tokio::time::timeout(WAIT_MAX, inbox.recv()).await;
             let next = next.unwrap_or_else(|_| panic!("it stands still after {n} tuples"));

@@ -27,7 +27,7 @@ async fn address_that_holds_handshakes_open_does_not_keep_out_workers_of_others(
     until_closed(connect_from([127, 0, 0, 2], &worker).await).await;
     assert_eq!(worker.counters.read().refused_connections, 1, "the third one, and no other");
     let emitter = Emitter::to(&[(&worker.me, &[7])]);
-    assert_eq!(emitter.peers.outbox().send(TaskId(7), tuple(1)).await, Sent::Queued);
+    assert_eq!(emitter.peers.outbox().send(TaskId(7), &tuple(1)).await, Sent::Queued);
     assert_eq!(worker.next().await, 1, "a worker at another address");
     // Its connection is open, and its place is free: of the other two, one address has one.
     let _silent = connect_from([127, 0, 0, 1], &worker).await;

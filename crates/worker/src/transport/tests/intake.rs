@@ -8,7 +8,8 @@ use super::*;
 use crate::limits::{
     FRAME_BYTES_MAX, FRAME_DEADLINE, IDLE_CONNECTION_MAX, SMALL_FRAME_BYTES, UNFINISHED_BYTES,
 };
-use wire::{Addressed, BatchFrame, Hello, ReadError};
+use crate::queue::inbox_with;
+use wire::{BatchFrame, Hello, ReadError};
 
 /// Starts a worker with task 7 whose assignment has the workers at `ports`.
 fn guarded(ports: &[u16]) -> (Worker, Membership) {
@@ -32,7 +33,7 @@ async fn greet(there: &Worker, from: u16) -> (TcpStream, HelloReply) {
 
 /// A frame with one tuple for task 7.
 fn frame_of(frame: &mut BatchFrame, n: i64) -> Vec<u8> {
-    frame.fill(&mut vec![Addressed { task: TaskId(7), tuple: tuple(n) }], None);
+    frame.fill(&mut inbox_with([(&[TaskId(7)][..], &tuple(n))]), None);
     frame.bytes().to_vec()
 }
 

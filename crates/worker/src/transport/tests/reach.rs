@@ -29,7 +29,7 @@ fn emitter(there: &Identity, (host, supervisor): (&str, &str), own_name: &str) -
 async fn worker_of_the_same_supervisor_is_reached_although_the_host_name_has_no_address() {
     let mut there = Worker::start();
     let (emitter, problems) = emitter(&there.me, (UNKNOWN_HOST, "sup"), "elsewhere");
-    emitter.peers.outbox().send(TaskId(7), tuple(1)).await;
+    emitter.peers.outbox().send(TaskId(7), &tuple(1)).await;
     assert_eq!(there.next().await, 1);
     assert_eq!(problems.texts(), Vec::<String>::new());
 }
@@ -43,7 +43,7 @@ async fn worker_of_another_supervisor_on_a_host_of_our_name_is_reached_as_well()
     };
     let mut there = Worker::start_at(0, other);
     let (emitter, _) = emitter(&there.me, (UNKNOWN_HOST, "other"), UNKNOWN_HOST);
-    emitter.peers.outbox().send(TaskId(7), tuple(1)).await;
+    emitter.peers.outbox().send(TaskId(7), &tuple(1)).await;
     assert_eq!(there.next().await, 1);
 }
 
@@ -51,7 +51,7 @@ async fn worker_of_another_supervisor_on_a_host_of_our_name_is_reached_as_well()
 async fn peer_that_cannot_be_reached_is_a_problem_until_it_leaves() {
     let there = at(1000);
     let (mut emitter, problems) = emitter(&there, (UNKNOWN_HOST, "other"), "elsewhere");
-    emitter.peers.outbox().send(TaskId(7), tuple(1)).await;
+    emitter.peers.outbox().send(TaskId(7), &tuple(1)).await;
     wait_until("the problem is reported", WAIT_MAX, || async {
         let texts = problems.texts();
         let is_told = texts.iter().any(|text| {
@@ -73,7 +73,7 @@ async fn peer_that_cannot_be_reached_is_a_problem_until_it_leaves() {
 async fn peer_that_comes_late_is_no_problem_any_more() {
     let port = Listener::bind(LOOPBACK, 0).expect("free").local_addr().expect("bound").port();
     let (emitter, problems) = emitter(&at(port), ("127.0.0.1", "sup"), "elsewhere");
-    emitter.peers.outbox().send(TaskId(7), tuple(1)).await;
+    emitter.peers.outbox().send(TaskId(7), &tuple(1)).await;
     wait_until("the problem is reported", WAIT_MAX, || async {
         let texts = problems.texts();
         let is_told = texts.iter().any(|text| text.contains("Connection refused"));
@@ -88,12 +88,12 @@ async fn peer_that_comes_late_is_no_problem_any_more() {
 /// Welcomes each sender, refuses its first frame, and adds the number under which it came to `senders`.
 async fn refuse_all(listener: TcpListener, senders: Arc<Mutex<Vec<u64>>>) {
     while let Ok((mut stream, _)) = listener.accept().await {
-        let (mut content, mut batch) = (Vec::new(), Vec::new());
+        let (mut content, mut batch) = (Vec::new(), wire::ReceivedBatch::default());
         stream.read_exact(&mut [0; 6]).await.expect("magic and version");
         wire::read_frame(&mut stream, wire::MAX_HANDSHAKE_BYTES, &mut content).await.expect("hello");
         stream.write_all(&wire::frame_of(&HelloReply::Welcome)).await.expect("written");
         wire::read_frame(&mut stream, FRAME_BYTES_MAX, &mut content).await.expect("a frame");
-        let marks = wire::read_batch(&content, &mut batch).expect("a batch");
+        let marks = batch.read(&content).expect("a batch");
         senders.lock().expect("no panic").push(marks.sequence.expect("numbered").sender);
         let reason = HelloReply::Refused("frame 1 of the peer was received before".to_owned());
         stream.write_all(&wire::frame_of(&reason)).await.expect("written");
@@ -110,7 +110,7 @@ async fn refused_sender_pauses_takes_a_new_number_and_reports_the_reason() {
     let mut outbox = emitter.peers.outbox();
     tasks.start("emits", OnExit::Ignore, async move {
         loop {
-            outbox.send(TaskId(7), tuple(1)).await;
+            outbox.send(TaskId(7), &tuple(1)).await;
         }
     });
     wait_until("the problem is reported", WAIT_MAX, || async {
