@@ -135,6 +135,12 @@ pub const KNOWN: &[Setting] = &[
         doc: "Memory in MiB that each task of a component requests; for one component or all. Tasks are placed where it is free, and limited to it where the host allows that.",
     },
     Setting {
+        key: "topology.cycle.timeout.secs",
+        kind: SettingKind::Seconds,
+        default: "10",
+        doc: "Time for which a task waits for room in the queue of a receiver that is in a cycle with it. Then the tuple is not delivered there: its trees fail, or it is lost and counted if it belongs to none.",
+    },
+    Setting {
         key: "topology.debug.metric.names",
         kind: SettingKind::Words,
         default: "[]",

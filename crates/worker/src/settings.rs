@@ -55,6 +55,8 @@ pub(crate) struct TaskSettings {
     pub codec: Codec,
     /// `topology.max.spout.pending`
     pub max_spout_pending: usize,
+    /// `topology.cycle.timeout.secs`: time for which a task waits for room in a queue of a cycle that it is in.
+    pub cycle_timeout: Duration,
     /// `topology.environment`
     pub environment: BTreeMap<String, String>,
 }
@@ -98,6 +100,12 @@ impl Layers<'_> {
     }
 }
 
+/// Setting for the time after which a full cycle is broken.
+const CYCLE_TIMEOUT: &str = "topology.cycle.timeout.secs";
+
+/// Longer than a healthy bolt needs for a full queue of fast tuples, shorter than the message timeout.
+const CYCLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
 impl TaskSettings {
     /// Returns the settings for tasks of `component`.
     pub(crate) fn of(topology: &Topology, component: &ComponentId, options: &Options) -> Self {
@@ -122,6 +130,7 @@ impl TaskSettings {
             codec: layers
                 .get("topology.multilang.serializer", |value| Codec::named(value.as_str()?))
                 .unwrap_or_default(),
+            cycle_timeout: layers.get(CYCLE_TIMEOUT, seconds).unwrap_or(CYCLE_TIMEOUT_DEFAULT),
             max_spout_pending: layers
                 .get("topology.max.spout.pending", count)
                 .map_or(PENDING_MAX, |n| n.min(PENDING_MAX)),
@@ -256,6 +265,7 @@ mod tests {
                 memory_mb: 65,
                 codec: Codec::MessagePack,
                 max_spout_pending: PENDING_MAX,
+                cycle_timeout: CYCLE_TIMEOUT_DEFAULT,
                 environment: BTreeMap::from([
                     ("A".to_owned(), "b".to_owned()),
                     ("N".to_owned(), "1".to_owned())

@@ -11,7 +11,7 @@ use crate::{
     multilang::{child::ChildSpec, handshake},
     queue::Inbox,
     settings::TaskSettings,
-    task::{self, Bolt, Emitter, Spout, TaskContext, TaskKind, Wiring},
+    task::{self, Bolt, Cycle, Emitter, Spout, TaskContext, TaskKind, Wiring},
 };
 use stormkeeper_model::{
     ComponentId, TaskId,
@@ -53,6 +53,16 @@ impl Worker {
         let emitter = Emitter::new(id.clone(), task, &wiring, outbox, Arc::clone(&counters), clock.clone())
             .map_err(Error::Wiring)?;
         let settings = TaskSettings::of(&self.topology, &id, &self.options);
+        let tracker = self.tracking.as_ref().map(|tracking| tracking.tracker.clone());
+        let cycle = Cycle::of(
+            (&self.topology, &wiring.table),
+            (&id, task),
+            settings.cycle_timeout,
+            tracker,
+            self.errors.clone(),
+            clock.clone(),
+        );
+        let emitter = emitter.breaking(cycle);
         let metrics = match &self.worker_metrics {
             Some(worker_metrics) => TaskMetrics::new(worker_metrics.metrics(), id.clone(), task),
             None => TaskMetrics::default(),

@@ -1,5 +1,7 @@
 //! Components in the worker program, in complete workers on a memory tree.
 
+mod cycles;
+
 use std::{
     collections::BTreeMap,
     sync::{

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Cycle;
 use crate::{
     counters::TaskCounters,
     limits::{self, TREES_MAX, VALUE_DEPTH_MAX},
@@ -17,7 +18,7 @@ use stormkeeper_model::{
     topology::{TaskTable, Topology},
 };
 use stormkeeper_stream::{
-    AnchorList, Anchors, Encoded, Row, TaskList, ValueWriter,
+    Anchor, AnchorList, Anchors, Encoded, Row, TaskList, ValueWriter,
     grouping::{self, Router},
 };
 
@@ -109,6 +110,8 @@ pub(crate) struct Emitter {
     receivers: Vec<TaskId>,
     // Encoded values of an emit of a child.
     values: ValueWriter,
+    // The receivers that are in a cycle with the task.
+    cycle: Option<Cycle>,
 }
 
 impl Emitter {
@@ -126,7 +129,12 @@ impl Emitter {
     ) -> Result<Self, grouping::Error> {
         let router = wiring.router(&component, task)?;
         let (receivers, values) = (Vec::new(), ValueWriter::default());
-        Ok(Self { router, outbox, counters, clock, receivers, values })
+        Ok(Self { router, outbox, counters, clock, receivers, values, cycle: None })
+    }
+
+    /// Waits for a limited time for receivers that are in a cycle with the task.
+    pub(crate) fn breaking(self, cycle: Option<Cycle>) -> Self {
+        Self { cycle, ..self }
     }
 
     /// Returns the receivers of the last emit.
@@ -197,6 +205,9 @@ impl Emitter {
         self.outbox.plan(&self.receivers);
         loop {
             let is_done = self.outbox.push(&row);
+            if let Some(cycle) = &mut self.cycle {
+                cycle.delivered(self.outbox.delivered());
+            }
             let n_queued = self.outbox.take_n_queued() as u64;
             self.counters.transferred.add(n_queued);
             metrics.transferred(measured, n_queued);
@@ -205,11 +216,27 @@ impl Emitter {
             }
             // The loop may be killed while it waits for room: write the counters first.
             metrics.settle();
-            self.outbox.room().await;
+            wait_for_room(&mut self.outbox, self.cycle.as_mut(), anchors.as_slice()).await;
         }
         if let Some(begun) = begun.filter(|_| metrics.times_emits()) {
             metrics.record_emit_time(self.clock.monotonic().since(begun));
         }
         Ok(&self.receivers)
+    }
+}
+
+/// Waits until there may be room where the outbox has none. Gives the delivery up if it is in a cycle whose
+/// time is over.
+async fn wait_for_room(outbox: &mut Outbox, cycle: Option<&mut Cycle>, anchors: &[Anchor]) {
+    let limited = cycle.and_then(|cycle| {
+        let limit = outbox.blocked().iter().find_map(|receiver| cycle.limit(*receiver))?;
+        Some((cycle, limit))
+    });
+    let Some((cycle, limit)) = limited else { return outbox.room().await };
+    // The first poll of an emit of a component in this program is outside of the runtime, where there are no
+    // timers.
+    tokio::task::yield_now().await;
+    if tokio::time::timeout(limit, outbox.room()).await.is_err() {
+        cycle.give_up(outbox.give_up(), anchors);
     }
 }

@@ -23,6 +23,7 @@
 
 mod bolt;
 mod bolt_protocol;
+mod cycle;
 mod emitter;
 pub(crate) mod headline;
 mod in_flight;
@@ -36,6 +37,7 @@ use tokio::time::Interval;
 use tracing::{debug, error, info, trace, warn};
 
 pub(super) use bolt::Bolt;
+pub(super) use cycle::Cycle;
 pub use emitter::EmitError;
 pub(super) use emitter::{Emitter, Target, Wiring};
 pub(super) use spout::{Activity, Pauses, Spout};

@@ -17,9 +17,8 @@
 //!   that it emits to, directly or behind tuples for the same component. Without a cycle, each
 //!   chain of waits ends at components that emit nothing and wait for no task, so all queues
 //!   drain, provided that all workers live and are reachable.
-//! - A cycle of bolts can deadlock: when all queues around it are full, each bolt waits for the
-//!   next. A cycle must return fewer tuples than its queues hold; no queue grows to prevent the
-//!   deadlock.
+//! - In a cycle of bolts, each bolt waits for the next when all queues around it are full. No queue grows to
+//!   prevent that: the emitter gives up after a time (`task/cycle.rs`).
 //! - Tuples between two tasks keep their order, also over TCP, while the connection lives. After
 //!   a reconnect, tuples that the receiver had buffered from the old connection may arrive after
 //!   tuples from the new connection.

@@ -167,6 +167,28 @@ impl Outbox {
         }
     }
 
+    /// Returns the receivers in whose queue there was no room.
+    pub(crate) fn blocked(&self) -> &[TaskId] {
+        let Plan { deliveries, next, tasks, .. } = &self.plan;
+        deliveries.get(*next).map(|(_, range)| &tasks[range.clone()]).unwrap_or_default()
+    }
+
+    /// Returns the receivers in whose queues the current emission is.
+    pub(crate) fn delivered(&self) -> impl Iterator<Item = &TaskId> {
+        let Plan { deliveries, next, tasks, .. } = &self.plan;
+        deliveries[..*next].iter().flat_map(|(_, range)| &tasks[range.clone()])
+    }
+
+    /// Leaves the receivers out in whose queue there was no room, and returns them.
+    pub(crate) fn give_up(&mut self) -> &[TaskId] {
+        let Plan { deliveries, next, tasks, .. } = &mut self.plan;
+        if *next == deliveries.len() {
+            return &[];
+        }
+        let (_, range) = deliveries.remove(*next);
+        &tasks[range]
+    }
+
     /// Returns the number of tuples of the current emission that were queued since the last call, one for
     /// each receiver.
     #[inline]
