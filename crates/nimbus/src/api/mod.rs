@@ -215,10 +215,11 @@ pub fn routes(nimbus: Handle) -> Router {
             let error = storm::absent(uri.path()).unwrap_or_else(|| ApiError::no_such_route(uri.path()));
             refuse(&headers, uri.path(), error)
         })
-        .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(api.clone(), wait_for_zxid))
         .layer(middleware::from_fn_with_state(api.clone(), recovery::reject_on_another_tree))
         .layer(middleware::from_fn_with_state(api.clone(), access::check))
+        // Not below the check of rights: a method that is not served is 405 whatever the role.
+        .method_not_allowed_fallback(wrong_method)
         .layer(middleware::map_response_with_state(api.clone(), add_term_and_process))
         .layer(middleware::from_fn_with_state(api.clone(), time_request))
         .layer(middleware::from_fn_with_state(api.clone(), storm::allow_origin))
@@ -244,10 +245,7 @@ fn described() -> Routes<Api> {
 /// Routes below Storm's prefix, which was that of the own API before: those of Storm, and those of the
 /// own API for builds before its prefix.
 fn storm_routes() -> Routes<Api> {
-    storm::either::routes()
-        .merge(storm::routes())
-        .merge_again(own::routes_apart_from_storm())
-        .with_router(|router| router.method_not_allowed_fallback(wrong_method))
+    storm::either::routes().merge(storm::routes()).merge_again(own::routes_apart_from_storm())
 }
 
 /// Returns the OpenAPI document of a nimbus.
@@ -258,9 +256,17 @@ pub fn openapi_document() -> serde_json::Value {
 /// Errors of a nimbus that should not be asked now.
 const READY: [Code; 2] = [Code::AnotherTree, Code::TreeUnavailable];
 
-async fn wrong_method(method: Method, OriginalUri(uri): OriginalUri, headers: HeaderMap) -> Response {
-    let error = storm::absent(uri.path()).unwrap_or_else(|| ApiError::wrong_method(&method, uri.path()));
-    refuse(&headers, uri.path(), error)
+/// Answers a method that a path does not serve, whatever the role of the sender.
+async fn wrong_method(State(api): State<Api>, request: Request) -> Response {
+    if let Err(refused) = access::check_known(&api, &request) {
+        return *refused;
+    }
+    let (method, path) = (request.method(), request.uri().path());
+    if flink::is_flink_path(path) {
+        return flink::wrong_method(path);
+    }
+    let error = storm::absent(path).unwrap_or_else(|| ApiError::wrong_method(method, path));
+    refuse(request.headers(), path, error)
 }
 
 /// Returns an error in the form of the API to which the request was sent.

@@ -5,7 +5,7 @@ use axum::{http::StatusCode, middleware::from_fn};
 use super::{
     Api, blobs, credentials,
     describe::{OF_CHANGE, OF_METRICS, OF_SUBMIT, get, post, put},
-    ingest, logs, metrics, reads, recovery, writes, wrong_method,
+    ingest, logs, metrics, reads, recovery, writes,
 };
 use stormkeeper_api_types::message::{
     Accepted, ClusterSummary, Code, CopyRequest, CredentialList, CredentialsRequest, DrainRequest, EventList,
@@ -82,7 +82,6 @@ pub(super) fn routes() -> Routes<Api> {
         .with_router(|router| router.route_layer(from_fn(refuse_parameters)))
         .merge(routes_of_logs())
         .merge(routes_apart_from_storm())
-        .with_router(|router| router.method_not_allowed_fallback(wrong_method))
 }
 
 /// Describes a read of a topology.

@@ -37,7 +37,8 @@ pub(super) fn right_of(method: &Method, path: &str) -> Option<String> {
     need(method, path).text().map(str::to_owned)
 }
 
-/// Lets requests pass whose sender may do what they ask for.
+/// Lets requests pass whose sender may do what they ask for. Methods that a path does not serve are not
+/// passed through here ([`check_known`]).
 pub(super) async fn check(State(api): State<Api>, request: Request, next: Next) -> Response {
     let need = match request.extensions().get::<MatchedPath>() {
         Some(_route) => need(request.method(), request.uri().path()),
@@ -58,15 +59,29 @@ pub(super) async fn check(State(api): State<Api>, request: Request, next: Next) 
             };
             next.run(Request::from_parts(parts, body)).await
         }
-        Err(refused) => {
-            let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-            let peer = peer.map(|ConnectInfo(address)| address.ip().to_string());
-            let what = (request.method().as_str(), request.uri().path());
-            api.nimbus.gate().note_refused((refused.kind(), refused.message()), peer.as_deref(), what);
-            api.nimbus.count_refused_request();
-            refused.into_response(request.headers(), request.uri().path())
-        }
+        Err(refused) => refuse_request(&api, &request, refused),
     }
+}
+
+/// Checks that the sender is known, whatever it may do: for responses that say the same to all roles.
+///
+/// # Errors
+/// The response to a sender without a proof.
+pub(super) fn check_known(api: &Api, request: &Request) -> Result<(), Box<Response>> {
+    match admit(api, &Need::Proof, request) {
+        Ok(_admitted) => Ok(()),
+        Err(refused) => Err(Box::new(refuse_request(api, request, refused))),
+    }
+}
+
+/// Records a refused request. Returns its response.
+fn refuse_request(api: &Api, request: &Request, refused: RefusedRequest) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let peer = peer.map(|ConnectInfo(address)| address.ip().to_string());
+    let what = (request.method().as_str(), request.uri().path());
+    api.nimbus.gate().note_refused((refused.kind(), refused.message()), peer.as_deref(), what);
+    api.nimbus.count_refused_request();
+    refused.into_response(request.headers(), request.uri().path())
 }
 
 /// Refused request.

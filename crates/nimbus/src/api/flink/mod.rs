@@ -116,10 +116,13 @@ fn aggregates(path: &str, summary: &'static str) -> Operation {
 
 /// Returns the routes, bare and below `/v1`.
 pub(super) fn routes() -> Routes<Api> {
-    let bare = paths().with_router(|router| router.method_not_allowed_fallback(not_found));
-    let versioned =
-        paths().with_router(|router| router.fallback(not_found).method_not_allowed_fallback(not_found));
-    Routes::new().merge_again(bare).nest("/v1", versioned)
+    let versioned = paths().with_router(|router| router.fallback(not_found));
+    Routes::new().merge_again(paths()).nest("/v1", versioned)
+}
+
+/// Returns the response to a method that a path does not serve, which is that nothing is there.
+pub(super) fn wrong_method(path: &str) -> Response {
+    Failure::from(Error::not_found(path)).into_response()
 }
 
 async fn not_found(OriginalUri(uri): OriginalUri) -> Failure {
@@ -321,7 +324,6 @@ fn paths_of_vertices() -> Routes<Api> {
                 schema::attempt_accumulators,
             ),
             vertices::attempt_accumulators,
-        )
-        .with_router(|router| router.method_not_allowed_fallback(not_found));
+        );
     Routes::new().nest("/jobs/{job}/vertices/{vertex}", routes)
 }

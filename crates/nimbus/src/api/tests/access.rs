@@ -63,7 +63,7 @@ impl Keys {
     }
 
     /// Credentials of a daemon with another secret, if given.
-    fn daemon(&self, secret: Option<&str>) -> Credentials {
+    pub(super) fn daemon(&self, secret: Option<&str>) -> Credentials {
         let path = self.dir.path().join(secret.map_or("secret", |_| "other"));
         if let Some(secret) = secret {
             let _there = create_secret(&path, secret);
@@ -120,7 +120,11 @@ impl<'a> Sent<'a> {
 }
 
 pub(super) async fn answer(running: &Running, request: Request<Body>) -> (StatusCode, HeaderMap, Value) {
-    let response = routes(running.handle().clone()).oneshot(request).await.expect("infallible");
+    answer_of(&routes(running.handle().clone()), request).await
+}
+
+pub(super) async fn answer_of(router: &Router, request: Request<Body>) -> (StatusCode, HeaderMap, Value) {
+    let response = router.clone().oneshot(request).await.expect("infallible");
     let (head, body) = response.into_parts();
     let bytes = axum::body::to_bytes(body, usize::MAX).await.expect("a body");
     (head.status, head.headers, serde_json::from_slice(&bytes).unwrap_or(Value::Null))

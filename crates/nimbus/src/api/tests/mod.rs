@@ -6,6 +6,7 @@ mod clocks;
 mod exposed;
 mod flink;
 mod logs;
+mod methods;
 mod metrics;
 mod openapi;
 mod own_writes;
