@@ -1,14 +1,37 @@
 //! Two processes with one nimbus id.
 
+use std::{io, path::Path};
+
 use super::*;
 
-/// Copies the data directory of a nimbus to another host, where the path of the original means
+/// Copies the data directory of a running nimbus to another host, where the path of the original means
 /// nothing.
 fn copy(f: &Fixture, from: &str, to: &str) {
-    let (from, to) = (f.dir.path().join(from), f.dir.path().join(to));
-    let copied = std::process::Command::new("cp").arg("-r").arg(from).arg(&to).status().expect("cp runs");
-    assert!(copied.success());
+    let to = f.dir.path().join(to);
+    copy_dir(&f.dir.path().join(from), &to);
     std::fs::remove_file(to.join("directory")).expect("the file with its path");
+    assert!(to.join("nimbus-id").exists(), "the copy has the id");
+}
+
+/// Copies a directory whose owner runs. A file that is gone when its turn comes, as the new content of a
+/// file before it is renamed into its place, is not copied; `cp` fails then.
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir(to).expect("a new directory");
+    for entry in std::fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        let copied = match entry.file_type().expect("a type").is_dir() {
+            true => {
+                copy_dir(&entry.path(), &target);
+                Ok(())
+            }
+            false => std::fs::copy(entry.path(), target).map(drop),
+        };
+        match copied {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            copied => copied.expect("copied"),
+        }
+    }
 }
 
 #[tokio::test]
