@@ -161,6 +161,23 @@ impl Uploads {
         Ok(())
     }
 
+    /// Remembers a package of `bytes` that an owner has stored here, whatever its quota. `is_stored` says
+    /// whether a package is still on this nimbus.
+    pub(super) fn remember(
+        &self,
+        view: &ClusterView,
+        owner: &str,
+        (key, bytes): (&BlobKey, u64),
+        is_stored: impl Fn(&BlobKey) -> bool,
+    ) {
+        if is_used(view, owner, key) {
+            return;
+        }
+        let mut owners = self.0.lock().expect("nobody panics while holding the uploads");
+        keep_stored(&mut owners, is_stored);
+        owners.entry(owner.to_owned()).or_default().insert(key.clone(), bytes);
+    }
+
     /// Returns the bytes of each owner that has uploaded packages which no topology of it uses. `is_stored`
     /// says whether a package is still on this nimbus.
     pub(super) fn unused(
@@ -312,6 +329,20 @@ mod tests {
         assert_eq!(code(begin(b"y", 60, true)).as_deref(), Some("quota_exceeded"));
         begin(b"y", 60, false).expect("the first was deleted");
         uploads.begin((&view, &limits), "bob", (&BlobKey::of(b"z"), 1 << 40), |_| true).expect("no limit");
+    }
+
+    #[test]
+    fn upload_without_a_quota_is_remembered_until_a_topology_has_it_or_it_is_gone() {
+        let (uploads, mut view) = (Uploads::default(), ClusterView::default());
+        let remember = |view: &ClusterView, blob: &[u8], is_stored: bool| {
+            uploads.remember(view, "ann", (&BlobKey::of(blob), 7), |_| is_stored);
+            uploads.unused(view, |_| true).get("ann").copied()
+        };
+        assert_eq!(remember(&view, b"x", true), Some(7));
+        assert_eq!(remember(&view, b"y", true), Some(14));
+        assert_eq!(remember(&view, b"z", false), Some(7), "x and y were deleted");
+        add(&mut view, "a-1-1", "ann", (b"z", 7), 3);
+        assert_eq!(remember(&view, b"z", true), None);
     }
 
     #[test]

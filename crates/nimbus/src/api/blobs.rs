@@ -69,6 +69,11 @@ pub(super) async fn put_blob(
     if let Some(owner) = access::only_owner(&parts) {
         api.uploaders.add(owner, &key, |key| blobs.holds(key));
     }
+    if let (Some(owner), Some((_, bytes))) = (access::owner_of_token(&parts), blobs.file(&key))
+        && let Ok(observation) = api.nimbus.observation()
+    {
+        api.uploads.remember(&observation.view, owner, (&key, bytes), |key| blobs.holds(key));
+    }
     Ok(StatusCode::CREATED.into_response())
 }
 

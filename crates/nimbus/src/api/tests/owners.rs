@@ -1,7 +1,7 @@
 //! Credentials and quotas of owners.
 
 use super::{
-    access::{Keys, Sent, answer, host, send, token},
+    access::{Keys, Sent, answer, answer_of, host, send, token},
     *,
 };
 use stormkeeper_access::{
@@ -119,4 +119,26 @@ async fn two_submits_at_once_do_not_both_take_the_last_place_of_a_quota() {
     std::fs::write(&raised, "* topologies=3\n").expect("written");
     quotas.refresh();
     assert_eq!(submit("fourth", &keys.of_team).await.0, StatusCode::OK, "the quota was raised");
+}
+
+#[tokio::test]
+async fn upload_without_a_submit_is_shown_for_its_owner_also_without_quotas() {
+    let (fixture, keys) = (Fixture::new().await, Keys::new());
+    let leader = fixture.locked_leader(&keys).await;
+    let (router, host) = (routes(leader.handle().clone()), host(&leader));
+    let TopologyPackage { key, bytes } = blob("wc");
+    let (n_bytes, uri) = (bytes.len(), format!("/api/stormkeeper/v1/blobs/{key}"));
+    let put = Sent { body: bytes, ..Sent::new(Method::PUT, &uri, "") };
+    let (status, _, _) = answer_of(&router, put.request(&host, &token(&keys.of_team))).await;
+    assert_eq!(status, StatusCode::CREATED);
+    let list = Sent::new(Method::GET, "/api/stormkeeper/v1/owner/summary", "");
+    let unused = async || {
+        let (_, _, list) = answer_of(&router, list.request(&host, &token(&keys.reader))).await;
+        (list["owners"][0]["owner"].clone(), list["owners"][0]["unusedBlobBytes"].clone())
+    };
+    assert_eq!(unused().await, (json!("team"), json!(n_bytes)));
+    let body = json!({"blob": key, "owner": "x"}).to_string();
+    let submit = Sent::new(Method::POST, "/api/stormkeeper/v1/topology/submit", &body);
+    assert_eq!(send(&leader, &token(&keys.of_team), &submit).await.0, StatusCode::OK);
+    assert_eq!(unused().await, (json!("team"), json!(0)), "a topology has it");
 }
