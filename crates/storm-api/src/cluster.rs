@@ -1,6 +1,6 @@
 //! The cluster, its nimbuses and its history.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -37,6 +37,8 @@ struct VersionInfo {
 pub(crate) struct ClusterSummary {
     storm_version: &'static str,
     storm_version_info: VersionInfo,
+    /// Whether all nimbuses and supervisors run one version.
+    version_match: bool,
     user: Option<String>,
     /// Uptime of the leader, which clients of the first versions read; "" without a leader.
     nimbus_uptime: String,
@@ -110,9 +112,13 @@ impl Cluster<'_> {
                 fragmented = (fragmented.0 + left.memory, fragmented.1 + left.cpu);
             }
         }
+        let of_nimbuses = view.nimbuses.values().map(|record| record.version.as_str());
+        let of_supervisors = view.supervisors.values().map(|record| record.version.as_str());
+        let versions: BTreeSet<&str> = of_nimbuses.chain(of_supervisors).collect();
         ClusterSummary {
             storm_version: VERSION,
             storm_version_info: VersionInfo { version: VERSION },
+            version_match: versions.len() <= 1,
             user: None,
             nimbus_uptime: leader.map_or_else(String::new, |leader| uptime(leader, *now)),
             supervisors: view.supervisors.len(),

@@ -22,12 +22,22 @@ fn cluster_summary_sums_up_the_view() {
         "slotsUsed": 2, "slotsFree": 2, "executorsTotal": 5, "tasksTotal": 5, "totalMem": 5096.0,
         "totalCpu": 500.0, "availMem": 4776.0, "availCpu": 480.0, "fragmentedMem": 0.0,
         "memAssignedPercentUtil": "6.279", "cpuAssignedPercentUtil": "4.000", "nimbusUptime": "1h 2m 1s",
+        "versionMatch": true,
     });
     for (key, value) in expected.as_object().expect("an object") {
         assert_eq!(&body[key], value, "{key}");
     }
     assert_eq!(body.get("error"), None, "clients take a field error for a failure");
     assert!(body["bugtracker-url"].is_null() && body["central-log-url"].is_null());
+}
+
+#[test]
+fn daemons_of_two_versions_do_not_match() {
+    let mut world = World::new();
+    let supervisor = world.view.supervisors.values_mut().next().expect("one");
+    supervisor.version = "0.2.0".to_owned();
+    let totals = world.totals();
+    assert_eq!(to_json(&world.cluster(&totals).summary())["versionMatch"], json!(false));
 }
 
 #[test]
