@@ -30,14 +30,13 @@ impl ApiError {
         Self::new(
             Code::NoSuchRoute,
             format!("there is nothing at {path}"),
-            Some(
-                "the routes begin with /api/stormkeeper/v1/: docs/metrics.md lists those for metrics, `stormkeeper --help` the commands for all others",
-            ),
+            Some("GET /api/openapi.json describes every path"),
         )
     }
 
     pub(super) fn wrong_method(method: &Method, path: &str) -> Self {
-        Self::new(Code::WrongMethod, format!("{path} does not take {method}"), None)
+        let hint = Some("the header `Allow` has the methods of the path");
+        Self::new(Code::WrongMethod, format!("{path} does not take {method}"), hint)
     }
 
     /// Returns the body, for an answer in another form.
