@@ -7,12 +7,12 @@
 use std::sync::Arc;
 
 use rustls::{
-    ClientConfig, Error, ServerConfig,
+    CipherSuite, ClientConfig, Error, ServerConfig,
     client::{
         Resumption,
         danger::{ServerCertVerified, ServerCertVerifier},
     },
-    crypto::WebPkiSupportedAlgorithms,
+    crypto::{CryptoProvider, WebPkiSupportedAlgorithms},
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
     server::NoServerSessionStorage,
     version::TLS13,
@@ -50,7 +50,7 @@ impl EphemeralTls {
         let made = rcgen::generate_simple_self_signed([NAME.to_owned()]);
         let made = made.map_err(|error| NoCertificate(error.to_string()))?;
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
-        let provider = provider();
+        let provider = fast_provider();
         let algorithms = provider.signature_verification_algorithms;
         let failed = |error: Error| NoCertificate(error.to_string());
         let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -75,6 +75,13 @@ impl EphemeralTls {
     pub fn server_name() -> ServerName<'static> {
         ServerName::try_from(NAME).expect("it is a DNS name")
     }
+}
+
+/// Returns the algorithms with AES-128-GCM first, which costs a quarter less than the default, AES-256-GCM.
+fn fast_provider() -> Arc<CryptoProvider> {
+    let mut provider = CryptoProvider::clone(&provider());
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    Arc::new(provider)
 }
 
 /// Accepts every certificate whose key its owner has.

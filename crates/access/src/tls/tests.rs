@@ -1,6 +1,6 @@
 use std::{io, path::Path};
 
-use rustls::{ClientConnection, Error, ServerConnection, pki_types::ServerName};
+use rustls::{CipherSuite, ClientConnection, Error, ServerConnection, pki_types::ServerName};
 
 use super::{
     ephemeral::{BINDING, EphemeralTls},
@@ -380,4 +380,14 @@ fn two_connections_of_workers_have_different_bindings() {
     assert_eq!(first[0], first[1], "both ends know it");
     assert_eq!(second[0], second[1]);
     assert_ne!(first[0], second[0], "somebody in between cannot make both equal");
+}
+
+#[test]
+fn connection_of_two_workers_has_the_cheaper_cipher() {
+    let tls = EphemeralTls::new().expect("made");
+    let mut client = ClientConnection::new(tls.client, EphemeralTls::server_name()).expect("valid");
+    let mut server = ServerConnection::new(tls.server).expect("valid");
+    handshake(&mut client, &mut server).expect("any certificate will do");
+    let chosen = client.negotiated_cipher_suite().expect("chosen").suite();
+    assert_eq!(chosen, CipherSuite::TLS13_AES_128_GCM_SHA256);
 }

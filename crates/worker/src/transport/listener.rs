@@ -80,9 +80,6 @@ const BACKLOG: u32 = 1024;
 /// Subject of the problem that no connection can be accepted.
 const ACCEPT: &str = "accept";
 
-/// Size of one read from the kernel.
-const READ_BUFFER_BYTES: usize = 64 << 10;
-
 /// Receives the tuples that other workers send to the tasks of this worker.
 #[derive(Debug)]
 pub struct Listener {
@@ -302,7 +299,7 @@ impl Connection {
         drop(place);
         match handshake {
             Ok((Purpose::Tuples, stream)) => {
-                let mut reader = BufReader::with_capacity(READ_BUFFER_BYTES, stream);
+                let mut reader = stream.into_reader();
                 let refusal = self.receive(&mut reader).await;
                 if self.record_end(&self.counters.refused_frames, &refusal) {
                     // A peer that does not read is not waited for.

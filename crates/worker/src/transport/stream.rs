@@ -25,6 +25,16 @@ const HANDSHAKE: u8 = 0x16;
 /// Size of one read from the kernel below TLS, which itself reads four kilobytes at a time.
 const READ_BUFFER_BYTES: usize = 64 << 10;
 
+/// Size of one read from a plain connection.
+const PLAIN_READ_BYTES: usize = 64 << 10;
+
+/// Size of the buffer above TLS, for lengths of frames: a longer read passes it by, and so is copied
+/// once less.
+const TLS_READ_BYTES: usize = 256;
+
+/// Bytes that TLS holds until the kernel takes them: a whole frame of tuples, so that it is one write.
+const TLS_WRITE_BYTES: usize = 256 << 10;
+
 /// Connection between workers.
 #[derive(Debug)]
 pub(crate) enum PeerStream {
@@ -61,7 +71,18 @@ impl PeerStream {
         }
         let tls = keys.tls().ok_or_else(|| io::Error::other("this worker has no certificate for TLS"))?;
         let connected = TlsConnector::from(tls.client).connect(EphemeralTls::server_name(), buffered(stream));
-        Ok(Self::Tls(Box::new(connected.await?.into())))
+        let mut connected = connected.await?;
+        connected.get_mut().1.set_buffer_limit(Some(TLS_WRITE_BYTES));
+        Ok(Self::Tls(Box::new(connected.into())))
+    }
+
+    /// Returns a reader that collects small reads.
+    pub(super) fn into_reader(self) -> BufReader<Self> {
+        let bytes = match self {
+            Self::Plain(_) => PLAIN_READ_BYTES,
+            Self::Tls(_) => TLS_READ_BYTES,
+        };
+        BufReader::with_capacity(bytes, self)
     }
 
     /// Returns what a proof on this connection also covers: bytes that differ between the two connections of
