@@ -36,20 +36,26 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         text.push_str("\nTasks\n");
         text.push_str(&tasks(&detail).text(2));
     }
-    if !detail.supervisor_problems.is_empty() {
-        text.push('\n');
-        text.extend(detail.supervisor_problems.iter().map(|problem| list::problem_line(problem)));
-    }
-    for component in &detail.components {
+    text.push_str(&problems(&detail.supervisor_problems, &detail.components));
+    output::print(&text)
+}
+
+/// Returns the lines with `!`, in one block.
+fn problems(of_supervisors: &[String], components: &[ComponentSummary]) -> String {
+    let mut lines: String = of_supervisors.iter().map(|problem| list::problem_line(problem)).collect();
+    for component in components {
         if let Some(error) = &component.last_error {
             let message = output::one_line(error.message.lines().next().unwrap_or_default());
-            text.push_str(&format!(
-                "\n! {} (task {}) at {}: {message}\n",
+            lines.push_str(&format!(
+                "! {} (task {}) at {}: {message}\n",
                 component.id, error.task, error.time
             ));
         }
     }
-    output::print(&text)
+    match lines.is_empty() {
+        true => lines,
+        false => format!("\n{lines}"),
+    }
 }
 
 fn heading(detail: &TopologyDetail) -> String {
@@ -138,4 +144,39 @@ fn tasks(detail: &TopologyDetail) -> Table {
         ]);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stormkeeper_api_types::message::ErrorSummary;
+    use stormkeeper_model::{ComponentId, Port, TaskId, Timestamp};
+
+    #[test]
+    fn problems_of_supervisors_and_components_are_in_one_block_without_blank_lines() {
+        let component = |id: &str, message: &str| {
+            let id: ComponentId = id.parse().expect("valid");
+            let last_error = Some(ErrorSummary {
+                component: id.clone(),
+                task: TaskId(7),
+                time: Timestamp::EPOCH,
+                host: "h".to_owned(),
+                port: Port(1),
+                message: message.to_owned(),
+                stack: String::new(),
+            });
+            let (parallelism, tasks_alive, pending) = Default::default();
+            let counts = Default::default();
+            ComponentSummary { id, kind: None, parallelism, tasks_alive, counts, pending, last_error }
+        };
+        let components = [component("split", "late\nat x"), component("count", "\u{1b}[2J")];
+        let text = problems(&["the disk is full".to_owned()], &components);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 4, "{text}");
+        assert_eq!(lines[0], "", "before the block only");
+        assert_eq!(lines[1], "! the disk is full");
+        assert_eq!(lines[2], format!("! split (task 7) at {}: late", Timestamp::EPOCH));
+        assert!(lines[3].starts_with("! count (task 7)") && !text.contains('\u{1b}'), "{text}");
+        assert_eq!(problems(&[], &[]), "");
+    }
 }
