@@ -2,6 +2,12 @@
 
 use super::{metrics::HistoryFixture, *};
 use stormkeeper_flink_api::FlinkId;
+use stormkeeper_metrics::{
+    MetricBatch, MetricId, Minute,
+    batch::SequenceRange,
+    point::{Counter, Point},
+    protocol::{RegisterRequest, Registration},
+};
 
 /// Id of the removed topology of the fixture as a job, and of its component as a vertex.
 fn gone() -> (String, String) {
@@ -234,4 +240,64 @@ async fn live_topology_is_a_job_in_the_state_of_its_lifecycle() {
     );
     let exceptions = get(&router, &format!("/jobs/{job}/exceptions?maxExceptions=1")).await;
     assert_eq!(exceptions["exceptionHistory"], json!({"entries": [], "truncated": false}));
+}
+
+#[tokio::test]
+async fn worker_has_metrics_while_it_is_registered_and_its_topology_keeps_its_own_after_that() {
+    let fixture = Fixture::new().await;
+    let running = fixture.leader_with_metrics().await;
+    let (router, handle) = (routes(running.handle().clone()), running.handle());
+    let topology = submitted_wc(&router).await;
+    let (port, task) = wait_until("it is placed", LONG, || async {
+        let view = handle.observation().map_err(|error| error.to_string())?.view;
+        let assignment = view.assignments.get(&topology).ok_or("no assignment")?;
+        let (slot, worker) = assignment.value.workers.iter().next().ok_or("no worker")?;
+        Ok((slot.port.0, worker.tasks.iter().next().ok_or("no task")?))
+    })
+    .await;
+
+    let names = [format!("4@1@{topology}@host@{port}@udf@x"), format!("2@1@{topology}@lines@0@@udf@x")];
+    let registrations: Vec<_> = names.map(|name| Registration { id: MetricId::of(&name, 0), name }).into();
+    let points = registrations.iter().map(|of| (of.id, Point::Counter(Counter { count: 3 }))).collect();
+    let reports = vec![SequenceRange { worker: "w1".parse().expect("valid"), first: 1, last: 1 }];
+    let minute = Minute::of(handle.clock().now());
+    let batch = MetricBatch { topology: topology.clone(), minute, reports, points, readings: Vec::new() };
+    let register = rmp_serde::to_vec(&RegisterRequest { topology: topology.clone(), registrations });
+    let (register, ingest) =
+        (register.expect("plain values"), rmp_serde::to_vec(&batch).expect("plain values"));
+    let send = async |what: &str, body: Vec<u8>| {
+        let uri = format!("/api/stormkeeper/v1/metrics/{what}");
+        ask(&router, Method::POST, &uri, body).await
+    };
+    // A new leader takes metrics a moment after it takes writes.
+    wait_until("the metrics are registered", LONG, || async {
+        let (status, answer) = send("register", register.clone()).await;
+        if status == StatusCode::OK { Ok(()) } else { Err(format!("{status} {answer}")) }
+    })
+    .await;
+    let (status, answer) = send("ingest", ingest).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+
+    let n_workers = async || get(&router, "/taskmanagers").await["taskmanagers"].as_array().map(Vec::len);
+    let wait_for_workers = async |n| {
+        wait_until("workers are registered", LONG, || async {
+            let found = n_workers().await;
+            if found == Some(n) { Ok(()) } else { Err(format!("{found:?}")) }
+        })
+        .await;
+    };
+    let heartbeat = layout::taskbeat(&topology, task);
+    fixture.tree.create(&heartbeat, b"{}", CreateMode::Ephemeral).await.expect("created");
+    wait_for_workers(1).await;
+    let of_worker = format!("/taskmanagers/host:{port}/metrics?get=udf.x");
+    let lines = FlinkId::of_vertex(&topology, &"lines".parse().expect("valid"));
+    let job = FlinkId::of_job(&topology);
+    let of_component = format!("/jobs/{job}/vertices/{lines}/jm-operator-metrics?get=udf.x");
+    let measured = json!([{"id": "udf.x", "value": "3"}]);
+    assert_eq!(get(&router, &of_worker).await, measured);
+    fixture.tree.delete(&heartbeat, None).await.expect("deleted");
+    wait_for_workers(0).await;
+    assert_eq!(get(&router, &of_worker).await, json!([]), "it is not registered any more");
+    assert_eq!(get(&router, "/taskmanagers/metrics?get=udf.x").await, json!([]));
+    assert_eq!(get(&router, &of_component).await, measured, "its topology runs");
 }
