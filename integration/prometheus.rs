@@ -1,4 +1,4 @@
-//! A real Prometheus scrapes the nimbuses of a cluster that counts tuples.
+//! A real Prometheus scrapes the nimbuses and the agents of a cluster that counts tuples.
 
 use std::{fs, path::Path};
 
@@ -9,6 +9,7 @@ use stormkeeper_runtime::test_support::wait_until;
 use crate::{
     cluster::{Cluster, Shape, WAIT_MAX},
     exact_counts::SETTINGS,
+    logs::agents,
     prometheus_server::{PrometheusServer, check_metrics, check_rules, read_strictly},
 };
 
@@ -71,9 +72,9 @@ fn submit(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Returns a page of a nimbus.
-async fn page(cluster: &Cluster, nimbus: usize, accept: &str) -> Result<String> {
-    let url = format!("http://{}/metrics", cluster.api(nimbus));
+/// Returns the page of a nimbus or an agent.
+async fn page(address: &str, accept: &str) -> Result<String> {
+    let url = format!("http://{address}/metrics");
     let request =
         stormkeeper_api_types::http::client().build().expect("made").get(url).header("accept", accept);
     Ok(request.send().await?.error_for_status()?.text().await?)
@@ -112,9 +113,12 @@ fn expressions(of: &Value, found: &mut Vec<String>) {
 async fn prometheus_reads_the_counted_tuples_from_every_nimbus_also_after_the_leader_is_lost() -> Result<()> {
     let mut cluster = Cluster::with(Shape::SMALL, SETTINGS).await;
     let rules = root().join("docs/alerts.yml");
-    let server = PrometheusServer::start(cluster.apis(), &rules).await?;
-    server.wait_until_all("up", 2, 1.0).await;
+    let agents = agents(&cluster).await;
+    let pages = [cluster.apis(), &agents[..]].concat();
+    let server = PrometheusServer::start(&pages, &rules).await?;
+    server.wait_until_all("up", 4, 1.0).await;
     submit(&cluster)?;
+    expect_workers_of_agents(&server, &agents).await?;
 
     let emitted = "stormkeeper_component_emitted_tuples_total{topology=\"counted\",component=\"numbers\"}";
     server.wait_until_all(emitted, 2, TUPLES).await;
@@ -142,34 +146,57 @@ async fn prometheus_reads_the_counted_tuples_from_every_nimbus_also_after_the_le
         assert!((theirs - ours).abs() <= 0.05 * ours && ours > 0.02, "{labels:?}: {theirs}, ours is {ours}");
     }
 
-    expect_judges_to_be_content(&cluster, &server, &rules).await?;
+    expect_judges_to_be_content(&pages, &server, &rules).await?;
 
     // A new leader, and the one before as a follower: no counter goes back.
     let before = cluster.leading().await.map_err(anyhow::Error::msg)?;
     cluster.nimbuses[before.nimbus].kill9();
     cluster.wait_for_leader_after(before.term).await;
     cluster.nimbuses[before.nimbus].start_again();
-    server.wait_until_all("up", 2, 1.0).await;
+    server.wait_until_all("up", 4, 1.0).await;
     server.wait_until_all("sum(stormkeeper_nimbus_leading)", 1, 1.0).await;
     server.wait_until_all(emitted, 2, TUPLES).await;
     server.wait_until_all("sum(resets(stormkeeper_component_emitted_tuples_total[10m]))", 1, 0.0).await;
     Ok(())
 }
 
+/// Checks that each agent's page has the host and the worker that runs there.
+async fn expect_workers_of_agents(server: &PrometheusServer, agents: &[String]) -> Result<()> {
+    server.wait_until_all("stormkeeper_worker_up{topology=\"counted\"}", 2, 1.0).await;
+    let instances = async |query: &str| {
+        let found = server.query(query).await?;
+        assert!(found.iter().all(|(_, value)| *value > 0.0), "{query}: {found:?}");
+        let mut instances: Vec<String> =
+            found.iter().filter_map(|(labels, _)| labels.get("instance").cloned()).collect();
+        instances.sort();
+        Ok::<_, anyhow::Error>(instances)
+    };
+    let mut expected = agents.to_vec();
+    expected.sort();
+    for query in
+        ["stormkeeper_worker_memory_used_bytes{topology=\"counted\"}", "stormkeeper_host_memory_bytes"]
+    {
+        assert_eq!(instances(query).await?, expected, "{query}");
+    }
+    Ok(())
+}
+
 /// Lets other programs judge the pages, the alert rules and the dashboard.
 async fn expect_judges_to_be_content(
-    cluster: &Cluster,
+    pages: &[String],
     server: &PrometheusServer,
     rules: &Path,
 ) -> Result<()> {
-    for nimbus in 0..2 {
-        let text = page(cluster, nimbus, "text/plain;version=0.0.4").await?;
-        assert_eq!(check_metrics(&text)?, "", "complaints of promtool about nimbus {nimbus}");
-        let open_metrics = page(cluster, nimbus, "application/openmetrics-text;version=1.0.0").await?;
+    for address in pages {
+        let text = page(address, "text/plain;version=0.0.4").await?;
+        assert_eq!(check_metrics(&text)?, "", "complaints of promtool about {address}");
+        let open_metrics = page(address, "application/openmetrics-text;version=1.0.0").await?;
         let n_samples = open_metrics.lines().filter(|line| !line.starts_with('#')).count();
-        assert_eq!(read_strictly(&open_metrics)?, n_samples, "samples of nimbus {nimbus}");
-        assert!(n_samples > 200, "only {n_samples} samples");
+        assert_eq!(read_strictly(&open_metrics)?, n_samples, "samples of {address}");
+        assert!(n_samples > 15, "only {n_samples} samples of {address}");
     }
+    let of_nimbus = page(&pages[0], "text/plain").await?;
+    assert!(of_nimbus.lines().count() > 200, "{of_nimbus}");
     // The judges do complain about other pages.
     assert!(check_metrics("# TYPE a counter\na 1\n").is_err());
     assert!(read_strictly("# TYPE a counter\na_total 1\n").is_err());
