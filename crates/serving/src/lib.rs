@@ -151,6 +151,10 @@ pub async fn serve(
     }
 }
 
+/// Mark of a request that came over TLS, in its extensions.
+#[derive(Debug, Clone, Copy)]
+pub struct OverTls;
+
 /// Rules for requests, and the log of those that did not come over TLS.
 #[derive(Debug, Clone)]
 struct Admission {
@@ -185,6 +189,7 @@ async fn admit(State(admission): State<Admission>, mut request: Request, next: N
             if let Some(certificate) = certificate {
                 request.extensions_mut().insert(Arc::clone(certificate));
             }
+            request.extensions_mut().insert(OverTls);
             next.run(request.map(request_body)).await
         }
         _ if admission.is_tls_only => {

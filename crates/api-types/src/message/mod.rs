@@ -10,6 +10,7 @@ mod error;
 pub mod logs;
 mod metrics;
 mod recovery;
+mod session;
 pub mod unique;
 
 use std::{collections::BTreeMap, fmt};
@@ -33,6 +34,7 @@ pub use metrics::{
 };
 
 pub use recovery::{CopiedTopology, Recovered, RecoveryRequest, RecoveryStatus, TreeCopySummary};
+pub use session::{AccessMode, RoleName, SignInRequest, WebSession};
 
 use stormkeeper_model::{
     BlobKey, ComponentId, Port, SupervisorId, TaskId, Timestamp, TopologyId, TopologyName, WorkerId,

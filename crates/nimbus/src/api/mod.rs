@@ -3,8 +3,10 @@
 //! | method, path | response |
 //! | --- | --- |
 //! | `GET /live`, `GET /ready` | whether the process runs; whether it has read the cluster |
+//! | `GET /`, `GET /ui/…` | the web page: see `web_page` |
 //! | `GET /metrics` | numbers for Prometheus: see `prometheus` |
 //! | `GET /api/openapi.json` | the OpenAPI document of all routes: see `describe` |
+//! | `GET`, `POST`, `DELETE /api/stormkeeper/v1/session` | who the sender is; signs a browser in and out: see `session` |
 //! | `GET /api/stormkeeper/v1/cluster/summary` | the cluster in numbers, the leader, unreadable records |
 //! | `GET /api/stormkeeper/v1/cluster/events[?limit=N][&topology=T]` | elections, changes and moves with reasons, newest first |
 //! | `GET /api/stormkeeper/v1/nimbus/summary` | the nimbuses |
@@ -54,11 +56,13 @@ mod reads;
 mod recovery;
 mod reported;
 mod requested;
+mod session;
 mod storm;
 mod summary;
 #[cfg(test)]
 mod tests;
 mod translated;
+mod web_page;
 mod writes;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -200,7 +204,7 @@ pub fn routes(nimbus: Handle) -> Router {
     let credentials = options.credentials(nimbus.clock());
     let forwarder = forwarder.with_credentials(credentials.clone());
     let names = options.api_names.iter().chain([&options.host]).map(String::as_str);
-    let names = OwnNames::new(DaemonKind::Nimbus, names).accepting_parts_at(storm::SUBMIT);
+    let names = Arc::new(OwnNames::new(DaemonKind::Nimbus, names).accepting_parts_at(storm::SUBMIT));
     let agents = AgentClient::new(&tls).expect("a client needs nothing that can be missing");
     let agents = agents.with_credentials(credentials);
     let flink = flink::Snapshots::new(nimbus.clock().clone());
@@ -223,8 +227,9 @@ pub fn routes(nimbus: Handle) -> Router {
         .layer(middleware::map_response_with_state(api.clone(), add_term_and_process))
         .layer(middleware::from_fn_with_state(api.clone(), time_request))
         .layer(middleware::from_fn_with_state(api.clone(), storm::allow_origin))
-        .layer(middleware::from_fn_with_state((Arc::new(names), api.clone()), reject_foreign))
+        .layer(middleware::from_fn_with_state((Arc::clone(&names), api.clone()), reject_foreign))
         .with_state(api)
+        .merge(web_page::routes(names))
 }
 
 /// All routes with their descriptions.

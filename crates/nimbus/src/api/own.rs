@@ -4,14 +4,14 @@ use axum::{http::StatusCode, middleware::from_fn};
 
 use super::{
     Api, blobs, credentials,
-    describe::{OF_CHANGE, OF_METRICS, OF_SUBMIT, get, post, put},
-    ingest, logs, metrics, reads, recovery, writes,
+    describe::{OF_CHANGE, OF_METRICS, OF_SUBMIT, delete, get, post, put},
+    ingest, logs, metrics, reads, recovery, session, writes,
 };
 use stormkeeper_api_types::message::{
     Accepted, ClusterSummary, Code, CopyRequest, CredentialList, CredentialsRequest, DrainRequest, EventList,
     HostAccepted, KillRequest, MetricControlRequest, NimbusList, OwnerList, RebalanceRequest, Recovered,
-    RecoveryRequest, RecoveryStatus, SubmitRequest, SupervisorList, TopologyDetail, TopologyErrors,
-    TopologyList,
+    RecoveryRequest, RecoveryStatus, SignInRequest, SubmitRequest, SupervisorList, TopologyDetail,
+    TopologyErrors, TopologyList, WebSession,
     logs::{LogChunk, TopologyLogLines, TopologyLogs},
 };
 use stormkeeper_metrics::protocol::{HistoryQuery, LogQuery, MSGPACK, MetaQuery, PointsQuery, TrackQuery};
@@ -79,6 +79,7 @@ pub(super) fn routes() -> Routes<Api> {
                 .may_fail(&OF_CHANGE),
             credentials::change,
         )
+        .merge(routes_of_session())
         .with_router(|router| router.route_layer(from_fn(refuse_parameters)))
         .merge(routes_of_logs())
         .merge(routes_apart_from_storm())
@@ -87,6 +88,25 @@ pub(super) fn routes() -> Routes<Api> {
 /// Describes a read of a topology.
 fn of_topology(operation: Operation) -> Operation {
     operation.may_fail(&[Code::UnknownTopology, Code::TreeUnavailable])
+}
+
+/// Returns the routes of signing in.
+fn routes_of_session() -> Routes<Api> {
+    Routes::new()
+        .serve(
+            get(session::ROUTE, "Who the sender is, and whether a proof is required").answers::<WebSession>(),
+            session::status,
+        )
+        .serve(
+            post(session::ROUTE, "Signs a browser in: sets the token as a cookie")
+                .takes::<SignInRequest>()
+                .answers::<WebSession>(),
+            session::sign_in,
+        )
+        .serve(
+            delete(session::ROUTE, "Signs a browser out: removes the cookie").answers::<WebSession>(),
+            session::sign_out,
+        )
 }
 
 /// Returns the routes of the logs of a topology.

@@ -9,7 +9,7 @@ use axum::{
     response::Response,
 };
 
-use super::{Api, error::ApiError, error::parse, writes::read_body};
+use super::{Api, error::ApiError, error::parse, session, writes::read_body};
 use stormkeeper_api_types::{
     message::{Recovered, RecoveryRequest, RecoveryStatus},
     routes,
@@ -46,7 +46,7 @@ fn needs_own_tree(method: &Method, path: &str) -> bool {
             let topology = routes::of_path(path).and_then(|route| route.strip_prefix("/topology/"));
             path == "/ready" || topology.is_some_and(|rest| rest != "summary" && !rest.ends_with("/metrics"))
         }
-        _ => routes::of_path(path) != Some(ROUTE),
+        _ => !matches!(routes::of_path(path), Some(ROUTE | session::ROUTE)),
     }
 }
 
@@ -67,6 +67,7 @@ mod tests {
         check(Method::GET, "/ready", true);
         check(Method::GET, "/api/v1/topology/wc", true);
         check(Method::GET, "/api/v1/topology/wc/errors", true);
+        check(Method::POST, "/api/stormkeeper/v1/session", false);
         check(Method::POST, "/api/v1/topology/wc/kill", true);
         check(Method::POST, "/api/stormkeeper/v1/topology/wc/kill", true);
         check(Method::POST, "/api/stormkeeper/v1/recovery", false);

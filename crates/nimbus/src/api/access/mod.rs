@@ -3,6 +3,7 @@
 //! [`need`](need::need) says what a request needs, [`allowed`] whether its sender has it. Below this
 //! layer every request has an [`Admitted`] in its extensions.
 
+pub(super) mod cookie;
 mod need;
 mod signed_body;
 
@@ -39,7 +40,8 @@ pub(super) fn right_of(method: &Method, path: &str) -> Option<String> {
 
 /// Lets requests pass whose sender may do what they ask for. Methods that a path does not serve are not
 /// passed through here ([`check_known`]).
-pub(super) async fn check(State(api): State<Api>, request: Request, next: Next) -> Response {
+pub(super) async fn check(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+    cookie::take_token(request.headers_mut());
     let need = match request.extensions().get::<MatchedPath>() {
         Some(_route) => need(request.method(), request.uri().path()),
         // The response is that nothing is there, whatever the role.
@@ -74,14 +76,31 @@ pub(super) fn check_known(api: &Api, request: &Request) -> Result<(), Box<Respon
     }
 }
 
+/// Returns who sends a request to a route that needs nothing, and counts a wrong proof.
+pub(super) fn sender(api: &Api, request: &Request) -> Result<Principal, ApiError> {
+    let gate = api.nimbus.gate();
+    match gate.admit(proof::received(request)) {
+        Ok(admitted) => Ok(admitted.principal),
+        Err(Denied::Missing) => Ok(Principal::Anyone),
+        Err(denied) => {
+            note_refused(api, request, &RefusedRequest::Denied(denied.clone()));
+            Err(proof::error_body(&denied).into())
+        }
+    }
+}
+
 /// Records a refused request. Returns its response.
 fn refuse_request(api: &Api, request: &Request, refused: RefusedRequest) -> Response {
+    note_refused(api, request, &refused);
+    refused.into_response(request.headers(), request.uri().path())
+}
+
+fn note_refused(api: &Api, request: &Request, refused: &RefusedRequest) {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let peer = peer.map(|ConnectInfo(address)| address.ip().to_string());
     let what = (request.method().as_str(), request.uri().path());
     api.nimbus.gate().note_refused((refused.kind(), refused.message()), peer.as_deref(), what);
     api.nimbus.count_refused_request();
-    refused.into_response(request.headers(), request.uri().path())
 }
 
 /// Refused request.

@@ -8,7 +8,7 @@ use stormkeeper_api_types::{client::decoded, routes};
 /// Right that a request needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Need {
-    /// Nothing: probes.
+    /// Nothing: probes, and signing in.
     Nothing,
     /// A proof of who asks: paths at which nothing is.
     Proof,
@@ -66,6 +66,8 @@ pub(super) fn need(method: &Method, path: &str) -> Need {
     let route = routes::of_path(path).unwrap_or_default();
     let parts: Vec<&str> = route.split('/').skip(1).collect();
     match (is_read, &parts[..]) {
+        // It says who the sender is, also to a sender without a proof, and looks at the token itself.
+        (_, ["session"]) => Need::Nothing,
         (_, ["metrics", "sync", ..] | ["blobs", _, "copy", ..]) => Need::Daemon,
         (_, ["metrics", "register" | "ingest", ..]) => Need::SendMetrics,
         (true, ["blobs", key, ..]) => Need::ReadBlob((*key).to_owned()),

@@ -20,6 +20,7 @@ mod storm;
 mod storm_submit;
 mod switched_off;
 mod twins;
+mod web_page;
 
 use std::{sync::Arc, time::Duration};
 
