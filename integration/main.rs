@@ -51,4 +51,5 @@ mod tree_contract;
 mod tree_tls;
 mod unhealthy_workers;
 mod victoria_metrics;
+mod web_page;
 mod zk_layout_sample;
