@@ -28,9 +28,13 @@ use stormkeeper_serving::OverTls;
 /// Path of the routes, below the prefix of the own API.
 pub(super) const ROUTE: &str = "/session";
 
-/// Says who the sender is. A cookie that does not count any more is nobody's.
-pub(super) async fn status(State(api): State<Api>, request: Request) -> Json<WebSession> {
-    Json(session(&api, &sender(&api, &request).unwrap_or(Principal::Anyone)))
+/// Says who the sender is. A cookie whose token does not count any more is removed: every other request
+/// with it would be refused, also where none is needed.
+pub(super) async fn status(State(api): State<Api>, request: Request) -> Response {
+    match sender(&api, &request) {
+        Ok(principal) => Json(session(&api, &principal)).into_response(),
+        Err(_) => signed_out(&api),
+    }
 }
 
 /// Checks a token, and sets it as a cookie.
@@ -63,7 +67,11 @@ pub(super) async fn sign_in(State(api): State<Api>, request: Request) -> Result<
 
 /// Removes the cookie.
 pub(super) async fn sign_out(State(api): State<Api>) -> Response {
-    let mut response = Json(session(&api, &Principal::Anyone)).into_response();
+    signed_out(&api)
+}
+
+fn signed_out(api: &Api) -> Response {
+    let mut response = Json(session(api, &Principal::Anyone)).into_response();
     for value in cookie::removed() {
         response.headers_mut().append(SET_COOKIE, value);
     }

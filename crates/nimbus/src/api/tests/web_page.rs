@@ -174,6 +174,11 @@ async fn person_who_signs_in_has_a_cookie_that_counts_for_the_page_only() {
     let (status, ..) = ask(Method::POST, KILL, &[cookie], "{}").await;
     assert_eq!(status, StatusCode::UNAUTHORIZED, "without the header of the page it is nobody's");
 
+    let former = ("cookie", "stormkeeper-token=skt%5F0123456789abcdef");
+    let (status, headers, session) = ask(Method::GET, SESSION, &[former, purpose], "").await;
+    assert_eq!((status, session.get("name")), (StatusCode::OK, None));
+    assert!(text(&headers, "set-cookie").contains("Max-Age=0"), "its line was removed from the file");
+
     let (status, headers, session) = ask(Method::DELETE, SESSION, &[cookie, purpose], "").await;
     assert_eq!((status, session.get("name")), (StatusCode::OK, None));
     assert!(headers.get_all(header::SET_COOKIE).iter().all(|value| text_of(value).contains("Max-Age=0")));
