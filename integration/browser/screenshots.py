@@ -9,6 +9,7 @@ import sys
 from devtools import Browser
 
 GONE = "[...document.querySelectorAll('tbody th a')].find((one) => one.textContent === 'clicks').click()"
+EXPLORER = "#/explorer?topology=shop-ID&m=ProcessLatency@component,basket.value@component"
 # Name, address, texts to wait for, script, width and height, dark.
 PICTURES = [
     ("cluster", "#/", ["Slots in use", "shop", "cores in use"], "", (1280, 760), False),
@@ -18,7 +19,7 @@ PICTURES = [
     ("charts", "#/topology/shop?tab=charts", ["Process latency, p99", "price"], "", (1280, 980), False),
     ("timeline", "#/topology/words?tab=timeline", ["moved", "being drained"], "", (1280, 720), False),
     ("component", "#/component/shop/price", ["Process latency", "Tasks"], "", (1280, 980), False),
-    ("explorer", "#/explorer?topology=shop-ID&m=ProcessLatency@component,basket.value@component", ["price"], "", (1280, 800), False),
+    ("explorer", EXPLORER, ["price"], "", (1280, 800), False),
     ("gone", "#/topologies?show=gone", ["clicks"], GONE, (1280, 640), False),
     ("events", "#/events", ["drained", "moved"], "", (1280, 760), False),
     ("configuration", "#/configuration", ["nimbus."], "", (1280, 600), False),
@@ -35,7 +36,8 @@ def main(host: str, directory: str) -> None:
             if "shop-ID" in address:
                 page.go(f"http://{host}/ui/#/topology/shop")
                 page.wait_for_text("fraud-check")
-                address = address.replace("shop-ID", page.run("document.querySelector('.facts code').textContent"))
+                shop = page.run("document.querySelector('.facts code').textContent")
+                address = address.replace("shop-ID", shop)
             page.go(f"http://{host}/ui/{address}")
             page.wait_for_text(*texts, seconds=60)
             if script:

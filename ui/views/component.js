@@ -9,7 +9,7 @@ import { link } from "../lib/route.js";
 import { Bar, Empty, Failed, State, Tile } from "../parts/bits.js";
 import { Chart } from "../parts/chart.js";
 import { Table } from "../parts/table.js";
-import { Errors, Logs, endOf, useRange } from "./topology-tabs.js";
+import { Errors, Logs, useRange } from "./topology-tabs.js";
 import { readTopology } from "./topology.js";
 
 const PERCENTILES = ["p50", "p90", "p99", "max"];
@@ -22,7 +22,7 @@ export function Component({ topology, id, query }) {
 }
 
 function Loaded({ detail, topology, id, query }) {
-  const { range, from, to, control } = useRange(query, endOf(detail));
+  const { range, from, to, control } = useRange(query, detail);
   const task = query.task;
   const level = task ? "task" : "component";
   const series = usePoll(`component ${topology} ${id} ${task} ${range.id}`, async (options) => {

@@ -52,7 +52,7 @@ function Gantt({ entries, from, to, href }) {
   return html`<div class="gantt" ref=${ref}>
     <svg width=${width} height=${height} role="group"
       aria-label=${`Places of ${plural(tasks.length, "task")} over time; the moves are listed below`}>
-      ${timeTicks(from, to, (width - label) / 100).map((ms) => html`<g class="tick" key=${ms}>
+      ${timeTicks(from, to, (width - label) / 100).filter((ms) => x(ms) < width - 28).map((ms) => html`<g class="tick" key=${ms}>
         <line x1=${x(ms)} x2=${x(ms)} y1="0" y2=${height - 20} /><text x=${x(ms)} y=${height - 6}
           text-anchor="middle">${tick(ms, isLong)}</text></g>`)}
       ${tasks.map(([task, component], n) => html`<g key=${task} transform=${`translate(0 ${n * ROW})`}>

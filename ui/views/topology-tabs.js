@@ -11,21 +11,22 @@ import { Chart } from "../parts/chart.js";
 import { Search, Table, matches } from "../parts/table.js";
 import { valueText } from "./configuration.js";
 
-/** Choice of the time that charts show; for a topology that is gone, the time before its end. */
-export function useRange(query, endMs) {
+/**
+ * Choice of the time that charts of a topology show: until now, or until a minute after its end if it is gone,
+ * and not before its start.
+ */
+export function useRange(query, detail) {
   const range = rangeOf(query.range);
-  const to = endMs ?? Date.now();
+  const to = detail.isGone && detail.killedMs ? detail.killedMs + 60_000 : Date.now();
+  const start = (detail.launchedMs ?? detail.startedMs) - range.window * 1000;
   const control = html`<${Choice} label="Time shown" value=${range.id}
     onChange=${(id) => setQuery({ range: id })} options=${RANGES} />`;
-  return { range, to, from: to - range.secs * 1000, control };
+  return { range, to, from: Math.max(to - range.secs * 1000, Math.min(start, to - 300_000)), control };
 }
-
-/** End of the time that charts of a topology show: a minute after its end, if it is gone. */
-export const endOf = (detail) => (detail.isGone && detail.killedMs ? detail.killedMs + 60_000 : undefined);
 
 export function Charts({ detail, query }) {
   const { id } = detail;
-  const { range, from, to, control } = useRange(query, endOf(detail));
+  const { range, from, to, control } = useRange(query, detail);
   const { data, error } = usePoll(`charts ${id} ${range.id}`, async (options) => {
     const read = (level, pattern) => readSeries(id, { level, pattern, window: range.window,
       from: Math.round(from), to: Math.round(to) }, options);
