@@ -49,6 +49,8 @@ async fn changes_that_are_switched_off_change_nothing_in_any_api_and_daemons_do_
     }
     let (_, list) = ask(&router, Method::GET, "/api/stormkeeper/v1/topology/summary", "").await;
     assert_eq!(list["topologies"][0]["status"], "active", "{list}");
+    let (_, session) = ask(&router, Method::GET, "/api/stormkeeper/v1/session", "").await;
+    assert_eq!(session["actions"], false, "the web page offers nothing: {session}");
     for uri in ["metrics/register", "metrics/ingest"] {
         let (_, body) = ask(&router, Method::POST, &format!("/api/stormkeeper/v1/{uri}"), "{}").await;
         assert_ne!(body["code"], "switched_off", "{uri}: {body}");
