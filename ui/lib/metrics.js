@@ -2,13 +2,25 @@
 
 import { OWN, getAll, path } from "./api.js";
 
-/** Windows of points, in seconds. */
+/** Windows of points, in seconds, and the times for which they are kept by default. */
 export const WINDOWS = [
-  { secs: 60, name: "1 min" },
-  { secs: 600, name: "10 min" },
-  { secs: 7200, name: "2 h" },
-  { secs: 86400, name: "1 day" },
+  { secs: 60, name: "1 min", keptSecs: 86_400 },
+  { secs: 600, name: "10 min", keptSecs: 604_800 },
+  { secs: 7200, name: "2 h", keptSecs: 5_184_000 },
+  { secs: 86400, name: "1 day", keptSecs: 63_072_000 },
 ];
+
+/** Shortest window of at least `leastSecs` whose points from `fromMs` on are still kept. */
+export function windowFor(leastSecs, fromMs, now = Date.now()) {
+  // A little more: the first points of a range that is as long as they are kept may be missing.
+  const fits = ({ secs, keptSecs }) => secs >= leastSecs && keptSecs * 1050 > now - fromMs;
+  return (WINDOWS.find(fits) ?? WINDOWS[WINDOWS.length - 1]).secs;
+}
+
+/** Begin of the window in which a time lies. */
+export function beginOf(ms, windowSecs) {
+  return Math.floor(ms / (windowSecs * 1000)) * windowSecs * 1000;
+}
 
 /** Ranges of a chart, with the window whose points fit it. */
 export const RANGES = [

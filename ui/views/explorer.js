@@ -3,7 +3,7 @@
 import { html, useState } from "../lib/html.js";
 import { OWN, get, getAll, path } from "../lib/api.js";
 import { day, ofUnit, time } from "../lib/format.js";
-import { FIELDS, RANGES, combined, pointsOf, rangeOf, readSeries } from "../lib/metrics.js";
+import { FIELDS, RANGES, beginOf, combined, pointsOf, rangeOf, readSeries, windowFor } from "../lib/metrics.js";
 import { METRICS_MS, usePoll } from "../lib/poll.js";
 import { setQuery } from "../lib/route.js";
 import { Choice, Empty, Failed } from "../parts/bits.js";
@@ -140,8 +140,9 @@ function Charts({ selected, chosen, query, known, ended }) {
   const isPast = selected.every((id) => ended.has(id));
   const end = isPast ? Math.max(...selected.map((id) => ended.get(id))) + 60_000 : Date.now();
   const isZoomed = Boolean(query.from && query.to);
-  const [from, to] = isZoomed ? [Number(query.from), Number(query.to)] : [end - range.secs * 1000, end];
-  const windowSecs = Number(query.window ?? range.window);
+  const [first, to] = isZoomed ? [Number(query.from), Number(query.to)] : [end - range.secs * 1000, end];
+  const windowSecs = Number(query.window ?? windowFor(range.window, first));
+  const from = isZoomed ? first : beginOf(first, windowSecs);
   const how = HOWS.some(({ id }) => id === query.how) ? query.how : "each";
   const key = JSON.stringify(["explore", selected, chosen.map(({ metric, level }) => [metric, level]),
     isZoomed ? [from, to] : [range.id, isPast && end], windowSecs]);
@@ -195,7 +196,7 @@ function Charts({ selected, chosen, query, known, ended }) {
         lines=${chart.lines} from=${from} to=${to}
         windowSecs=${windowSecs} height=${charts.length > 1 ? 190 : 300} format=${formatOf(chart)}
           isBytes=${chart.unit === "bytes" && chart.field !== "count"}
-        onZoom=${(a, b) => setQuery({ from: Math.round(a), to: Math.round(b), window: windowFor(b - a) })} />
+        onZoom=${(a, b) => setQuery({ from: Math.round(a), to: Math.round(b), window: windowOfStretch(b - a) })} />
       <div class="under">
         ${chart.fields.length > 1 && html`<label>Shows <select value=${chart.field}
           onChange=${(event) => setItem(chart.item, event.target.value)}>
@@ -213,8 +214,8 @@ function Charts({ selected, chosen, query, known, ended }) {
     ${data && html`<p class="quiet">Drag over a chart to look closer. Arrow keys move along its points.</p>`}`;
 }
 
-/** Window of points for a stretch of time. */
-const windowFor = (ms) => RANGES.find(({ secs }) => secs * 1000 >= ms)?.window ?? 86400;
+/** Window of points for a stretch of time that is looked at closer. */
+const windowOfStretch = (ms) => RANGES.find(({ secs }) => secs * 1000 >= ms)?.window ?? 86400;
 
 function formatOf({ kind, unit, field }) {
   if (field === "count") return ofUnit(undefined);

@@ -3,7 +3,7 @@
 import { html, useLayoutEffect, useRef, useState } from "../lib/html.js";
 import { OWN, STORM, get, path } from "../lib/api.js";
 import { bytes, count, duration, micros, perSecond, share, tasksOf, time } from "../lib/format.js";
-import { RANGES, pointsOf, rangeOf, readLatest, readSeries, tableOf } from "../lib/metrics.js";
+import { RANGES, beginOf, pointsOf, rangeOf, readLatest, readSeries, tableOf, windowFor } from "../lib/metrics.js";
 import { METRICS_MS, usePoll } from "../lib/poll.js";
 import { link, setQuery } from "../lib/route.js";
 import { Ago, Choice, Empty, Failed } from "../parts/bits.js";
@@ -16,12 +16,15 @@ import { valueText } from "./configuration.js";
  * and not before its start.
  */
 export function useRange(query, detail) {
-  const range = rangeOf(query.range);
+  const chosen = rangeOf(query.range);
   const to = detail.isGone && detail.killedMs ? detail.killedMs + 60_000 : Date.now();
-  const start = (detail.launchedMs ?? detail.startedMs) - range.window * 1000;
-  const control = html`<${Choice} label="Time shown" value=${range.id}
+  const start = (detail.launchedMs ?? detail.startedMs) - chosen.window * 1000;
+  const from = Math.max(to - chosen.secs * 1000, Math.min(start, to - 300_000));
+  // Points of a topology that is gone for long are left in longer windows only.
+  const range = { ...chosen, window: windowFor(chosen.window, Math.min(from, to - 600_000)) };
+  const control = html`<${Choice} label="Time shown" value=${chosen.id}
     onChange=${(id) => setQuery({ range: id })} options=${RANGES} />`;
-  return { range, to, from: Math.max(to - range.secs * 1000, Math.min(start, to - 300_000)), control };
+  return { range, to, from: beginOf(from, range.window), control };
 }
 
 export function Charts({ detail, query }) {

@@ -4,7 +4,7 @@ import { html } from "../lib/html.js";
 import { OWN, STORM, get, path } from "../lib/api.js";
 import { count, duration, micros, perSecond, plural, share, time } from "../lib/format.js";
 import { edgesOf, loads, useRates, withRates } from "../lib/load.js";
-import { WINDOWS, combined, pointsOf, readLatest, readSeries, tableOf } from "../lib/metrics.js";
+import { WINDOWS, beginOf, combined, pointsOf, readLatest, readSeries, tableOf, windowFor } from "../lib/metrics.js";
 import { METRICS_MS, usePoll } from "../lib/poll.js";
 import { link, setQuery } from "../lib/route.js";
 import { TopologyActions } from "../parts/actions.js";
@@ -117,7 +117,9 @@ function findings(detail) {
 
 function Overview({ detail, errors, query }) {
   const { id, isGone } = detail;
-  const windowSecs = query.window === ALL_TIME ? 60 : Number(query.window ?? 60);
+  // The last minute of a topology that is gone for long is left in longer windows only.
+  const usual = isGone && detail.killedMs ? windowFor(60, detail.killedMs - 60_000) : 60;
+  const windowSecs = query.window === ALL_TIME ? 60 : Number(query.window ?? usual);
   const rates = useRates(isGone ? null : detail);
   const graph = usePoll(isGone ? null : `graph ${id}`,
     (options) => get(`${STORM}/topology/${path(id)}/visualization`, {}, options), 60_000);
@@ -140,8 +142,8 @@ function Overview({ detail, errors, query }) {
         : graph.error ? html`<p class="quiet">The graph cannot be shown: ${graph.error.message}</p>` : html`<p
           class="quiet waiting">Loading the graph …</p>`}`}
     <div class="head"><h2>Components</h2><span class="right">
-      <${Choice} label="Window" value=${query.window ?? 60}
-        onChange=${(secs) => setQuery({ window: secs === 60 ? null : secs })}
+      <${Choice} label="Window" value=${query.window ?? usual}
+        onChange=${(secs) => setQuery({ window: secs === usual ? null : secs })}
         options=${[...WINDOWS.map(({ secs, name }) => ({ id: secs, name })), ...(isGone ? [] : [{
           id: ALL_TIME, name: "All time" }])]} />
     </span></div>
@@ -163,15 +165,16 @@ function Verdict({ limit: { id, capacity, queue } }) {
 function Tiles({ detail, nodes }) {
   const { id, isGone, killedMs } = detail;
   const to = isGone && killedMs ? killedMs + 60_000 : "now";
-  const from = isGone && killedMs ? killedMs - 3_600_000 : "-1h";
+  const windowSecs = isGone && killedMs ? windowFor(60, killedMs - 3_600_000) : 60;
+  const from = isGone && killedMs ? beginOf(killedMs - 3_600_000, windowSecs) : "-1h";
   const data = usePoll(`tiles ${id}`, async (options) => {
-    const read = (level, pattern) => readSeries(id, { level, pattern, window: 60, from, to }, options);
+    const read = (level, pattern) => readSeries(id, { level, pattern, window: windowSecs, from, to }, options);
     const [emitted, failed, latency] = await Promise.all([
       read("topology", "Emitted"), read("component", "Failed"), read("component", "ProcessLatency"),
     ]);
     return { emitted: emitted.series[0], failed: failed.series, latency: latency.series };
   }, METRICS_MS).data ?? {};
-  const points = (series, field) => (series ? pointsOf(series, field, 60) : []);
+  const points = (series, field) => (series ? pointsOf(series, field, windowSecs) : []);
   const last = (list) => list[list.length - 1]?.[1];
   const spouts = new Set((detail.components ?? []).filter(({
     kind }) => kind === "spout").map((one) => one.id));
