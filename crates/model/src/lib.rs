@@ -6,6 +6,7 @@
 //! Start with [`topology::Topology`] (the author's graph), then [`assignment::Assignment`]
 //! (placement of its tasks) and [`status::TopologyStatus`] (its lifecycle).
 
+pub mod absent;
 pub mod address;
 pub mod assignment;
 pub mod backoff;

@@ -37,7 +37,8 @@ const UNSUPPORTED: &[(&[&str], &str)] = &[
         ],
         "Stormkeeper has no JVM",
     ),
-    (&["drpc."], "there is no DRPC"),
+    (&["drpc."], "there is no DRPC; clients can write requests to a queue that a spout reads"),
+    (&["topology.trident."], "there is no Trident"),
     (&["logviewer."], "there is no log viewer; logs are files below `storm.local.dir`"),
     (
         &["pacemaker.", "storm.cluster.state.store"],

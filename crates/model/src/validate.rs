@@ -11,6 +11,7 @@ use std::{
 
 use crate::{
     ComponentId, StreamId,
+    absent::Absent,
     id::quoted,
     settings, spelling,
     suggest::Suggestions,
@@ -186,6 +187,9 @@ fn check_settings(settings: &Settings, place: impl Fn(String) -> Place, found: &
     for (key, value) in settings {
         if let Some(setting) = settings::known(key).filter(|setting| !setting.kind.accepts(value)) {
             found.add(place(key.clone()), format!("{value} is not {}", setting.kind), "");
+        }
+        if let Some(absent) = Absent::of_setting(key) {
+            found.add(place(key.clone()), format!("there is no {absent} in Stormkeeper"), absent.instead());
         }
     }
 }

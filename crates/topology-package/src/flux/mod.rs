@@ -22,6 +22,7 @@
 //! Flux's shell wrappers are supported (`shell.rs`). A Java class is rejected by name, as nothing
 //! here runs in a JVM.
 
+mod absent;
 mod component;
 mod daemon_keys;
 mod fault;

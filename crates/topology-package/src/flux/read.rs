@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     flux::{
+        absent,
         component::{self, read_settings},
         fault::{Fault, Faults},
         shell,
@@ -150,6 +151,7 @@ impl Reader {
             self.suppressed.insert(Place::Topology);
             return None;
         };
+        absent::refuse_in(&mut self.walk, &map);
         self.is_partial = ELSEWHERE.iter().any(|key| map.get(key).is_some());
         let name = match map.get("name") {
             None if self.is_partial => None,
@@ -270,6 +272,9 @@ const PARTIAL_KEY_CLASS: &str = "org.apache.storm.grouping.PartialKeyGrouping";
 fn read_grouping(walk: &mut Walk, at: &At<'_>) -> Option<(Grouping, StreamId)> {
     let unsupported = [("customClass", "a custom grouping needs a JVM")];
     let map = walk.map(at, &["type", "args", "streamId"], &unsupported)?;
+    if let Some(class) = map.get("customClass").and_then(|at| absent::class_in(&at)) {
+        absent::refuse(walk, &class);
+    }
     let stream = match map.get("streamId") {
         Some(at) => walk.id(&at),
         None => Some(StreamId::default_stream()),

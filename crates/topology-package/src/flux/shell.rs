@@ -2,6 +2,7 @@
 
 use crate::{
     flux::{
+        absent,
         component::{Declared, read_command},
         daemon_keys::topology_key_warning,
         reference,
@@ -102,6 +103,7 @@ fn is_wrapper(walk: &mut Walk, class: &At<'_>, kind: ComponentKind) -> bool {
                 format!("use {wrapper} here, or `command`"),
             );
         }
+        _ if absent::refuse(walk, class) => {}
         _ => {
             let what = format!("the Java class {name} needs a JVM, which Stormkeeper does not have");
             let advice = match LOGGERS.contains(&simple) && kind == ComponentKind::Bolt {

@@ -151,6 +151,53 @@ fn java_classes_are_rejected_by_name() {
 }
 
 #[test]
+fn drpc_and_trident_are_rejected_by_name_with_what_to_use_instead() {
+    let drpc = "which Stormkeeper does not have; let clients write requests to a queue that a spout reads, and a bolt \
+                write results to where the client reads them, under an id that the request brings";
+    let trident = "use a spout that emits with ids and repeats what failed, and write results under keys that follow \
+                   from these ids (docs/streaming.md)";
+    bad(
+        &edited("command: [python3, count.py]", "className: org.apache.storm.drpc.ReturnResults"),
+        &[&format!(
+            "17:16: bolts[1].className: org.apache.storm.drpc.ReturnResults is a class of DRPC, {drpc}"
+        )],
+    );
+    bad(
+        &edited("streams:", "topologySource: {className: storm.starter.LinearDRPCTopology}\nstreams:"),
+        &[
+            "19:1: topologySource: `topologySource` is not supported; there is no Java class that builds the \
+             topology; list `spouts`, `bolts` and `streams`",
+            &format!(
+                "19:29: topologySource.className: storm.starter.LinearDRPCTopology is a class of DRPC, {drpc}"
+            ),
+        ],
+    );
+    bad(
+        &edited(
+            "streams:",
+            "components: [{id: t, className: org.apache.storm.trident.TridentTopology}]\nstreams:",
+        ),
+        &[
+            "19:1: components: `components` is not supported; there are no Java objects to build; give each spout \
+             and bolt a `command`",
+            &format!(
+                "19:33: components[0].className: org.apache.storm.trident.TridentTopology is a class of Trident, which \
+                 Stormkeeper does not have; {trident}"
+            ),
+        ],
+    );
+    bad(
+        &edited(
+            "words.file: text.txt",
+            "topology.trident.batch.emit.interval.millis: 500\n  words.file: text.txt",
+        ),
+        &[&format!(
+            "4:48: config.topology.trident.batch.emit.interval.millis: there is no Trident in Stormkeeper; {trident}"
+        )],
+    );
+}
+
+#[test]
 fn streams_must_connect_known_components_and_fields() {
     bad(
         &edited("from: sentences,", "from: sentence,"),
