@@ -144,7 +144,7 @@ struct LoggedReport {
 }
 
 /// Log files of all workers.
-fn logs(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn logs(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let found = entries.flat_map(|entry| {
         let path = entry.path();

@@ -24,6 +24,7 @@ mod life;
 mod live_control;
 mod local_dir;
 mod locked;
+mod log_levels;
 mod log_pairs;
 mod logs;
 mod lost_disk;

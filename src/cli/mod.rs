@@ -20,6 +20,7 @@ mod last_writes;
 mod list;
 mod local;
 mod local_dir;
+mod log_level;
 mod logs;
 mod metrics;
 mod metrics_control;
@@ -143,6 +144,8 @@ enum Command {
     Metrics(Box<metrics::Args>),
     /// Enable, disable or sample metrics of a running topology
     MetricsControl(metrics_control::Args),
+    /// Show or set the log level of a topology's components, for a time
+    LogLevel(log_level::Args),
     /// Print the errors of a topology's tasks
     GetErrors(get_errors::Args),
     /// Print the logs of a topology's workers, and follow them
@@ -206,6 +209,7 @@ fn dispatch(Args { global, command }: Args) -> Result<(), Failure> {
         Command::Rebalance(args) => rebalance::run(&global, &args),
         Command::Kill(args) => kill::run(&global, &args),
         Command::Metrics(args) => metrics::run(&global, &args),
+        Command::LogLevel(args) => log_level::run(&global, &args),
         Command::MetricsControl(args) => metrics_control::run(&global, &args),
         Command::GetErrors(args) => get_errors::run(&global, &args),
         Command::Logs(args) => logs::run(&global, &args),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::cli::{
     Global, client_runtime,
     error::Failure,
-    list,
+    list, log_level,
     output::{self, Table},
 };
 use stormkeeper_api_types::message::{ComponentSummary, TopologyDetail};
@@ -28,6 +28,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         return output::print_json(&detail);
     }
     let mut text = heading(&detail);
+    text.push_str(&log_level::lines(&detail.log_levels));
     text.push_str("\nWorkers\n");
     text.push_str(&workers(&detail).text(2));
     text.push_str("\nComponents\n");

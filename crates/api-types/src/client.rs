@@ -29,8 +29,8 @@ use crate::{
     http,
     message::{
         Accepted, ClusterSummary, CredentialList, CredentialsRequest, DrainRequest, EventList, HostAccepted,
-        KillRequest, NimbusList, OwnerList, RebalanceRequest, SubmitRequest, SupervisorList, TopologyDetail,
-        TopologyErrors, TopologyList,
+        KillRequest, LogLevelRequest, LogLevels, NimbusList, OwnerList, RebalanceRequest, SubmitRequest,
+        SupervisorList, TopologyDetail, TopologyErrors, TopologyList,
     },
     seen::{Change, Seen},
 };
@@ -199,6 +199,17 @@ impl Client {
     /// Removes a topology after a wait.
     pub async fn kill(&self, topology: &str, request: &KillRequest) -> Result<Accepted, Error> {
         self.post(&topology_route(topology, "/kill"), request, OnLostResponse::Fail).await
+    }
+
+    /// Returns the log levels of a topology's components that are in effect.
+    pub async fn log_levels(&self, topology: &str) -> Result<LogLevels, Error> {
+        self.get(&topology_route(topology, "/log-levels")).await
+    }
+
+    /// Sets or ends a log level.
+    pub async fn set_log_level(&self, topology: &str, request: &LogLevelRequest) -> Result<Accepted, Error> {
+        // A repeat sets the same level again.
+        self.post(&topology_route(topology, "/log-levels"), request, OnLostResponse::SendAgain).await
     }
 
     /// Returns the names of a topology's credentials.

@@ -41,6 +41,9 @@ pub enum EventKind {
     Undrained,
     /// The metric settings of a topology were changed.
     MetricsChanged,
+    /// Log levels of a topology were set, or ended.
+    #[serde(rename = "log-levels-changed")]
+    LogLevelsChanged,
     /// Credentials of a topology were set or removed.
     #[serde(rename = "credentials-changed")]
     CredentialsChanged,
@@ -70,6 +73,7 @@ impl fmt::Display for EventKind {
             Self::Drained => "drained",
             Self::Undrained => "undrained",
             Self::MetricsChanged => "metrics-changed",
+            Self::LogLevelsChanged => "log-levels-changed",
             Self::CredentialsChanged => "credentials-changed",
             Self::UncleanMetricTakeover => "unclean-metric-takeover",
             Self::Other => "other",

@@ -17,6 +17,7 @@ pub mod event;
 pub mod fair_share;
 pub mod heartbeat;
 pub mod id;
+pub mod log_control;
 pub mod log_position;
 pub mod metric_control;
 pub mod platform;

@@ -101,6 +101,7 @@ fn event_draft(action: &Action) -> Option<EventDraft> {
         (Effect::Place { .. }, _) => EventKind::Moved,
         (Effect::Rebalance { .. }, _) => EventKind::Rebalanced,
         (Effect::BeginMove { .. }, _) => EventKind::Rebalancing,
+        (Effect::EndLogLevels { .. }, _) => EventKind::LogLevelsChanged,
         (Effect::Unassign { .. }, _) => EventKind::Unassigned,
         (Effect::RemoveTopologyRecord { .. }, _) => EventKind::Removed,
         (

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use crate::{drain::check_wait, refusal::Refusal, submit::check_placeable};
-use stormkeeper_api_types::message::{CredentialsRequest, KillRequest, RebalanceRequest};
+use crate::{drain::check_wait, log_levels, refusal::Refusal, submit::check_placeable};
+use stormkeeper_api_types::message::{CredentialsRequest, KillRequest, LogLevelRequest, RebalanceRequest};
 use stormkeeper_coordination::{
     cluster::{
         event::EventDraft,
@@ -46,6 +46,8 @@ pub enum Change {
     /// Replace the metric settings that were changed before. An empty control restores the
     /// topology's own settings.
     Metrics(MetricControl),
+    /// Set or end the log level of components.
+    LogLevel(LogLevelRequest),
     /// Set and remove credentials, which are not in the topology record.
     Credentials(CredentialsRequest),
 }
@@ -59,6 +61,7 @@ impl Change {
             Self::Rebalance(_) => "rebalance",
             Self::Kill(_) => "kill",
             Self::Metrics(_) => "metrics",
+            Self::LogLevel(_) => "log-level",
             Self::Credentials(_) => "credentials",
         }
     }
@@ -132,13 +135,16 @@ pub(super) async fn execute(
         }
         let next = match change {
             Change::Rebalance(request) => {
-                let tasks = store.tasks(id).await?;
-                let tasks = tasks.map(|tasks| tasks.value).unwrap_or_default();
+                let tasks = tasks_of(id, store).await?;
                 check_rebalance(id, request, &tasks, topology_record.value.workers)?;
                 changed(&topology_record.value, change, now)?
             }
             Change::Metrics(control) => {
                 check_control(control)?;
+                changed(&topology_record.value, change, now)?
+            }
+            Change::LogLevel(request) => {
+                log_levels::check(id, request, &tasks_of(id, store).await?)?;
                 changed(&topology_record.value, change, now)?
             }
             Change::Activate | Change::Deactivate | Change::Kill(_) | Change::Credentials(_) => {
@@ -164,6 +170,10 @@ pub(super) async fn execute(
     Err(Refusal::Conflict { path })
 }
 
+async fn tasks_of(id: &TopologyId, store: &Store) -> Result<TaskTable, store::Error> {
+    Ok(store.tasks(id).await?.map(|tasks| tasks.value).unwrap_or_default())
+}
+
 fn event_draft(id: &TopologyId, change: &Change, by: Option<String>, next: &TopologyRecord) -> EventDraft {
     let event = match change {
         Change::Activate => EventKind::Activated,
@@ -171,6 +181,10 @@ fn event_draft(id: &TopologyId, change: &Change, by: Option<String>, next: &Topo
         Change::Rebalance(_) => EventKind::Rebalancing,
         Change::Kill(_) => EventKind::Killed,
         Change::Credentials(_) => EventKind::CredentialsChanged,
+        Change::LogLevel(request) => {
+            let reason = format!("an operator asked for it; {}", log_levels::describe(request));
+            return EventDraft { by, ..EventDraft::of(id, EventKind::LogLevelsChanged, reason) };
+        }
         Change::Metrics(control) => {
             let reason = format!("an operator asked for it; {}", describe_control(control));
             return EventDraft { by, ..EventDraft::of(id, EventKind::MetricsChanged, reason) };
@@ -227,6 +241,7 @@ pub(super) fn changed(
         Change::Kill(request) => (LifecycleEvent::Kill, request.wait_secs),
         // Metric settings can be changed in every status.
         Change::Metrics(control) => return Ok(with_metric_control(topology_record, control)),
+        Change::LogLevel(request) => return Ok(log_levels::with_level(topology_record, request, now)),
         // In a record of their own.
         Change::Credentials(_) => return Ok(topology_record.clone()),
     };
@@ -239,7 +254,11 @@ pub(super) fn changed(
     let wait = Duration::from_secs(wait_secs.unwrap_or(topology_record.message_timeout_secs));
     let deadline = now.plus(wait);
     let pending = match change {
-        Change::Activate | Change::Deactivate | Change::Metrics(_) | Change::Credentials(_) => None,
+        Change::Activate
+        | Change::Deactivate
+        | Change::Metrics(_)
+        | Change::LogLevel(_)
+        | Change::Credentials(_) => None,
         Change::Kill(_) => Some(PendingChange::Kill { deadline }),
         Change::Rebalance(request) => Some(PendingChange::Rebalance {
             deadline,

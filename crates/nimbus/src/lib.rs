@@ -31,6 +31,7 @@ pub mod handle;
 pub mod host_problem;
 mod leader;
 pub mod liveness;
+mod log_levels;
 #[cfg(test)]
 mod metrics_tests;
 pub mod options;

@@ -93,6 +93,13 @@ pub enum Effect {
         /// Its new record, with the version of the present one.
         topology_record: Box<Stored<TopologyRecord>>,
     },
+    /// Ends log levels whose time is over.
+    EndLogLevels {
+        /// The topology.
+        id: TopologyId,
+        /// Its new record, with the version of the present one.
+        topology_record: Box<Stored<TopologyRecord>>,
+    },
     /// Deletes the assignment of a killed topology.
     Unassign {
         /// The topology.
@@ -188,6 +195,8 @@ pub enum Reason {
     StaleTasks,
     /// The deadline of a rebalance has passed.
     RebalanceDue,
+    /// The time of log levels is over.
+    LogLevelsDue,
     /// The deadline of a kill has passed.
     KillDue,
     /// The record of a topology was deleted by hand and not restored.
@@ -234,6 +243,7 @@ impl Reason {
             | Self::StaleTasks
             | Self::RebalanceDue
             | Self::KillDue
+            | Self::LogLevelsDue
             | Self::HeartbeatsOverdue
             | Self::ParentsMissing
             | Self::EventsOverLimit => false,
@@ -248,6 +258,7 @@ impl Effect {
             Self::Place { id, .. }
             | Self::Rebalance { id, .. }
             | Self::BeginMove { id, .. }
+            | Self::EndLogLevels { id, .. }
             | Self::Unassign { id, .. }
             | Self::RemoveRecords { id }
             | Self::RemoveTopologyRecord { id, .. }
@@ -267,6 +278,7 @@ impl Effect {
             | Self::Unassign { supervisor_assignments, .. } => supervisor_assignments,
             Self::CorrectSupervisorAssignments(change) => std::slice::from_ref(change),
             Self::BeginMove { .. }
+            | Self::EndLogLevels { .. }
             | Self::RemoveRecords { .. }
             | Self::RemoveTopologyRecord { .. }
             | Self::RestoreParents { .. }
@@ -302,7 +314,7 @@ impl Effect {
                     assign(id, *before, assignment),
                 ]
             }
-            Self::BeginMove { id, topology_record } => {
+            Self::BeginMove { id, topology_record } | Self::EndLogLevels { id, topology_record } => {
                 vec![set(layout::storm(id), record::encode(&topology_record.value), topology_record.version)]
             }
             Self::Unassign { id, version, .. } => {

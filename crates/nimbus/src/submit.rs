@@ -128,6 +128,7 @@ impl PreparedTopology {
             ackers,
             pending: None,
             metrics: None,
+            log_levels: None,
             unknown_fields: UnknownFields::new(),
         }
     }

@@ -7,6 +7,7 @@ mod error_chain;
 pub mod fs;
 #[cfg(feature = "injected-bugs")]
 pub mod injected_bugs;
+pub mod log_scope;
 pub mod lossy_log;
 pub mod net;
 pub mod oom;

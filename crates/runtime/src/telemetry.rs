@@ -3,9 +3,9 @@
 use std::io::{self, IsTerminal as _};
 
 use tracing::warn;
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use tracing_subscriber::{EnvFilter, Layer as _, fmt::MakeWriter, layer::SubscriberExt as _};
 
-use crate::lossy_log::LossyLog;
+use crate::{log_scope::ScopedFilter, lossy_log::LossyLog};
 
 /// Filter that applies if `STORMKEEPER_LOG` is not set. The ZooKeeper client crate logs every
 /// request at debug level, so its level is set separately.
@@ -14,17 +14,7 @@ const DEFAULT_FILTER: &str = "info,zookeeper_client=warn";
 /// Starts logging to standard error, filtered by `filter` (the syntax of `RUST_LOG`). A line that
 /// cannot be written is lost.
 pub fn log_to_stderr(filter: Option<&str>) {
-    let (filter, problem) = parse_filter(filter);
-    let colours = io::stderr().is_terminal();
-    let logger = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(LossyLog::new(io::stderr))
-        .with_ansi(colours)
-        .log_internal_errors(false)
-        .finish();
-    // Fails only if logging has been started before, as by several tests in one process.
-    let _already_started = tracing::subscriber::set_global_default(logger);
-    log_problem(problem);
+    start(io::stderr, io::stderr().is_terminal(), filter);
 }
 
 /// Starts logging to `writer` without colours.
@@ -32,13 +22,20 @@ pub fn log_to<W>(writer: W, filter: Option<&str>)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
+    start(writer, false, filter);
+}
+
+fn start<W>(writer: W, has_colours: bool, filter: Option<&str>)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let (filter, problem) = parse_filter(filter);
-    let logger = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(LossyLog::new(writer))
-        .with_ansi(false)
+        .with_ansi(has_colours)
         .log_internal_errors(false)
-        .finish();
+        .with_filter(ScopedFilter(filter));
+    let logger = tracing_subscriber::registry().with(lines);
     // Fails only if logging has been started before, as by several tests in one process.
     let _already_started = tracing::subscriber::set_global_default(logger);
     log_problem(problem);

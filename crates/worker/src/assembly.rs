@@ -13,6 +13,7 @@ use super::{
     errors::ErrorReporter,
     follow::{self, Readiness, Records},
     heartbeat::{self, StatusBoard},
+    log_levels::LogScopes,
     metrics::{Metrics, TcpMasterLink, WorkerMetrics, control},
     multilang,
     queue::Inbox,
@@ -199,6 +200,7 @@ pub(super) struct Worker {
     peers: Peers,
     members: Membership,
     wiring: Arc<Wiring>,
+    log_scopes: LogScopes,
     table: TaskTableWatch,
     worker_metrics: Option<WorkerMetrics>,
     tracking: Option<task::Tracking>,
@@ -222,7 +224,7 @@ impl Worker {
     ) -> Result<Self, Error> {
         let PreparedWorker {
             topology,
-            records: Records { table, assignment, ackers, message_timeout, metrics: changes, .. },
+            records: Records { table, assignment, ackers, message_timeout, metrics: changes, log_levels, .. },
             listener,
             report,
             settings,
@@ -263,6 +265,7 @@ impl Worker {
         tasks.start("tuples from peers", OnExit::StopOwner, listening);
         let wiring = Arc::new(Wiring { topology: Arc::clone(&topology), table, local: local.clone() });
         let mut worker = Self {
+            log_scopes: LogScopes::new(&local, &wiring.table, &log_levels),
             worker_metrics,
             board,
             presence,
@@ -333,6 +336,7 @@ impl Worker {
     fn apply(&mut self, records: &Records, readiness: Readiness) {
         self.table.observe(&records.table);
         self.update_metrics(&records.assignment, records.metrics.as_ref());
+        self.log_scopes.follow(&records.log_levels);
         self.peers.update(&records.assignment, self.table.own());
         self.members.update(&records.assignment);
         let activity = match (records.status, readiness) {

@@ -21,6 +21,7 @@ use stormkeeper_coordination::{
 use stormkeeper_model::{
     assignment::Assignment,
     backoff::{Backoff, Delays},
+    log_control::LogControl,
     metric_control::MetricControl,
     status::TopologyStatus,
     topology::{Ackers, TaskTable},
@@ -56,6 +57,8 @@ pub struct Records {
     pub message_timeout: Duration,
     /// Metric settings that an operator changed while the topology runs.
     pub metrics: Option<MetricControl>,
+    /// Log levels of components that an operator set while the topology runs.
+    pub log_levels: LogControl,
 }
 
 /// What the tree says about this worker.
@@ -86,10 +89,12 @@ async fn read(store: &Store, options: &Options) -> Result<Reading, store::Error>
     };
     // The table is read last: it is written before or with the assignment that uses it.
     let Some(table) = store.tasks(id).await? else { return Ok(Reading::Missing(layout::tasks(id))) };
-    let TopologyRecord { status, ackers, message_timeout_secs, metrics, .. } = topology_record.value;
+    let TopologyRecord { status, ackers, message_timeout_secs, metrics, log_levels, .. } =
+        topology_record.value;
     let message_timeout = Duration::from_secs(message_timeout_secs.max(1));
     let table = table.value;
-    let records = Records { status, table, assignment, ackers, message_timeout, metrics };
+    let log_levels = log_levels.unwrap_or_default();
+    let records = Records { status, table, assignment, ackers, message_timeout, metrics, log_levels };
     Ok(Reading::Assigned(Box::new(records)))
 }
 

@@ -29,6 +29,7 @@ pub mod heartbeat;
 pub mod heartbeat_file;
 pub mod limits;
 pub mod log;
+mod log_levels;
 mod metrics;
 pub mod multilang;
 mod options;

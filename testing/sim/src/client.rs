@@ -124,7 +124,11 @@ impl Clients {
                 Change::Rebalance(request) => {
                     promise.workers_max = promise.workers_max.max(request.workers.unwrap_or(0));
                 }
-                Change::Activate | Change::Deactivate | Change::Metrics(_) | Change::Credentials(_) => {}
+                Change::Activate
+                | Change::Deactivate
+                | Change::Metrics(_)
+                | Change::LogLevel(_)
+                | Change::Credentials(_) => {}
             }
             before
         };

@@ -7,6 +7,7 @@
 mod cluster;
 mod credentials;
 mod error;
+mod log_levels;
 pub mod logs;
 mod metrics;
 mod recovery;
@@ -25,6 +26,7 @@ pub use cluster::{
 };
 pub use credentials::{CredentialList, CredentialSummary, CredentialsRequest};
 pub use error::{Code, ErrorBody};
+pub use log_levels::{LogLevelRequest, LogLevelView, LogLevels};
 pub use metrics::{
     CounterValue, DropSummary, ExportQueueSummary, ExporterSummary, ExporterWork, FollowerSummary,
     ForgetRequest, Forgotten, GaugeValue, HistogramValue, LatestList, LatestValue, MeasuredTopology,
@@ -223,6 +225,9 @@ pub struct TopologyDetail {
     /// Problems of the supervisors of its workers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub supervisor_problems: Vec<String>,
+    /// Log levels that operators have set for a time.
+    #[serde(default, skip_serializing_if = "LogLevels::is_empty")]
+    pub log_levels: LogLevels,
     /// Age of the answering nimbus' view, in milliseconds.
     pub view_age_ms: u64,
 }

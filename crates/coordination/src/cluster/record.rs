@@ -27,6 +27,7 @@ use stormkeeper_model::{
     assignment::{AssignedWorker, Assignment},
     error::TaskError,
     heartbeat::{TaskCounts, TaskStatus},
+    log_control::LogControl,
     metric_control::MetricControl,
     platform::Platform,
     resources::{Capacity, TaskRequests},
@@ -66,6 +67,9 @@ pub struct TopologyRecord {
     /// Changes that operators made to its metrics.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<MetricControl>,
+    /// Log levels of components that operators set; absent without any, and in older builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_levels: Option<LogControl>,
     /// Fields of newer versions.
     #[serde(flatten)]
     pub unknown_fields: UnknownFields,
@@ -87,6 +91,7 @@ impl TopologyRecord {
             ackers: None,
             pending: None,
             metrics: None,
+            log_levels: None,
             unknown_fields: UnknownFields::new(),
         }
     }

@@ -9,9 +9,9 @@ use super::{
 };
 use stormkeeper_api_types::message::{
     Accepted, ClusterSummary, Code, CopyRequest, CredentialList, CredentialsRequest, DrainRequest, EventList,
-    HostAccepted, KillRequest, MetricControlRequest, NimbusList, OwnerList, RebalanceRequest, Recovered,
-    RecoveryRequest, RecoveryStatus, SignInRequest, SubmitRequest, SupervisorList, TopologyDetail,
-    TopologyErrors, TopologyList, WebSession,
+    HostAccepted, KillRequest, LogLevelRequest, LogLevels, MetricControlRequest, NimbusList, OwnerList,
+    RebalanceRequest, Recovered, RecoveryRequest, RecoveryStatus, SignInRequest, SubmitRequest,
+    SupervisorList, TopologyDetail, TopologyErrors, TopologyList, WebSession,
     logs::{LogChunk, TopologyLogLines, TopologyLogs},
 };
 use stormkeeper_metrics::protocol::{HistoryQuery, LogQuery, MSGPACK, MetaQuery, PointsQuery, TrackQuery};
@@ -66,6 +66,21 @@ pub(super) fn routes() -> Routes<Api> {
             change("/topology/{topology}/metrics", "Replaces the metric switches of a topology")
                 .may_take::<MetricControlRequest>(),
             writes::metrics,
+        )
+        .serve(
+            of_topology(get(
+                "/topology/{topology}/log-levels",
+                "The log levels that were set for components",
+            ))
+            .answers::<LogLevels>(),
+            reads::log_levels,
+        )
+        .serve(
+            post("/topology/{topology}/log-levels", "Sets or ends the log level of components")
+                .may_take::<LogLevelRequest>()
+                .answers::<Accepted>()
+                .may_fail(&OF_CHANGE),
+            writes::log_level,
         )
         .serve(
             of_topology(get("/topology/{topology}/credentials", "Names of the credentials of a topology"))

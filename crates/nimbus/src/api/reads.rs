@@ -10,8 +10,8 @@ use super::{
 use crate::{change::find, quota, refusal::Refusal};
 use stormkeeper_access::file::WatchedFile;
 use stormkeeper_api_types::message::{
-    ClusterSummary, ErrorSummary, EventList, NimbusList, OwnerList, SupervisorList, TopologyDetail,
-    TopologyErrors, TopologyList,
+    ClusterSummary, ErrorSummary, EventList, LogLevels, NimbusList, OwnerList, SupervisorList,
+    TopologyDetail, TopologyErrors, TopologyList,
 };
 use stormkeeper_coordination::cluster::layout;
 use stormkeeper_model::TaskId;
@@ -47,6 +47,16 @@ pub(super) async fn owners(State(api): State<Api>) -> Result<Json<OwnerList>, Ap
 
 pub(super) async fn nimbuses(State(api): State<Api>) -> Result<Json<NimbusList>, ApiError> {
     Ok(Json(summary::nimbuses(&api.nimbus, &api.nimbus.observation()?)))
+}
+
+pub(super) async fn log_levels(
+    State(api): State<Api>,
+    PathPart(topology): PathPart,
+) -> Result<Json<LogLevels>, ApiError> {
+    let view = api.nimbus.observation()?.view;
+    let record = view.topologies.get(&find(&view, &topology)?);
+    let levels = record.and_then(|record| record.value.log_levels.clone()).unwrap_or_default();
+    Ok(Json(levels.into()))
 }
 
 /// Parameters of the list of events.

@@ -373,6 +373,7 @@ pub(super) fn topology(
             let clocks = clocks::of_supervisors(view, is_used);
             cluster_problems(nimbus, is_used).into_iter().chain(clocks).collect()
         },
+        log_levels: topology_record.value.log_levels.clone().unwrap_or_default().into(),
         view_age_ms: view_age_ms(nimbus, observation),
     })
 }

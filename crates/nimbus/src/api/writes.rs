@@ -21,8 +21,8 @@ use super::{
 };
 use crate::{change::Change, drain::DrainChange, handle::Submission, refusal::Refusal};
 use stormkeeper_api_types::message::{
-    Accepted, Code, DrainRequest, HostAccepted, KillRequest, MetricControlRequest, RebalanceRequest,
-    SubmitRequest,
+    Accepted, Code, DrainRequest, HostAccepted, KillRequest, LogLevelRequest, MetricControlRequest,
+    RebalanceRequest, SubmitRequest,
 };
 use stormkeeper_coordination::cluster::{layout, record::TopologyRecord};
 use stormkeeper_model::{HostName, TopologyId};
@@ -81,6 +81,14 @@ pub(super) async fn metrics(
 ) -> Result<Response, ApiError> {
     let of = |request: MetricControlRequest| Change::Metrics(request.into());
     change(&api, &topology, request, of).await
+}
+
+pub(super) async fn log_level(
+    State(api): State<Api>,
+    PathPart(topology): PathPart,
+    request: Request,
+) -> Result<Response, ApiError> {
+    change(&api, &topology, request, |asked: LogLevelRequest| Change::LogLevel(asked)).await
 }
 
 pub(super) async fn drain(

@@ -116,6 +116,7 @@ impl<'a> Draft<'a> {
                 self.assigned.remove(id);
             }
             Effect::BeginMove { .. }
+            | Effect::EndLogLevels { .. }
             | Effect::RemoveRecords { .. }
             | Effect::RemoveTopologyRecord { .. }
             | Effect::CorrectSupervisorAssignments(_)
@@ -137,6 +138,7 @@ impl<'a> Draft<'a> {
             }
             Effect::Unassign { .. }
             | Effect::BeginMove { .. }
+            | Effect::EndLogLevels { .. }
             | Effect::RemoveRecords { .. }
             | Effect::RemoveTopologyRecord { .. }
             | Effect::CorrectSupervisorAssignments(_)

@@ -19,6 +19,7 @@ mod draft;
 mod events;
 mod failing;
 mod hosts;
+mod log_levels;
 mod placement;
 mod removal;
 mod supervisor_assignments;
@@ -63,6 +64,7 @@ pub fn decide(view: &ClusterView, liveness: &Liveness, now: Moment, policy: &Pol
     removal::remove_orphans(&mut draft);
     restore_parents(&mut draft);
     placement::place(&mut draft);
+    log_levels::end_due(&mut draft);
     supervisor_assignments::correct(&mut draft);
     delete_unused_blobs(&mut draft);
     report_lost_packages(&mut draft);

@@ -95,6 +95,7 @@ impl Worker {
             all_settings: handshake::conf(&spec.topology, &self.topology, &spec.defaults, &component),
             resources: spec.code.join(RESOURCES),
             credentials: spec.credentials(),
+            log_scope: self.log_scopes.of(&component),
             component,
             wiring,
             settings,
@@ -119,6 +120,7 @@ impl Worker {
         let Start { task, component, wiring, settings, emitter, counters, metrics, clock } = start;
         let max_pending = settings.max_spout_pending;
         let context = TaskContext {
+            log_scope: self.log_scopes.of(&component),
             n_changed_texts: 0,
             changes_reported: None,
             task,

@@ -24,7 +24,7 @@ const YIELDS: usize = 4;
 
 /// A bolt's task, as far as it outlives the instances of the bolt.
 pub(super) struct BoltTask {
-    sending: Sending,
+    pub(super) sending: Sending,
     surroundings: Surroundings,
     make: MakeBolt,
     inbox: Inbox,

@@ -26,7 +26,7 @@ const SETTLE_PERIOD: Duration = Duration::from_millis(10);
 
 /// A spout's task, as far as it outlives the instances of the spout.
 pub(super) struct SpoutTask {
-    sending: Sending,
+    pub(super) sending: Sending,
     surroundings: Surroundings,
     make: MakeSpout,
     activity: watch::Receiver<Activity>,

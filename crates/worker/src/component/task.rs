@@ -37,7 +37,7 @@ use stormkeeper_model::{
     heartbeat::TaskStatus,
     topology::{Input, Settings},
 };
-use stormkeeper_runtime::{error_chain, threads};
+use stormkeeper_runtime::{error_chain, log_scope::LogScope, threads};
 use stormkeeper_stream::Anchors;
 
 /// Time for a call of a component to return when its worker stops.
@@ -65,6 +65,8 @@ pub(crate) struct Parts {
     pub(crate) board: StatusBoard,
     pub(crate) restarts: RestartBoard,
     pub(crate) clock: Clock,
+    /// What the component logs.
+    pub(crate) log_scope: LogScope,
     /// Cancelled when the task must stop.
     pub(crate) stop: CancellationToken,
 }
@@ -78,6 +80,7 @@ pub(super) struct Sending {
     pub(super) metrics: TaskMetrics,
     pub(super) tracking: Option<Tracking>,
     pub(super) clock: Clock,
+    pub(super) log_scope: LogScope,
     pub(super) stop: CancellationToken,
     pub(super) board: StatusBoard,
     pub(super) call: Arc<Call>,
@@ -337,6 +340,7 @@ pub(crate) async fn run(parts: Parts, source: Source) {
 /// Runs a new instance until the task is stopped. A panic is returned as an error, and so is one of what it
 /// panicked with, or of its error.
 fn run_caught(state: &mut State) -> Result<(), String> {
+    let _entered = state.log_scope().enter();
     let run = || state.run_instance().map_err(|error| error_chain(&*error));
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(ended) => ended,
@@ -393,7 +397,7 @@ impl State {
         let Parts {
             task, component, topology, wiring, settings, all_settings, resources, credentials, ..
         } = parts;
-        let Parts { emitter, counters, metrics, tracking, errors, board, clock, stop, .. } = parts;
+        let Parts { emitter, counters, metrics, tracking, errors, board, clock, log_scope, stop, .. } = parts;
         let runtime = Handle::current();
         let sending = Sending {
             task,
@@ -402,6 +406,7 @@ impl State {
             metrics,
             tracking,
             clock,
+            log_scope,
             stop,
             board,
             call,
@@ -418,6 +423,13 @@ impl State {
             Source::Bolt(make, inbox) => {
                 Self::Bolt(Box::new(BoltTask::new(sending, surroundings, make, inbox, &settings, untold)))
             }
+        }
+    }
+
+    fn log_scope(&self) -> LogScope {
+        match self {
+            Self::Spout(spout) => spout.sending.log_scope.clone(),
+            Self::Bolt(bolt) => bolt.sending.log_scope.clone(),
         }
     }
 

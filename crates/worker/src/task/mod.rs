@@ -65,7 +65,7 @@ use stormkeeper_model::{
     heartbeat::TaskStatus,
     topology::Settings,
 };
-use stormkeeper_runtime::{oom::OomWatch, tasks::Tasks};
+use stormkeeper_runtime::{log_scope::LogScope, oom::OomWatch, tasks::Tasks};
 use stormkeeper_topology_package::launch::{CREDENTIALS_SETTING, CREDENTIALS_VARIABLE};
 
 /// First and longest delay before a child is restarted: a component that cannot run costs two
@@ -107,6 +107,8 @@ pub(super) struct TaskContext {
     pub(super) restarts: RestartBoard,
     pub(super) oom: Arc<OomWatch>,
     pub(super) clock: Clock,
+    /// What the component logs.
+    pub(super) log_scope: LogScope,
     /// Owns the tasks that read the children's stderr; when it is cancelled, the task stops.
     pub(super) tasks: Tasks,
     pub(super) metrics: TaskMetrics,
@@ -307,6 +309,7 @@ impl TaskContext {
             ComponentNotice::Error(text) => self.report(&text),
             ComponentNotice::Log { level, text } => {
                 let text = log::shortened(&text);
+                let _entered = self.log_scope.enter();
                 match level {
                     LogLevel::Trace => trace!(%component, %task, "{text}"),
                     LogLevel::Debug => debug!(%component, %task, "{text}"),

@@ -198,6 +198,7 @@ fn ends_location(event: &event::Event, task: TaskId) -> bool {
         | EventKind::Drained
         | EventKind::Undrained
         | EventKind::MetricsChanged
+        | EventKind::LogLevelsChanged
         | EventKind::CredentialsChanged
         | EventKind::UncleanMetricTakeover
         | EventKind::Other => false,
