@@ -32,6 +32,7 @@ mod lost_host;
 mod old_layout;
 mod openapi;
 mod opentsdb;
+mod orderly_stop;
 mod other_secret;
 mod own_writes;
 mod owners;

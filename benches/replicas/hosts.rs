@@ -203,6 +203,7 @@ fn heartbeat(
                     uptime_secs,
                     counts,
                     pending: 0,
+                    drained_for: None,
                     unknown_fields: Default::default(),
                 };
                 (Ephemeral::TaskHeartbeat(topology.clone(), task), record::encode(&heartbeat))

@@ -74,6 +74,7 @@ fn heartbeats(topology: &TopologyId, worker: u16) -> impl Iterator<Item = (Ephem
             uptime_secs: 0,
             counts: TaskCounts::default(),
             pending: 0,
+            drained_for: None,
             unknown_fields: Default::default(),
         };
         (Ephemeral::TaskHeartbeat(topology.clone(), TaskId(task)), record::encode(&heartbeat))

@@ -25,7 +25,8 @@ Example: stormkeeper drain node-3 -w 10s --wait")]
 pub(super) struct Args {
     /// Host, as shown by `stormkeeper cluster`
     host: HostName,
-    /// Stop the spouts for this long first [default: each topology's message timeout]
+    /// Stop the spouts and wait until tuples in flight are processed, but not longer than this
+    /// [default: each topology's message timeout]
     #[arg(short = 'w', long = "spout-wait", value_name = "DURATION", value_parser = parse_duration)]
     spout_wait: Option<Duration>,
     /// Return only when the host has no workers left

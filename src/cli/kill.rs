@@ -14,7 +14,8 @@ Example: stormkeeper kill word-count -w 5s")]
 pub(super) struct Args {
     /// Name or id of the topology
     topology: String,
-    /// Stop the spouts for this long first [default: the topology's message timeout]
+    /// Stop the spouts and wait until tuples in flight are processed, but not longer than this
+    /// [default: the topology's message timeout]
     #[arg(short = 'w', long, value_name = "DURATION", value_parser = parse_duration)]
     wait: Option<Duration>,
     /// Do not ask for confirmation

@@ -29,8 +29,8 @@ pub(crate) const WAIT_SECS_MAX: u64 = 24 * 3600;
 pub enum DrainChange {
     /// Move all workers away and place none there.
     Drain {
-        /// Time for which spouts are stopped before their topology moves; the message timeout of
-        /// the topology if absent.
+        /// Longest time for which workers may drain, with their spouts stopped, before their topology
+        /// moves; the message timeout of the topology if absent.
         wait_secs: Option<u64>,
     },
     /// Allow placement again.

@@ -13,6 +13,7 @@
 //! versions protect against that.
 
 mod command;
+mod drains;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -32,6 +33,7 @@ use crate::{
     table_check::TableChecker,
 };
 pub(super) use command::Command;
+use drains::DrainLooks;
 use stormkeeper_access::{file::WatchedFile, secret::Secrets};
 use stormkeeper_coordination::{
     cluster::{
@@ -130,6 +132,7 @@ impl Leader {
             tables: TableChecker::new(context.blobs.clone()),
             policy: Policy::from(&*context.options),
             move_budget: MoveBudget::default(),
+            drains: DrainLooks::default(),
             observations: context.observer.observe(),
             n_interruptions: 0,
             commands,
@@ -201,6 +204,7 @@ struct LeaderLoop {
     tables: TableChecker,
     policy: Policy,
     move_budget: MoveBudget,
+    drains: DrainLooks,
     observations: watch::Receiver<Observation>,
     /// Interruptions of the observations that `liveness` knows of.
     n_interruptions: u64,
@@ -262,6 +266,7 @@ impl LeaderLoop {
         let view = self.tables.check(view).await;
         let monotonic = self.context.clock.monotonic();
         self.liveness.observe(&view, monotonic);
+        let waits_for_drain = self.look_at_drains(&view, monotonic).await;
         let most = self.policy.max_moves_per_round;
         let moves_left = self.move_budget.moves_left(monotonic, period, most);
         let moment = Moment { wall: self.context.clock.now(), monotonic, moves_left };
@@ -279,8 +284,9 @@ impl LeaderLoop {
         plan.findings.extend(self.review_credentials(&view).await);
         self.report(plan.findings.clone());
         if plan.actions.is_empty() {
+            let most = if waits_for_drain { drains::LOOK_PERIOD } else { period };
             let next = plan.next.unwrap_or(period).max(Duration::from_millis(1));
-            return Next::Wait(next.min(period));
+            return Next::Wait(next.min(most));
         }
         let applied = apply(&plan, &self.writer, &self.context.store.tree()).await;
         self.move_budget.moved(applied.n_moved, monotonic);

@@ -65,6 +65,8 @@ pub struct Liveness {
     /// Topologies with znodes that this nimbus may not delete: the first of them, and the time of the last
     /// attempt.
     undeletable: BTreeMap<TopologyId, (TreePath, Monotonic)>,
+    /// Workers that have drained, with the deadline of the change that they have drained for.
+    drained: BTreeMap<TopologyId, BTreeMap<Slot, Timestamp>>,
     /// Slots in which no worker can run, according to their supervisors.
     unusable_slots: BTreeSet<Slot>,
 }
@@ -129,8 +131,21 @@ impl Liveness {
             missing_blobs: BTreeMap::new(),
             orphaned_topologies: BTreeMap::new(),
             undeletable: BTreeMap::new(),
+            drained: BTreeMap::new(),
             unusable_slots: BTreeSet::new(),
         }
+    }
+
+    /// Replaces the workers that have drained, as their heartbeats say.
+    pub(crate) fn note_drained(&mut self, drained: BTreeMap<TopologyId, BTreeMap<Slot, Timestamp>>) {
+        self.drained = drained;
+    }
+
+    /// Returns whether all workers of an assignment have drained for the change with this deadline.
+    pub(crate) fn is_drained(&self, id: &TopologyId, assignment: &Assignment, change: Timestamp) -> bool {
+        let drained = self.drained.get(id);
+        let is_drained = |slot: &Slot| drained.and_then(|drained| drained.get(slot)) == Some(&change);
+        !assignment.workers.is_empty() && assignment.workers.keys().all(is_drained)
     }
 
     /// Adds supervisors that announce their stops, as this nimbus knows from before its term. This is

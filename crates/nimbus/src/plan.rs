@@ -195,6 +195,8 @@ pub enum Reason {
     StaleTasks,
     /// The deadline of a rebalance has passed.
     RebalanceDue,
+    /// The workers of a topology have processed all of its tuples, before the deadline of a change.
+    Drained,
     /// The time of log levels is over.
     LogLevelsDue,
     /// The deadline of a kill has passed.
@@ -244,6 +246,7 @@ impl Reason {
             | Self::RebalanceDue
             | Self::KillDue
             | Self::LogLevelsDue
+            | Self::Drained
             | Self::HeartbeatsOverdue
             | Self::ParentsMissing
             | Self::EventsOverLimit => false,

@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use super::{
     Error, MetricReports, Options,
     counters::CounterRegistry,
+    drain::{Drain, Load, Wish},
     errors::ErrorReporter,
     follow::{self, Readiness, Records},
     heartbeat::{self, StatusBoard},
@@ -24,7 +25,7 @@ use super::{
     task_table::TaskTableWatch,
     tracking::Tracker,
     transport::{
-        Counters, FrameBudget, Identity, Inboxes, Listener, Membership, OwnHost, PeerKeys, Peers,
+        Counters, FrameBudget, Identity, Inboxes, Intake, Listener, Membership, OwnHost, PeerKeys, Peers,
         TransportMetrics,
     },
 };
@@ -37,7 +38,7 @@ use stormkeeper_model::{
     metric_control::MetricControl,
     status::TopologyStatus,
     task_set::TaskSet,
-    topology::{Ackers, TaskTable, Topology},
+    topology::{Ackers, ComponentKind, TaskTable, Topology},
 };
 use stormkeeper_runtime::{
     blocking,
@@ -172,6 +173,23 @@ fn start_tracking(
     ackers.map(|ackers| task::Tracking { tracker: start(ackers), timeout })
 }
 
+fn transport_counters(metrics: Option<&Metrics>) -> Arc<Counters> {
+    let metrics = metrics.map(TransportMetrics::new);
+    Arc::new(metrics.map_or_else(Counters::default, Counters::with_metrics))
+}
+
+/// What the worker must finish before it may end.
+fn load(wiring: &Wiring, board: StatusBoard, counters: CounterRegistry, transport: Arc<Counters>) -> Load {
+    let Wiring { topology, table, local } = wiring;
+    let is_spout = |task: &TaskId| {
+        let component = table.component_of(*task).and_then(|id| topology.components.get(id));
+        component.is_some_and(|component| component.kind == ComponentKind::Spout)
+    };
+    let (spouts, bolts): (Vec<TaskId>, Vec<TaskId>) = local.iter().partition(is_spout);
+    let (spouts, bolts) = (spouts.into_iter().collect(), bolts.into_iter().collect());
+    Load { board, counters, transport, spouts, bolts }
+}
+
 /// Watches the cgroup of this process, in which its components run too.
 fn watch_memory(tasks: &Tasks) -> Arc<OomWatch> {
     let oom = Arc::new(OomWatch::of_this_process());
@@ -205,6 +223,7 @@ pub(super) struct Worker {
     worker_metrics: Option<WorkerMetrics>,
     tracking: Option<task::Tracking>,
     activity: watch::Sender<Activity>,
+    drain: Drain,
     // The task loops and their children; they stop first.
     runners: Tasks,
     heartbeats: Tasks,
@@ -235,9 +254,8 @@ impl Worker {
         let me = Identity { topology: options.spec.topology.clone(), slot: options.spec.slot.clone() };
         let keys = PeerKeys::new(options.keys.clone(), options.tls.clone());
         let (inboxes, receivers) = Inboxes::new(local.iter());
-        let transport_metrics = metrics.as_ref().map(TransportMetrics::new);
-        let transport_counters =
-            Arc::new(transport_metrics.map_or_else(Counters::default, Counters::with_metrics));
+        let (intake, counters) = (Intake::default(), CounterRegistry::default());
+        let transport_counters = transport_counters(metrics.as_ref());
         let worker_metrics = metrics.zip(ingest).map(|(metrics, ingest)| {
             let connections = (ingest, Arc::new(TcpMasterLink { keys: keys.clone() }) as _);
             let started = WorkerMetrics::start(metrics, settings, &options, &me, connections, &tasks)?;
@@ -261,10 +279,13 @@ impl Worker {
         let listener = listener.with_budget(FrameBudget::new(options.unfinished_bytes)).with_keys(keys);
         let listener = listener.with_tracker(tracker).reporting_to(problems).open_to(members.clone());
         let listener = listener.with_master(worker_metrics.as_ref().map(WorkerMetrics::master));
-        let listening = listener.run(me.clone(), inboxes, transport_counters);
+        let listener = listener.with_intake(intake.clone());
+        let listening = listener.run(me.clone(), inboxes, Arc::clone(&transport_counters));
         tasks.start("tuples from peers", OnExit::StopOwner, listening);
         let wiring = Arc::new(Wiring { topology: Arc::clone(&topology), table, local: local.clone() });
+        let load = load(&wiring, board.clone(), counters.clone(), transport_counters);
         let mut worker = Self {
+            drain: Drain::start(load, intake, &tasks),
             log_scopes: LogScopes::new(&local, &wiring.table, &log_levels),
             worker_metrics,
             board,
@@ -287,15 +308,19 @@ impl Worker {
             tasks,
         };
         worker.update_metrics(&assignment, changes.as_ref());
-        worker.start_tasks(receivers, &clock)?;
+        worker.start_tasks(receivers, &counters, &clock)?;
         worker.log_start();
         Ok(worker)
     }
 
-    fn start_tasks(&self, inboxes: BTreeMap<TaskId, Inbox>, clock: &Clock) -> Result<(), Error> {
-        let counters = CounterRegistry::default();
-        self.start_heartbeats(&counters, clock);
-        inboxes.into_iter().try_for_each(|(task, inbox)| self.start_task(task, inbox, &counters, clock))
+    fn start_tasks(
+        &self,
+        inboxes: BTreeMap<TaskId, Inbox>,
+        counters: &CounterRegistry,
+        clock: &Clock,
+    ) -> Result<(), Error> {
+        self.start_heartbeats(counters, clock);
+        inboxes.into_iter().try_for_each(|(task, inbox)| self.start_task(task, inbox, counters, clock))
     }
 
     fn start_heartbeats(&self, counters: &CounterRegistry, clock: &Clock) {
@@ -346,6 +371,10 @@ impl Worker {
                 Activity::Inactive
             }
         };
+        self.drain.wish(match (records.status, records.pending) {
+            (TopologyStatus::Rebalancing | TopologyStatus::Killed, Some(deadline)) => Wish::Quiet(deadline),
+            _ => Wish::None,
+        });
         self.activity.send_if_modified(|current| {
             let changed = *current != activity;
             if changed {
@@ -375,9 +404,12 @@ impl Worker {
         }
     }
 
-    /// Stops spouts and bolts with their children, then withdraws the heartbeats. Bounded by
-    /// [`STOP_TIMEOUT`] and a short time for the tree; tasks that still run then are killed.
+    /// Stops the spouts, lets the bolts finish what the worker has accepted, stops all components, and then
+    /// withdraws the heartbeats. Bounded by a second for the bolts, [`STOP_TIMEOUT`] and a short time for the
+    /// tree; tasks that still run then are killed.
     pub(super) async fn stop(self) {
+        self.activity.send_replace(Activity::Inactive);
+        self.drain.finish().await;
         if !self.runners.stop(STOP_TIMEOUT).await {
             warn!("some tasks of this worker did not stop in time; killing them");
         }

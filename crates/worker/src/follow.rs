@@ -19,11 +19,12 @@ use stormkeeper_coordination::{
     tree::{self, Scope, TreePath},
 };
 use stormkeeper_model::{
+    Timestamp,
     assignment::Assignment,
     backoff::{Backoff, Delays},
     log_control::LogControl,
     metric_control::MetricControl,
-    status::TopologyStatus,
+    status::{PendingChange, TopologyStatus},
     topology::{Ackers, TaskTable},
 };
 use stormkeeper_runtime::outage::Outage;
@@ -47,6 +48,8 @@ const RETRY: Delays = Delays::between(Duration::from_millis(100), Duration::from
 pub struct Records {
     /// Status of the topology.
     pub status: TopologyStatus,
+    /// Deadline of a kill or rebalance that waits for the workers to drain.
+    pub pending: Option<Timestamp>,
     /// Tasks of each component.
     pub table: TaskTable,
     /// Worker that each task runs in.
@@ -72,6 +75,8 @@ enum Reading {
 /// Reads the records.
 async fn read(store: &Store, options: &Options) -> Result<Reading, store::Error> {
     let (id, slot) = (&options.spec.topology, &options.spec.slot);
+    // The record is read before the assignment: spouts that run again after a rebalance know the new places.
+    let topology_record = store.topology_record(id).await?;
     let Some(assignment) = store.assignment(id).await? else {
         // The leader deletes an assignment and the entry of the supervisor in one transaction.
         let entries = store.supervisor_assignments(&slot.supervisor).await?;
@@ -84,17 +89,19 @@ async fn read(store: &Store, options: &Options) -> Result<Reading, store::Error>
     if assignment.workers.get(slot).is_none_or(|worker| worker.start != options.spec.start) {
         return Ok(Reading::Unassigned);
     }
-    let Some(topology_record) = store.topology_record(id).await? else {
+    let Some(topology_record) = topology_record else {
         return Ok(Reading::Missing(layout::storm(id)));
     };
     // The table is read last: it is written before or with the assignment that uses it.
     let Some(table) = store.tasks(id).await? else { return Ok(Reading::Missing(layout::tasks(id))) };
-    let TopologyRecord { status, ackers, message_timeout_secs, metrics, log_levels, .. } =
+    let TopologyRecord { status, ackers, message_timeout_secs, pending, metrics, log_levels, .. } =
         topology_record.value;
     let message_timeout = Duration::from_secs(message_timeout_secs.max(1));
     let table = table.value;
     let log_levels = log_levels.unwrap_or_default();
-    let records = Records { status, table, assignment, ackers, message_timeout, metrics, log_levels };
+    let pending = pending.as_ref().map(PendingChange::deadline);
+    let records =
+        Records { status, pending, table, assignment, ackers, message_timeout, metrics, log_levels };
     Ok(Reading::Assigned(Box::new(records)))
 }
 

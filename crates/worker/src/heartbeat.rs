@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::{Options, counters::CounterRegistry};
 use stormkeeper_coordination::cluster::{layout::Ephemeral, presence::Presence, record};
-use stormkeeper_model::{TaskId, clock::Clock, heartbeat::TaskStatus, task_set::TaskSet};
+use stormkeeper_model::{TaskId, Timestamp, clock::Clock, heartbeat::TaskStatus, task_set::TaskSet};
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
 
 /// Status of each task of this worker. Clones share the statuses.
@@ -36,6 +36,8 @@ struct State {
     // Tasks that do not run: since when, and the failure of the last start, if it failed.
     down: BTreeMap<TaskId, Down>,
     changed: BTreeSet<TaskId>,
+    // Deadline of the change of the topology that this worker has drained for.
+    drained_for: Option<Timestamp>,
     never_up: BTreeSet<TaskId>,
 }
 
@@ -58,7 +60,8 @@ impl StatusBoard {
         let n_never_up = watch::Sender::new(never_up.len());
         let now = Down { since: Instant::now(), failure: None };
         let down = never_up.iter().map(|task| (*task, now.clone())).collect();
-        let state = Mutex::new(State { changed: never_up.clone(), never_up, statuses, down });
+        let (changed, drained_for) = (never_up.clone(), None);
+        let state = Mutex::new(State { changed, drained_for, never_up, statuses, down });
         Self { shared: Arc::new(Shared { state, wake: Notify::new(), n_never_up }) }
     }
 
@@ -114,6 +117,28 @@ impl StatusBoard {
         self.shared.wake.notify_one();
     }
 
+    /// Says, in the heartbeats of all tasks, that the worker has drained for the change of the topology with
+    /// this deadline; `None` takes it back.
+    pub fn set_drained_for(&self, change: Option<Timestamp>) {
+        let mut state = self.lock();
+        if std::mem::replace(&mut state.drained_for, change) == change {
+            return;
+        }
+        state.changed = state.statuses.keys().copied().collect();
+        drop(state);
+        self.shared.wake.notify_one();
+    }
+
+    /// Returns the change that the worker has drained for.
+    pub fn drained_for(&self) -> Option<Timestamp> {
+        self.lock().drained_for
+    }
+
+    /// Returns whether the component of a task is at work: of a spout, whether it is asked for tuples.
+    pub fn is_running(&self, task: TaskId) -> bool {
+        self.lock().statuses.get(&task) == Some(&TaskStatus::Running)
+    }
+
     /// Waits until each task has been up at least once.
     pub async fn all_up(&self) {
         let mut n_never_up = self.shared.n_never_up.subscribe();
@@ -161,6 +186,7 @@ pub fn start(
                 _ = period.tick() => board.all(),
                 () = board.shared.wake.notified() => board.take_changed(),
             };
+            let drained_for = board.drained_for();
             let uptime_secs = clock.monotonic().since(began).as_secs();
             presence.keep_all(due.into_iter().map(|(task, status)| {
                 let (counts, pending) = counters.read(task);
@@ -172,6 +198,7 @@ pub fn start(
                     uptime_secs,
                     counts,
                     pending,
+                    drained_for,
                     unknown_fields: record::UnknownFields::new(),
                 };
                 (Ephemeral::TaskHeartbeat(options.spec.topology.clone(), task), record::encode(&beat))

@@ -23,6 +23,7 @@ mod abandoned;
 mod assembly;
 pub mod component;
 pub mod counters;
+mod drain;
 mod errors;
 pub mod follow;
 pub mod heartbeat;

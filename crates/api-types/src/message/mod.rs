@@ -96,7 +96,8 @@ impl From<InitialStatus> for TopologyStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RebalanceRequest {
-    /// Time for which spouts are stopped before; the topology's message timeout when absent.
+    /// Longest time for which the workers may drain before, with their spouts stopped; the topology's message
+    /// timeout when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_secs: Option<u64>,
     /// New number of workers.
@@ -111,7 +112,8 @@ pub struct RebalanceRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KillRequest {
-    /// Time for which spouts are stopped before; the topology's message timeout when absent.
+    /// Longest time for which the workers may drain before, with their spouts stopped; the topology's message
+    /// timeout when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_secs: Option<u64>,
 }

@@ -297,6 +297,10 @@ pub struct TaskHeartbeat {
     /// Tuples that the task has received and its component has not finished; 0 in older builds.
     #[serde(default)]
     pub pending: u64,
+    /// Deadline of the kill or rebalance for which the worker has processed all of its tuples; absent
+    /// while it has not, and in older builds.
+    #[serde(default, rename = "drained_for_ms", skip_serializing_if = "Option::is_none")]
+    pub drained_for: Option<Timestamp>,
     /// Fields of newer versions.
     #[serde(flatten)]
     pub unknown_fields: UnknownFields,

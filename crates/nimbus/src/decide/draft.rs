@@ -11,7 +11,10 @@ use crate::{
     plan::{Action, ClusterProblem, Effect, Finding, Plan, Reason, SupervisorAssignmentsChange, check_size},
     policy::Policy,
 };
-use stormkeeper_coordination::{cluster::view::ClusterView, tree::Version};
+use stormkeeper_coordination::{
+    cluster::{layout, view::ClusterView},
+    tree::Version,
+};
 use stormkeeper_model::{
     SupervisorId, Timestamp, TopologyId,
     assignment::Assignment,
@@ -50,6 +53,15 @@ impl<'a> Draft<'a> {
     /// Returns whether `time` has passed.
     pub(super) fn is_past(&self, time: Monotonic) -> bool {
         self.now.monotonic >= time
+    }
+
+    /// Returns whether all workers of a topology have drained for its change with this deadline. A topology
+    /// without an assignment has no workers.
+    pub(super) fn is_drained(&self, id: &TopologyId, change: Timestamp) -> bool {
+        match self.view.assignments.get(id) {
+            Some(assignment) => self.liveness.is_drained(id, &assignment.value, change),
+            None => !self.view.is_unreadable(&layout::assignment(id)),
+        }
     }
 
     /// Requests another decision at `time`.

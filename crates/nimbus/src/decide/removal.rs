@@ -34,10 +34,15 @@ pub(super) fn remove_killed(draft: &mut Draft<'_>) {
             Some(PendingChange::Kill { deadline }) => Some(*deadline),
             Some(PendingChange::Rebalance { .. }) | None => None,
         };
-        match deadline {
-            Some(deadline) if deadline > draft.now.wall => draft.wake_at_deadline(deadline),
-            Some(_) | None => remove_next(draft, id, Some(topology_record)),
-        }
+        let reason = match deadline {
+            Some(deadline) if deadline > draft.now.wall && !draft.is_drained(id, deadline) => {
+                draft.wake_at_deadline(deadline);
+                continue;
+            }
+            Some(deadline) if deadline > draft.now.wall => Reason::Drained,
+            Some(_) | None => Reason::KillDue,
+        };
+        remove_next(draft, id, (Some(topology_record), reason));
     }
 }
 
@@ -69,15 +74,18 @@ pub(super) fn remove_orphans(draft: &mut Draft<'_>) {
         }
         let due = since.plus(ORPHAN_KEPT.max(draft.policy.settle));
         match draft.is_past(due) {
-            true => remove_next(draft, id, None),
+            true => remove_next(draft, id, (None, Reason::NoRecord)),
             false => draft.wake_at(due),
         }
     }
 }
 
 /// Plans the next step of removing a topology; `topology_record` is its topology record, if it has one.
-fn remove_next(draft: &mut Draft<'_>, id: &TopologyId, topology_record: Option<&Stored<TopologyRecord>>) {
-    let reason = if topology_record.is_some() { Reason::KillDue } else { Reason::NoRecord };
+fn remove_next(
+    draft: &mut Draft<'_>,
+    id: &TopologyId,
+    (topology_record, reason): (Option<&Stored<TopologyRecord>>, Reason),
+) {
     let view = draft.view;
     #[cfg(feature = "injected-bugs")]
     if let Some(topology_record) =

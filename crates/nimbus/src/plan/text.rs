@@ -44,6 +44,7 @@ impl fmt::Display for Reason {
             }
             Self::StaleTasks => f.write_str("the assignment contained tasks that are not in the task table"),
             Self::RebalanceDue => f.write_str("the deadline of the rebalance has passed"),
+            Self::Drained => f.write_str("its workers have processed all tuples"),
             Self::LogLevelsDue => f.write_str("the time of log levels is over"),
             Self::KillDue => f.write_str("the deadline of the kill has passed"),
             Self::NoRecord => f.write_str("the topology record was deleted and not restored"),

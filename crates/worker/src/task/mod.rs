@@ -433,7 +433,7 @@ pub(super) async fn run(mut context: TaskContext, mut kind: TaskKind) {
                     let notices = kind.deactivate_child(&mut child).await;
                     let exit = child.end(STOP_GRACE).await;
                     notices.into_iter().chain(exit.last_notices).for_each(|it| context.handle_notice(it));
-                    context.metrics.settle();
+                    kind.reset(&mut context);
                     return;
                 };
                 let grace = match failure {

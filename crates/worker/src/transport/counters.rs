@@ -17,6 +17,9 @@ pub struct Counters {
     pub(super) oversized: AtomicU64,
     pub(super) dropped: AtomicU64,
     pub(super) reconnects: AtomicU64,
+    // Tuples that were put in the queue of a peer, and that left it, in whichever way.
+    queued: AtomicU64,
+    unqueued: AtomicU64,
     pub(super) transport_metrics: Option<TransportMetrics>,
 }
 
@@ -48,6 +51,23 @@ impl Counters {
     /// Creates counters that also record metrics.
     pub(crate) fn with_metrics(transport_metrics: TransportMetrics) -> Self {
         Self { transport_metrics: Some(transport_metrics), ..Self::default() }
+    }
+
+    /// Counts tuples that were put in the queue of a peer.
+    pub(crate) fn queued(&self, n: u64) {
+        self.queued.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Counts tuples that left the queue of a peer: their frame was written, or they were dropped.
+    pub(crate) fn unqueued(&self, n: u64) {
+        self.unqueued.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Returns the number of tuples in the queues of peers, those of unwritten frames included.
+    pub(crate) fn n_unsent(&self) -> u64 {
+        // Read in this order, and corrected: a tuple may leave before it is counted as queued.
+        let unqueued = self.unqueued.load(Ordering::Relaxed);
+        self.queued.load(Ordering::Relaxed).saturating_sub(unqueued)
     }
 
     /// Reads all counts.

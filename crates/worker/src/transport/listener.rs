@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::timeout,
@@ -20,7 +20,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Counters, FrameBudget, Identity, Inboxes, Membership,
+    Counters, FrameBudget, Identity, Inboxes, Intake, Membership,
     counters::add,
     greeting::{GreetError, PROVED, PeerKeys, demand_proof},
     outbox::{Sent, send_row},
@@ -37,7 +37,7 @@ use crate::metrics::{
     reporter::MasterLocation,
 };
 use crate::{
-    limits::{FRAME_BYTES_MAX, UNFINISHED_BYTES},
+    limits::{FRAME_BYTES_MAX, IDLE_CONNECTION_MAX, UNFINISHED_BYTES},
     queue::Lane,
     report::Problems,
     tracking::{self, Tracker},
@@ -93,11 +93,14 @@ pub struct Listener {
     keys: PeerKeys,
     tracker: Option<Tracker>,
     handshakes: Places,
+    intake: Intake,
 }
 
 /// Reason for which the listener closes a connection.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
+    #[error("the worker ends and takes no more tuples")]
+    Ending,
     #[error("the peer does not speak the protocol of workers")]
     UnknownProtocol,
     #[error("the peer did not complete the handshake within {HANDSHAKE_DEADLINE:?}")]
@@ -137,12 +140,18 @@ impl Listener {
             keys: PeerKeys::default(),
             tracker: None,
             handshakes: Places::new(HANDSHAKES_MAX, HANDSHAKES_MAX / 2),
+            intake: Intake::default(),
         })
     }
 
     /// Also receives for the tracker of this worker.
     pub(crate) fn with_tracker(self, tracker: Option<Tracker>) -> Self {
         Self { tracker, ..self }
+    }
+
+    /// Takes tuples until this intake is closed.
+    pub(crate) fn with_intake(self, intake: Intake) -> Self {
+        Self { intake, ..self }
     }
 
     /// Limits the connections whose handshake is not complete.
@@ -199,12 +208,7 @@ impl Listener {
         let replays = Arc::<ReplayGuard>::default();
         let (problems, mut is_failing) = (self.problems.clone(), false);
         loop {
-            let accepted = tokio::select! {
-                // A connection has panicked, which ends all of them: the worker would receive nothing more.
-                () = connections.cancelled().cancelled_owned() => return,
-                // Cancel-safe: a connection that is not returned stays in the backlog.
-                accepted = self.socket.accept() => accepted,
-            };
+            let Some(accepted) = self.accept(&connections).await else { break };
             let (stream, from) = match accepted {
                 Ok(accepted) => {
                     if std::mem::take(&mut is_failing) {
@@ -249,7 +253,7 @@ impl Listener {
             let (me, inboxes, counters) = (me.clone(), inboxes.clone(), counters.clone());
             let (master, members) = (self.master.clone(), self.members.clone());
             let (budget, replays, keys) = (self.budget.clone(), Arc::clone(&replays), self.keys.clone());
-            let tracker = self.tracker.clone();
+            let (tracker, intake) = (self.tracker.clone(), self.intake.clone());
             let connection = Connection {
                 from,
                 me,
@@ -261,9 +265,25 @@ impl Listener {
                 replays,
                 keys,
                 tracker,
+                intake,
                 _permit: permit,
             };
             connections.start("tuples from a peer", OnExit::Ignore, connection.run(stream, place));
+        }
+        // Senders find nobody here until the successor of this worker listens.
+        drop(self.socket);
+        connections.cancelled().cancelled_owned().await;
+    }
+
+    /// Accepts a connection. `None` if there will be no more: the intake is closed, or a connection has
+    /// panicked, which ends all of them: the worker would receive nothing more.
+    async fn accept(&self, connections: &Tasks) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+        tokio::select! {
+            () = connections.cancelled().cancelled_owned() => None,
+            // Cancel-safe: it only waits.
+            () = self.intake.closed() => None,
+            // Cancel-safe: a connection that is not returned stays in the backlog.
+            accepted = self.socket.accept() => Some(accepted),
         }
     }
 }
@@ -273,6 +293,14 @@ impl Listener {
 enum Purpose {
     Tuples,
     MetricReports(Duplex<WorkerMessage, MasterReply>),
+}
+
+/// What a connection waited for.
+enum Awaited {
+    /// There is something to read, be it the end.
+    Data,
+    /// The worker ends.
+    End,
 }
 
 /// One accepted connection.
@@ -287,6 +315,7 @@ struct Connection {
     replays: Arc<ReplayGuard>,
     keys: PeerKeys,
     tracker: Option<Tracker>,
+    intake: Intake,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -323,7 +352,7 @@ impl Connection {
         let error = refusal as &(dyn std::error::Error + 'static);
         match refusal {
             // The normal end of a connection: the peer stopped, or its host did.
-            Refusal::Frame(ReadError::Io(_) | ReadError::Idle) => {
+            Refusal::Frame(ReadError::Io(_) | ReadError::Idle) | Refusal::Ending => {
                 info!(%from, error, "the connection of a peer ended");
                 false
             }
@@ -438,7 +467,19 @@ impl Connection {
     async fn receive(&self, reader: &mut BufReader<PeerStream>) -> Refusal {
         let (mut content, mut batch) = (Vec::new(), ReceivedBatch::default());
         let (mut numbers, mut lanes) = (ConnectionNumbers::default(), BTreeMap::new());
+        let (_open, mut is_told) = (self.intake.enter(), false);
         loop {
+            if !is_told {
+                match self.wait_for_data(reader).await {
+                    Ok(Awaited::Data) => {}
+                    Ok(Awaited::End) => {
+                        is_told = true;
+                        // A sender that is gone closes the connection, which is read until then in any case.
+                        let _gone = tell(reader.get_mut(), &Refusal::Ending).await;
+                    }
+                    Err(idle) => return Refusal::Frame(idle),
+                }
+            }
             if let Err(error) = self.budget.read_frame(reader, FRAME_BYTES_MAX, &mut content).await {
                 return Refusal::Frame(error);
             }
@@ -492,6 +533,24 @@ impl Connection {
         }
     }
 
+    /// Waits until there is something to read, or the intake is closed.
+    ///
+    /// # Errors
+    /// [`ReadError::Idle`] if nothing arrives for long.
+    async fn wait_for_data(&self, reader: &mut BufReader<PeerStream>) -> Result<Awaited, ReadError> {
+        if !reader.buffer().is_empty() && !self.intake.is_closed() {
+            return Ok(Awaited::Data);
+        }
+        tokio::select! {
+            biased;
+            // Cancel-safe: it only waits.
+            () = self.intake.closed() => Ok(Awaited::End),
+            // Cancel-safe: what was read stays in the buffer. Errors come again when the frame is read.
+            _ = reader.fill_buf() => Ok(Awaited::Data),
+            () = tokio::time::sleep(IDLE_CONNECTION_MAX) => Err(ReadError::Idle),
+        }
+    }
+
     fn refuse_tuple(&self, task: TaskId) {
         if let Some(so_far) = add(&self.counters.refused_tuples, 1) {
             warn!(from = %self.from, %task, so_far, "dropped a tuple for a task that this worker does not run");
@@ -499,11 +558,18 @@ impl Connection {
     }
 }
 
+/// Writes why a connection is closed; its sender closes it when it has sent its present frame.
+async fn tell(stream: &mut PeerStream, refusal: &Refusal) -> io::Result<()> {
+    let reason = error_chain(refusal).chars().take(REASON_CHARS).collect();
+    stream.write_all(&wire::frame_of(&HelloReply::Refused(reason))).await?;
+    // TLS keeps the last bytes otherwise.
+    stream.flush().await
+}
+
 /// Tells a peer why its connection is closed. What the peer has sent meanwhile is read and discarded,
 /// since the kernel discards the reason if it is not.
 async fn send_reason(mut stream: PeerStream, refusal: &Refusal) -> io::Result<()> {
-    let reason = error_chain(refusal).chars().take(REASON_CHARS).collect();
-    stream.write_all(&wire::frame_of(&HelloReply::Refused(reason))).await?;
+    tell(&mut stream, refusal).await?;
     stream.shutdown().await?;
     tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(drop)
 }

@@ -44,6 +44,7 @@ mod frame_budget;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod greeting;
+mod intake;
 mod listener;
 mod membership;
 mod metrics;
@@ -58,6 +59,7 @@ pub(crate) mod wire;
 pub use counters::{Counters, Counts};
 pub(crate) use frame_budget::FrameBudget;
 pub(crate) use greeting::{PeerKeys, greet};
+pub(crate) use intake::Intake;
 pub use listener::Listener;
 pub(crate) use membership::Membership;
 pub(crate) use metrics::{ConnectionMetricSet, TransportMetrics};

@@ -144,7 +144,12 @@ impl Outbox {
             let (task, tasks) = (tasks[range.start], &tasks[range.clone()]);
             let tasks = if *is_remote { TaskList::Given(tasks) } else { TaskList::NONE };
             match lane.push(&Row { tasks, ..*row }) {
-                Ok(()) => *n_queued += range.len(),
+                Ok(()) => {
+                    *n_queued += range.len();
+                    if *is_remote {
+                        counters.queued(range.len() as u64);
+                    }
+                }
                 Err(Refused::Full) => return false,
                 // The peer left the assignment, or the task is a spout.
                 Err(Refused::Closed) if *is_remote => {

@@ -159,6 +159,7 @@ impl Queue {
                 .as_ref()
                 .map(|transport_metrics| transport_metrics.metrics.clock());
             let n_oversized = self.frame.fill(&mut self.queued, clock) as u64;
+            self.counters.unqueued(n_oversized);
             if let Some(so_far) = add(&self.counters.oversized, n_oversized) {
                 warn!(so_far, limit = FRAME_BYTES_MAX, "dropped a tuple that is too large to be sent");
             }
@@ -175,6 +176,7 @@ impl Drop for Queue {
         while let Some(row) = self.queued.next_row() {
             n_left += row.n_tuples();
         }
+        self.counters.unqueued(n_left as u64);
         if let Some(so_far) = add(&self.counters.dropped, n_left as u64) {
             info!(n_left, so_far, "dropped the tuples that were still queued for a peer");
         }
@@ -413,6 +415,7 @@ impl Sender {
                 }
             }
             self.queue.counters.sent.fetch_add(self.queue.frame.n_tuples() as u64, Ordering::Relaxed);
+            self.queue.counters.unqueued(self.queue.frame.n_tuples() as u64);
             self.queue.frame.clear();
         }
     }

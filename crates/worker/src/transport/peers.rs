@@ -8,7 +8,7 @@ use tracing::info;
 use super::{
     Counters, INBOX, Identity, PEER_QUEUE, PeerKeys,
     metrics::{ConnectionMetricSet, ConnectionMetrics},
-    outbox::{Directory, Outbox, send_tuple},
+    outbox::{Directory, Outbox, Sent, send_tuple},
     peer::{self, Address, Route},
 };
 use crate::{
@@ -219,9 +219,12 @@ impl TrackedPeer {
         let component = tracking::ACKER.parse().expect("a valid id");
         let peer = Peer::start(&(address, component), TRACKED_QUEUE, (me, counters), own, tasks);
         let (outgoing, mut lane) = (Arc::<Outgoing>::default(), peer.queue.lane());
+        let counters = Arc::clone(counters);
         let pump = tracking::pump(Arc::clone(&outgoing), async move |tuple| {
             // The receiver looks at the origin alone.
-            let _left = send_tuple(&mut lane, &[TaskId(0)], &tuple).await;
+            if send_tuple(&mut lane, &[TaskId(0)], &tuple).await == Sent::Queued {
+                counters.queued(1);
+            }
         });
         peer.tasks.start("acks to a peer", OnExit::Ignore, pump);
         Self { outgoing, _peer: peer }

@@ -1,3 +1,4 @@
+mod handover;
 mod handshakes;
 mod intake;
 mod proofs;

@@ -76,7 +76,7 @@ pub const TABLE: &[Row] = &[
     Row {
         path: "/taskbeats/{topology-id}/{task-id}",
         kind: "E",
-        holds: "heartbeat: host, port, worker, status, uptime, tuple counts, pending tuples; the task is alive while the znode exists",
+        holds: "heartbeat: host, port, worker, status, uptime, tuple counts, pending tuples, the change that its worker has drained for; the task is alive while the znode exists",
         written_by: "the task's worker",
         watched_by: "nobody",
     },

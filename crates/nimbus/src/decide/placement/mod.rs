@@ -102,7 +102,7 @@ fn is_rebalance_due(draft: &mut Draft<'_>, id: &TopologyId, topology_record: &To
         draft.add_finding(Some(id), ClusterProblem::NoPendingRebalance);
         return false;
     };
-    if *deadline > draft.now.wall {
+    if *deadline > draft.now.wall && !draft.is_drained(id, *deadline) {
         draft.wake_at_deadline(*deadline);
         return false;
     }

@@ -23,7 +23,7 @@ pub(super) fn rebalance_next(draft: &mut Draft<'_>, cases: &[PlacementCase<'_>])
 }
 
 fn rebalance(draft: &mut Draft<'_>, case: &PlacementCase<'_>, cases: &[PlacementCase<'_>]) {
-    let Some(PendingChange::Rebalance { resume, workers, parallelism, only_drained, .. }) =
+    let Some(PendingChange::Rebalance { deadline, resume, workers, parallelism, only_drained }) =
         &case.topology_record.value.pending
     else {
         return;
@@ -75,6 +75,7 @@ fn rebalance(draft: &mut Draft<'_>, case: &PlacementCase<'_>, cases: &[Placement
     let id = case.id.clone();
     let reason = match only_drained {
         true => Reason::HostsDrained { hosts: drain::hosts(draft.view, case) },
+        false if *deadline > draft.now.wall => Reason::Drained,
         false => Reason::RebalanceDue,
     };
     draft.act(

@@ -1,6 +1,6 @@
 use super::world::{SECOND, World};
 use super::{NOW, effects};
-use crate::plan::ClusterProblem;
+use crate::plan::{ClusterProblem, Reason};
 use stormkeeper_coordination::cluster::layout;
 use stormkeeper_model::status::TopologyStatus;
 
@@ -21,6 +21,22 @@ fn a_due_rebalance_changes_everything_in_one_transaction() {
         (TopologyStatus::Active, None, 4)
     );
     assert_eq!(world.assignment(&id).expect("placed").tasks().to_string(), "1-8");
+    assert_eq!(world.decide().actions, []);
+}
+
+#[test]
+fn a_rebalance_is_carried_out_before_its_deadline_once_all_workers_have_drained_for_it() {
+    let mut world = World::with_supervisors(4, 2);
+    let id = world.running("wc", 4, 2);
+    world.rebalance(&id, 10 * SECOND, 4, None);
+    let (deadline, assignment) = (world.deadline(&id), world.assignment(&id).expect("placed"));
+    world.drained(&id, assignment.workers.keys().take(1).cloned(), deadline);
+    assert_eq!(world.decide().actions, [], "one worker has not drained");
+    world.drained(&id, assignment.workers.keys().cloned(), deadline);
+    let plan = world.decide();
+    assert_eq!(effects(&plan), ["rebalance to 4 slots"]);
+    assert_eq!(plan.actions[0].reason, Reason::Drained);
+    world.execute(&plan);
     assert_eq!(world.decide().actions, []);
 }
 

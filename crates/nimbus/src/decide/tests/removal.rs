@@ -4,7 +4,7 @@ use super::world::{SECOND, World};
 use super::{NOW, effects};
 use crate::plan::{ClusterProblem, Finding, Plan, Reason};
 use stormkeeper_coordination::{cluster::layout, tree::TreePath};
-use stormkeeper_model::{BlobKey, TaskId};
+use stormkeeper_model::{BlobKey, TaskId, Timestamp};
 
 #[test]
 fn a_killed_topology_is_removed_step_by_step_and_leaves_nothing() {
@@ -25,6 +25,29 @@ fn a_killed_topology_is_removed_step_by_step_and_leaves_nothing() {
     assert_eq!(plan.actions[0].reason, Reason::HeartbeatsGone);
     world.execute(&plan);
     assert_eq!(effects(&world.decide()), ["remove the topology"]);
+    world.settle();
+    assert!(!world.nodes.keys().any(|path| path.as_str().contains(id.as_str())), "{:?}", world.nodes.keys());
+}
+
+#[test]
+fn a_kill_is_carried_out_before_its_deadline_once_all_workers_have_drained_for_it() {
+    let mut world = World::with_supervisors(2, 2);
+    let id = world.running("wc", 4, 2);
+    world.kill(&id, 30 * SECOND);
+    let (deadline, assignment) = (world.deadline(&id), world.assignment(&id).expect("placed"));
+    let slots = || assignment.workers.keys().cloned();
+    world.drained(&id, slots().take(1), deadline);
+    assert_eq!(world.decide().actions, [], "one worker has not drained");
+    world.drained(&id, slots(), Timestamp::from_millis(deadline.as_millis() - 1));
+    assert_eq!(world.decide().actions, [], "they have drained for another change");
+    world.drained(&id, slots(), deadline);
+    let plan = world.decide();
+    assert_eq!(effects(&plan), ["remove the assignment"]);
+    assert_eq!(plan.actions[0].reason, Reason::Drained);
+    world.execute(&plan);
+    world.send_heartbeats();
+    // The next leader has seen no worker that drained, and goes on with the removal.
+    world.fail_over();
     world.settle();
     assert!(!world.nodes.keys().any(|path| path.as_str().contains(id.as_str())), "{:?}", world.nodes.keys());
 }

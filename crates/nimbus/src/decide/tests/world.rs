@@ -252,6 +252,22 @@ impl World {
         }
     }
 
+    /// Lets the leader see that the workers in these slots have drained for a change.
+    pub(super) fn drained(
+        &mut self,
+        id: &TopologyId,
+        slots: impl IntoIterator<Item = Slot>,
+        change: Timestamp,
+    ) {
+        let slots = slots.into_iter().map(|slot| (slot, change)).collect();
+        self.liveness.note_drained([(id.clone(), slots)].into());
+    }
+
+    /// Deadline of the change that a topology waits for.
+    pub(super) fn deadline(&self, id: &TopologyId) -> Timestamp {
+        self.topology_record(id).expect("there").pending.expect("a pending change").deadline()
+    }
+
     /// Another leader takes over, without any observation.
     pub(super) fn fail_over(&mut self) {
         self.liveness = Liveness::new(self.clock.monotonic());
