@@ -1,9 +1,11 @@
 """A headless Chromium, driven by the DevTools protocol with the standard library alone."""
 
 import base64
+import ctypes
 import json
 import os
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -13,6 +15,7 @@ import urllib.parse
 from typing import Any, Callable, Dict, List, Optional
 
 START_SECONDS = 30
+END_SECONDS = 5
 ANSWER_SECONDS = 30
 FLAGS = [
     "--headless=new",
@@ -105,6 +108,12 @@ class WebSocket:
                 return message.decode()
 
 
+def die_with_parent() -> None:
+    """Lets the kernel kill this process when its parent is killed, which then closes nothing itself."""
+    set_death_signal = 1
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+
+
 class Browser:
     """A Chromium with a profile of its own, which ends with this object."""
 
@@ -117,6 +126,7 @@ class Browser:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            preexec_fn=die_with_parent,
         )
         try:
             self.socket = WebSocket(self._address())
@@ -183,7 +193,11 @@ class Browser:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        shutil.rmtree(self.profile, ignore_errors=True)
+        # Processes of the browser may write for a moment after its first one has ended.
+        deadline = time.monotonic() + END_SECONDS
+        while os.path.exists(self.profile) and time.monotonic() < deadline:
+            shutil.rmtree(self.profile, ignore_errors=True)
+            time.sleep(0.05)
 
 
 class Page:
