@@ -2,6 +2,7 @@
 
 mod another_tree;
 mod authority;
+mod back_pressure;
 mod bad_input;
 mod chaos;
 mod clocks;

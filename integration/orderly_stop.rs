@@ -9,6 +9,7 @@ use std::{
 };
 
 use stormkeeper_runtime::test_support::wait_until;
+use tempfile::TempDir;
 
 use crate::cluster::{Cluster, Shape, WAIT_MAX};
 
@@ -91,19 +92,19 @@ async fn rebalance_and_kill_lose_no_untracked_tuple_that_was_in_a_queue() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rebalance_and_kill_lose_no_tracked_tuple_and_repeat_none() {
     let dir = check("2").await;
-    let (emitted, acked) = (lines(&dir, "emitted"), lines(&dir, "acked"));
-    assert_eq!(lines(&dir, "failed").len(), 0);
+    let (emitted, acked) = (lines(dir.path(), "emitted"), lines(dir.path(), "acked"));
+    assert_eq!(lines(dir.path(), "failed").len(), 0);
     assert!(acked == emitted, "{} emitted, {} acked", emitted.len(), acked.len());
 }
 
 /// Runs the topology through a rebalance and a kill. Returns the folder with what its components wrote.
-async fn check(ackers: &str) -> PathBuf {
+async fn check(ackers: &str) -> TempDir {
     let cluster = Cluster::of(Shape::SMALL).await;
-    let dir = std::env::temp_dir().join(format!("stormkeeper-orderly-{}-{ackers}", std::process::id()));
-    fs::create_dir_all(&dir).expect("a directory");
-    let file = topology(&cluster, &dir, ackers);
+    let folder = tempfile::tempdir().expect("a directory");
+    let dir = folder.path();
+    let file = topology(&cluster, dir, ackers);
     cluster.ok(&["submit", &file.display().to_string(), "--wait"]);
-    wait_until_seen(&cluster, &dir, 1000).await;
+    wait_until_seen(&cluster, dir, 1000).await;
 
     cluster.ok(&["rebalance", "orderly", "-n", "3"]);
     let status = |cluster: &Cluster| {
@@ -116,8 +117,8 @@ async fn check(ackers: &str) -> PathBuf {
     })
     .await;
     cluster.wait_until_whole("orderly").await;
-    let seen = lines(&dir, "seen").len();
-    wait_until_seen(&cluster, &dir, seen + 1000).await;
+    let seen = lines(dir, "seen").len();
+    wait_until_seen(&cluster, dir, seen + 1000).await;
 
     cluster.ok(&["kill", "orderly"]);
     wait_until("the topology is removed", WAIT_MAX, async || {
@@ -130,7 +131,7 @@ async fn check(ackers: &str) -> PathBuf {
     // Each waited for its workers, and not for the two minutes of the message timeout.
     assert_eq!(events.matches("its workers have processed all tuples").count(), 2, "{events}");
 
-    let (emitted, seen) = (lines(&dir, "emitted"), lines(&dir, "seen"));
+    let (emitted, seen) = (lines(dir, "emitted"), lines(dir, "seen"));
     let missing: Vec<&String> = emitted.keys().filter(|name| !seen.contains_key(*name)).collect();
     assert!(
         missing.is_empty(),
@@ -142,7 +143,7 @@ async fn check(ackers: &str) -> PathBuf {
     let twice: Vec<&String> = seen.iter().filter(|(_, n)| **n > 1).map(|(name, _)| name).collect();
     assert!(twice.is_empty(), "seen twice: {twice:?}");
     assert_eq!(emitted.len(), seen.len());
-    dir
+    folder
 }
 
 fn topology(cluster: &Cluster, dir: &Path, ackers: &str) -> PathBuf {

@@ -207,7 +207,8 @@ impl Outbox {
     /// A dropped call may or may not have sent the tuple.
     ///
     /// # Ordering
-    /// As [`Outbox::push`].
+    /// Tuples to one task arrive in the order of the calls, while the task stays where it is and its
+    /// connection lives.
     pub async fn send(&mut self, task: TaskId, tuple: &Tuple) -> Sent {
         let values = ValueWriter::of(tuple.values());
         let row = Row::of(tuple, values.encoded());
