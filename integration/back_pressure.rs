@@ -59,8 +59,8 @@ class Sink(BasicBolt):
 Sink().run()
 ";
 
-/// Most memory by which a worker may grow while a bolt stands still: all queues of this topology are full with
-/// less than a tenth of it.
+/// Most memory by which a worker may grow while a bolt stands still: all queues of this topology are full
+/// with less than a tenth of it.
 const GROWTH_MAX: u64 = 32 << 20;
 
 /// Time for which nothing is emitted before the spouts count as halted.

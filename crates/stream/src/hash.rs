@@ -38,7 +38,8 @@ pub fn of_values<'a>(values: impl IntoIterator<Item = &'a Value>) -> u64 {
     finish(state.0)
 }
 
-/// The hash of the encoded values at `positions`, in that order; of a position without a value, of the others.
+/// The hash of the encoded values at `positions`, in that order; of a position without a value, of the
+/// others.
 pub fn of_encoded(values: Encoded<'_>, positions: &[usize]) -> u64 {
     let mut state = State(OFFSET);
     for value in positions.iter().filter_map(|position| values.get(*position)) {

@@ -55,7 +55,8 @@ pub(crate) struct TaskSettings {
     pub codec: Codec,
     /// `topology.max.spout.pending`
     pub max_spout_pending: usize,
-    /// `topology.cycle.timeout.secs`: time for which a task waits for room in a queue of a cycle that it is in.
+    /// `topology.cycle.timeout.secs`: time for which a task waits for room in a queue of a cycle that it is
+    /// in.
     pub cycle_timeout: Duration,
     /// `topology.environment`
     pub environment: BTreeMap<String, String>,

@@ -1,10 +1,10 @@
 //! Breaking of cycles that are full of tuples.
 //!
 //! The tasks of a cycle can all wait for room in each other's queues: then none of them takes a tuple any
-//! more, and nobody frees the room. A task therefore waits for room only for a limited time if the receiver is
-//! in a cycle with it. Then the tuple is not delivered there: if it is tracked, its trees fail, and their
-//! spouts emit them again; if it is not, it is lost, and counted. Further tuples for the same receiver do not
-//! wait until one finds room.
+//! more, and nobody frees the room. A task therefore waits for room only for a limited time if the receiver
+//! is in a cycle with it. Then the tuple is not delivered there: if it is tracked, its trees fail, and
+//! their spouts emit them again; if it is not, it is lost, and counted. Further tuples for the same
+//! receiver do not wait until one finds room.
 //!
 //! A receiver in no cycle with the task is waited for without a limit: it takes tuples sooner or later, and
 //! that is what slows the spouts.

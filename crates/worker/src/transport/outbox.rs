@@ -130,8 +130,8 @@ impl Outbox {
     }
 
     /// Puts `row` into the queues of its receivers, those of the last [`plan`](Self::plan); its tasks are
-    /// ignored. Returns false as soon as one has no room: then [`room`](Self::room) waits for it, and the next
-    /// call goes on with this queue.
+    /// ignored. Returns false as soon as one has no room: then [`room`](Self::room) waits for it, and the
+    /// next call goes on with this queue.
     ///
     /// # Ordering
     /// Tuples to one task arrive in the order of the calls, while the task stays where it is and its
