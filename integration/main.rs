@@ -55,4 +55,5 @@ mod tree_tls;
 mod unhealthy_workers;
 mod victoria_metrics;
 mod web_page;
+mod windows;
 mod zk_layout_sample;

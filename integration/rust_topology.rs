@@ -27,7 +27,7 @@ const SEED: u64 = 17;
 
 /// Returns a program that the build of the tests has made, without its debugging information: with it, it is
 /// larger than a blob may be.
-fn program(dir: &Path, name: &str) -> String {
+pub(crate) fn program(dir: &Path, name: &str) -> String {
     let target = Path::new(env!("CARGO_BIN_EXE_stormkeeper")).parent().expect("a directory");
     let built = target.join("examples").join(name);
     assert!(

@@ -97,6 +97,11 @@
 //! - A panic ends one instance, and is a task error: its tuples fail, and a new instance is made after a
 //!   delay.
 //!
+//! # Windows
+//!
+//! A [`WindowBolt`] processes tuples together that are neighbours by count or by a time in them:
+//! [`Windows::by_count`] and [`Windows::by_time`].
+//!
 //! # Values
 //!
 //! A tuple has one value for each declared field: null, booleans, whole numbers, floats, text, lists and maps
@@ -105,17 +110,19 @@
 
 mod builder;
 mod program;
+mod windows;
 
 #[cfg(test)]
 mod tests;
 
 pub use builder::{Declaration, Defects, Source, TopologyBuilder};
 pub use program::run;
+pub use windows::{Window, WindowBolt, WindowOutput, Windowed, Windows};
 
 pub use stormkeeper_metrics::instrument::{Counter, Gauge, Histogram, Meter, Timer};
 pub use stormkeeper_model::{ComponentId, StreamId, TaskId, TopologyId};
 pub use stormkeeper_stream::Value;
 pub use stormkeeper_worker::component::{
-    Bolt, BoltEmission, BoltOutput, EmitError, EmitValue, EmitValues, Error, Field, FieldError, Held, Spout,
-    SpoutEmission, SpoutOutput, TopologyContext, Tuple, Values,
+    Bolt, BoltEmission, BoltOutput, EmitError, EmitValue, EmitValues, Error, Field, FieldError, Held,
+    OwnedTuple, Spout, SpoutEmission, SpoutOutput, TopologyContext, Tuple, Values,
 };

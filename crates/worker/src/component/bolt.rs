@@ -41,13 +41,15 @@ pub(super) struct BoltTask {
 
 /// Names of the fields of each input stream.
 struct Fields {
-    inputs: Vec<(ComponentId, StreamId, Vec<String>)>,
+    inputs: Vec<(ComponentId, StreamId, Arc<[String]>)>,
+    // Of a stream that is no input.
+    none: Arc<[String]>,
     // Origin of the last tuple, and position of its stream.
     last: Option<(Arc<Origin>, Option<usize>)>,
 }
 
 impl Fields {
-    fn of(&mut self, origin: &Arc<Origin>) -> &[String] {
+    fn of(&mut self, origin: &Arc<Origin>) -> &Arc<[String]> {
         let known = self.last.as_ref().filter(|(last, _)| Arc::ptr_eq(last, origin));
         let position = match known {
             Some((_, position)) => *position,
@@ -60,7 +62,7 @@ impl Fields {
                 position
             }
         };
-        position.map(|position| self.inputs[position].2.as_slice()).unwrap_or_default()
+        position.map_or(&self.none, |position| &self.inputs[position].2)
     }
 }
 
@@ -91,7 +93,8 @@ impl BoltTask {
         let now = sending.clock.monotonic();
         let tick = settings.tick.as_ref();
         let tick = tick.map(|tick| Tick { period: tick.period, next: now.plus(tick.period) });
-        let fields = Fields { inputs: surroundings.fields_of_inputs(&sending.component), last: None };
+        let inputs = surroundings.fields_of_inputs(&sending.component);
+        let fields = Fields { inputs, none: Arc::default(), last: None };
         Self {
             sending,
             surroundings,
@@ -156,7 +159,8 @@ impl BoltTask {
         // What there is already needs no wait.
         if self.inbox.peek().is_none() {
             self.tell();
-            // Waking a thread costs more than a tuple does: under load the emitter may just need the processor.
+            // Waking a thread costs more than a tuple does: under load the emitter may just need the
+            // processor.
             for _ in 0..YIELDS {
                 if self.inbox.peek().is_some() {
                     break;

@@ -35,7 +35,7 @@ pub use emission::{BoltEmission, SpoutEmission};
 pub use registry::Components;
 pub use spout_output::SpoutOutput;
 pub use traits::{Bolt, Error, Spout};
-pub use tuple::{Field, FieldError, Tuple};
+pub use tuple::{Field, FieldError, OwnedTuple, Tuple};
 pub use values::{EmitValue, EmitValues, Values};
 
 pub use crate::task::EmitError;

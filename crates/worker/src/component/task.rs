@@ -235,12 +235,12 @@ impl Surroundings {
     pub(super) fn fields_of_inputs(
         &self,
         component: &ComponentId,
-    ) -> Vec<(ComponentId, StreamId, Vec<String>)> {
+    ) -> Vec<(ComponentId, StreamId, Arc<[String]>)> {
         let components = &self.wiring.topology.components;
         let inputs = components.get(component).map(|component| &component.inputs);
         let fields = |input: &Input| {
             let declared = components.get(&input.from)?.outputs.get(&input.stream)?;
-            Some((input.from.clone(), input.stream.clone(), declared.fields.clone()))
+            Some((input.from.clone(), input.stream.clone(), declared.fields.clone().into()))
         };
         inputs.into_iter().flatten().filter_map(fields).collect()
     }

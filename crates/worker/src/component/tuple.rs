@@ -1,9 +1,9 @@
 //! A received tuple, as a component sees it.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use stormkeeper_model::{ComponentId, StreamId, TaskId};
-use stormkeeper_stream::{Row, Value, ValueRef};
+use stormkeeper_stream::{Batch, Row, Value, ValueRef};
 
 /// A received tuple. Its values are read by the position or by the name of their field.
 ///
@@ -18,7 +18,27 @@ use stormkeeper_stream::{Row, Value, ValueRef};
 #[derive(Debug, Clone, Copy)]
 pub struct Tuple<'a> {
     row: Row<'a>,
-    fields: &'a [String],
+    fields: &'a Arc<[String]>,
+}
+
+/// A tuple that is kept beyond the call that received it. Whether it is acked does not depend on it: see
+/// [`BoltOutput::hold`](super::BoltOutput::hold).
+#[derive(Debug)]
+pub struct OwnedTuple {
+    // Has one row.
+    batch: Batch,
+    fields: Arc<[String]>,
+}
+
+impl OwnedTuple {
+    /// The tuple, to be read.
+    ///
+    /// # Panics
+    /// Never: there is one.
+    pub fn tuple(&self) -> Tuple<'_> {
+        let (row, _) = self.batch.row_at(0).expect("it was made with a row");
+        Tuple { row, fields: &self.fields }
+    }
 }
 
 /// A field: its position, or its name as the emitting component declares it.
@@ -71,7 +91,7 @@ pub enum FieldError {
 }
 
 impl<'a> Tuple<'a> {
-    pub(super) fn new(row: Row<'a>, fields: &'a [String]) -> Self {
+    pub(super) fn new(row: Row<'a>, fields: &'a Arc<[String]>) -> Self {
         Self { row, fields }
     }
 
@@ -177,6 +197,13 @@ impl<'a> Tuple<'a> {
         self.row.values.to_values()
     }
 
+    /// Returns a copy that lives longer than the call.
+    pub fn to_owned_tuple(&self) -> OwnedTuple {
+        let mut batch = Batch::default();
+        batch.push(&self.row);
+        OwnedTuple { batch, fields: Arc::clone(self.fields) }
+    }
+
     fn get(&self, field: &impl Field) -> Result<ValueRef<'a>, FieldError> {
         let position = field.position(self.fields);
         position.and_then(|position| self.row.values.get(position)).ok_or_else(|| FieldError::Missing {
@@ -207,8 +234,6 @@ impl<'a> Tuple<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use stormkeeper_stream::ValueWriter;
 
     use super::*;
@@ -229,8 +254,10 @@ mod tests {
         ];
         let tuple = stormkeeper_stream::Tuple::new(Arc::new(origin), values);
         let values = ValueWriter::of(tuple.values());
-        let fields = ["word", "n", "share", "last", "hash"].map(str::to_owned);
+        let fields: Arc<[String]> = Arc::new(["word", "n", "share", "last", "hash"].map(str::to_owned));
         let tuple = Tuple::new(Row::of(&tuple, values.encoded()), &fields);
+        let kept = tuple.to_owned_tuple();
+        assert_eq!((kept.tuple().str("word"), kept.tuple().to_values()), (Ok("a"), tuple.to_values()));
         assert_eq!((tuple.str("word"), tuple.str(0)), (Ok("a"), Ok("a")));
         assert_eq!((tuple.i64("n"), tuple.f64("n"), tuple.f64(2)), (Ok(-1), Ok(-1.0), Ok(0.5)));
         assert_eq!(
