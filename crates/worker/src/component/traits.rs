@@ -41,7 +41,7 @@ pub trait Spout: Send {
     /// The topology has become active: calls of [`next`](Self::next) follow.
     fn activate(&mut self) {}
 
-    /// The topology has been deactivated: no call of [`next`](Self::next) follows for now.
+    /// The topology has been deactivated: no call of [`next`](Self::next) follows until it is active again.
     fn deactivate(&mut self) {}
 
     /// Releases what the instance holds, before its worker stops. Not called if the worker is killed.

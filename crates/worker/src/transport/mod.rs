@@ -39,6 +39,7 @@
 
 #[cfg(feature = "test-support")]
 pub mod bench_support;
+mod connection;
 mod counters;
 mod frame_budget;
 #[cfg(feature = "fuzzing")]
