@@ -20,7 +20,7 @@ use stormkeeper_model::{clock::Clock, platform::Platform};
 use stormkeeper_runtime::{
     blocking,
     fs::modes,
-    process,
+    inherited, process,
     tasks::{OnExit, Tasks},
     telemetry,
 };
@@ -67,6 +67,13 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     if let Some(run_as) = run_as {
         let checked = run_as.check_program(&program);
         checked.map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
+        for (descriptor, target) in inherited::descriptors() {
+            warn!(
+                descriptor,
+                target,
+                "workers of other users inherit this open file: start the supervisor without it, as systemd does"
+            );
+        }
     }
     modes::restrict_new_files();
     local_dir::warn_if_others_may_change(&config.local_dir());

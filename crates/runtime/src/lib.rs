@@ -5,11 +5,13 @@ pub mod cgroup;
 pub mod descendants;
 mod error_chain;
 pub mod fs;
+pub mod inherited;
 #[cfg(feature = "injected-bugs")]
 pub mod injected_bugs;
 pub mod log_scope;
 pub mod lossy_log;
 pub mod net;
+pub mod one_line_log;
 pub mod oom;
 pub mod outage;
 pub mod places;

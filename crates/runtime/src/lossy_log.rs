@@ -6,7 +6,7 @@
 use std::{
     io::{self, Write},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -16,6 +16,46 @@ use tracing_subscriber::fmt::{
     format::Writer,
     time::{FormatTime as _, SystemTime},
 };
+
+/// The error of the last line, if it could not be written, of any log of this process.
+static LAST: Last = Last { has_failed: AtomicBool::new(false), error: Mutex::new(None) };
+
+struct Last {
+    /// Looked at for each line, without the lock.
+    has_failed: AtomicBool,
+    error: Mutex<Option<(io::ErrorKind, String)>>,
+}
+
+impl Last {
+    fn record(&self, written: &io::Result<()>) {
+        match written {
+            Ok(()) if !self.has_failed.load(Ordering::Relaxed) => {}
+            Ok(()) => {
+                *self.error() = None;
+                self.has_failed.store(false, Ordering::Relaxed);
+            }
+            Err(error) => {
+                *self.error() = Some((error.kind(), error.to_string()));
+                self.has_failed.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn error(&self) -> MutexGuard<'_, Option<(io::ErrorKind, String)>> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns the error of the last line that this process has logged.
+///
+/// # Errors
+/// The error, if the line is lost.
+pub fn last_line() -> io::Result<()> {
+    match LAST.error().clone() {
+        Some((kind, reason)) => Err(io::Error::new(kind, reason)),
+        None => Ok(()),
+    }
+}
 
 /// Makes writers that lose what cannot be written.
 #[derive(Debug)]
@@ -92,6 +132,7 @@ impl<W: Write> Write for LossyWriter<W> {
                 self.write_lines(notice.as_bytes()).and_then(|()| self.write_lines(event))
             }
         };
+        LAST.record(&written);
         match written {
             Ok(()) => _ = self.lost.n_lines.fetch_sub(n_lost, Ordering::Relaxed),
             Err(_) => _ = self.lost.n_lines.fetch_add(1, Ordering::Relaxed),
@@ -160,6 +201,17 @@ mod tests {
         assert!(
             lines[2].contains(" WARN ") && lines[2].ends_with(": 2 lines of this log could not be written")
         );
+    }
+
+    #[test]
+    fn last_error_is_known_until_a_line_is_written() {
+        let last = Last { has_failed: AtomicBool::new(false), error: Mutex::new(None) };
+        last.record(&Ok(()));
+        assert!(last.error().is_none());
+        last.record(&Err(io::ErrorKind::StorageFull.into()));
+        assert_eq!(last.error().as_ref().expect("failed").0, io::ErrorKind::StorageFull);
+        last.record(&Ok(()));
+        assert!(last.error().is_none());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _};
 use tracing::warn;
 use tracing_subscriber::{EnvFilter, Layer as _, fmt::MakeWriter, layer::SubscriberExt as _};
 
-use crate::{log_scope::ScopedFilter, lossy_log::LossyLog};
+use crate::{log_scope::ScopedFilter, lossy_log::LossyLog, one_line_log::OneLineLog};
 
 /// Filter that applies if `STORMKEEPER_LOG` is not set. The ZooKeeper client crate logs every
 /// request at debug level, so its level is set separately.
@@ -31,7 +31,7 @@ where
 {
     let (filter, problem) = parse_filter(filter);
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(LossyLog::new(writer))
+        .with_writer(OneLineLog::new(LossyLog::new(writer), has_colours))
         .with_ansi(has_colours)
         .log_internal_errors(false)
         .with_filter(ScopedFilter(filter));

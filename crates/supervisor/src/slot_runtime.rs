@@ -98,7 +98,7 @@ impl SlotRuntime {
     /// The problem of a worker whose heartbeat is in its memory only.
     pub(super) fn unwritten_heartbeat(&self) -> Option<&'static str> {
         let text = "it lives and cannot write its heartbeat file: its disk is full or read-only, or its directory was \
-                    deleted; it runs on, make room there";
+                    deleted or moved; it runs on. Make room there, or start it again (`rebalance --restart`)";
         (self.n_in_memory >= UNWRITTEN_HEARTBEATS).then_some(text)
     }
 

@@ -69,9 +69,11 @@ impl Failure {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room there",
             ErrorKind::ReadOnlyFilesystem => "check the disk, and mount it writable again",
             ErrorKind::PermissionDenied => "let the user of this daemon write there",
-            ErrorKind::AlreadyExists | ErrorKind::IsADirectory | ErrorKind::NotADirectory => {
-                "move away what is in its place"
-            }
+            ErrorKind::AlreadyExists
+            | ErrorKind::IsADirectory
+            | ErrorKind::NotADirectory
+            | ErrorKind::InvalidInput => "move away what is in its place",
+            ErrorKind::BrokenPipe => "start what reads it again",
             ErrorKind::ResourceBusy => "stop the other process",
             _ => "check the disk",
         }

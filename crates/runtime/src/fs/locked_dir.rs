@@ -12,11 +12,11 @@ use std::{
     time::Duration,
 };
 
-use tracing::error;
+use tracing::{error, info};
 
 use super::{FailedWrites, FileLock, LayoutFile, atomic_file, layout_file, modes, place, regular_file};
 use crate::{
-    blocking, error_chain, proc,
+    blocking, error_chain, lossy_log, proc,
     tasks::{OnExit, Tasks},
 };
 use stormkeeper_model::InvalidId;
@@ -24,6 +24,9 @@ use stormkeeper_model::InvalidId;
 /// Period of looking for deleted files, and of trying to write: an operator sees both within ten
 /// seconds.
 const CHECK_PERIOD: Duration = Duration::from_secs(5);
+
+/// Name of the log of a daemon among the paths that cannot be written.
+const LOG: &str = "its log (standard error)";
 
 /// A locked directory and the id in it. The lock is held until this is dropped.
 #[derive(Debug)]
@@ -237,8 +240,9 @@ impl<Id: FromStr<Err = InvalidId> + Display + Send + Sync + 'static> LockedDir<I
         tasks.start("local directory", OnExit::Ignore, async move {
             loop {
                 let Some(checked) = this.upgrade() else { return };
-                let writes = writes.clone();
+                let (writes, of_log) = (writes.clone(), writes.clone());
                 let was_missing = blocking::run(move || checked.put_back_and_try(&writes)).await;
+                try_log(&of_log);
                 if was_missing {
                     error!(
                         dir = %dir.display(),
@@ -264,6 +268,14 @@ impl<Id: FromStr<Err = InvalidId> + Display + Send + Sync + 'static> LockedDir<I
             }
         }
     }
+}
+
+/// Records whether the log of this process can be written, and tries it if it could not.
+fn try_log(writes: &FailedWrites) {
+    if lossy_log::last_line().is_err() {
+        info!("trying to write this log again");
+    }
+    let _recorded = writes.record(Path::new(LOG), lossy_log::last_line());
 }
 
 pub(super) fn lock_path(dir: &Path, daemon: &str) -> PathBuf {
