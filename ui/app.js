@@ -2,6 +2,7 @@
 
 import { html, render, useEffect, useRef, useState } from "./lib/html.js";
 import { OWN, connection, get } from "./lib/api.js";
+import { saveText } from "./lib/csv.js";
 import { duration, time } from "./lib/format.js";
 import { usePoll } from "./lib/poll.js";
 import { link, useRoute } from "./lib/route.js";
@@ -68,6 +69,12 @@ function Person({ onSignIn }) {
   return html`<button type="button" class="plain" onClick=${onSignIn}>Sign in</button>`;
 }
 
+/** Reads the document with the proof of this session, which a link does not carry. */
+async function openDocument(event) {
+  event.preventDefault();
+  saveText("stormkeeper-openapi.json", JSON.stringify(await get("/api/openapi.json"), null, 2), "application/json");
+}
+
 /** Line at the top while this nimbus is away or its view is old. */
 function Away({ nimbuses }) {
   const [, draw] = useState(0);
@@ -90,7 +97,8 @@ function Away({ nimbuses }) {
   }
   if (behindMs > OLD_MS) {
     return html`<div class="away"
-      role="status"><b>This nimbus lags:</b> what it shows is ${duration(behindMs / 1000)} old.</div>`;
+      role="status"><b>This nimbus lags:</b> what it shows is ${duration(behindMs / 1000)} old. It has lost ZooKeeper, or
+        ZooKeeper is late: look at its log, and at the servers of${" "}<code>storm.zookeeper.servers</code>.</div>`;
   }
   return null;
 }
@@ -173,7 +181,7 @@ function Page() {
     </main>
     <footer class="quiet">
       <span>Served by ${location.host}</span>
-      <a href="/api/openapi.json">API</a>
+      <a href="/api/openapi.json" onClick=${openDocument}>API</a>
       <span>Keys: <kbd>/</kbd> search,${" "}
         <kbd>g</kbd> then <kbd>c</kbd> <kbd>t</kbd> <kbd>x</kbd> <kbd>e</kbd> <kbd>s</kbd> views</span>
     </footer>`;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::cli::{
     Global, client_runtime,
     error::Failure,
-    other_trees,
+    other_trees::{self, Named},
     output::{self, Table},
 };
 use stormkeeper_api_types::message::{TopologyList, TopologySummary, UnreadableZnode};
@@ -25,7 +25,7 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
         let list = client.list().await?;
         // A table with topologies is not that of a tree that was begun anew.
         let elsewhere = match list.topologies.is_empty() && !global.json {
-            true => other_trees::lines(&client, &BTreeSet::new()).await,
+            true => other_trees::lines(&client, &BTreeSet::new(), Named::OtherTrees).await,
             false => String::new(),
         };
         Ok::<_, Failure>((list, elsewhere))

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::cli::{
     Global, client_runtime,
     error::Failure,
-    other_trees,
+    other_trees::{self, Named},
     output::{self, Table},
 };
 use stormkeeper_api_types::{
@@ -61,7 +61,11 @@ pub(super) fn run(global: &Global, _args: &Args) -> Result<(), Failure> {
         });
         let nimbuses = join_all(requests).await;
         let asked = nimbuses.iter().map(|replica| replica.summary.api.clone()).collect();
-        let elsewhere = if global.json { String::new() } else { other_trees::lines(&client, &asked).await };
+        let elsewhere = if global.json {
+            String::new()
+        } else {
+            other_trees::lines(&client, &asked, Named::OtherTreesAndSilent).await
+        };
         Ok::<_, Failure>((Replicas { nimbuses, term: list.term }, elsewhere))
     })?;
     if global.json {

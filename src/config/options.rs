@@ -67,6 +67,7 @@ impl Config {
             zookeeper_problems: ZooKeeperProblems::default(),
             quotas: None,
             api_names: self.api_names(),
+            seeds: self.nimbus_seeds(),
             monitor_period: self.duration("nimbus.monitor.freq.secs"),
             task_timeout: self.duration("nimbus.task.timeout.secs"),
             task_launch: self.duration("nimbus.task.launch.secs"),

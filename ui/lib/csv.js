@@ -12,8 +12,8 @@ function cell(value) {
 }
 
 /** Lets the browser save a text as a file. */
-export function saveText(name, text) {
-  const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+export function saveText(name, text, type = "text/csv") {
+  const url = URL.createObjectURL(new Blob([text], { type }));
   const link = document.createElement("a");
   link.href = url;
   link.download = name.replace(/[^\w.-]+/g, "_");

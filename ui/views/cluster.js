@@ -12,7 +12,6 @@ import { Table } from "../parts/table.js";
 
 const NIMBUS_FAULTS = [
   "metricStoreError", "diskProblem", "accessProblem", "clockProblem", "exposed", "metricsProblem",
-    "treeProblem",
 ];
 /** Maximum number of supervisors whose slots are named; that of the others are numbers. */
 const NAMED_MAX = 200;
@@ -80,6 +79,7 @@ export function Cluster() {
 
 function findings({ cluster, nimbuses, supervisors, topologies }) {
   const items = [];
+  if (nimbuses.treeProblem) items.push({ text: nimbuses.treeProblem, kind: "bad" });
   if (!cluster.leader) items.push({
     text: "There is no leader: an election runs. Changes wait until it has ended.", kind: "bad" });
   for (const text of cluster.problems ?? []) items.push({ text });

@@ -1,10 +1,12 @@
 //! The side of the nimbus: returns who sent a request.
 
 use std::{
+    borrow::Cow,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use tracing::warn;
 
 use crate::{
@@ -29,6 +31,9 @@ const LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// Prefix of a header with a token; the scheme is not case-sensitive.
 const BEARER: &str = "bearer ";
+
+/// Scheme of programs that know a user and a password only: the password is the token.
+const BASIC: &str = "basic ";
 
 /// Reason why a proof is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -187,8 +192,7 @@ impl Gate {
             let signature = Signature::parse(fields).ok_or(Denied::Malformed)?;
             return self.check_signature(received, &signature);
         }
-        let is_bearer = text.get(..BEARER.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(BEARER));
-        let token = text.get(BEARER.len()..).filter(|_| is_bearer).ok_or(Denied::Malformed)?;
+        let token = sent_token(text).ok_or(Denied::Malformed)?;
         let token = Token::new(token.trim()).map_err(|_| Denied::UnknownToken)?;
         let tokens = self.locks.tokens().ok_or(Denied::UnknownToken)?.get();
         let person = tokens.find(&token).ok_or(Denied::UnknownToken)?;
@@ -271,6 +275,21 @@ impl Gate {
         let n_since = n_refused - n_before;
         warn!(reason, peer, method, path, n_since, "refused a request; further ones are logged after 10 s");
     }
+}
+
+/// Returns the token of a header `Authorization`, if it has the form of one.
+fn sent_token(text: &str) -> Option<Cow<'_, str>> {
+    let after = |scheme: &str| {
+        let is_it = text.get(..scheme.len())?.eq_ignore_ascii_case(scheme);
+        text.get(scheme.len()..).filter(|_| is_it)
+    };
+    if let Some(token) = after(BEARER) {
+        return Some(Cow::Borrowed(token));
+    }
+    let pair = String::from_utf8(BASE64.decode(after(BASIC)?.trim()).ok()?).ok()?;
+    // Some programs let people give one of the two only.
+    let (user, password) = pair.split_once(':')?;
+    Some(Cow::Owned(if password.is_empty() { user } else { password }.to_owned()))
 }
 
 #[cfg(test)]

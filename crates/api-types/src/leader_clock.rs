@@ -14,7 +14,7 @@ use reqwest::Method;
 use crate::{authorized::AuthorizedClient, client::encoded, http};
 use stormkeeper_access::tls::client::ClientTls;
 use stormkeeper_model::{
-    NimbusId, Timestamp,
+    NimbusId, Timestamp, TreeId,
     clock::Clock,
     clock_difference::{ClockDifference, ClockReading},
 };
@@ -24,6 +24,9 @@ pub const TIME: &str = "x-stormkeeper-time-ms";
 
 /// Header of every response: the process that answers, see [`ProcessName`].
 pub const PROCESS: &str = "x-stormkeeper-process";
+
+/// Header of every response: id of the tree that the answering nimbus remembers, if it remembers one.
+pub const TREE: &str = "x-stormkeeper-tree";
 
 /// Pause between two requests. With the timeout and the shortest pause between two writes of a
 /// supervisor's record, a difference is shown within ten seconds.
@@ -70,6 +73,8 @@ pub struct SelfReport {
     pub time: Option<Timestamp>,
     /// Its process.
     pub process: Option<ProcessName>,
+    /// Its tree.
+    pub tree: Option<TreeId>,
 }
 
 /// Source of the reports of nimbuses: HTTP, or a test.
@@ -106,7 +111,8 @@ impl NimbusTime for NimbusTimeClient {
         let answer = http::accepted(api, self.http.send(request).await).await?;
         let text = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
         let time = text(TIME).and_then(|text| text.parse().ok()).map(Timestamp::from_millis);
-        Ok(SelfReport { time, process: text(PROCESS).and_then(ProcessName::parse) })
+        let tree = text(TREE).map(|id| TreeId(id.to_owned()));
+        Ok(SelfReport { time, process: text(PROCESS).and_then(ProcessName::parse), tree })
     }
 }
 
@@ -200,7 +206,7 @@ mod tests {
             let behind_ms = *self.behind_ms.lock().expect("locked");
             tokio::time::sleep(Duration::from_millis(100)).await;
             let time = behind_ms.map(|ms| Timestamp::from_millis(self.clock.now().as_millis() - ms));
-            Ok(SelfReport { time, process: None })
+            Ok(SelfReport { time, ..SelfReport::default() })
         }
     }
 

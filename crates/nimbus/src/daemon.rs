@@ -20,6 +20,7 @@ use crate::{
     dry_run::diagnose,
     handle::{Handle, recovery::Recovery},
     leader::{LeaderContext, LeaderStatus},
+    other_trees,
     role::{PublishedStatus, register},
     twin::{self, Twin},
 };
@@ -115,7 +116,7 @@ pub enum Error {
     #[error("the client that fetches blobs from other nimbuses cannot be set up")]
     BlobClient(#[from] FetchError),
     /// The API address cannot be bound.
-    #[error("the API cannot listen at {address}")]
+    #[error("the API cannot listen at {address} (`ui.host`, `ui.port`)")]
     Bind {
         /// The configured address.
         address: std::net::SocketAddr,
@@ -248,6 +249,7 @@ fn assemble(
     let process = ProcessName::new(&me, registration.start);
     let own = (&me, &registration, &*options.local_dir);
     let (twin, is_alone) = twin::search(clients.time.clone(), own, &store, &tasks);
+    let elsewhere = other_trees::follow(clients.time.clone(), &options.seeds, &memory, &tasks);
     let access = keep_files_fresh(&options, &clock, &tasks);
     let certificate_expired = access.certificate_expired.clone();
     let published = PublishedStatus {
@@ -291,7 +293,7 @@ fn assemble(
         clock,
         observer,
         store,
-        recovery: Recovery { unchecked, memory, copy },
+        recovery: Recovery { unchecked, memory, copy, elsewhere },
         blobs,
         client: clients.blobs,
         status: status_seen,

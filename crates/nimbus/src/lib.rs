@@ -35,6 +35,7 @@ mod log_levels;
 #[cfg(test)]
 mod metrics_tests;
 pub mod options;
+mod other_trees;
 pub mod plan;
 pub mod policy;
 mod quota;

@@ -40,6 +40,8 @@ pub struct Options {
     /// Names under which requests may address the API, with or without ports, besides addresses,
     /// `localhost` and `host`.
     pub api_names: Vec<String>,
+    /// Addresses of the APIs of nimbuses that should know the same tree.
+    pub seeds: Vec<String>,
     /// Longest pause between two decisions, if no event causes one earlier.
     pub monitor_period: Duration,
     /// Time without a heartbeat after which a task is dead.
@@ -135,6 +137,7 @@ impl Options {
             zookeeper_problems: ZooKeeperProblems::default(),
             quotas: None,
             api_names: Vec::new(),
+            seeds: Vec::new(),
             monitor_period: Duration::from_secs(10),
             task_timeout: Duration::from_secs(30),
             task_launch: Duration::from_secs(120),

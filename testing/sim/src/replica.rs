@@ -169,6 +169,7 @@ impl Replica {
             host: self.name.clone(),
             api: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
             api_names: Vec::new(),
+            seeds: Vec::new(),
             monitor_period: Duration::from_secs(10),
             task_timeout: Duration::from_secs(30),
             task_launch: Duration::from_secs(60),

@@ -82,11 +82,28 @@ fn wrong_token_is_refused_even_where_none_is_required() {
         for unknown in [other.as_str(), "Bearer x", "Bearer "] {
             assert_eq!(stage.admit(Some(unknown)), Err(Denied::UnknownToken), "{unknown}");
         }
-        for malformed in ["", "Basic YW5uOnB3", "Bearer", "Stormkeeper v=1", "ünknown"] {
+        for malformed in
+            ["", "Basic", "Basic YW5u", "Basic ann:pw", "Digest a", "Bearer", "Stormkeeper v=1", "ünknown"]
+        {
             assert_eq!(stage.admit(Some(malformed)), Err(Denied::Malformed), "{malformed}");
         }
         let received = Received { authorization: Some(None), ..Stage::received(None) };
         assert_eq!(stage.gate.admit(received), Err(Denied::Malformed));
+    }
+}
+
+/// Storm's and Flink's monitors know a user and a password.
+#[test]
+fn token_is_taken_as_the_password_of_a_user() {
+    let stage = stage(Mode::Required);
+    let token = stage.token.secret_text().to_owned();
+    for pair in [format!("monitor:{token}"), format!(":{token}"), format!("{token}:")] {
+        let header = format!("Basic {}", BASE64.encode(&pair));
+        assert_eq!(stage.admit(Some(&header)), Ok(Principal::Person(person(Role::Operator))), "{pair}");
+    }
+    for pair in ["ann:pw", ":", &format!("{token}:pw"), &format!("a:b:{token}")] {
+        let header = format!("basic {}", BASE64.encode(pair));
+        assert_eq!(stage.admit(Some(&header)), Err(Denied::UnknownToken), "{pair}");
     }
 }
 

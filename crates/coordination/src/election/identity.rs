@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::Instant;
 use tracing::{debug, info};
 
 use crate::{
@@ -17,6 +18,9 @@ use stormkeeper_model::Term;
 
 /// Period of writing `/tree-id`: a copy of the tree that is older than this is recognised.
 const PERIOD: Duration = Duration::from_secs(60);
+
+/// Shortest time between two writes for changes of topologies.
+const SHORTEST: Duration = Duration::from_secs(1);
 
 /// Returns the operation that writes the identity of the tree in `term`. Only a nimbus that remembers
 /// no tree creates a new id. `None` if a newer build wrote the record: it stays.
@@ -41,18 +45,25 @@ pub(super) fn write(found: &FoundTree, memory: &TreeMemory, term: Term) -> Optio
     })
 }
 
-/// Writes `/tree-id` once a minute in the term of `writer`, and puts it back at once if it was
-/// deleted or damaged. Ends when the term is over.
+/// Writes `/tree-id` once a minute in the term of `writer` and after each submit or end of a topology, so that a
+/// copy of the tree without the change is recognised, and puts it back at once if it was deleted or
+/// damaged. Ends when the term is over.
 pub async fn keep_tree_id(writer: FencedWriter, tree: Arc<dyn ReadTree>, memory: TreeMemory) {
     let mut changes = tree.watch(&layout::tree_id(), Scope::Node);
+    let mut topologies = tree.watch(&layout::storms(), Scope::Node);
     let mut due = tokio::time::interval(PERIOD);
     due.reset();
+    let mut written = now();
     loop {
         let is_due = tokio::select! {
             biased;
             // Cancel-safe: a tick that is not returned is still due, a change stays pending.
             _tick = due.tick() => true,
             _changes = changes.changed() => false,
+            _changes = topologies.changed() => {
+                tokio::time::sleep_until(written + SHORTEST).await;
+                true
+            }
         };
         let found = match FoundTree::read(&*tree).await {
             Ok(found) => found,
@@ -67,9 +78,14 @@ pub async fn keep_tree_id(writer: FencedWriter, tree: Arc<dyn ReadTree>, memory:
         }
         let Some(op) = write(&found, &memory, writer.term()) else { continue };
         match writer.commit(vec![op]).await {
-            Ok(_) => {}
+            Ok(_) => written = now(),
             Err(WriteError::Deposed { .. }) => return,
             Err(error) => info!(%error, "could not write /tree-id; retrying in a minute"),
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the pause between two writes is over on the timer's clock")]
+fn now() -> Instant {
+    Instant::now()
 }

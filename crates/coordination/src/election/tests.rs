@@ -309,6 +309,35 @@ async fn leader_puts_a_deleted_or_damaged_id_back() {
     }
 }
 
+/// A copy of the tree from before a submit must not look like the latest state.
+#[tokio::test(start_paused = true)]
+async fn leader_marks_the_tree_after_each_change_of_the_topologies() {
+    let server = MemoryTree::new();
+    let tree: Arc<dyn Tree> = server.connect();
+    let leader = win(&candidate(&tree, "a")).await;
+    tree.create(&layout::storms(), b"", CreateMode::Persistent).await.expect("created");
+    let memory = TreeMemory::of_process(Clock::new());
+    memory.accept(FoundTree::read(&*tree).await.expect("read").mark()).await;
+    let tasks = stormkeeper_runtime::tasks::Tasks::default();
+    let keep = keep_tree_id(leader.writer(), Arc::clone(&tree) as _, memory.clone());
+    tasks.start("tree id", stormkeeper_runtime::tasks::OnExit::Ignore, keep);
+    let topology = layout::storm(&"wc-1-1".parse().expect("an id"));
+    for is_submitted in [true, false] {
+        match is_submitted {
+            true => drop(tree.create(&topology, b"{}", CreateMode::Persistent).await.expect("submitted")),
+            false => tree.delete(&topology, None).await.expect("ended"),
+        }
+        let changed = tree.get(&layout::storms()).await.expect("readable").expect("there").stat;
+        wait_until("the mark is later than the change", WAIT_MAX, async || {
+            let found = FoundTree::read(&*tree).await.map_err(|error| error.to_string())?;
+            let is_later = found.zxid > changed.modified.max(memory.mark().expect("remembered").zxid);
+            if is_later { Ok(()) } else { Err(format!("{found:?} {changed:?}")) }
+        })
+        .await;
+        memory.accept(FoundTree::read(&*tree).await.expect("read").mark()).await;
+    }
+}
+
 #[tokio::test]
 async fn candidate_says_so_if_neither_the_id_nor_the_term_is_left() {
     let server = MemoryTree::new();

@@ -70,7 +70,7 @@ use std::{net::SocketAddr, sync::Arc};
 use axum::{
     Router,
     extract::{OriginalUri, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, uri::PathAndQuery},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
 };
@@ -85,7 +85,7 @@ use stormkeeper_access::refusals::RefusalKind;
 use stormkeeper_api_types::{
     agent_client::AgentClient,
     forward::{BEHIND, BEHIND_MIN, Forwarder, TERM},
-    leader_clock::{PROCESS, TIME},
+    leader_clock::{PROCESS, TIME, TREE},
     message::Code,
     routes::{HEADER, OLD_PREFIX, PREFIX},
     seen::{Change, Seen, ZXID},
@@ -214,7 +214,7 @@ pub fn routes(nimbus: Handle) -> Router {
     let (totals, uploads, uploaders, submits) = Default::default();
     let api =
         Api { nimbus, forwarder, agents, flink, prometheus, totals, uploads, uploaders, submits, downloads };
-    router
+    let router = router
         .fallback(async |OriginalUri(uri): OriginalUri, headers: HeaderMap| {
             let error = storm::absent(uri.path()).unwrap_or_else(|| ApiError::no_such_route(uri.path()));
             refuse(&headers, uri.path(), error)
@@ -229,7 +229,26 @@ pub fn routes(nimbus: Handle) -> Router {
         .layer(middleware::from_fn_with_state(api.clone(), storm::allow_origin))
         .layer(middleware::from_fn_with_state((Arc::clone(&names), api.clone()), reject_foreign))
         .with_state(api)
-        .merge(web_page::routes(names))
+        .merge(web_page::routes(names));
+    // Around the whole router, so that it comes before the choice of a route.
+    Router::new().fallback_service(router).layer(middleware::map_request(without_last_slash))
+}
+
+/// Takes the last slash from a path, as Storm's and Flink's servers do. Those of the web page have their
+/// slashes.
+async fn without_last_slash(mut request: Request) -> Request {
+    let (uri, path) = (request.uri(), request.uri().path());
+    let short = path.trim_end_matches('/');
+    if short.len() == path.len() || short.is_empty() || path.starts_with("/ui/") {
+        return request;
+    }
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = PathAndQuery::try_from(short.to_owned() + &query).ok();
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+    request
 }
 
 /// All routes with their descriptions.
@@ -262,7 +281,8 @@ pub fn openapi_document() -> serde_json::Value {
 const READY: [Code; 2] = [Code::AnotherTree, Code::TreeUnavailable];
 
 /// Answers a method that a path does not serve, whatever the role of the sender.
-async fn wrong_method(State(api): State<Api>, request: Request) -> Response {
+async fn wrong_method(State(api): State<Api>, mut request: Request) -> Response {
+    access::take_cookie(&mut request);
     if let Err(refused) = access::check_known(&api, &request) {
         return *refused;
     }
@@ -359,6 +379,9 @@ async fn add_term_and_process(State(api): State<Api>, mut response: Response) ->
     response.headers_mut().insert(HeaderName::from_static(TIME), now_ms.into());
     if let Ok(process) = HeaderValue::try_from(api.nimbus.process().to_string()) {
         response.headers_mut().insert(HeaderName::from_static(PROCESS), process);
+    }
+    if let Some(tree) = api.nimbus.tree_id().and_then(|tree| HeaderValue::try_from(tree.0).ok()) {
+        response.headers_mut().insert(HeaderName::from_static(TREE), tree);
     }
     response
 }

@@ -5,7 +5,7 @@ use axum::{
     body::Body,
     extract::{Request, State},
     http::{
-        HeaderValue,
+        HeaderMap, HeaderValue,
         header::{AUTHORIZATION, SET_COOKIE},
     },
     response::{IntoResponse as _, Response},
@@ -23,7 +23,7 @@ use stormkeeper_access::{
     token::Token,
 };
 use stormkeeper_api_types::message::{AccessMode, Code, RoleName, SignInRequest, WebSession};
-use stormkeeper_serving::OverTls;
+use stormkeeper_serving::{OverTls, origin::ON_PURPOSE};
 
 /// Path of the routes, below the prefix of the own API.
 pub(super) const ROUTE: &str = "/session";
@@ -48,6 +48,7 @@ pub(super) async fn sign_in(State(api): State<Api>, request: Request) -> Result<
             Some("docs/security.md says how to lock a cluster"),
         ));
     }
+    check_on_purpose(&parts.headers)?;
     let unknown = || {
         ApiError::new(
             Code::Unauthenticated,
@@ -66,8 +67,22 @@ pub(super) async fn sign_in(State(api): State<Api>, request: Request) -> Result<
 }
 
 /// Removes the cookie.
-pub(super) async fn sign_out(State(api): State<Api>) -> Response {
-    signed_out(&api)
+pub(super) async fn sign_out(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
+    check_on_purpose(request.headers())?;
+    Ok(signed_out(&api))
+}
+
+/// Checks that a page of this nimbus signs in or out. A page of another port of the same host could put a
+/// token of its own into the browser otherwise, so that a person acts under another name.
+fn check_on_purpose(headers: &HeaderMap) -> Result<(), ApiError> {
+    match headers.contains_key(ON_PURPOSE) {
+        true => Ok(()),
+        false => Err(ApiError::new(
+            Code::ForeignRequest,
+            "signing in and out needs the header x-stormkeeper-request",
+            Some("a browser's page sends it; programs need no cookie and send `Authorization: Bearer TOKEN`"),
+        )),
+    }
 }
 
 fn signed_out(api: &Api) -> Response {

@@ -60,6 +60,7 @@ pub(super) fn cluster(nimbus: &Handle, observation: &Observation, totals: &Total
             .chain(reported::of_nimbuses(view))
             .chain(clocks::all(view))
             .chain(exposed::of_cluster(view))
+            .chain(nimbus.other_trees())
             .collect(),
         view_age_ms: view_age_ms(nimbus, observation),
     }
@@ -275,6 +276,7 @@ pub(super) fn topologies(nimbus: &Handle, observation: &Observation) -> Topology
             .chain(reported::of_nimbuses(view))
             .chain(clocks::all(view))
             .chain(exposed::of_cluster(view))
+            .chain(nimbus.other_trees())
             .collect(),
         tree_problem: tree_problem(nimbus, observation),
         view_age_ms: view_age_ms(nimbus, observation),

@@ -16,7 +16,7 @@ use stormkeeper_coordination::{
     tree::Tree,
 };
 use stormkeeper_model::{Term, TreeId};
-use stormkeeper_runtime::{blocking, error_chain};
+use stormkeeper_runtime::{blocking, error_chain, watch};
 
 /// Access to a tree that this nimbus must not use otherwise.
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ pub(crate) struct Recovery {
     pub(crate) unchecked: Arc<dyn Tree>,
     pub(crate) memory: TreeMemory,
     pub(crate) copy: CopyFile,
+    /// Problems of nimbuses that know another tree.
+    pub(crate) elsewhere: watch::Receiver<Vec<String>>,
 }
 
 impl Handle {
@@ -36,6 +38,11 @@ impl Handle {
     /// Returns the id of this nimbus' tree; `None` until an election has given it one.
     pub(crate) fn tree_id(&self) -> Option<TreeId> {
         self.recovery.memory.mark().map(|mark| mark.id)
+    }
+
+    /// Describes the nimbuses of `nimbus.seeds` that know another tree.
+    pub(crate) fn other_trees(&self) -> Vec<String> {
+        self.recovery.elsewhere.borrow().clone()
     }
 
     /// Checks that ZooKeeper has the tree of this nimbus, as far as the nimbus knows.

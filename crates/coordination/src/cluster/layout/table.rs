@@ -112,7 +112,7 @@ pub const TABLE: &[Row] = &[
         path: "/tree-id",
         kind: "P",
         holds: "id of the tree, term of the last election, and the ids of lost trees that were recovered into this tree",
-        written_by: "the winner of an election, in the same transaction; the leader, once a minute; `stormkeeper recover`",
+        written_by: "the winner of an election, in the same transaction; the leader, once a minute and after each submit and each end of a topology; `stormkeeper recover`",
         watched_by: "every daemon and worker, which remembers it and refuses another tree",
     },
     Row {

@@ -6,9 +6,9 @@
 //! remembers the id of its tree, with the latest term and the latest change of `/tree-id` that it
 //! saw ([`TreeMemory`]), and treats any other tree as if there were no connection.
 //!
-//! The leader writes `/tree-id` in the transaction that elects it, and once a minute: an older copy
-//! of the tree has an earlier term, or an earlier change. The design is in
-//! `docs/design/another-tree.md`.
+//! The leader writes `/tree-id` in the transaction that elects it, once a minute, and when
+//! topologies come or go: an older copy of the tree has an earlier term, or an earlier change. The
+//! design is in `docs/design/another-tree.md`.
 
 mod memory;
 

@@ -23,12 +23,12 @@ const PROPERTIES: &str = "Path=/; HttpOnly; SameSite=Strict";
 
 /// Puts the token of the cookie into the place of a header `Authorization`, which goes before it. The
 /// rest of the nimbus knows no cookie.
-pub(in crate::api) fn take_token(headers: &mut HeaderMap) {
-    let Some(value) = authorization(headers) else { return };
+pub(in crate::api) fn take_token(headers: &mut HeaderMap, is_over_tls: bool) {
+    let Some(value) = authorization(headers, is_over_tls) else { return };
     headers.insert(AUTHORIZATION, value);
 }
 
-fn authorization(headers: &HeaderMap) -> Option<HeaderValue> {
+fn authorization(headers: &HeaderMap, is_over_tls: bool) -> Option<HeaderValue> {
     if headers.contains_key(AUTHORIZATION) || !headers.contains_key(ON_PURPOSE) {
         return None;
     }
@@ -36,7 +36,8 @@ fn authorization(headers: &HeaderMap) -> Option<HeaderValue> {
     let pairs = cookies.flat_map(|text| text.split(';')).filter_map(|pair| pair.trim().split_once('='));
     let pairs: Vec<(&str, &str)> = pairs.collect();
     let named = |wanted: &str| pairs.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
-    let token = decoded(named(OVER_TLS).or_else(|| named(PLAIN))?);
+    // Over TLS, a page of another port or a plain one of this host could have set the plain name.
+    let token = decoded(named(if is_over_tls { OVER_TLS } else { PLAIN })?);
     let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
     value.set_sensitive(true);
     Some(value)
@@ -65,11 +66,15 @@ mod tests {
     use super::*;
 
     fn taken(headers: &[(&'static str, &str)]) -> Option<String> {
+        taken_over(headers, false)
+    }
+
+    fn taken_over(headers: &[(&'static str, &str)], is_over_tls: bool) -> Option<String> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_str(value).expect("a value"));
         }
-        take_token(&mut map);
+        take_token(&mut map, is_over_tls);
         map.get(AUTHORIZATION).map(|value| value.to_str().expect("text").to_owned())
     }
 
@@ -84,7 +89,9 @@ mod tests {
         let proof = ("authorization", "Bearer other");
         assert_eq!(taken(&[cookie, PURPOSE, proof]).as_deref(), Some("Bearer other"));
         let both = ("cookie", "stormkeeper-token=old; __Host-stormkeeper-token=new");
-        assert_eq!(taken(&[both, PURPOSE]).as_deref(), Some("Bearer new"));
+        assert_eq!(taken(&[both, PURPOSE]).as_deref(), Some("Bearer old"));
+        assert_eq!(taken_over(&[both, PURPOSE], true).as_deref(), Some("Bearer new"));
+        assert_eq!(taken_over(&[cookie, PURPOSE], true), None, "another page can set the plain name");
         for bad in ["stormkeeper-token", "xstormkeeper-token=1", "stormkeeper-token=%0A%0D"] {
             assert_eq!(taken(&[("cookie", bad), PURPOSE]), None, "{bad}");
         }
@@ -101,7 +108,8 @@ mod tests {
                 assert_eq!(header.contains("; Secure"), is_over_tls, "{header}");
                 assert_eq!(header.starts_with("__Host-"), is_over_tls, "{header}");
                 let pair = header.split(';').next().expect("a pair");
-                assert_eq!(taken(&[("cookie", pair), PURPOSE]), Some(format!("Bearer {text}")));
+                let taken = taken_over(&[("cookie", pair), PURPOSE], is_over_tls);
+                assert_eq!(taken, Some(format!("Bearer {text}")));
             }
         }
     }

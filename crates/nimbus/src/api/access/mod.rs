@@ -31,7 +31,7 @@ use stormkeeper_api_types::message::{Code, ErrorBody};
 use stormkeeper_coordination::cluster::view::ClusterView;
 use stormkeeper_flink_api::FlinkId;
 use stormkeeper_model::TopologyId;
-use stormkeeper_serving::proof;
+use stormkeeper_serving::{OverTls, proof};
 
 /// Returns who may send a request, for people; `None` if anyone may.
 pub(super) fn right_of(method: &Method, path: &str) -> Option<String> {
@@ -41,7 +41,7 @@ pub(super) fn right_of(method: &Method, path: &str) -> Option<String> {
 /// Lets requests pass whose sender may do what they ask for. Methods that a path does not serve are not
 /// passed through here ([`check_known`]).
 pub(super) async fn check(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    cookie::take_token(request.headers_mut());
+    take_cookie(&mut request);
     let need = match request.extensions().get::<MatchedPath>() {
         Some(_route) => need(request.method(), request.uri().path()),
         // The response is that nothing is there, whatever the role.
@@ -63,6 +63,12 @@ pub(super) async fn check(State(api): State<Api>, mut request: Request, next: Ne
         }
         Err(refused) => refuse_request(&api, &request, refused),
     }
+}
+
+/// Puts the token of a signed-in browser into the place of a header.
+pub(super) fn take_cookie(request: &mut Request) {
+    let is_over_tls = request.extensions().get::<OverTls>().is_some();
+    cookie::take_token(request.headers_mut(), is_over_tls);
 }
 
 /// Checks that the sender is known, whatever it may do: for responses that say the same to all roles.

@@ -76,3 +76,27 @@ async fn every_write_that_is_served_is_refused_to_a_reader() {
     }
     assert!(n_refused > 30, "{n_refused}");
 }
+
+/// Storm's and Flink's servers take it, and some of their clients send it.
+#[tokio::test]
+async fn slash_at_the_end_of_a_path_changes_nothing() {
+    let fixture = Fixture::new().await;
+    let leader = fixture.leader().await;
+    let router = routes(leader.handle().clone());
+    for path in
+        ["/api/v1/cluster/summary", "/api/stormkeeper/v1/nimbus/summary", "/v1/jobs", "/jobs/overview"]
+    {
+        let (status, body) = ask(&router, Method::GET, path, "").await;
+        assert_eq!(status, StatusCode::OK, "{path}: {body}");
+        for longer in [format!("{path}/"), format!("{path}//?x=1")] {
+            let (status, _) = ask(&router, Method::GET, &longer, "").await;
+            let is_strict = longer.contains('?') && path.contains("/stormkeeper/");
+            assert!(
+                status == StatusCode::OK || is_strict && status == StatusCode::BAD_REQUEST,
+                "{longer}: {status}"
+            );
+        }
+    }
+    let (status, _) = ask(&router, Method::GET, "/api/nothing/", "").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+}

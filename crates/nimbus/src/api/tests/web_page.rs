@@ -144,6 +144,11 @@ async fn person_who_signs_in_has_a_cookie_that_counts_for_the_page_only() {
     assert!(locked.handle().gate().refusals().total() > refused_before, "it is counted");
 
     let body = json!({ "token": keys.reader.secret_text() }).to_string();
+    for method in [Method::POST, Method::DELETE] {
+        let (status, headers, answer) = ask(method, SESSION, &[json], &body).await;
+        assert_eq!((status, &answer["code"]), (StatusCode::FORBIDDEN, &json!("foreign_request")), "{answer}");
+        assert!(!headers.contains_key(header::SET_COOKIE), "another page could sign somebody in or out");
+    }
     let (status, headers, session) = ask(Method::POST, SESSION, &[purpose, json], &body).await;
     let expected = json!({ "access": "required", "actions": true, "name": "grafana", "role": "reader" });
     assert_eq!((status, &session), (StatusCode::OK, &expected));
@@ -154,6 +159,8 @@ async fn person_who_signs_in_has_a_cookie_that_counts_for_the_page_only() {
     const LIST: &str = "/api/stormkeeper/v1/topology/summary";
     let (status, ..) = ask(Method::GET, LIST, &[cookie, purpose], "").await;
     assert_eq!(status, StatusCode::OK);
+    let (status, ..) = ask(Method::PUT, LIST, &[cookie, purpose], "").await;
+    assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "who is signed in is told what is wrong");
     let (status, ..) = ask(Method::GET, LIST, &[cookie], "").await;
     assert_eq!(status, StatusCode::UNAUTHORIZED, "a link, a form or an image of another page");
     let (status, ..) = ask(Method::POST, KILL, &[cookie, purpose], "{}").await;
