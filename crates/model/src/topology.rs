@@ -253,6 +253,15 @@ impl TaskTable {
         self.0.values().map(TaskSet::len).sum()
     }
 
+    /// Returns the number of tasks of the [`resized`](Self::resized) table, without making it: a request may
+    /// ask for thousands of millions.
+    pub fn n_resized(&self, wanted: &BTreeMap<ComponentId, u32>) -> u64 {
+        let of = |(component, tasks): (&ComponentId, &TaskSet)| {
+            wanted.get(component).map_or(tasks.len() as u64, |n| u64::from(*n))
+        };
+        self.0.iter().map(of).sum()
+    }
+
     /// Returns the table with another number of tasks for some components: remaining tasks keep
     /// their numbers, and new tasks are numbered after the highest number in this table.
     pub fn resized(&self, wanted: &BTreeMap<ComponentId, u32>) -> Self {

@@ -347,11 +347,7 @@ fn check_rebalance(
             return bad(format!("{component} needs at least one task"));
         }
     }
-    let n_tasks: u64 = (tasks.0.iter())
-        .map(|(component, set)| {
-            request.parallelism.get(component).map_or(set.len() as u64, |n| u64::from(*n))
-        })
-        .sum();
+    let n_tasks = tasks.n_resized(&request.parallelism);
     if n_tasks > u64::from(MAX_TASKS) {
         return bad(format!("{n_tasks} tasks are more than the {MAX_TASKS} that a topology may have"));
     }

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Mutex,
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use crate::{refusal::Refusal, submit::PreparedTopology};
@@ -43,9 +43,7 @@ fn usage(view: &ClusterView, owner: &str, except: Option<&TopologyId>) -> Usage 
 fn tasks_of(table: &TaskTable, record: &TopologyRecord) -> u64 {
     let now = count(table.tasks().len());
     match &record.pending {
-        Some(PendingChange::Rebalance { parallelism, .. }) => {
-            now.max(count(table.resized(parallelism).tasks().len()))
-        }
+        Some(PendingChange::Rebalance { parallelism, .. }) => now.max(table.n_resized(parallelism)),
         Some(PendingChange::Kill { .. }) | None => now,
     }
 }
@@ -94,7 +92,7 @@ pub(super) fn check_rebalance(
     };
     let (owner, table) = (&record.value.owner, &tasks.value.components);
     let before = usage(view, owner, None);
-    let tasks = usage(view, owner, Some(id)).tasks + count(table.resized(&request.parallelism).tasks().len());
+    let tasks = usage(view, owner, Some(id)).tasks + table.n_resized(&request.parallelism);
     quotas.of(owner).check(&before, &Usage { tasks, ..before }).map_err(exceeded(owner))
 }
 
@@ -131,34 +129,61 @@ pub(super) fn owners(
 pub(super) struct Uploads(
     // Held for the check of one upload.
     Mutex<BTreeMap<String, BTreeMap<BlobKey, u64>>>,
+    // Packages that arrive now; locked after the first.
+    Mutex<Vec<(String, BlobKey)>>,
 );
 
+/// Upload that arrives; its bytes count although they are not stored yet.
+#[derive(Debug)]
+pub(super) struct Arriving {
+    uploads: Arc<Uploads>,
+    upload: (String, BlobKey),
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        let mut arriving = self.uploads.arriving();
+        if let Some(at) = arriving.iter().position(|upload| *upload == self.upload) {
+            arriving.swap_remove(at);
+        }
+    }
+}
+
 impl Uploads {
-    /// Checks that an owner may store a package of `bytes`, and remembers it. `is_stored` says whether a
-    /// package is still on this nimbus.
+    /// Checks that an owner may store a package of `bytes`, and remembers it, until it is returned also if it is
+    /// not stored. `is_stored` says whether a package is still on this nimbus.
     ///
     /// # Errors
     /// [`Refusal::QuotaExceeded`].
     pub(super) fn begin(
-        &self,
+        self: &Arc<Self>,
         (view, quotas): (&ClusterView, &Quotas),
         owner: &str,
         (key, bytes): (&BlobKey, u64),
         is_stored: impl Fn(&BlobKey) -> bool,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<Arriving>, Refusal> {
         if is_used(view, owner, key) {
-            return Ok(());
+            return Ok(None);
         }
         let mut owners = self.0.lock().expect("nobody panics while holding the uploads");
-        // So the list is no longer than that of the packages of this nimbus.
-        keep_stored(&mut owners, is_stored);
+        let mut arriving = self.arriving();
+        // So the list is no longer than that of the packages of this nimbus, and of its connections.
+        keep_stored(&mut owners, |key| {
+            is_stored(key) || arriving.iter().any(|(_, arriving)| arriving == key)
+        });
         let unused = owners.get(owner).map_or(0, |own| unused(view, owner, own, Some(key)));
         let used = usage(view, owner, None);
         let before = Usage { blob_bytes: used.blob_bytes.saturating_add(unused), ..used };
         let after = Usage { blob_bytes: before.blob_bytes.saturating_add(bytes), ..before };
         quotas.of(owner).check(&before, &after).map_err(exceeded(owner))?;
         owners.entry(owner.to_owned()).or_default().insert(key.clone(), bytes);
-        Ok(())
+        let upload = (owner.to_owned(), key.clone());
+        arriving.push(upload.clone());
+        Ok(Some(Arriving { uploads: Arc::clone(self), upload }))
+    }
+
+    fn arriving(&self) -> MutexGuard<'_, Vec<(String, BlobKey)>> {
+        self.1.lock().expect("nobody panics while holding the uploads")
     }
 
     /// Remembers a package of `bytes` that an owner has stored here, whatever its quota. `is_stored` says
@@ -306,6 +331,8 @@ mod tests {
             only_drained: false,
         };
         view.topologies.get_mut(&id).expect("there").value.pending = Some(pending);
+        let refused = check_rebalance(&view, Some(&limits), &id, &to(u32::MAX));
+        assert_eq!(code(refused).as_deref(), Some("quota_exceeded"), "at once, and without their memory");
         let other: TopologyId = "b-1-1".parse().expect("valid");
         let refused = check_rebalance(&view, Some(&limits), &other, &to(4));
         assert_eq!(code(refused).as_deref(), Some("quota_exceeded"), "5 wait for their deadline");
@@ -319,7 +346,7 @@ mod tests {
     #[test]
     fn uploads_before_a_submit_count_until_they_are_gone() {
         let (uploads, view, limits) =
-            (Uploads::default(), ClusterView::default(), quotas("ann blob-bytes=100"));
+            (Arc::new(Uploads::default()), ClusterView::default(), quotas("ann blob-bytes=100"));
         let begin = |blob: &[u8], bytes, is_stored: bool| {
             uploads.begin((&view, &limits), "ann", (&BlobKey::of(blob), bytes), |_| is_stored)
         };
@@ -329,6 +356,20 @@ mod tests {
         assert_eq!(code(begin(b"y", 60, true)).as_deref(), Some("quota_exceeded"));
         begin(b"y", 60, false).expect("the first was deleted");
         uploads.begin((&view, &limits), "bob", (&BlobKey::of(b"z"), 1 << 40), |_| true).expect("no limit");
+    }
+
+    #[test]
+    fn uploads_that_arrive_together_share_the_quota() {
+        let (uploads, view, limits) =
+            (Arc::new(Uploads::default()), ClusterView::default(), quotas("ann blob-bytes=100"));
+        let begin = |blob: &[u8]| uploads.begin((&view, &limits), "ann", (&BlobKey::of(blob), 60), |_| false);
+        let first = begin(b"x").expect("room");
+        assert_eq!(code(begin(b"y")).as_deref(), Some("quota_exceeded"), "the first is not stored yet");
+        let again = begin(b"x").expect("the same package, sent twice");
+        drop(first);
+        assert_eq!(code(begin(b"y")).as_deref(), Some("quota_exceeded"));
+        drop(again);
+        begin(b"y").expect("the first broke off");
     }
 
     #[test]
@@ -349,7 +390,7 @@ mod tests {
     fn owners_are_listed_with_what_they_use_and_may_use() {
         let mut view = ClusterView::default();
         add(&mut view, "a-1-1", "ann", (b"x", 100), 3);
-        let (uploads, limits) = (Uploads::default(), quotas("* tasks=9\nbob topologies=2"));
+        let (uploads, limits) = (Arc::new(Uploads::default()), quotas("* tasks=9\nbob topologies=2"));
         for (owner, blob, bytes) in
             [("ann", b"x", 100), ("ann", b"y", 60), ("ann", b"z", 3), ("cay", b"y", 7)]
         {

@@ -15,7 +15,7 @@ use super::{
     forward::forward,
     writes::read_body,
 };
-use crate::{blobs, refusal::Refusal};
+use crate::{blobs, quota::Arriving, refusal::Refusal};
 use stormkeeper_api_types::{
     forward::TERM,
     message::{Code, CopyRequest},
@@ -61,7 +61,8 @@ pub(super) async fn put_blob(
     if !api.nimbus.takes_writes() && !api.nimbus.is_missing(&key) {
         return forward(&api, &parts, body).await;
     }
-    check_quota(&api, &parts, &key, length)?;
+    // Held until it is stored, so that several uploads at once do not pass a quota together.
+    let _arriving = check_quota(&api, &parts, &key, length)?;
     let blobs = api.nimbus.blobs();
     let room = blobs.check_room(length.unwrap_or_default()).await;
     room.map_err(|reason| blobs::Error::NoRoom { key: key.clone(), reason })?;
@@ -78,13 +79,18 @@ pub(super) async fn put_blob(
 }
 
 /// Checks an upload of a person against the quota of the owner to whom a topology would belong.
-fn check_quota(api: &Api, parts: &Parts, key: &BlobKey, length: Option<u64>) -> Result<(), ApiError> {
+fn check_quota(
+    api: &Api,
+    parts: &Parts,
+    key: &BlobKey,
+    length: Option<u64>,
+) -> Result<Option<Arriving>, ApiError> {
     let (Some(owner), Some(quotas)) = (access::owner_of_token(parts), &api.nimbus.options().quotas) else {
-        return Ok(());
+        return Ok(None);
     };
     let quotas = quotas.get();
     if quotas.of(owner).blob_bytes.is_none() {
-        return Ok(());
+        return Ok(None);
     }
     let hint = Some("send the header Content-Length");
     let unknown =
