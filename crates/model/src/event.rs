@@ -107,7 +107,9 @@ pub fn moves(before: Option<&Assignment>, after: Option<&Assignment>) -> Vec<Mov
     for (slot, worker) in &after.workers {
         for task in worker.tasks.iter() {
             match old.get(&task) {
-                Some((from, was)) if *from == slot && *was == worker => {}
+                // Another name of the host moves nothing.
+                Some((from, was))
+                    if *from == slot && (was.start, &was.tasks) == (worker.start, &worker.tasks) => {}
                 from => {
                     moves.entry((from.map(|(slot, _)| *slot), Some(slot))).or_default().insert(task);
                 }

@@ -97,7 +97,10 @@ async fn execute(
 /// Event that an action records for operators; housekeeping records none.
 fn event_draft(action: &Action) -> Option<EventDraft> {
     let event = match (&action.effect, &action.reason) {
-        (Effect::Place { .. }, Reason::Unplaced { .. } | Reason::AssignmentMissing) => EventKind::Placed,
+        (
+            Effect::Place { .. },
+            Reason::Unplaced { .. } | Reason::AssignmentMissing | Reason::HostsRenamed { .. },
+        ) => EventKind::Placed,
         (Effect::Place { .. }, _) => EventKind::Moved,
         (Effect::Rebalance { .. }, _) => EventKind::Rebalanced,
         (Effect::BeginMove { .. }, _) => EventKind::Rebalancing,

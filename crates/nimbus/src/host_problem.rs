@@ -22,7 +22,7 @@ pub enum HostProblem {
     },
     /// A supervisor is absent, and its workers run.
     #[error(
-        "the supervisor {supervisor} on {host} is absent, so nobody restarts its workers, which run on: start it"
+        "the supervisor {supervisor} on {host} is absent, so nobody restarts its workers, which run on: start it, or read its log if it runs"
     )]
     SupervisorAbsent {
         /// The supervisor.

@@ -220,6 +220,11 @@ pub enum Reason {
         /// Names of these hosts.
         hosts: Vec<String>,
     },
+    /// Supervisors announce another name of their hosts than their workers were placed with.
+    HostsRenamed {
+        /// The names before and now.
+        hosts: Vec<String>,
+    },
     /// There are more events than the limit.
     EventsOverLimit,
     /// Supervisors that announced a stop did not come back, and no task waits for them.
@@ -249,6 +254,7 @@ impl Reason {
             | Self::Drained
             | Self::HeartbeatsOverdue
             | Self::ParentsMissing
+            | Self::HostsRenamed { .. }
             | Self::EventsOverLimit => false,
         }
     }

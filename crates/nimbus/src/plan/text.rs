@@ -57,6 +57,9 @@ impl fmt::Display for Reason {
             Self::ParentsMissing => f.write_str("they were missing"),
             Self::BlobUnused => f.write_str("no topology uses the blob and no nimbus has it"),
             Self::HostsDrained { hosts } => write!(f, "{} is being drained", hosts.join(", ")),
+            Self::HostsRenamed { hosts } => {
+                write!(f, "hosts have another name, and their workers run on: {}", hosts.join(", "))
+            }
             Self::EventsOverLimit => f.write_str("there were more events than the limit"),
             Self::StopsIdle => f.write_str("the supervisors have not come back and have no tasks"),
         }

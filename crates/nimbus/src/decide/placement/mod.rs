@@ -8,6 +8,7 @@
 mod drain;
 mod place_missing;
 mod rebalance;
+mod renamed;
 mod restore;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +59,9 @@ pub(super) fn place(draft: &mut Draft<'_>) {
     restore::restore_assignments(draft, &cases);
     if draft.plan.actions.len() == n_before {
         place_missing::place_missing(draft, &cases);
+    }
+    if draft.plan.actions.len() == n_before {
+        renamed::correct_hosts(draft, &cases);
     }
     if draft.plan.actions.len() == n_before {
         rebalance::rebalance_next(draft, &cases);

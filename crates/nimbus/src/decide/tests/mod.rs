@@ -11,6 +11,7 @@ mod placement;
 mod properties;
 mod rebalance;
 mod removal;
+mod renamed_hosts;
 mod unknown_fields;
 mod unusable_slots;
 mod world;

@@ -15,6 +15,7 @@ use stormkeeper_coordination::{
             self, Drain, StoppedSupervisor, Stored, SupervisorRecord, TasksRecord, TopologyRecord,
             UnknownFields,
         },
+        reported_problem::ReportedProblem,
         view::ClusterView,
     },
     tree::{Op, TreePath, Version},
@@ -106,6 +107,15 @@ impl World {
             unknown_fields: Default::default(),
         };
         self.put(layout::supervisor(&id.parse().expect("valid")), record::encode(&supervisor));
+    }
+
+    /// Announces another name of a host, and a problem of the whole host.
+    pub(super) fn rename_host(&mut self, id: &str, host: &str, problem: Option<&str>) {
+        let path = layout::supervisor(&id.parse().expect("valid"));
+        let mut record: SupervisorRecord = self.read(&path).expect("registered").value;
+        host.clone_into(&mut record.host);
+        record.problems = problem.into_iter().map(ReportedProblem::of_supervisor).collect();
+        self.put(path, record::encode(&record));
     }
 
     pub(super) fn set_certificate_expired(&mut self, id: &str, is_expired: bool) {
