@@ -237,9 +237,10 @@ impl WindowOutput<'_, '_> {
 
 /// A bolt that collects tuples into windows: [`Windows::of`].
 ///
-/// A tuple is acked when it is in no further window, and fails if the instance ends before. The message
-/// timeout of the topology must therefore be longer than a window, its lag, and the time that it takes to
-/// fill a window by count.
+/// A tuple is acked when it is in no further window, and fails if the instance ends before. Meanwhile its
+/// timeout is [reset](Bolt::renew), so that a window may be open for any time: a tuple that its spout emitted
+/// again would be in it twice. Each tuple in an open window costs its acker one message in a third of the message
+/// timeout.
 ///
 /// By time, a window is complete when every task that has sent a tuple so far has sent one that is later than
 /// the end of the window and the lag: the slowest one decides. A source that sends nothing any more holds all
@@ -321,6 +322,10 @@ impl<B: WindowBolt> Bolt for Windowed<B> {
             self.process(window, out)?;
         }
         Ok(())
+    }
+
+    fn renew(&mut self, out: &mut BoltOutput<'_>) {
+        self.held.iter().for_each(|held| out.reset_timeout(held));
     }
 
     fn cleanup(&mut self) {

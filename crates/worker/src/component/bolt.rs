@@ -19,6 +19,9 @@ const SETTLE_PERIOD: Duration = Duration::from_millis(1);
 /// Period of looking at held tuples while nothing else happens: another thread may have dropped them.
 const LOOK_PERIOD: Duration = Duration::from_millis(250);
 
+/// Number of times in a message timeout that a bolt may reset the timeouts of what it holds: one may be late.
+const RENEWALS: u32 = 3;
+
 /// Number of times that an idle bolt lets other threads run before it waits.
 const YIELDS: usize = 4;
 
@@ -37,6 +40,8 @@ pub(super) struct BoltTask {
     told: Monotonic,
     fields: Fields,
     tick: Option<Tick>,
+    // `None` if tuples have no timeout.
+    renewal: Option<Tick>,
 }
 
 /// Names of the fields of each input stream.
@@ -93,6 +98,9 @@ impl BoltTask {
         let now = sending.clock.monotonic();
         let tick = settings.tick.as_ref();
         let tick = tick.map(|tick| Tick { period: tick.period, next: now.plus(tick.period) });
+        let timeout = sending.tracking.as_ref().and_then(|tracking| tracking.timeout);
+        let period = timeout.map(|timeout| timeout / RENEWALS);
+        let renewal = period.map(|period| Tick { period, next: now.plus(period) });
         let inputs = surroundings.fields_of_inputs(&sending.component);
         let fields = Fields { inputs, none: Arc::default(), last: None };
         Self {
@@ -107,6 +115,7 @@ impl BoltTask {
             told: now,
             fields,
             tick,
+            renewal,
         }
     }
 
@@ -127,7 +136,10 @@ impl BoltTask {
                 Woken::Over => break,
                 Woken::Tuples => self.execute_batch(&mut *bolt),
                 Woken::Tick => self.tick(&mut *bolt),
-                Woken::Look => self.settling.fail_dropped(&mut self.sending),
+                Woken::Look => {
+                    self.settling.fail_dropped(&mut self.sending);
+                    self.renew(&mut *bolt);
+                }
             }
         }
         self.tell();
@@ -220,6 +232,7 @@ impl BoltTask {
             self.tick(bolt);
             self.now = self.sending.clock.monotonic();
         }
+        self.renew(bolt);
         !self.sending.stop.is_cancelled()
     }
 
@@ -272,6 +285,19 @@ impl BoltTask {
         }
         settling.fail_dropped(sending);
         sending.metrics.execute_ended(now, sending.clock.monotonic(), true);
+    }
+
+    /// Lets the bolt reset the timeouts of what it holds, if it is time.
+    fn renew(&mut self, bolt: &mut dyn Bolt) {
+        let Some(renewal) = self.renewal.as_mut().filter(|renewal| renewal.next <= self.now) else { return };
+        renewal.next = self.now.plus(renewal.period);
+        let Self { sending, settling, at_hand, .. } = self;
+        if settling.n_held() > 0 {
+            sending.call.begin();
+            bolt.renew(&mut BoltOutput { sending, settling, given: at_hand });
+            sending.call.end();
+            self.tell();
+        }
     }
 
     /// Tells the ackers what became of tuples, and makes the counts durable.
