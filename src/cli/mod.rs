@@ -60,13 +60,13 @@ use stormkeeper_access::{
     token::Token,
 };
 use stormkeeper_api_types::client::{Client, Timeouts};
-use stormkeeper_model::address::{HostAndPort, InvalidAddress};
+use stormkeeper_model::{
+    address::{HostAndPort, InvalidAddress},
+    secret_text::TOKEN_VARIABLE,
+};
 use stormkeeper_runtime::process;
 use stormkeeper_supervisor::{LaunchDefaults, OnStop};
 use stormkeeper_topology_package::yaml;
-
-/// Environment variable with the token of the user.
-const TOKEN_VARIABLE: &str = "STORMKEEPER_TOKEN";
 
 /// Environment variable with the file of the authorities that commands trust.
 const CA_VARIABLE: &str = "STORMKEEPER_CA";

@@ -2,48 +2,21 @@
 
 use serde_json::Value;
 
-/// Text in place of a secret.
-pub(super) const MARK: &str = "(secret)";
-
-/// Words by which the name of a key says that its value is a secret.
-const WORDS: [&str; 8] =
-    ["password", "passwd", "secret", "token", "credential", "apikey", "api.key", "private.key"];
-
-/// Ends of keys whose values are where a secret is, and not the secret.
-const PLACES: [&str; 4] = ["file", "path", "dir", "class"];
+pub(super) use stormkeeper_model::secret_text::MARK;
+use stormkeeper_model::secret_text::{is_secret, without_secrets};
 
 /// Returns a value as it may be shown: without secrets in the values of keys that are called so, also
-/// inside of maps and lists, and without passwords in URLs.
+/// inside of maps and lists, and without secrets in URLs.
 pub(super) fn masked(key: &str, value: &Value) -> Value {
     match value {
         Value::Null | Value::Bool(_) => value.clone(),
         _ if is_secret(key) => MARK.into(),
         Value::Number(_) => value.clone(),
-        Value::String(text) => without_password(text).into(),
+        Value::String(text) => without_secrets(text).into(),
         Value::Array(items) => items.iter().map(|item| masked("", item)).collect(),
         Value::Object(entries) => {
             entries.iter().map(|(key, value)| (key.clone(), masked(key, value))).collect()
         }
-    }
-}
-
-fn is_secret(key: &str) -> bool {
-    let key = key.to_ascii_lowercase().replace(['-', '_'], ".");
-    let is_place = PLACES.iter().any(|place| key.rsplit('.').next() == Some(place));
-    !is_place && WORDS.iter().any(|word| key.contains(word))
-}
-
-/// Returns a text with the mark in place of the password of a URL.
-fn without_password(text: &str) -> String {
-    let parts = text.split_once("://").and_then(|(scheme, rest)| {
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        let (login, _) = authority.rsplit_once('@')?;
-        let (user, _) = login.split_once(':')?;
-        Some((scheme, user, &rest[login.len()..]))
-    });
-    match parts {
-        Some((scheme, user, rest)) => format!("{scheme}://{user}:{MARK}{rest}"),
-        None => text.to_owned(),
     }
 }
 

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use stormkeeper_coordination::tree::{memory::MemoryTree, shared};
+use stormkeeper_model::secret_text::TOKEN_VARIABLE;
 use stormkeeper_runtime::{
     blocking,
     descendants::OwnChild,
@@ -60,6 +61,7 @@ impl Programs {
             .arg("worker")
             .arg("--spec")
             .arg(&path)
+            .env_remove(TOKEN_VARIABLE)
             .env(SUPERVISOR_DIR_VARIABLE, &spec.dir)
             .env(WORKER_VARIABLE, spec.worker.as_str())
             .current_dir(&spec.dir)

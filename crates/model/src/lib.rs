@@ -23,6 +23,7 @@ pub mod metric_control;
 pub mod platform;
 pub mod resources;
 pub mod restarts;
+pub mod secret_text;
 pub mod settings;
 pub mod spelling;
 pub mod status;

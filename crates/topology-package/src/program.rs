@@ -5,8 +5,8 @@ use std::{
     fs,
     io::{self, Read as _},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc,
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
     time::Duration,
 };
@@ -20,6 +20,7 @@ use crate::{
 };
 use stormkeeper_model::{
     platform::{Formats, Program},
+    secret_text::TOKEN_VARIABLE,
     topology::Topology,
 };
 
@@ -37,6 +38,9 @@ const DESCRIBE_MAX: Duration = Duration::from_secs(30);
 
 /// Period of looking whether a program has ended.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// Looks after the end of a program at a pipe that somebody else holds.
+const LOOKS_AFTER_END: u32 = 100;
 
 /// Description of a program, by itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -174,30 +178,24 @@ fn describe_within(path: &Path, limit: Duration) -> Result<Description, Error> {
     let program = path.canonicalize().map_err(failed)?;
     let mut child = Command::new(program)
         .arg(OsStr::new(DESCRIBE))
+        // The program may be somebody else's, and the token is for the nimbus.
+        .env_remove(TOKEN_VARIABLE)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .map_err(failed)?;
-    let stdout = child.stdout.take();
-    let (sender, text) = mpsc::channel();
-    // It ends with the pipe, which a process that the program started may keep open.
-    thread::spawn(move || {
-        let mut text = Vec::new();
-        let read = stdout.map_or(Ok(0), |stdout| stdout.take(BYTES_MAX + 1).read_to_end(&mut text));
-        // Nobody waits for it after the limit.
-        let _late = sender.send(read.map(|_| text));
-    });
-    let text = text.recv_timeout(limit);
-    let is_too_long = matches!(&text, Ok(Ok(text)) if text.len() as u64 > BYTES_MAX);
-    if text.is_err() || is_too_long {
+    let printed = Printed::of(child.stdout.take());
+    let is_complete = printed.wait(&mut child, limit).map_err(failed)?;
+    let text = std::mem::take(&mut *printed.text.lock().unwrap_or_else(PoisonError::into_inner));
+    let is_too_long = text.len() as u64 > BYTES_MAX;
+    if !is_complete || is_too_long {
         // It may run, or write, for ever.
         let _ended = child.kill();
     }
     let status = ended_within(&mut child, limit).map_err(failed)?;
-    let Ok(text) = text else {
+    if !is_complete {
         return Err(said(format!("printed no complete description in {} s", limit.as_secs())));
-    };
-    let text = text.map_err(failed)?;
+    }
     if is_too_long {
         return Err(said(format!("printed more than {BYTES_MAX} bytes")));
     }
@@ -217,6 +215,58 @@ fn describe_within(path: &Path, limit: Duration) -> Result<Description, Error> {
              version with which it was built, {}",
             description.version
         ))),
+    }
+}
+
+/// What a program prints on its standard output, read by a thread that ends with the pipe, which a process that
+/// the program started may keep open.
+struct Printed {
+    text: Arc<Mutex<Vec<u8>>>,
+    end: mpsc::Receiver<io::Result<u64>>,
+}
+
+impl Printed {
+    fn of(stdout: Option<ChildStdout>) -> Self {
+        let text = Arc::new(Mutex::new(Vec::new()));
+        let (sender, end) = mpsc::channel();
+        let mut shared = Shared(Arc::clone(&text));
+        thread::spawn(move || {
+            let mut stdout = stdout.map(|stdout| stdout.take(BYTES_MAX + 1));
+            let read = stdout.as_mut().map_or(Ok(0), |stdout| io::copy(stdout, &mut shared));
+            // Nobody waits for it after the limit.
+            let _late = sender.send(read);
+        });
+        Self { text, end }
+    }
+
+    /// Waits until everything is read: the pipe was closed, or the program has ended and nothing came for a while.
+    /// Returns false at `limit`.
+    ///
+    /// # Errors
+    /// Errors of the pipe and of the program's status.
+    fn wait(&self, child: &mut Child, limit: Duration) -> io::Result<bool> {
+        let mut n_after_end = 0;
+        for _ in 0..limit.as_millis() / LOOK.as_millis() {
+            match self.end.recv_timeout(LOOK) {
+                Ok(read) => return read.map(|_| true),
+                Err(_) if n_after_end == LOOKS_AFTER_END => return Ok(true),
+                Err(_) => n_after_end += u32::from(child.try_wait()?.is_some()),
+            }
+        }
+        Ok(false)
+    }
+}
+
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -266,6 +316,12 @@ mod tests {
         fs::write(&script, "#!/bin/sh\nexec >&-\nexec sleep 600\n").expect("written");
         let text = describe_within(&script, Duration::from_millis(200)).expect_err("goes on").to_string();
         assert!(text.contains("failed (signal: 9"), "{text}");
+        fs::write(&script, "#!/bin/sh\n[ -z \"$STORMKEEPER_TOKEN\" ] || exit 3\nsleep 600 &\necho $! >\"$0.pid\"\necho text\n")
+            .expect("written");
+        let text = describe_within(&script, DESCRIBE_MAX).expect_err("a child holds the pipe").to_string();
+        let pid = fs::read_to_string(script.with_extension("pid")).expect("written");
+        let _ended = Command::new("kill").arg(pid.trim()).status();
+        assert!(text.contains("printed no topology"), "{text}");
         let path = dir.path().join("program");
         fs::write(&path, b"\x7fELF").expect("written");
         let error = load(&path).expect_err("cut").to_string();

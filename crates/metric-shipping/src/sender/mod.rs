@@ -123,7 +123,23 @@ impl ReportSender {
 
     /// Learns the names that a launch uses for the metrics of its reports.
     pub fn learn(&mut self, worker: &WorkerId, names: &[(MetricId, MetricName)]) {
-        self.names.learn(worker, names);
+        self.names.learn(worker, names, usize::MAX);
+    }
+
+    /// Learns names while there are fewer than `limit`; the points of other metrics are ignored. Returns the
+    /// number of new ones.
+    pub fn learn_within(
+        &mut self,
+        limit: usize,
+        worker: &WorkerId,
+        names: &[(MetricId, MetricName)],
+    ) -> usize {
+        self.names.learn(worker, names, limit)
+    }
+
+    /// Returns the number of names that were learned.
+    pub fn n_names(&self) -> usize {
+        self.names.n_known()
     }
 
     /// Queues a report. Reports of one launch must be added in order of their sequence numbers; a

@@ -50,8 +50,20 @@ impl Names {
         }
     }
 
-    pub(super) fn learn(&mut self, worker: &WorkerId, names: &[(MetricId, MetricName)]) {
+    pub(super) fn learn(
+        &mut self,
+        worker: &WorkerId,
+        names: &[(MetricId, MetricName)],
+        limit: usize,
+    ) -> usize {
+        let n_known = self.known_ids.len();
         for (id, name) in names {
+            if self.known_ids.len() >= limit && !self.known_ids.contains(id) {
+                if self.ignored_ids.len() < limit {
+                    self.ignored_ids.insert(*id);
+                }
+                continue;
+            }
             // A known name costs a look-up; most names are passed once.
             let mut as_id = *id;
             let mut probe = 0;
@@ -77,6 +89,11 @@ impl Names {
             }
             learned.rolled_up.into_iter().for_each(|above| self.enqueue(above));
         }
+        self.known_ids.len() - n_known
+    }
+
+    pub(super) fn n_known(&self) -> usize {
+        self.known_ids.len()
     }
 
     fn enqueue(&mut self, (id, name): (MetricId, MetricName)) {

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 
 use stormkeeper_metrics::name::matches_pattern;
+use stormkeeper_model::secret_text::TOKEN_VARIABLE;
 
 /// Variables that are always passed; `*` matches any characters.
 pub const ALWAYS_PASSED: &[&str] = &[
@@ -29,9 +30,6 @@ pub const ALWAYS_PASSED: &[&str] = &[
     "STORMKEEPER_*",
 ];
 
-/// Variable that is never passed: the token of a person, with which a component could act as that person.
-const NEVER_PASSED: &str = "STORMKEEPER_TOKEN";
-
 /// Environment of the workers of a supervisor.
 #[derive(Debug, Clone, Default)]
 pub struct WorkerEnvironment {
@@ -47,7 +45,7 @@ impl WorkerEnvironment {
         for (name, value) in variables {
             let text = name.to_string_lossy();
             let mut patterns = ALWAYS_PASSED.iter().copied().chain(allowed.iter().map(String::as_str));
-            if text != NEVER_PASSED && patterns.any(|pattern| matches_pattern(pattern, &text)) {
+            if text != TOKEN_VARIABLE && patterns.any(|pattern| matches_pattern(pattern, &text)) {
                 environment.passed.push((name, value));
             } else {
                 environment.withheld.push(text.into_owned());

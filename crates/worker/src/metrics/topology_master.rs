@@ -24,6 +24,7 @@ use stormkeeper_metric_shipping::{
     ingest_client::IngestTransport,
     sender::{Enqueued, FlushOutcome, ReportSender, flush},
 };
+use stormkeeper_metrics::{MetricId, MetricName, registry::METRICS_MAX};
 use stormkeeper_model::{
     Slot, TopologyId, WorkerId,
     assignment::Assignment,
@@ -52,6 +53,10 @@ const QUEUED_MAX: usize = 64;
 
 /// Limit of connections: more than the workers of any topology.
 const CONNECTIONS_MAX: usize = 4096;
+
+/// Maximum number of names of metrics that are learned for each worker of the topology, and of new ones on one
+/// connection: twice as many as a worker has, since launches may differ.
+const NAMES_MAX: usize = 2 * METRICS_MAX;
 
 /// Returns the slot of the worker that is the topology master.
 pub(crate) fn of(assignment: &Assignment) -> Option<&Slot> {
@@ -100,6 +105,8 @@ pub(crate) struct TopologyMaster {
 struct WorkerConnection {
     send: mpsc::Sender<MasterReply>,
     worker: Option<WorkerId>,
+    // New names of metrics that it has sent.
+    n_names: usize,
 }
 
 impl TopologyMaster {
@@ -166,7 +173,7 @@ impl TopologyMaster {
         }
         let number = self.next_connection;
         self.next_connection += 1;
-        self.connections.insert(number, WorkerConnection { send: end.send, worker: None });
+        self.connections.insert(number, WorkerConnection { send: end.send, worker: None, n_names: 0 });
         let (reports, mut receive) = (self.messages.0.clone(), end.receive);
         self.tasks.start("metric reports of a worker", OnExit::Ignore, async move {
             while let Some(report) = receive.recv().await {
@@ -179,7 +186,7 @@ impl TopologyMaster {
 
     fn handle_message(&mut self, connection: u64, report: WorkerMessage) {
         match report {
-            WorkerMessage::Names { worker, names } => self.sender.learn(&worker, &names),
+            WorkerMessage::Names { worker, names } => self.learn(connection, &worker, &names),
             WorkerMessage::Report(spooled) => {
                 if spooled.report.topology != self.topology {
                     self.connections.remove(&connection);
@@ -201,6 +208,18 @@ impl TopologyMaster {
                 // report again.
                 let _full = connection.send.try_send(reply);
             }
+        }
+    }
+
+    /// Learns names, and closes the connection of a worker that has more than a worker can have.
+    fn learn(&mut self, connection: u64, worker: &WorkerId, names: &[(MetricId, MetricName)]) {
+        let n_workers = (*self.n_workers.borrow()).max(1);
+        let n_new = self.sender.learn_within(n_workers * NAMES_MAX, worker, names);
+        let Some(of) = self.connections.get_mut(&connection) else { return };
+        of.n_names += n_new;
+        if of.n_names > NAMES_MAX {
+            warn!(%worker, max = NAMES_MAX, "closed the connection of a worker that sent more names of metrics than one has");
+            self.connections.remove(&connection);
         }
     }
 
@@ -264,6 +283,36 @@ mod tests {
     };
     use stormkeeper_model::{Port, TaskId, Timestamp, assignment::AssignedWorker};
     use stormkeeper_runtime::test_support::wait_until;
+
+    #[tokio::test]
+    async fn worker_with_more_names_than_one_has_is_disconnected_and_fills_no_memory() {
+        let transport = Arc::new(IngestClient::new(Store::new(MemoryTree::new().connect())).expect("made"));
+        let (_workers, n_workers) = watch::channel(2);
+        let tasks = Tasks::default();
+        let topology = "t-1-100".parse().expect("valid");
+        let (mut master, handle) =
+            TopologyMaster::new(topology, transport, Clock::new(), n_workers, tasks.child());
+        let worker: WorkerId = "w1".parse().expect("valid");
+        let text = emitted().1.to_string();
+        let name = |n: u64| (MetricId(n), text.replace("Emitted", &format!("M{n}")).parse().expect("a name"));
+        for round in 0..3 {
+            let (_end_of_worker, end) = messages::pair();
+            master.accept(end);
+            let connection = master.next_connection - 1;
+            let n_names = 3 * NAMES_MAX as u64 / 2;
+            let names: Vec<_> = (round * n_names..(round + 1) * n_names).map(name).collect();
+            for names in names.chunks(10_000) {
+                master.learn(connection, &worker, names);
+            }
+            assert!(master.sender.n_names() <= 2 * NAMES_MAX, "{}", master.sender.n_names());
+            assert_eq!(
+                master.connections.contains_key(&connection),
+                round > 0,
+                "names that are ignored are not new"
+            );
+        }
+        drop(handle);
+    }
 
     #[tokio::test]
     async fn master_flushes_without_a_silent_worker_and_reports_commits() {

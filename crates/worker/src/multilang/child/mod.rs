@@ -49,7 +49,7 @@ use super::{
     message::{ComponentNotice, FromChild, Parsed, Refused, ToChild},
 };
 use crate::limits::UNREAD_BYTES_MAX;
-use stormkeeper_model::{ComponentId, TaskId};
+use stormkeeper_model::{ComponentId, TaskId, secret_text::TOKEN_VARIABLE};
 use stormkeeper_runtime::{
     descendants::OwnChild,
     tasks::{OnExit, Tasks},
@@ -141,14 +141,22 @@ fn hint(error: &io::Error, launch: &ChildSpec) -> String {
     }
 }
 
+/// Maximum number of characters of a PATH in an error.
+const PATH_SHOWN: usize = 120;
+
 fn not_in_path(program: &str, launch: &ChildSpec) -> String {
     let own = launch.environment.get("PATH");
     let (path, origin) = match own {
         Some(_) => (own.cloned(), "which `topology.environment` or `setEnv` sets in place of the worker's"),
         None => (std::env::var_os("PATH"), "which the worker has"),
     };
-    let path = path.unwrap_or_default();
-    format!("; {program:?} is not in the PATH {:?}, {origin}", path.display())
+    let path = path.unwrap_or_default().to_string_lossy().into_owned();
+    // A long list must not push the rest out of a line that is cut.
+    let (begin, dots) = match path.char_indices().nth(PATH_SHOWN) {
+        Some((at, _)) => (&path[..at], "…"),
+        None => (&*path, ""),
+    };
+    format!("; {program:?} is not in the PATH, {origin}: {begin}{dots}")
 }
 
 /// Result of reading one message of a child, which goes on if the message is refused.
@@ -217,6 +225,8 @@ impl Child {
             .process_group(0)
             .args(arguments)
             .current_dir(&launch.dir)
+            // The environment of `local` is that of a person.
+            .env_remove(TOKEN_VARIABLE)
             .envs(&launch.environment)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -204,8 +204,5 @@ async fn missing_command_is_named_in_the_error() {
     launch.command = vec!["sh".to_owned()];
     launch.environment.insert("PATH".to_owned(), "/nowhere/bin".into());
     let error = Child::start(&launch, &(), &tasks).expect_err("not there").to_string();
-    assert!(
-        error.contains("\"sh\" is not in the PATH \"/nowhere/bin\", which `topology.environment`"),
-        "{error}"
-    );
+    assert!(error.contains("\"sh\" is not in the PATH, which `topology.environment`"), "{error}");
 }

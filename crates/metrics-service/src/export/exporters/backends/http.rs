@@ -7,7 +7,10 @@ use reqwest::{Url, header};
 
 use crate::export::exporters::{Error, ExportError};
 use stormkeeper_api_types::http;
-use stormkeeper_model::backoff::{Backoff, Delays};
+use stormkeeper_model::{
+    backoff::{Backoff, Delays},
+    secret_text::without_secrets,
+};
 
 /// Maximum number of attempts of one request. Then the export fails: its entry stays in the queue,
 /// and the exporter task retries after a longer pause.
@@ -71,9 +74,9 @@ impl HttpPoster {
         self
     }
 
-    /// Returns the URL.
-    pub(super) fn url(&self) -> &str {
-        self.url.as_str()
+    /// Returns the URL as it may be shown.
+    pub(super) fn url(&self) -> String {
+        without_secrets(self.url.as_str())
     }
 
     /// Returns the pauses between attempts, for callers with their own retries.
@@ -129,7 +132,8 @@ impl HttpPoster {
     }
 
     fn unsent(&self, source: reqwest::Error) -> ExportError {
-        let url = self.url.to_string();
+        // The error of the library has the whole URL in its text.
+        let (url, source) = (self.url(), source.without_url());
         match source.is_timeout() && !source.is_connect() {
             true => ExportError::TimedOut { url, waited: self.timeout },
             false => ExportError::Unreachable { url, source },
@@ -138,7 +142,7 @@ impl HttpPoster {
 
     /// Makes an error of a response.
     pub(super) fn error_of(&self, answer: &Answer) -> ExportError {
-        ExportError::Answered { url: self.url.to_string(), status: answer.status, message: answer.message() }
+        ExportError::Answered { url: self.url(), status: answer.status, message: answer.message() }
     }
 }
 
@@ -164,7 +168,7 @@ fn is_retryable(status: u16) -> bool {
 /// # Errors
 /// [`Error::Url`].
 pub(super) fn url(text: &str, example: &'static str) -> Result<Url, Error> {
-    let fail = |problem: String| Error::Url { url: text.to_owned(), problem, example };
+    let fail = |problem: String| Error::Url { url: without_secrets(text), problem, example };
     let url = Url::parse(text).map_err(|error| fail(format!("is not a URL ({error})")))?;
     match url.scheme() {
         "http" if url.has_host() => Ok(url),

@@ -214,7 +214,7 @@ impl OpenTsdb {
                     return Err(self.poster.error_of(&answer));
                 }
                 PutResponse::RetryLater { n, message } if attempt == ATTEMPTS => {
-                    return Err(ExportError::Throttled { url: self.poster.url().to_owned(), n, message });
+                    return Err(ExportError::Throttled { url: self.poster.url(), n, message });
                 }
                 // The whole batch is sent again: stored points are replaced by equal ones.
                 PutResponse::RetryLater { .. } => tokio::time::sleep(backoff.next_delay()).await,
