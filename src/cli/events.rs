@@ -71,7 +71,8 @@ fn line(event: &EventSummary) -> String {
             (Some(_), true) => format!("restarted in {to}"),
             (Some(_), false) => format!("from {from} to {to}"),
         };
-        writeln!(text, "    tasks {} {what}", moved.tasks).expect("writing to a string does not fail");
+        writeln!(text, "    tasks {} {what}", shortened(&moved.tasks))
+            .expect("writing to a string does not fail");
     }
     if event.moves_omitted > 0 {
         writeln!(text, "    and {} more moves", event.moves_omitted)
@@ -80,9 +81,30 @@ fn line(event: &EventSummary) -> String {
     text
 }
 
+/// Returns a list of tasks that fits into a line; `--json` has all.
+fn shortened(tasks: &TaskSet) -> String {
+    let text = tasks.to_string();
+    match text.char_indices().nth(TASKS_SHOWN) {
+        Some((at, _)) => {
+            let end = text[..at].rfind(',').unwrap_or(at);
+            format!("{},… ({} in all)", &text[..end], tasks.len())
+        }
+        None => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_list_of_tasks_is_cut_at_a_task_and_says_how_many_there_are() {
+        assert_eq!(shortened(&"3-9,12".parse().expect("tasks")), "3-9,12");
+        let odd: Vec<String> = (0..300).map(|n| (2 * n + 1).to_string()).collect();
+        let text = shortened(&odd.join(",").parse().expect("tasks"));
+        assert!(text.starts_with("1,3,5,7") && text.ends_with(",… (300 in all)"), "{text}");
+        assert!(text.len() < 90, "{text}");
+    }
 
     #[test]
     fn older_events_that_are_not_shown_are_counted() {

@@ -27,7 +27,7 @@ pub(super) struct Args {
 fn parse_tasks(text: &str) -> Result<(ComponentId, u32), String> {
     let (component, n) = text.split_once('=').ok_or("it is not of the form COMPONENT=N")?;
     let component = component.parse().map_err(|error: stormkeeper_model::InvalidId| error.to_string())?;
-    let n = n.parse().map_err(|_| format!("{n:?} is not a whole number"))?;
+    let n = n.parse().map_err(|_| format!("{n:?} is not a whole number from 0 to {}", u32::MAX))?;
     Ok((component, n))
 }
 

@@ -53,6 +53,9 @@ pub const HEARTBEAT_PERIOD: Duration = Duration::from_millis(250);
 /// Limit for the stop of a daemon.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Longest wait for the supervisors to register.
+const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Limit for the removal of the topology at the end.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -220,12 +223,25 @@ impl Cluster {
             owner: options.owner.clone(),
             status: InitialStatus::Active,
         };
+        self.wait_for_supervisors(clock).await?;
         let accepted = self.client.submit(&request).await?;
         let watch::Ended { detail, end, unfinished } =
             watch::watch(&self.client, &accepted.topology_id, &options.until, clock, stop, progress).await?;
         let errors = self.client.errors(accepted.topology_id.as_str()).await?;
         self.remove(&accepted.topology_id, clock).await;
         Ok(Outcome { detail, errors, end, unfinished })
+    }
+
+    /// Waits until all supervisors are registered, so that a normal start reports no tasks without slots. After
+    /// the limit the topology is submitted all the same, and its problem says what is missing.
+    async fn wait_for_supervisors(&self, clock: &Clock) -> Result<(), Error> {
+        let deadline = clock.monotonic().plus(REGISTRATION_TIMEOUT);
+        while self.client.supervisors().await?.supervisors.len() < N_SUPERVISORS
+            && clock.monotonic() < deadline
+        {
+            tokio::time::sleep(watch::POLL_PERIOD / 10).await;
+        }
+        Ok(())
     }
 
     /// Kills the topology and waits until it is removed. A failure is only logged: the whole

@@ -5,11 +5,14 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::local::{Error, HEARTBEAT_PERIOD, extent, unfinished};
-use stormkeeper_api_types::{client::Client, message::TopologyDetail};
+use stormkeeper_api_types::{
+    client::Client,
+    message::{ComponentSummary, ErrorSummary, TaskSummary, TopologyDetail},
+};
 use stormkeeper_model::{
     TopologyId,
     clock::{Clock, Monotonic},
-    heartbeat::TaskCounts,
+    heartbeat::{TaskCounts, TaskStatus},
     topology::ComponentKind,
 };
 
@@ -78,7 +81,7 @@ pub(super) async fn watch(
     progress: &impl Fn(&str),
 ) -> Result<Ended, Error> {
     let start = clock.monotonic();
-    let running = wait_until_running(client, id, clock, &stop).await?;
+    let running = wait_until_running(client, id, until.time, clock, &stop).await?;
     if let Some(detail) = &running {
         progress(&format!("running {}", extent(&detail.summary)));
     }
@@ -129,10 +132,11 @@ pub(super) async fn watch(
     }
 }
 
-/// Waits until all tasks run. Returns `None` if the user asked to stop before.
+/// Waits until all tasks run, not longer than the run may take. Returns `None` if the user asked to stop before.
 async fn wait_until_running(
     client: &Client,
     id: &TopologyId,
+    time: Option<Duration>,
     clock: &Clock,
     stop: &CancellationToken,
 ) -> Result<Option<TopologyDetail>, Error> {
@@ -146,8 +150,9 @@ async fn wait_until_running(
         if stop.is_cancelled() {
             return Ok(None);
         }
-        let broken = detail.components.iter().find_map(|component| component.last_error.as_ref());
+        let broken = broken(&detail);
         let limit = if broken.is_some() { BROKEN_TIMEOUT } else { START_TIMEOUT };
+        let limit = limit.min(time.unwrap_or(limit));
         if clock.monotonic().since(start) >= limit {
             let error = broken.map(|error| format!("{}: {}", error.component, error.message));
             let problem =
@@ -156,6 +161,15 @@ async fn wait_until_running(
         }
         pause(stop).await;
     }
+}
+
+/// Returns the error of a component whose tasks do not all run, or of any if all have failed at times.
+fn broken(detail: &TopologyDetail) -> Option<&ErrorSummary> {
+    let is_up = |task: &TaskSummary| matches!(task.status, Some(TaskStatus::Running | TaskStatus::Inactive));
+    let is_down =
+        |one: &&ComponentSummary| detail.tasks.iter().any(|task| task.component == one.id && !is_up(task));
+    let down = detail.components.iter().filter(is_down).find_map(|component| component.last_error.as_ref());
+    down.or_else(|| detail.components.iter().find_map(|component| component.last_error.as_ref()))
 }
 
 async fn pause(stop: &CancellationToken) {

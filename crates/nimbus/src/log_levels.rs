@@ -27,7 +27,10 @@ pub(crate) fn check(id: &TopologyId, request: &LogLevelRequest, tasks: &TaskTabl
     }
     match (request.level, request.for_secs) {
         (None, Some(_)) => bad("a time without a level: name the level too".to_owned()),
-        (Some(_), Some(0)) => bad("a level for 0 s has no effect; leave the level out to end it".to_owned()),
+        (Some(_), Some(0)) => bad(
+            "a level for 0 s has no effect; `log-level --reset` ends one (in the API: leave the level out)"
+                .to_owned(),
+        ),
         (_, Some(secs)) if secs > FOR_SECS_MAX => {
             bad(format!("{secs} s are longer than the limit of {FOR_SECS_MAX} s"))
         }

@@ -12,7 +12,7 @@ use crate::{
 };
 use stormkeeper_model::{
     ComponentId, StreamId, settings,
-    topology::{Component, ComponentKind, Run, Settings, StreamDeclaration},
+    topology::{Ackers, Component, ComponentKind, Run, Settings, StreamDeclaration},
     validate::{Part, Place},
 };
 
@@ -244,6 +244,10 @@ pub(super) fn read_settings(walk: &mut Walk, at: &At<'_>) -> (Settings, Vec<Sett
         reference::warn_in(walk, &at);
         settings.insert(key.text.clone(), at.node.to_json());
         places.push((key.text.clone(), at.path, at.node.at));
+    }
+    // Written down, it says that the author knows the default.
+    if map.is_null(Ackers::SETTING) {
+        settings.insert(Ackers::SETTING.to_owned(), serde_json::Value::Null);
     }
     (settings, places)
 }

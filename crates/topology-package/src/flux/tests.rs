@@ -337,6 +337,16 @@ fn all_faults_are_reported_at_once() {
     );
 }
 
+/// The note about tracking at a submit names null as the way to leave it out.
+#[test]
+fn number_of_ackers_without_a_value_is_a_setting() {
+    let (topology, _) =
+        good(&edited("words.file: text.txt", "topology.acker.executors: null\n  words.file: text.txt"));
+    assert_eq!(topology.settings.get("topology.acker.executors"), Some(&serde_json::Value::Null));
+    let (topology, _) = good(&edited("words.file: text.txt", "words.file: text.txt"));
+    assert!(!topology.settings.contains_key("topology.acker.executors"));
+}
+
 #[test]
 fn settings_without_effect_are_warnings() {
     let (_, warnings) = good(&edited(

@@ -66,6 +66,11 @@ impl<'a> Entries<'a> {
         self.iter().find(|(k, _)| k.text == key).map(|(_, at)| at)
     }
 
+    /// Returns whether `key` is there without a value.
+    pub(super) fn is_null(&self, key: &str) -> bool {
+        self.entries.iter().any(|(known, node)| known.text == key && node.value == Value::Null)
+    }
+
     /// All keys that have a value, in the order of the file.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&'a MapKey, At<'a>)> {
         self.entries

@@ -18,9 +18,14 @@ pub(super) fn of_last_words(stderr: &str) -> Option<&str> {
     exception(stderr).or_else(|| stderr.lines().rev().map(str::trim).find(is_said))
 }
 
-/// Finds the exception in a text of Python, Node, Java, Go or Rust.
+/// Finds the exception in a text of Python, PHP, Go, Rust, Lua, Elixir, Node, Java, C# or Ruby.
 fn exception(text: &str) -> Option<&str> {
-    python(text).or_else(|| go_or_rust(text)).or_else(|| node_or_java(text))
+    let before_frames = || node_or_java_or_ruby(text);
+    python(text)
+        .or_else(|| php(text))
+        .or_else(|| go_or_rust(text))
+        .or_else(|| lua_or_elixir(text))
+        .or_else(before_frames)
 }
 
 /// The exception is the first line after the frames of the last traceback, which are indented; its text
@@ -48,6 +53,22 @@ fn one_line_exception(stack: &str) -> Option<&str> {
     starts.last().map(|start| &stack[start..])
 }
 
+/// PHP prints `PHP Fatal error:  Uncaught Error: … in FILE:LINE` before the stack and `thrown in FILE on line N`.
+fn php(text: &str) -> Option<&str> {
+    let is_of_php =
+        |line: &&str| line.contains("Fatal error: ") || line.trim_start().starts_with("thrown in ");
+    text.lines().find(is_of_php)?;
+    let (_, message) = text.lines().rev().find_map(|line| line.split_once("Uncaught "))?;
+    Some(message.rsplit_once(" in ").map_or(message, |(message, _place)| message).trim())
+}
+
+/// Lua prints the message before `stack traceback:`, Elixir `** (RuntimeError) …`.
+fn lua_or_elixir(text: &str) -> Option<&str> {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let of_lua = lines.windows(2).rev().find(|pair| pair[1] == "stack traceback:").map(|pair| pair[0]);
+    of_lua.or_else(|| lines.iter().rev().find(|line| line.starts_with("** (")).copied())
+}
+
 /// Go prints `panic: …` or `fatal error: …` before the goroutines, Rust the message after a line
 /// `thread 'main' panicked at …`.
 fn go_or_rust(text: &str) -> Option<&str> {
@@ -64,10 +85,13 @@ fn go_or_rust(text: &str) -> Option<&str> {
     None
 }
 
-/// Node and Java print the exception before indented lines `at …`.
-fn node_or_java(text: &str) -> Option<&str> {
+/// Node, Java and C# print the exception before indented lines `at …`, Ruby before `from …`.
+fn node_or_java_or_ruby(text: &str) -> Option<&str> {
     let lines: Vec<&str> = text.lines().collect();
-    let is_frame = |line: &str| line.starts_with([' ', '\t']) && line.trim_start().starts_with("at ");
+    let is_frame = |line: &str| {
+        line.starts_with([' ', '\t'])
+            && ["at ", "from "].iter().any(|word| line.trim_start().starts_with(word))
+    };
     let pair = lines.windows(2).find(|pair| !is_frame(pair[0]) && is_frame(pair[1]));
     thrown(&lines).or_else(|| pair.map(|pair| pair[0].trim())).filter(|message| !message.is_empty())
 }
@@ -128,6 +152,20 @@ mod tests {
         );
         let go = "panic: runtime error: index out of range [3]\n\ngoroutine 1 [running]:\nmain.main()\n\t/app/x.go:7";
         check(go, "panic: runtime error: index out of range [3]");
+        let php = "PHP Fatal error:  Uncaught Error: Call to undefined function f() in /app/x.php:3\nStack trace:\n\
+                   #0 {main}\n  thrown in /app/x.php on line 3";
+        check(php, "Error: Call to undefined function f()");
+        let ruby = "x.rb:3:in `f': late (RuntimeError)\n\tfrom x.rb:9:in `<main>'";
+        check(ruby, "x.rb:3:in `f': late (RuntimeError)");
+        check(
+            "lua: x.lua:1: late\nstack traceback:\n\t[C]: in function 'error'\n\t[C]: in ?",
+            "lua: x.lua:1: late",
+        );
+        check("** (RuntimeError) late\n    x.exs:1: (file)", "** (RuntimeError) late");
+        check(
+            "Unhandled exception. System.Exception: late\n   at P.Main() in /x.cs:line 3",
+            "Unhandled exception. System.Exception: late",
+        );
         let rust = "thread 'main' panicked at src/main.rs:2:5:\nlate\nnote: run with `RUST_BACKTRACE=1`";
         check(rust, "late");
     }

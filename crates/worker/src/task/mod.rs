@@ -432,7 +432,8 @@ pub(super) async fn run(mut context: TaskContext, mut kind: TaskKind) {
                 let Some(failure) = failure else {
                     let notices = kind.deactivate_child(&mut child).await;
                     let exit = child.end(STOP_GRACE).await;
-                    notices.into_iter().chain(exit.last_notices).for_each(|it| context.handle_notice(it));
+                    let last = exit.last_notices.into_iter().map(ComponentNotice::of_stopped);
+                    notices.into_iter().chain(last).for_each(|it| context.handle_notice(it));
                     kind.reset(&mut context);
                     return;
                 };
