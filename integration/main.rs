@@ -30,6 +30,7 @@ mod log_pairs;
 mod logs;
 mod lost_disk;
 mod lost_host;
+mod new_topology;
 mod old_layout;
 mod openapi;
 mod opentsdb;

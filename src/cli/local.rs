@@ -26,7 +26,7 @@ use stormkeeper_supervisor::LaunchDefaults;
 use stormkeeper_topology_package::executable;
 
 /// Log filter without `STORMKEEPER_LOG`: messages of components, and problems.
-const DEFAULT_LOG_FILTER: &str = "warn";
+const DEFAULT_LOG_FILTER: &str = "warn,stormkeeper_worker::task=info,stormkeeper_worker::multilang=info";
 
 /// Run a topology on a complete cluster in this process, without ZooKeeper.
 #[derive(Debug, clap::Args)]

@@ -24,6 +24,7 @@ mod log_level;
 mod logs;
 mod metrics;
 mod metrics_control;
+mod new;
 mod new_file;
 mod nimbus;
 mod nimbuses;
@@ -124,6 +125,8 @@ enum Command {
     Supervisor(supervisor::Args),
     #[command(hide = true)]
     Worker(worker::Args),
+    /// Write a directory with a topology that runs at once
+    New(new::Args),
     /// Run a topology on a complete cluster in this process, without ZooKeeper
     Local(local::Args),
     /// Submit a topology file to the cluster
@@ -200,6 +203,7 @@ fn dispatch(Args { global, command }: Args) -> Result<(), Failure> {
         Command::Recover(args) => recover::run(&global, &args),
         Command::Supervisor(args) => supervisor::run(&global, &args),
         Command::Worker(args) => worker::run(&args),
+        Command::New(args) => new::run(&global, &args),
         Command::Local(args) => local::run(&global, &args),
         Command::Submit(args) => submit::run(&global, &args),
         Command::List(args) => list::run(&global, &args),
