@@ -12,6 +12,7 @@ mod compose;
 mod counting;
 mod deleted_records;
 mod denied_access;
+mod doctor;
 mod encrypted;
 mod exact_counts;
 mod exposed;

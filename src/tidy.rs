@@ -53,6 +53,7 @@ const MAY_WRITE: &[&str] = &[
     "crates/supervisor/src/start.rs",
     "crates/worker/src/lib.rs",
     "crates/worker-process/src/lib.rs",
+    "src/cli/doctor/session.rs",
     "src/cli/nimbus.rs",
     "src/cli/supervisor.rs",
     "src/cli/zookeeper/live.rs",

@@ -50,6 +50,11 @@ impl Failure {
         self.kind == ErrorKind::Unavailable
     }
 
+    /// The error and its causes in one line.
+    pub(super) fn text(&self) -> String {
+        format!("{:#}", self.error)
+    }
+
     /// Prints the failure to standard error and returns the exit code.
     pub(super) fn report(&self) -> ExitCode {
         let mut text = format!("error: {}", self.error);

@@ -13,11 +13,15 @@ const STICKY: u32 = 0o1000;
 /// Warns of a `storm.local.dir` in which other users may replace the data directory of the daemon. It
 /// starts all the same: an upgrade must not stop a cluster for a mode that was accepted before. Blocks.
 pub(super) fn warn_if_others_may_change(dir: &Path) {
-    // One that is missing is created for one user.
-    let Ok(mode) = fs::metadata(dir).map(|dir| dir.mode()) else { return };
-    if let Some(risk) = risk(dir, mode) {
+    if let Some(risk) = risk_of(dir) {
         warn!("{risk}");
     }
+}
+
+/// Returns the risk of the mode of `storm.local.dir`, and its remedy. Blocks.
+pub(super) fn risk_of(dir: &Path) -> Option<String> {
+    // One that is missing is created for one user.
+    risk(dir, fs::metadata(dir).ok()?.mode())
 }
 
 fn risk(dir: &Path, mode: u32) -> Option<String> {

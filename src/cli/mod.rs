@@ -10,6 +10,7 @@ mod completions;
 mod config;
 mod confirm;
 mod credentials;
+mod doctor;
 mod drain;
 mod error;
 mod events;
@@ -172,6 +173,8 @@ enum Command {
     /// Make users for ZooKeeper, and protect the tree by access control lists
     #[command(subcommand, name = "zookeeper")]
     ZooKeeper(zookeeper::Command),
+    /// Check this host, its configuration, ZooKeeper and the cluster, and say what to do
+    Doctor(doctor::Args),
     /// Show the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -225,6 +228,7 @@ fn dispatch(Args { global, command }: Args) -> Result<(), Failure> {
         Command::Drain(args) => drain::run(&global, &args),
         Command::Undrain(args) => drain::undrain(&global, &args),
         Command::ZooKeeper(command) => zookeeper::run(&global, &command),
+        Command::Doctor(args) => doctor::run(&global, &args),
         Command::Config(command) => config::run(&global, &command),
         Command::Token(command) => token::run(&global, &command),
         Command::Secret(command) => secret::run(&command),
