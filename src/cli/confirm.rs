@@ -7,8 +7,12 @@ use crate::cli::error::Failure;
 /// Asks the person at the terminal, if there is one and `yes` is not given already. The question ends
 /// with `?`.
 pub(super) fn confirm(yes: bool, question: &str) -> Result<(), Failure> {
-    let is_terminal = io::stdin().is_terminal();
-    confirm_with(yes || !is_terminal, question, &mut io::stdin().lock(), &mut io::stderr())
+    confirm_with(yes || !is_terminal(), question, &mut io::stdin().lock(), &mut io::stderr())
+}
+
+/// Whether a person can be asked.
+pub(super) fn is_terminal() -> bool {
+    io::stdin().is_terminal()
 }
 
 fn confirm_with(

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::cli::{
     Global, client_runtime,
+    confirm::confirm,
     error::{ErrorKind, Failure},
     output, parse_duration, whole_seconds,
 };
@@ -21,6 +22,7 @@ const POLL_PERIOD: Duration = Duration::from_millis(200);
 #[command(after_help = "Each topology on the host stops its spouts for a while, so that tuples in flight \
 are processed, and then starts its tasks of that host elsewhere; its other tasks stay where they are. A \
 topology for which there is no room elsewhere keeps running, and `stormkeeper list` shows it.\n\
+Asks for confirmation at a terminal; not in a script, and not with --yes.\n\
 Example: stormkeeper drain node-3 -w 10s --wait")]
 pub(super) struct Args {
     /// Host, as shown by `stormkeeper cluster`
@@ -35,6 +37,9 @@ pub(super) struct Args {
     /// With --wait: stop waiting after this long; the host stays drained
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
     timeout: Duration,
+    /// Do not ask for confirmation
+    #[arg(short = 'y', long)]
+    yes: bool,
 }
 
 /// Allow workers on a drained host again.
@@ -50,6 +55,7 @@ pub(super) struct UndrainArgs {
 
 pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let client = global.client()?;
+    confirm(args.yes, &format!("Move all workers away from {}, and place none there?", args.host))?;
     let request = DrainRequest { wait_secs: args.spout_wait.map(whole_seconds) };
     let accepted = client_runtime()?.block_on(async {
         let mut accepted = client.drain(&args.host, &request).await?;

@@ -23,6 +23,7 @@ mod local;
 mod local_dir;
 mod log_level;
 mod logs;
+mod man;
 mod metrics;
 mod metrics_control;
 mod new;
@@ -186,6 +187,8 @@ enum Command {
     Secret(secret::Command),
     /// Print shell completions
     Completions(completions::Args),
+    /// Write the manual pages of all commands
+    Man(man::Args),
 }
 
 /// Runs the command line `args` and returns the exit code of the process.
@@ -233,6 +236,7 @@ fn dispatch(Args { global, command }: Args) -> Result<(), Failure> {
         Command::Token(command) => token::run(&global, &command),
         Command::Secret(command) => secret::run(&command),
         Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&global, &args),
     }
 }
 

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use crate::cli::{Global, activate::report, client_runtime, error::Failure, parse_duration, whole_seconds};
+use crate::cli::{
+    Global, activate::report, client_runtime, confirm::confirm, error::Failure, parse_duration, whole_seconds,
+};
 use stormkeeper_api_types::message::RebalanceRequest;
 use stormkeeper_model::ComponentId;
 
 /// Reassign the tasks of a topology.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: stormkeeper rebalance word-count -w 5s -n 4 -e split=8")]
+#[command(after_help = "Asks for confirmation at a terminal; not in a script, and not with --yes.\n\
+Example: stormkeeper rebalance word-count -w 5s -n 4 -e split=8")]
 pub(super) struct Args {
     /// Name or id of the topology
     topology: String,
@@ -22,6 +25,9 @@ pub(super) struct Args {
     /// Set the number of tasks of a component (can be repeated)
     #[arg(short = 'e', long = "tasks", value_name = "COMPONENT=N", value_parser = parse_tasks)]
     tasks: Vec<(ComponentId, u32)>,
+    /// Do not ask for confirmation
+    #[arg(short = 'y', long)]
+    yes: bool,
 }
 
 fn parse_tasks(text: &str) -> Result<(ComponentId, u32), String> {
@@ -33,6 +39,10 @@ fn parse_tasks(text: &str) -> Result<(ComponentId, u32), String> {
 
 pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let client = global.client()?;
+    confirm(
+        args.yes,
+        &format!("Stop the spouts of {} for a while, and place its tasks anew?", args.topology),
+    )?;
     let request = RebalanceRequest {
         wait_secs: args.wait.map(whole_seconds),
         workers: args.workers,

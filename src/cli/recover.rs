@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::cli::{
     Global, client_runtime,
+    confirm::{confirm, is_terminal},
     error::{ErrorKind, Failure},
     output::{self, Table},
 };
@@ -18,8 +19,8 @@ use stormkeeper_model::{Term, Timestamp, clock::Clock, text::counted, time::form
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Each nimbus keeps a copy of the topologies, their tasks and assignments, and of the \
-drained hosts, as it last saw them. Without --yes this command changes nothing: it shows what would come \
-back, from the nimbus with the latest copy. Workers that still run are adopted by their supervisors and not \
+drained hosts, as it last saw them. This command shows what would come back, from the nimbus with the \
+latest copy, and asks for confirmation at a terminal. In a script it changes nothing without --yes. Workers that still run are adopted by their supervisors and not \
 restarted. Terms go on where they stopped, so the metric stores stay usable.\n\
 A tree that belongs to another cluster is not overwritten.\n\
 Example: stormkeeper recover --yes"
@@ -28,7 +29,7 @@ pub(super) struct Args {
     /// Bring the copy of this nimbus back, an id or an API address as shown [default: the latest copy]
     #[arg(long, value_name = "NIMBUS")]
     from: Option<String>,
-    /// Write to ZooKeeper
+    /// Write to ZooKeeper, without a question
     #[arg(long)]
     yes: bool,
 }
@@ -60,8 +61,14 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     client_runtime()?.block_on(async {
         let replicas = ask_all(&client).await;
         let chosen = choose(&replicas, args.from.as_deref());
-        let recovered = match (&chosen, args.yes) {
-            (Ok((replica, _)), true) => {
+        // The question follows what it is about.
+        let is_asked = chosen.is_ok() && !args.yes && !global.json && is_terminal();
+        if is_asked {
+            output::print(&text(&replicas, chosen.as_ref().ok().copied(), Outcome::Asked))?;
+            confirm(false, "Bring this back?")?;
+        }
+        let recovered = match &chosen {
+            Ok((replica, _)) if args.yes || is_asked => {
                 let request = RecoveryRequest { seen_term: latest_term(&replicas) };
                 Some(client.recover(&replica.api, &request).await?)
             }
@@ -72,7 +79,13 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
             let recovered = recovered.as_ref();
             output::print_json(&Replicas { replicas: &replicas, from, recovered })?;
         } else {
-            output::print(&text(&replicas, chosen.as_ref().ok().copied(), recovered.as_ref()))?;
+            let outcome = recovered.as_ref().map_or(Outcome::Unchanged, Outcome::Recovered);
+            let text = match is_asked {
+                // The rest is on the terminal already.
+                true => outcome_text(&outcome),
+                false => text(&replicas, chosen.as_ref().ok().copied(), outcome),
+            };
+            output::print(&text)?;
         }
         chosen.map(drop)
     })
@@ -122,11 +135,7 @@ fn age(copy: &TreeCopySummary, now: Timestamp) -> String {
     format!("{} ago", format_duration(now.since(copy.taken)))
 }
 
-fn text(
-    replicas: &[Replica],
-    chosen: Option<(&Replica, &TreeCopySummary)>,
-    recovered: Option<&Recovered>,
-) -> String {
+fn text(replicas: &[Replica], chosen: Option<(&Replica, &TreeCopySummary)>, outcome: Outcome<'_>) -> String {
     let now = Clock::new().now();
     let mut table = Table::new(&["NIMBUS", "API", "COPY TAKEN", "TERM", "TOPOLOGIES", "DRAINS"]);
     let mut problems = String::new();
@@ -164,12 +173,26 @@ fn text(
         let drains: Vec<&str> = copy.drains.iter().map(|host| host.as_str()).collect();
         text.push_str(&format!("  drained: {}\n", drains.join(", ")));
     }
-    match recovered {
-        None => text.push_str("\nNothing was changed. To bring this back: stormkeeper recover --yes\n"),
-        Some(Recovered { tree, term, topologies }) => text.push_str(&format!(
+    text + &outcome_text(&outcome)
+}
+
+/// End of the command.
+enum Outcome<'a> {
+    /// A question follows.
+    Asked,
+    Unchanged,
+    Recovered(&'a Recovered),
+}
+
+fn outcome_text(outcome: &Outcome<'_>) -> String {
+    match outcome {
+        Outcome::Asked => "\n".to_owned(),
+        Outcome::Unchanged => {
+            "\nNothing was changed. To bring this back: stormkeeper recover --yes\n".to_owned()
+        }
+        Outcome::Recovered(Recovered { tree, term, topologies }) => format!(
             "\nBrought back {} as tree {tree}; terms go on after {term}. Running workers are adopted.\n",
             counted(topologies.len(), "topology")
-        )),
+        ),
     }
-    text
 }

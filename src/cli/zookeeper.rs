@@ -12,6 +12,7 @@ use anyhow::{Context as _, anyhow};
 use self::live::Change;
 use crate::cli::{
     Global,
+    confirm::confirm,
     error::{ErrorKind, Failure},
     new_file, output, zookeeper_users,
 };
@@ -40,7 +41,7 @@ pub(super) enum Command {
 every host of a supervisor. Each has the password of its own daemons only.\n\
 To replace a password: --add KIND, copy, `stormkeeper zookeeper protect`, --remove-old KIND, copy, and \
 protect again. Daemons and workers read the files themselves. --remove-old asks ZooKeeper which users the \
-daemons and the tree have, and needs the configuration of a nimbus.\n\
+daemons and the tree have, and needs the configuration of a nimbus; it asks for confirmation at a terminal.\n\
 Example: stormkeeper zookeeper users /etc/stormkeeper"
 )]
 pub(super) struct UsersArgs {
@@ -63,6 +64,9 @@ pub(super) struct UsersArgs {
     /// End that, in the files that are there
     #[arg(long, conflicts_with_all = ["add", "remove_old"])]
     close: bool,
+    /// Do not ask for confirmation before --remove-old
+    #[arg(short = 'y', long, requires = "remove_old")]
+    yes: bool,
 }
 
 /// Kind of users.
@@ -88,6 +92,7 @@ impl From<Kind> for UserKind {
     after_help = "Reads storm.zookeeper.users.file, which must be that of a nimbus. Can be repeated at any \
 time; an interrupted run is completed by the next one. Nothing is changed while a daemon runs that does \
 not have these users, which could not write any more: see docs/operations/zookeeper-access.md.\n\
+Asks for confirmation at a terminal; not in a script, and not with --yes.\n\
 Example: stormkeeper zookeeper protect --config /etc/stormkeeper/storm.yaml"
 )]
 pub(super) struct ProtectArgs {
@@ -97,6 +102,9 @@ pub(super) struct ProtectArgs {
     /// Protect it although daemons run that do not say which users they have, as builds before this check do
     #[arg(long, conflicts_with = "open")]
     even_if_unknown: bool,
+    /// Do not ask for confirmation
+    #[arg(short = 'y', long)]
+    yes: bool,
 }
 
 pub(super) fn run(global: &Global, command: &Command) -> Result<(), Failure> {
@@ -110,7 +118,8 @@ fn users(global: &Global, args: &UsersArgs) -> Result<(), Failure> {
     let paths = FILES.map(|name| args.dir.join(name));
     let files = match args {
         UsersArgs { add: Some(kind), .. } => with_another(read(&paths)?, (*kind).into())?,
-        UsersArgs { remove_old: Some(kind), even_if_unknown, .. } => {
+        UsersArgs { remove_old: Some(kind), even_if_unknown, yes, .. } => {
+            confirm(*yes, &format!("Remove the older passwords from the files in {}?", args.dir.display()))?;
             without_old(global, (read(&paths)?, &paths[0]), (*kind).into(), *even_if_unknown)?
         }
         UsersArgs { open, close, .. } if *close || (*open && paths.iter().all(|path| path.exists())) => {
@@ -223,7 +232,7 @@ fn read(paths: &[PathBuf; 2]) -> Result<UserFiles, Failure> {
     Ok(files)
 }
 
-fn protect(global: &Global, ProtectArgs { open, even_if_unknown }: &ProtectArgs) -> Result<(), Failure> {
+fn protect(global: &Global, ProtectArgs { open, even_if_unknown, yes }: &ProtectArgs) -> Result<(), Failure> {
     let config = global.load()?;
     let unset = || {
         let error = anyhow!("storm.zookeeper.users.file is not set, so there is no user who may write");
@@ -249,6 +258,14 @@ fn protect(global: &Global, ProtectArgs { open, even_if_unknown }: &ProtectArgs)
     }
     let rules: Arc<dyn AccessRules> = Arc::new(users.clone());
     let root = config.tree_options(OnMissingRoot::Wait).root;
+    // Before there is a session, which would end while it waits for an answer.
+    confirm(
+        *yes,
+        &match open {
+            true => format!("Open every znode below {root} to whoever reaches ZooKeeper?"),
+            false => format!("Let only the users of {} write the znodes below {root}?", path.display()),
+        },
+    )?;
     let done = live::with_tree(&config, (&users, &path), async |tree| {
         if !open {
             live::check(&users, &live::daemons(&tree).await?, Change::Protect, *even_if_unknown)?;
