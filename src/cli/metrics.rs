@@ -2,7 +2,7 @@
 
 mod absence;
 mod history;
-mod number;
+pub(super) mod number;
 mod status;
 mod table;
 #[cfg(test)]

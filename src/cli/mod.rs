@@ -26,6 +26,7 @@ mod logs;
 mod man;
 mod metrics;
 mod metrics_control;
+mod monitor;
 mod new;
 mod new_file;
 mod nimbus;
@@ -147,6 +148,8 @@ enum Command {
     Kill(kill::Args),
     /// Show throughput, latency and resource usage of a running or removed topology
     Metrics(Box<metrics::Args>),
+    /// Print a line with the throughput of a topology in each interval
+    Monitor(monitor::Args),
     /// Enable, disable or sample metrics of a running topology
     MetricsControl(metrics_control::Args),
     /// Show or set the log level of a topology's components, for a time
@@ -219,6 +222,7 @@ fn dispatch(Args { global, command }: Args) -> Result<(), Failure> {
         Command::Rebalance(args) => rebalance::run(&global, &args),
         Command::Kill(args) => kill::run(&global, &args),
         Command::Metrics(args) => metrics::run(&global, &args),
+        Command::Monitor(args) => monitor::run(&global, &args),
         Command::LogLevel(args) => log_level::run(&global, &args),
         Command::MetricsControl(args) => metrics_control::run(&global, &args),
         Command::GetErrors(args) => get_errors::run(&global, &args),

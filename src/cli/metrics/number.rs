@@ -1,10 +1,10 @@
 //! Numbers in a readable form. `--json` prints exact numbers.
 
 /// Cell without a value.
-pub(super) const NONE: &str = "-";
+pub(in crate::cli) const NONE: &str = "-";
 
 /// A count: `812`, `1.2k`, `3.45M`.
-pub(super) fn count(n: u64) -> String {
+pub(in crate::cli) fn count(n: u64) -> String {
     match n {
         0..1000 => n.to_string(),
         _ => scaled(n as f64),
@@ -12,12 +12,12 @@ pub(super) fn count(n: u64) -> String {
 }
 
 /// A rate per second: `1.2k/s`, `0.25/s`.
-pub(super) fn rate(per_second: f64) -> String {
+pub(in crate::cli) fn rate(per_second: f64) -> String {
     format!("{}/s", plain(per_second))
 }
 
 /// A number without a unit: three digits are enough for a table.
-pub(super) fn plain(value: f64) -> String {
+pub(in crate::cli) fn plain(value: f64) -> String {
     if !value.is_finite() {
         return NONE.to_owned();
     }
@@ -31,7 +31,7 @@ pub(super) fn plain(value: f64) -> String {
 }
 
 /// A time given in µs: `850 µs`, `3.4 ms`, `1.2 s`, `2.5 min`.
-pub(super) fn micros(micros: f64) -> String {
+pub(in crate::cli) fn micros(micros: f64) -> String {
     let (value, unit) = match micros.abs() {
         size if size < 999.5 => (micros, "µs"),
         size if size < 999_500.0 => (micros / 1e3, "ms"),
@@ -42,7 +42,7 @@ pub(super) fn micros(micros: f64) -> String {
 }
 
 /// A number of bytes: `312 B`, `1.5 KiB`, `212 MiB`.
-pub(super) fn bytes(bytes: f64) -> String {
+pub(in crate::cli) fn bytes(bytes: f64) -> String {
     let mut value = bytes;
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if value.abs() < 1023.5 {
@@ -54,17 +54,17 @@ pub(super) fn bytes(bytes: f64) -> String {
 }
 
 /// A ratio from 0 to 1 as a percentage: `12 %`.
-pub(super) fn share(ratio: f64) -> String {
+pub(in crate::cli) fn share(ratio: f64) -> String {
     percent(ratio * 100.0)
 }
 
 /// A value that is a percentage already.
-pub(super) fn percent(percent: f64) -> String {
+pub(in crate::cli) fn percent(percent: f64) -> String {
     format!("{} %", plain(percent))
 }
 
 /// A value in the unit of its metric.
-pub(super) fn in_unit(value: f64, unit: Option<&str>) -> String {
+pub(in crate::cli) fn in_unit(value: f64, unit: Option<&str>) -> String {
     match unit {
         Some("µs") => micros(value),
         Some("bytes") => bytes(value),
