@@ -6,13 +6,15 @@ use crate::cli::{
     Global, client_runtime,
     confirm::confirm,
     error::{ErrorKind, Failure},
-    output, parse_duration, whole_seconds,
+    output, parse_duration,
+    progress::Progress,
+    whole_seconds,
 };
 use stormkeeper_api_types::{
     client::Client,
     message::{DrainRequest, DrainSummary, HostAccepted},
 };
-use stormkeeper_model::HostName;
+use stormkeeper_model::{HostName, text::counted};
 
 /// Time between two requests for the state of a host that is waited for.
 const POLL_PERIOD: Duration = Duration::from_millis(200);
@@ -89,12 +91,17 @@ fn report(global: &Global, accepted: &HostAccepted) -> Result<(), Failure> {
 
 async fn wait_until_empty(client: &Client, args: &Args) -> Result<(), Failure> {
     let deadline = tokio::time::Instant::now() + args.timeout;
+    let mut progress = Progress::new();
     loop {
         let drains = client.supervisors().await?.drains;
         let left = drains.iter().find(|drain| drain.host == args.host).map(|drain| drain.workers_left);
         // A nimbus whose view is older than the drain does not list the host yet.
         if left == Some(0) {
             return Ok(());
+        }
+        match left {
+            Some(n) => progress.say(&format!("{} left on {}", counted(n, "worker"), args.host)),
+            None => progress.say("waiting for a nimbus that knows of the drain"),
         }
         if tokio::time::Instant::now() >= deadline {
             return Err(not_empty(&args.host, left, args.timeout));

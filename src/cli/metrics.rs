@@ -14,6 +14,7 @@ use crate::cli::{
     Global, client_runtime,
     error::{ErrorKind, Failure},
     output, parse_duration,
+    trend::{TrendArgs, Trends},
 };
 use stormkeeper_api_types::{
     client::{Client, MetricFilter, Page, Span},
@@ -66,6 +67,8 @@ pub(super) struct Args {
     /// With --watch: time between two refreshes, at least 1s
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration, requires = "watch")]
     every: Duration,
+    #[command(flatten)]
+    trend: TrendArgs,
     /// List every metric by its name
     #[arg(long, group = "what")]
     all: bool,
@@ -230,7 +233,16 @@ async fn latest_text(
         return output::json(&all);
     }
     let now = Clock::new().now();
-    let shown = if by_name { listed(&all) } else { tables(&all, args.levels(), now) };
+    let shown = if by_name {
+        listed(&all)
+    } else {
+        let is_of_components = args.component.is_none() && args.trend.is_on();
+        let trends = match is_of_components {
+            true => Trends::read(client, all.topology_id.as_str()).await,
+            false => Trends::default(),
+        };
+        tables(&all, args.levels(), now, &trends)
+    };
     let Some(shown) = shown else {
         let known = absence::Known::read(client, topology).await;
         return Err(absence::no_metrics(&all.topology_id.to_string(), args, &known));
@@ -311,7 +323,12 @@ fn lag_warning(store: &MetricStoreView) -> String {
     }
 }
 
-fn tables(list: &LatestList, levels: &[(MetaType, RowName, &str)], now: Timestamp) -> Option<String> {
+fn tables(
+    list: &LatestList,
+    levels: &[(MetaType, RowName, &str)],
+    now: Timestamp,
+    trends: &Trends,
+) -> Option<String> {
     let mut text = String::new();
     let end = end_of(&list.values);
     // The windows of a level end with the last minute of that level.
@@ -333,10 +350,13 @@ fn tables(list: &LatestList, levels: &[(MetaType, RowName, &str)], now: Timestam
             RowName::Worker if is_of_hosts => (RowName::Host, "Supervisors"),
             row => (*row, *title),
         };
-        let table = match row {
+        let mut table = match row {
             RowName::Worker | RowName::Host => table::usage(&values, row),
             RowName::Component | RowName::Task | RowName::Stream => table::flow(&values, row),
         };
+        if let Some(table) = table.as_mut().filter(|_| *level == MetaType::Component) {
+            trends.add_to(table);
+        }
         if let Some(table) = table {
             text.push_str(&format!("\n{title}{}\n{}", age(&values), table.text(2)));
         }

@@ -108,6 +108,15 @@ impl Table {
         self.rows.push(cells.into_iter().map(|cell| one_line(&cell).into_owned()).collect());
     }
 
+    /// Adds a column, whose cells come from the first ones.
+    pub(super) fn append(&mut self, heading: &str, cell: impl Fn(&str) -> String) {
+        for (i, row) in self.rows.iter_mut().enumerate() {
+            let first = row.first().cloned().unwrap_or_default();
+            let text = if i == 0 { heading.to_owned() } else { cell(&first) };
+            row.push(one_line(&text).into_owned());
+        }
+    }
+
     /// Formats the table, each line indented by `indent` spaces.
     pub(super) fn text(&self, indent: usize) -> String {
         let n_columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -150,6 +159,8 @@ mod tests {
         let mut table = Table::new(&["NAME", "N"]);
         table.row(["a-long-name".to_owned(), "1".to_owned()]);
         assert_eq!(table.text(2), "  NAME         N\n  a-long-name  1\n");
+        table.append("M", |name| name.chars().rev().collect());
+        assert_eq!(table.text(0), "NAME         N  M\na-long-name  1  eman-gnol-a\n");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::cli::{
     error::Failure,
     list, log_level,
     output::{self, Table},
+    trend::{TrendArgs, Trends},
 };
 use stormkeeper_api_types::message::{ComponentSummary, TopologyDetail};
 use stormkeeper_model::{address::host_port, time::format_duration, topology::ComponentKind};
@@ -19,11 +20,20 @@ pub(super) struct Args {
     /// Show the tasks too
     #[arg(long)]
     tasks: bool,
+    #[command(flatten)]
+    trend: TrendArgs,
 }
 
 pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let client = global.client()?;
-    let detail = client_runtime()?.block_on(client.show(&args.topology))?;
+    let (detail, trends) = client_runtime()?.block_on(async {
+        let detail = client.show(&args.topology).await?;
+        let trends = match args.trend.is_on() && !global.json {
+            true => Trends::read(&client, detail.summary.id.as_str()).await,
+            false => Trends::default(),
+        };
+        Ok::<_, Failure>((detail, trends))
+    })?;
     if global.json {
         return output::print_json(&detail);
     }
@@ -32,7 +42,9 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     text.push_str("\nWorkers\n");
     text.push_str(&workers(&detail).text(2));
     text.push_str("\nComponents\n");
-    text.push_str(&components(&detail.components).text(2));
+    let mut components = components(&detail.components);
+    trends.add_to(&mut components);
+    text.push_str(&components.text(2));
     if args.tasks {
         text.push_str("\nTasks\n");
         text.push_str(&tasks(&detail).text(2));

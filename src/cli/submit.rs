@@ -8,7 +8,9 @@ use bytes::Bytes;
 use crate::cli::{
     Global, client_runtime,
     error::{ErrorKind, Failure},
+    metrics::number,
     output, parse_duration,
+    progress::Progress,
     topology_file::TopologyFile,
     user,
 };
@@ -67,8 +69,11 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let is_tracked_by_default =
         topology.is_some_and(|topology| !topology.settings.contains_key(Ackers::SETTING));
     client_runtime()?.block_on(async {
-        client.put_blob(&bundle.key, Bytes::from(bundle.bytes)).await?;
-        let accepted = client.submit(&request).await?;
+        let mut progress = Progress::new();
+        let uploading = format!("uploading {}", number::bytes(bundle.bytes.len() as f64));
+        progress.during(&uploading, client.put_blob(&bundle.key, Bytes::from(bundle.bytes))).await?;
+        let accepted = progress.during("waiting for the leader", client.submit(&request)).await?;
+        drop(progress);
         if is_tracked_by_default {
             output::note(TRACKED_BY_DEFAULT);
         }
@@ -102,11 +107,13 @@ async fn early_problem(client: &Client, accepted: &Accepted) -> Option<String> {
 
 async fn wait_until_running(client: &Client, accepted: &Accepted, timeout: Duration) -> Result<(), Failure> {
     let deadline = tokio::time::Instant::now() + timeout;
+    let mut progress = Progress::new();
     loop {
         let detail = match client.show(accepted.topology_id.as_str()).await {
             Ok(detail) => detail,
             // A follower may lag for a moment, and a failover takes a few seconds.
             Err(error) if is_transient(&error) && tokio::time::Instant::now() < deadline => {
+                progress.say(&format!("waiting for a nimbus: {error}"));
                 tokio::time::sleep(POLL_PERIOD).await;
                 continue;
             }
@@ -115,6 +122,9 @@ async fn wait_until_running(client: &Client, accepted: &Accepted, timeout: Durat
         if detail.is_running() {
             return Ok(());
         }
+        let summary = &detail.summary;
+        let problem = summary.problem.as_ref().map(|problem| format!(": {problem}")).unwrap_or_default();
+        progress.say(&format!("{} of {} tasks run{problem}", detail.n_running(), summary.tasks_total));
         if tokio::time::Instant::now() >= deadline {
             let summary = &detail.summary;
             let error = anyhow::anyhow!(

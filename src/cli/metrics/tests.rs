@@ -116,7 +116,7 @@ fn a_topology_shows_its_components_and_workers() {
     let text = format!(
         "{}{}",
         heading(&list, now, None),
-        tables(&list, args("metrics wc").levels(), now).expect("values")
+        tables(&list, args("metrics wc").levels(), now, &Trends::default()).expect("values")
     );
     let expected = "\
 wc-1-1, 10m until 2026-11-26T12:34Z (35s ago)
@@ -148,7 +148,7 @@ fn a_component_shows_its_tasks_in_order_and_its_streams() {
         latest("8@3@wc-1-1@split@0@default@sys@lines.RecvTps", None, MetricValue::Meter(rate(0.5))),
     ];
     let list = list(values, None);
-    let text = tables(&list, args("metrics wc split").levels(), END).expect("values");
+    let text = tables(&list, args("metrics wc split").levels(), END, &Trends::default()).expect("values");
     let expected = "\
 emitted 30
 
@@ -200,7 +200,8 @@ fn level_and_gauge_that_are_older_than_the_others_show_their_age() {
         }
     }
     let now = END.plus(Duration::from_secs(35));
-    let text = tables(&list(values, Some(0)), args("metrics wc").levels(), now).expect("values");
+    let text =
+        tables(&list(values, Some(0)), args("metrics wc").levels(), now, &Trends::default()).expect("values");
     for expected in [
         "CPU 131 % (8m 0s before)",
         "45 %, max 92 % (8m 0s before)\n",
@@ -216,7 +217,8 @@ fn supervisors_are_named_by_their_host() {
     let usage = latest("4@2@__SUPERVISOR__@node-1@0@sys@DiskUsage", Some("0 to 1"), gauge(0.5, 1, 0.5));
     let mut list = list(vec![usage], Some(0));
     list.topology_id = stormkeeper_metrics::name::SUPERVISOR.parse().expect("valid");
-    let text = tables(&list, args("metrics __SUPERVISOR__").levels(), END).expect("values");
+    let text =
+        tables(&list, args("metrics __SUPERVISOR__").levels(), END, &Trends::default()).expect("values");
     assert_eq!(text, "\nSupervisors\n  HOST    DISK\n  node-1  50 %\n");
     assert!(listed(&list).expect("values").contains("worker  node-1  DiskUsage"));
 }
