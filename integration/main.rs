@@ -50,6 +50,7 @@ mod run_as;
 mod run_as_tls;
 mod rust_topology;
 mod storm_clients;
+mod terminal;
 mod tracked_tuples;
 mod tree_access;
 mod tree_contract;

@@ -42,6 +42,7 @@ mod show;
 mod submit;
 mod supervisor;
 mod token;
+mod top;
 mod topology_file;
 mod trend;
 mod worker;
@@ -152,6 +153,8 @@ enum Command {
     Metrics(Box<metrics::Args>),
     /// Print a line with the throughput of a topology in each interval
     Monitor(monitor::Args),
+    /// Watch the cluster, a topology and its components on the whole screen
+    Top(top::Args),
     /// Enable, disable or sample metrics of a running topology
     MetricsControl(metrics_control::Args),
     /// Show or set the log level of a topology's components, for a time
@@ -225,6 +228,7 @@ fn dispatch(Args { global, command }: Args) -> Result<(), Failure> {
         Command::Kill(args) => kill::run(&global, &args),
         Command::Metrics(args) => metrics::run(&global, &args),
         Command::Monitor(args) => monitor::run(&global, &args),
+        Command::Top(args) => top::run(&global, &args),
         Command::LogLevel(args) => log_level::run(&global, &args),
         Command::MetricsControl(args) => metrics_control::run(&global, &args),
         Command::GetErrors(args) => get_errors::run(&global, &args),
