@@ -11,15 +11,15 @@ use std::{
 use stormkeeper_runtime::test_support::wait_until;
 use tempfile::TempDir;
 
-use crate::cluster::{Cluster, Shape, WAIT_MAX};
+use crate::cluster::{Cluster, Process, Shape, WAIT_MAX};
 
 const TOPOLOGY: &str = "
 name: orderly
-config: {topology.workers: 2, topology.acker.executors: ACKERS, topology.message.timeout.secs: 120}
-spouts: [{id: numbers, parallelism: 2, command: [python3, numbers.py], output: [n]}]
+config: {topology.workers: WORKERS, EXTRA topology.acker.executors: ACKERS, topology.message.timeout.secs: 120}
+spouts: [{id: numbers, parallelism: ENDS, command: [python3, numbers.py], output: [n]}]
 bolts:
   - {id: relay, parallelism: 2, command: [python3, relay.py], output: [n]}
-  - {id: sink, parallelism: 2, command: [python3, sink.py], output: []}
+  - {id: sink, parallelism: ENDS, command: [python3, sink.py], output: []}
 streams:
   - {from: numbers, to: relay, grouping: {type: SHUFFLE}}
   - {from: relay, to: sink, grouping: {type: SHUFFLE}}
@@ -86,25 +86,39 @@ Sink().run()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rebalance_and_kill_lose_no_untracked_tuple_that_was_in_a_queue() {
-    check("0").await;
+    check("0", 2, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rebalance_and_kill_lose_no_tracked_tuple_and_repeat_none() {
-    let dir = check("2").await;
+    let dir = check("2", 2, 0).await;
+    assert_tracked(&dir);
+}
+
+/// Of four tasks in two workers, one goes to the third: the other worker runs on.
+#[tokio::test(flavor = "multi_thread")]
+async fn worker_that_keeps_its_tasks_in_a_rebalance_runs_on_and_no_tracked_tuple_is_lost() {
+    let dir = check("2", 1, 1).await;
+    assert_tracked(&dir);
+}
+
+/// Checks that each tuple was acked, once.
+fn assert_tracked(dir: &TempDir) {
     let (emitted, acked) = (lines(dir.path(), "emitted"), lines(dir.path(), "acked"));
     assert_eq!(lines(dir.path(), "failed").len(), 0);
     assert!(acked == emitted, "{} emitted, {} acked", emitted.len(), acked.len());
 }
 
-/// Runs the topology through a rebalance and a kill. Returns the folder with what its components wrote.
-async fn check(ackers: &str) -> TempDir {
+/// Runs the topology, with `ends` spouts and as many sinks, through a rebalance and a kill. `n_same` of its
+/// workers run on over the rebalance. Returns the folder with what its components wrote.
+async fn check(ackers: &str, ends: u32, n_same: usize) -> TempDir {
     let cluster = Cluster::of(Shape::SMALL).await;
     let folder = tempfile::tempdir().expect("a directory");
     let dir = folder.path();
-    let file = topology(&cluster, dir, ackers);
+    let file = topology(&cluster, dir, (ackers, ends, 2), "");
     cluster.ok(&["submit", &file.display().to_string(), "--wait"]);
     wait_until_seen(&cluster, dir, 1000).await;
+    let before = cluster.wait_until_whole("orderly").await;
 
     cluster.ok(&["rebalance", "orderly", "-n", "3"]);
     let status = |cluster: &Cluster| {
@@ -116,9 +130,38 @@ async fn check(ackers: &str) -> TempDir {
         if status == "active" { Ok(()) } else { Err(format!("{status}\n{}", cluster.logs())) }
     })
     .await;
+    wait_until_replaced(&cluster, &before, (n_same, 3)).await;
+    stop_and_compare(&cluster, dir, 2).await;
+    folder
+}
+
+/// Waits until the topology has `n_workers`, of which `n_same` are processes of `before`, and checks that these
+/// run on while tuples flow.
+async fn wait_until_replaced(
+    cluster: &Cluster,
+    before: &BTreeMap<u64, Process>,
+    (n_same, n_workers): (usize, usize),
+) {
+    let found = || {
+        let after = cluster.workers();
+        let same = before.iter().filter(|(port, process)| after.get(port) == Some(*process)).count();
+        (same, after.len())
+    };
+    wait_until("workers are replaced", WAIT_MAX, async || {
+        let found = found();
+        if found == (n_same, n_workers) { Ok(()) } else { Err(format!("{found:?}\n{}", cluster.logs())) }
+    })
+    .await;
     cluster.wait_until_whole("orderly").await;
+    cluster.wait_until_tuples_flow("orderly").await;
+    assert_eq!(found(), (n_same, n_workers), "{}", cluster.logs());
+}
+
+/// Kills the topology when more tuples have arrived, and checks that each arrived once. `n_drained` changes
+/// have waited for the workers.
+async fn stop_and_compare(cluster: &Cluster, dir: &Path, n_drained: usize) {
     let seen = lines(dir, "seen").len();
-    wait_until_seen(&cluster, dir, seen + 1000).await;
+    wait_until_seen(cluster, dir, seen + 1000).await;
 
     cluster.ok(&["kill", "orderly"]);
     wait_until("the topology is removed", WAIT_MAX, async || {
@@ -129,7 +172,7 @@ async fn check(ackers: &str) -> TempDir {
     .await;
     let events = cluster.ok(&["events"]);
     // Each waited for its workers, and not for the two minutes of the message timeout.
-    assert_eq!(events.matches("its workers have processed all tuples").count(), 2, "{events}");
+    assert_eq!(events.matches("its workers have processed all tuples").count(), n_drained, "{events}");
 
     let (emitted, seen) = (lines(dir, "emitted"), lines(dir, "seen"));
     let missing: Vec<&String> = emitted.keys().filter(|name| !seen.contains_key(*name)).collect();
@@ -143,10 +186,14 @@ async fn check(ackers: &str) -> TempDir {
     let twice: Vec<&String> = seen.iter().filter(|(_, n)| **n > 1).map(|(name, _)| name).collect();
     assert!(twice.is_empty(), "seen twice: {twice:?}");
     assert_eq!(emitted.len(), seen.len());
-    folder
 }
 
-fn topology(cluster: &Cluster, dir: &Path, ackers: &str) -> PathBuf {
+fn topology(
+    cluster: &Cluster,
+    dir: &Path,
+    (ackers, ends, workers): (&str, u32, u32),
+    extra: &str,
+) -> PathBuf {
     let folder = cluster.path("orderly");
     fs::create_dir_all(folder.join("resources")).expect("a directory");
     for (name, text) in [("numbers.py", NUMBERS), ("relay.py", RELAY), ("sink.py", SINK)] {
@@ -154,7 +201,9 @@ fn topology(cluster: &Cluster, dir: &Path, ackers: &str) -> PathBuf {
         fs::write(folder.join("resources").join(name), text).expect("written");
     }
     let file = folder.join("topology.yaml");
-    fs::write(&file, TOPOLOGY.replace("ACKERS", ackers)).expect("written");
+    let text = TOPOLOGY.replace("ACKERS", ackers).replace("ENDS", &ends.to_string());
+    let text = text.replace("WORKERS", &workers.to_string()).replace("EXTRA", extra);
+    fs::write(&file, text).expect("written");
     file
 }
 

@@ -114,7 +114,8 @@ impl Operator<'_> {
             Operation::Rebalance { workers, sinks } => {
                 let sink: ComponentId = "sink".parse().expect("an id");
                 let parallelism = [(sink, sinks)].into();
-                let request = RebalanceRequest { wait_secs, workers: Some(workers), parallelism };
+                let request =
+                    RebalanceRequest { wait_secs, workers: Some(workers), parallelism, restart: false };
                 client.rebalance(name, &request).await
             }
             Operation::Activate => client.activate(name).await,

@@ -9,6 +9,8 @@ use stormkeeper_api_types::message::RebalanceRequest;
 use stormkeeper_model::ComponentId;
 
 /// Reassign the tasks of a topology.
+///
+/// Tasks stay where they are as far as they are spread evenly then; a worker that keeps its tasks runs on.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Asks for confirmation at a terminal; not in a script, and not with --yes.\n\
 Example: stormkeeper rebalance word-count -w 5s -n 4 -e split=8")]
@@ -28,6 +30,9 @@ pub(super) struct Args {
     /// Do not ask for confirmation
     #[arg(short = 'y', long)]
     yes: bool,
+    /// Start every worker again, also those that keep their tasks
+    #[arg(long)]
+    restart: bool,
 }
 
 fn parse_tasks(text: &str) -> Result<(ComponentId, u32), String> {
@@ -47,6 +52,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         wait_secs: args.wait.map(whole_seconds),
         workers: args.workers,
         parallelism: args.tasks.iter().cloned().collect(),
+        restart: args.restart,
     };
     report(global, &client_runtime()?.block_on(client.rebalance(&args.topology, &request))?)
 }

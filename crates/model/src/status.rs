@@ -150,6 +150,10 @@ pub enum PendingChange {
         /// all tasks.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         only_drained: bool,
+        /// True if every worker starts again, also those that keep their tasks. A version that does not
+        /// know this field lets those run.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        restart: bool,
     },
 }
 

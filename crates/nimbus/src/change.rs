@@ -266,6 +266,7 @@ pub(super) fn changed(
             workers: request.workers,
             parallelism: request.parallelism.clone(),
             only_drained: false,
+            restart: request.restart,
         }),
     };
     let mut next = topology_record.clone();
@@ -383,6 +384,7 @@ mod tests {
             wait_secs: Some(5),
             workers: Some(3),
             parallelism: BTreeMap::from([("split".parse().expect("valid"), 4)]),
+            restart: false,
         };
         let next =
             changed(&topology_record(TopologyStatus::Inactive), &Change::Rebalance(request.clone()), now)
@@ -396,6 +398,7 @@ mod tests {
                 workers: Some(3),
                 parallelism: request.parallelism,
                 only_drained: false,
+                restart: false,
             })
         );
         assert_eq!(next.unknown_fields["colour"], "blue", "fields of a newer version are kept");
@@ -443,7 +446,7 @@ mod tests {
         let tasks = TaskTable::number([("split".parse().expect("valid"), 2)]);
         let check = |workers, component: &str, n| {
             let parallelism = BTreeMap::from([(component.parse().expect("valid"), n)]);
-            let request = RebalanceRequest { wait_secs: None, workers, parallelism };
+            let request = RebalanceRequest { wait_secs: None, workers, parallelism, restart: false };
             check_rebalance(&id, &request, &tasks, 2)
         };
         assert!(check(None, "split", 3).is_ok());
@@ -452,8 +455,12 @@ mod tests {
         assert!(matches!(check(None, "split", 0), Err(Refusal::BadOption(_))));
         assert!(matches!(check(None, "split", MAX_TASKS + 1), Err(Refusal::BadOption(_))));
         for (wait, is_accepted) in [(WAIT_SECS_MAX, true), (WAIT_SECS_MAX + 1, false), (u64::MAX, false)] {
-            let request =
-                RebalanceRequest { wait_secs: Some(wait), workers: None, parallelism: BTreeMap::new() };
+            let request = RebalanceRequest {
+                wait_secs: Some(wait),
+                workers: None,
+                parallelism: BTreeMap::new(),
+                restart: false,
+            };
             for change in [Change::Rebalance(request), kill(Some(wait))] {
                 let result = changed(&topology_record(TopologyStatus::Active), &change, Timestamp::EPOCH);
                 let is_limited = matches!(&result, Err(Refusal::BadOption(text)) if text.contains("86400 s"));
@@ -466,7 +473,8 @@ mod tests {
         assert!(check(Some(1000), "split", 1000).is_ok());
         assert!(matches!(check(Some(2000), "split", 2000), Err(Refusal::TooLarge(_))));
         // The present number of workers counts if the request names none.
-        let request = RebalanceRequest { wait_secs: None, workers: None, parallelism: BTreeMap::new() };
+        let request =
+            RebalanceRequest { wait_secs: None, workers: None, parallelism: BTreeMap::new(), restart: false };
         let many = TaskTable::number([("split".parse().expect("valid"), 2000)]);
         assert!(matches!(check_rebalance(&id, &request, &many, 2000), Err(Refusal::TooLarge(_))));
         assert!(check_rebalance(&id, &request, &many, 10).is_ok());

@@ -318,7 +318,12 @@ mod tests {
         add(&mut view, "a-1-1", "ann", (b"x", 100), 3);
         add(&mut view, "b-1-1", "ann", (b"x", 100), 3);
         let id: TopologyId = "a-1-1".parse().expect("valid");
-        let to = |n| RebalanceRequest { wait_secs: None, workers: None, parallelism: [(split(), n)].into() };
+        let to = |n| RebalanceRequest {
+            wait_secs: None,
+            workers: None,
+            parallelism: [(split(), n)].into(),
+            restart: false,
+        };
         let limits = quotas("ann tasks=8");
         assert!(check_rebalance(&view, Some(&limits), &id, &to(5)).is_ok());
         let refused = check_rebalance(&view, Some(&limits), &id, &to(6));
@@ -329,6 +334,7 @@ mod tests {
             workers: None,
             parallelism: to(5).parallelism,
             only_drained: false,
+            restart: false,
         };
         view.topologies.get_mut(&id).expect("there").value.pending = Some(pending);
         let refused = check_rebalance(&view, Some(&limits), &id, &to(u32::MAX));

@@ -75,9 +75,9 @@ pub enum Keep {
     /// lost all of its tasks is used again only if no other is free. A worker whose tasks are all
     /// healthy gets no task that was lost elsewhere: it would have to restart for it.
     Healthy(TaskSet),
-    /// A rebalance: all tasks are placed again. Previous slots are preferred among equally even
-    /// ones.
-    Nothing,
+    /// A rebalance: workers are spread over the hosts anew, and tasks over the workers. Among equally even
+    /// spreads, slots and workers that change least are preferred.
+    EvenSpread,
 }
 
 /// Placement of the tasks of every topology.
@@ -173,7 +173,7 @@ impl Placement {
     ) -> Assignment {
         let healthy = |tasks: &TaskSet| match keep {
             Keep::Healthy(kept) => tasks.iter().all(|task| kept.contains(task)),
-            Keep::Nothing => true,
+            Keep::EvenSpread => true,
         };
         let worker = |slot: &Slot, tasks: &TaskSet| {
             let before = previous.and_then(|previous| previous.workers.get(slot));

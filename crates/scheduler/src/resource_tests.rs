@@ -69,9 +69,25 @@ fn running_tasks_stay_when_a_capacity_is_declared_and_a_rebalance_heeds_it() {
     offer(&mut problem, 0, Some(100), None);
     all_healthy(&mut problem);
     assert_eq!(checked(&problem, &before), before);
-    problem.topologies[0].keep = Keep::Nothing;
+    problem.topologies[0].keep = Keep::EvenSpread;
     let after = checked(&problem, &before);
     assert_eq!(show(&after.placements[&topology_id(0)]), ["s0000:6700 1", "s0001:6700 2"]);
+}
+
+#[test]
+fn a_rebalance_within_capacities_changes_only_the_workers_that_have_to_give_a_task_away() {
+    let mut problem = cluster(3, 1);
+    problem.topologies = vec![topology(0, 2, &[4])];
+    request(&mut problem, 0, "c0", 100, 0);
+    for n in 0..3 {
+        offer(&mut problem, n, Some(200), None);
+    }
+    let before = fresh(&problem);
+    assert_eq!(show(&before.placements[&topology_id(0)]), ["s0000:6700 1,3", "s0001:6700 2,4"]);
+    problem.topologies[0].keep = Keep::EvenSpread;
+    problem.topologies[0].workers = 3;
+    let after = checked(&problem, &before);
+    assert_eq!(show(&after.placements[&topology_id(0)]), ["s0000:6700 1,3", "s0001:6700 2", "s0002:6700 4"]);
 }
 
 #[test]
@@ -164,6 +180,8 @@ proptest! {
         let second = solve(&problem, &first);
         prop_assert_eq!(violations(&problem, &first, &second), []);
         all_healthy(&mut problem);
+        prop_assert_eq!(violations(&problem, &second, &solve(&problem, &second)), []);
+        problem.topologies[0].keep = Keep::EvenSpread;
         prop_assert_eq!(violations(&problem, &second, &solve(&problem, &second)), []);
     }
 

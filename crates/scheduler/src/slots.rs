@@ -52,8 +52,8 @@ pub(super) struct SlotCriteria {
     on_supervisor: Vec<usize>,
     /// Number of failures of each supervisor that speak against this topology there.
     failures: Vec<u32>,
-    /// Slots chosen first among equals.
-    pub(super) preferred: BTreeSet<usize>,
+    /// Slots chosen first among equals, those with the largest number first: the number of their tasks.
+    pub(super) preferred: BTreeMap<usize, usize>,
     /// Slots chosen only if no other is free.
     pub(super) avoided: BTreeSet<usize>,
 }
@@ -166,7 +166,7 @@ impl<'a> SlotTable<'a> {
             on_host: vec![0; self.hosts.len()],
             on_supervisor: vec![0; self.supervisors.len()],
             failures: failures.collect(),
-            preferred: BTreeSet::new(),
+            preferred: BTreeMap::new(),
             avoided: BTreeSet::new(),
         }
     }
@@ -204,8 +204,8 @@ impl<'a> SlotTable<'a> {
             self.hosts[n].load.free > 0
                 && (!IS_LIMITED || self.hosts[n].supervisors.iter().any(|supervisor| has_room(*supervisor)))
         };
-        let favoured = self.by_place(&criteria.preferred);
-        let avoided = self.by_place(&criteria.avoided);
+        let favoured = self.by_place(criteria.preferred.keys());
+        let avoided = self.by_place(criteria.avoided.iter());
         let host = (0..self.hosts.len()).filter(|&n| is_open(n)).min_by_key(|&n| {
             let Load { used, free } = self.hosts[n].load;
             let exhausted = avoided.hosts.get(&n) == Some(&free);
@@ -222,7 +222,7 @@ impl<'a> SlotTable<'a> {
         let cells = self.supervisors[supervisor].slots.clone();
         let slot = cells
             .filter(|&n| !self.slots[n].taken)
-            .min_by_key(|n| (criteria.avoided.contains(n), !criteria.preferred.contains(n)))?;
+            .min_by_key(|n| (criteria.avoided.contains(n), std::cmp::Reverse(criteria.preferred.get(n))))?;
         self.take(slot);
         self.count(criteria, slot);
         Some(slot)
@@ -248,7 +248,7 @@ impl<'a> SlotTable<'a> {
     }
 
     /// Counts the free ones of `slots`, by host and by supervisor.
-    fn by_place(&self, slots: &BTreeSet<usize>) -> Tally {
+    fn by_place<'s>(&self, slots: impl Iterator<Item = &'s usize>) -> Tally {
         let mut tally = Tally::default();
         for &slot in slots {
             let supervisor = self.slots[slot].supervisor;

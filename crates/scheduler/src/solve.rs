@@ -1,6 +1,6 @@
 //! Solver: from a problem and the previous solution to the next one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     problem::{Keep, Placement, Problem, Solution, TopologyDemand, Unplaced},
@@ -9,6 +9,7 @@ use crate::{
 };
 use stormkeeper_model::{TaskId, task_set::TaskSet};
 
+mod even;
 mod limited;
 
 /// Places every task of every topology, or gives the reason why a task has no slot.
@@ -62,6 +63,8 @@ struct TopologyDraft<'a> {
     /// The unassigned tasks that had a slot before, or waited for one.
     lost: TaskSet,
     criteria: SlotCriteria,
+    /// Of a rebalance: the tasks that each slot had.
+    former: BTreeMap<usize, TaskSet>,
 }
 
 struct Worker {
@@ -100,9 +103,14 @@ impl<'a> TopologyDraft<'a> {
             unassigned: Vec::new(),
             lost: TaskSet::default(),
             criteria: slots.criteria(&topology.id, problem),
+            former: BTreeMap::new(),
         };
         let Keep::Healthy(healthy) = &topology.keep else {
-            draft.criteria.preferred = before.workers.keys().filter_map(|slot| slots.find(slot)).collect();
+            let workers = before.workers.iter();
+            draft.former =
+                workers.filter_map(|(slot, tasks)| Some((slots.find(slot)?, tasks.clone()))).collect();
+            draft.criteria.preferred =
+                draft.former.iter().map(|(slot, tasks)| (*slot, tasks.len())).collect();
             draft.unassigned = members;
             return draft;
         };
@@ -160,6 +168,12 @@ impl<'a> TopologyDraft<'a> {
     /// that gets another task has to restart. So an intact worker gets no tasks that were lost
     /// elsewhere, which rather wait for a slot; tasks that never had a slot may be added to it.
     fn place(mut self, slots: &SlotTable<'_>) -> Placement {
+        if self.topology.keep == Keep::EvenSpread && !self.workers.is_empty() {
+            let members = std::mem::take(&mut self.unassigned);
+            let dealt = even::deal(&self, &members);
+            self.workers.iter_mut().zip(dealt).for_each(|(worker, tasks)| worker.tasks = tasks);
+            return self.placement(slots, None);
+        }
         let any_new = self.workers.iter().any(|worker| worker.is_new);
         let (lost, new): (Vec<Member>, Vec<Member>) =
             self.unassigned.iter().copied().partition(|member| self.lost.contains(member.task));

@@ -183,9 +183,9 @@ fn a_healthy_topology_uses_a_new_slot_only_after_a_rebalance() {
     problem.supervisors.insert(supervisor_id(1), supervisor("h0001", 4));
     all_healthy(&mut problem);
     assert_eq!(checked(&problem, &short), short);
-    problem.topologies[0].keep = Keep::Nothing;
+    problem.topologies[0].keep = Keep::EvenSpread;
     let grown = checked(&problem, &short);
-    assert_eq!(show(&grown.placements[&topology_id(0)]), ["s0000:6700 1,3", "s0001:6700 2,4"]);
+    assert_eq!(show(&grown.placements[&topology_id(0)]), ["s0000:6700 1-2", "s0001:6700 3-4"]);
 }
 
 #[test]
@@ -224,9 +224,29 @@ fn placed(workers: &[(Slot, &str)]) -> Solution {
 fn a_rebalance_prefers_the_former_slots() {
     let mut problem = cluster(3, 4);
     problem.topologies = vec![topology(0, 2, &[2])];
-    problem.topologies[0].keep = Keep::Nothing;
+    problem.topologies[0].keep = Keep::EvenSpread;
     let before = placed(&[(slot(1, 6702), "1"), (slot(2, 6701), "2")]);
     assert_eq!(checked(&problem, &before), before);
+}
+
+#[test]
+fn a_rebalance_changes_only_the_workers_that_have_to_give_a_task_away() {
+    let mut problem = cluster(3, 2);
+    problem.topologies = vec![topology(0, 3, &[1, 2, 1])];
+    problem.topologies[0].keep = Keep::EvenSpread;
+    let before = placed(&[(slot(0, 6700), "1,3"), (slot(1, 6700), "2,4")]);
+    let after = placed(&[(slot(0, 6700), "1,3"), (slot(1, 6700), "2"), (slot(2, 6700), "4")]);
+    assert_eq!(checked(&problem, &before), after);
+}
+
+#[test]
+fn a_rebalance_evens_out_what_lost_hosts_have_left_uneven() {
+    let mut problem = cluster(3, 1);
+    problem.topologies = vec![topology(0, 3, &[3, 3])];
+    problem.topologies[0].keep = Keep::EvenSpread;
+    let before = placed(&[(slot(0, 6700), "1,4"), (slot(1, 6700), "2-3,5-6")]);
+    let after = placed(&[(slot(0, 6700), "1,4"), (slot(1, 6700), "2,5"), (slot(2, 6700), "3,6")]);
+    assert_eq!(checked(&problem, &before), after);
 }
 
 #[test]
@@ -348,7 +368,7 @@ fn a_kept_worker_keeps_its_start_and_one_with_a_dead_task_restarts() {
     assert!(first.workers.values().all(|worker| worker.start == at(100) && worker.host == "h0000"));
     let again = placement.assignment(&problem.supervisors, Some(&first), &all, at(200));
     assert_eq!(again, first);
-    assert_eq!(placement.assignment(&problem.supervisors, Some(&first), &Keep::Nothing, at(200)), first);
+    assert_eq!(placement.assignment(&problem.supervisors, Some(&first), &Keep::EvenSpread, at(200)), first);
     let one_dead = Keep::Healthy(TaskSet::range(2, 4));
     let starts = |now| {
         let assignment = placement.assignment(&problem.supervisors, Some(&first), &one_dead, now);

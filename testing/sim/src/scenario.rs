@@ -298,7 +298,7 @@ impl Scenario {
                 let component: ComponentId = "count".parse().expect("a valid id");
                 let parallelism = self.random.bool().then(|| (component, self.random.u32(1..=4)));
                 let parallelism = parallelism.into_iter().collect();
-                Change::Rebalance(RebalanceRequest { wait_secs, workers, parallelism })
+                Change::Rebalance(RebalanceRequest { wait_secs, workers, parallelism, restart: false })
             }
         };
         cluster.clients.change(name, change, self.random.fork());

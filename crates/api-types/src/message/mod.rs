@@ -106,6 +106,9 @@ pub struct RebalanceRequest {
     /// New number of tasks, by component.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "unique::map")]
     pub parallelism: BTreeMap<ComponentId, u32>,
+    /// Start every worker again, also those that keep their tasks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restart: bool,
 }
 
 /// `POST /api/stormkeeper/v1/topology/{id or name}/kill`: remove the topology after a wait.

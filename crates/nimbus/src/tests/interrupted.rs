@@ -51,7 +51,7 @@ async fn live(cluster: &Cluster, handle: &Handle, blob: BlobKey, tree: &FaultyTr
 
 fn rebalance() -> Change {
     let parallelism = [("count".parse().expect("valid"), 5)].into();
-    Change::Rebalance(RebalanceRequest { wait_secs: Some(1), workers: None, parallelism })
+    Change::Rebalance(RebalanceRequest { wait_secs: Some(1), workers: None, parallelism, restart: false })
 }
 
 /// The records of all topologies.

@@ -103,7 +103,7 @@ async fn deadlines_survive_a_failover() {
     let second = cluster.nimbus("b").await;
     let asked = cluster.clock.now();
     let parallelism = [("count".parse().expect("valid"), 5)].into();
-    let rebalance = RebalanceRequest { wait_secs: Some(40), workers: Some(1), parallelism };
+    let rebalance = RebalanceRequest { wait_secs: Some(40), workers: Some(1), parallelism, restart: false };
     handle.change("killed", kill(30), None).await.expect("killed");
     handle.change("moved", Change::Rebalance(rebalance), None).await.expect("rebalance accepted");
     tokio::time::sleep(Duration::from_secs(10)).await;
@@ -174,7 +174,7 @@ async fn life_with(plan: FaultPlan) -> u64 {
     let id = submit(&handle, "wc").await.unwrap_or_else(|refusal| panic!("{what}: {refusal}"));
     cluster.placed(&id).await;
     let parallelism = [("count".parse().expect("valid"), 5)].into();
-    let rebalance = RebalanceRequest { wait_secs: Some(1), workers: None, parallelism };
+    let rebalance = RebalanceRequest { wait_secs: Some(1), workers: None, parallelism, restart: false };
     let changed = handle.change("wc", Change::Rebalance(rebalance), None).await;
     changed.unwrap_or_else(|refusal| panic!("{what}: {refusal}"));
     let store = Store::new(Arc::clone(&cluster.tree));

@@ -5,11 +5,14 @@
 //! another worker, also beyond the number that the topology requests. A worker that gets no task is
 //! not started.
 
-use std::{cmp::Reverse, collections::BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
-use super::{Member, TopologyDraft, Worker};
+use super::{Member, TopologyDraft, Worker, even};
 use crate::{
-    problem::{Solution, Unplaced},
+    problem::{Keep, Solution, Unplaced},
     room::{self, Room},
     slots::SlotTable,
 };
@@ -73,6 +76,9 @@ struct Limited<'a, 'p> {
 impl Limited<'_, '_> {
     fn place(mut self) -> crate::Placement {
         let mut members = std::mem::take(&mut self.draft.unassigned);
+        if self.place_evenly(&members) {
+            return self.draft.placement(self.slots, None);
+        }
         // Large tasks first: small ones fit into what they leave.
         members.sort_by_key(|member| {
             let request = self.requests[member.component];
@@ -97,6 +103,29 @@ impl Limited<'_, '_> {
         self.draft.placement(self.slots, unplaced)
     }
 
+    /// Places the tasks of a rebalance as if there were no resources. Returns whether it has, and it has not
+    /// if a supervisor has no room for its part.
+    fn place_evenly(&mut self, members: &[Member]) -> bool {
+        if self.draft.topology.keep != Keep::EvenSpread || self.draft.workers.is_empty() {
+            return false;
+        }
+        let dealt = even::deal(&self.draft, members);
+        let mut totals: BTreeMap<usize, TaskRequest> = BTreeMap::new();
+        for (worker, tasks) in self.draft.workers.iter().zip(&dealt) {
+            let total = totals.entry(self.slots.supervisor(worker.slot)).or_default();
+            for request in tasks.iter().map(|member| self.requests[member.component]) {
+                total.memory_mb = total.memory_mb.saturating_add(request.memory_mb);
+                total.cpu_percent = total.cpu_percent.saturating_add(request.cpu_percent);
+            }
+        }
+        let fits = totals.iter().all(|(supervisor, total)| self.room.fits(*supervisor, *total));
+        if fits {
+            totals.into_iter().for_each(|(supervisor, total)| self.room.take(supervisor, total));
+            self.draft.workers.iter_mut().zip(dealt).for_each(|(worker, tasks)| worker.tasks = tasks);
+        }
+        fits
+    }
+
     /// Adds a task to a new worker, else to another one that may restart for it, else to one more.
     fn place_one(&mut self, member: Member) -> bool {
         let is_lost = self.draft.lost.contains(member.task);
@@ -111,7 +140,9 @@ impl Limited<'_, '_> {
             let all: Vec<(usize, &Worker)> = self.draft.workers.iter().enumerate().collect();
             let best = all.iter().filter(takes).min_by_key(|(_, worker)| {
                 let same = worker.tasks.iter().filter(|other| other.component == member.component).count();
-                (same, worker.tasks.len(), worker.slot)
+                let had =
+                    self.draft.former.get(&worker.slot).is_some_and(|tasks| tasks.contains(member.task));
+                (same, worker.tasks.len(), !had, worker.slot)
             });
             best.map(|(n, _)| *n)
         };

@@ -127,10 +127,55 @@ proptest! {
     fn a_rebalance_that_changes_nothing_moves_nothing_the_second_time(mut problem in problems()) {
         let before = solve(&problem, &Solution::default());
         all_healthy(&mut problem);
-        problem.topologies[0].keep = Keep::Nothing;
+        problem.topologies[0].keep = Keep::EvenSpread;
         let first = solve(&problem, &before);
         prop_assert_eq!(violations(&problem, &before, &first), []);
         prop_assert_eq!(solve(&problem, &first), first);
+    }
+
+    #[test]
+    fn a_rebalance_spreads_tasks_evenly_whatever_was_before_and_then_rests(
+        mut problem in problems(), pattern: u64, workers in 1u32..7,
+    ) {
+        let first = solve(&problem, &Solution::default());
+        with_dead(&mut problem, pattern);
+        let before = solve(&problem, &first);
+        all_healthy(&mut problem);
+        problem.topologies[0].keep = Keep::EvenSpread;
+        problem.topologies[0].workers = workers;
+        let after = solve(&problem, &before);
+        prop_assert_eq!(violations(&problem, &before, &after), []);
+        let placed = &after.placements[&problem.topologies[0].id].workers;
+        prop_assert!(is_even(placed.values().map(TaskSet::len)));
+        for tasks in problem.topologies[0].tasks.0.values() {
+            let of_it = |worker: &TaskSet| worker.iter().filter(|task| tasks.contains(*task)).count();
+            prop_assert!(is_even(placed.values().map(of_it)));
+        }
+        prop_assert_eq!(solve(&problem, &after), after);
+    }
+
+    #[test]
+    fn a_rebalance_to_more_or_fewer_workers_moves_no_task_that_an_even_spread_lets_stay(
+        n_tasks in 8u32..40, before in 1u32..8, after in 1u32..8,
+    ) {
+        let mut problem = cluster(1, 8);
+        problem.topologies = vec![topology(0, before, &[n_tasks])];
+        let first = solve(&problem, &Solution::default());
+        problem.topologies[0].keep = Keep::EvenSpread;
+        problem.topologies[0].workers = after;
+        let second = solve(&problem, &first);
+        let (old, new) = (&first.placements[&topology_id(0)].workers, &second.placements[&topology_id(0)].workers);
+        let stay = |slot: &Slot, task: &TaskId| old.get(slot).is_some_and(|tasks| tasks.contains(*task));
+        let n_moved = new.iter().flat_map(|(slot, tasks)| tasks.iter().map(move |task| (slot, task)));
+        let n_moved = n_moved.filter(|(slot, task)| !stay(slot, task)).count();
+        let share = |workers: u32| (n_tasks / workers, n_tasks % workers);
+        let least = match after > before {
+            // The new workers get the small shares, as far as there are enough.
+            true => (after - before) * share(after).0 + share(after).1.saturating_sub(before),
+            // The workers that end had the small shares.
+            false => (before - after) * share(before).0 + share(before).1.saturating_sub(after),
+        };
+        prop_assert_eq!(n_moved, least as usize);
     }
 
     #[test]

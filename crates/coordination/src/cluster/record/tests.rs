@@ -14,6 +14,7 @@ fn topology_record() -> TopologyRecord {
             workers: Some(3),
             parallelism: BTreeMap::from([("split".parse().expect("valid id"), 4)]),
             only_drained: false,
+            restart: false,
         }),
         ..TopologyRecord::sample("wc")
     }

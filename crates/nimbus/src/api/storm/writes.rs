@@ -47,6 +47,7 @@ pub(super) async fn rebalance(
         wait_secs: Some(seconds(&wait)?),
         workers: options.workers(),
         parallelism: options.parallelism(),
+        restart: false,
     };
     change(&api, &topology, (Change::Rebalance(own.clone()), &own), &parts).await
 }

@@ -23,7 +23,7 @@ pub(super) fn rebalance_next(draft: &mut Draft<'_>, cases: &[PlacementCase<'_>])
 }
 
 fn rebalance(draft: &mut Draft<'_>, case: &PlacementCase<'_>, cases: &[PlacementCase<'_>]) {
-    let Some(PendingChange::Rebalance { deadline, resume, workers, parallelism, only_drained }) =
+    let Some(PendingChange::Rebalance { deadline, resume, workers, parallelism, only_drained, restart }) =
         &case.topology_record.value.pending
     else {
         return;
@@ -36,7 +36,7 @@ fn rebalance(draft: &mut Draft<'_>, case: &PlacementCase<'_>, cases: &[Placement
 
     let keep = match only_drained {
         true => Keep::Healthy(case.kept_elsewhere(draft.view)),
-        false => Keep::Nothing,
+        false => Keep::EvenSpread,
     };
     let anew = |other: &PlacementCase<'_>| match other.id == case.id {
         true => scheduler::TopologyDemand {
@@ -67,8 +67,9 @@ fn rebalance(draft: &mut Draft<'_>, case: &PlacementCase<'_>, cases: &[Placement
         draft.add_finding(Some(case.id), ClusterProblem::RebalanceWaits { reason: unplaced.reason.clone() });
         return;
     }
-    let is_resized = table != case.tasks.value.components;
-    let assignment = assignment(draft, case, placement, &problem, (&keep, is_resized));
+    // Every worker must read a new task table, even one that keeps its tasks.
+    let all_restart = *restart || table != case.tasks.value.components;
+    let assignment = assignment(draft, case, placement, &problem, (&keep, all_restart));
     let Some((before, supervisor_assignments)) = replaced_version(draft, case, &assignment) else { return };
     let tasks = TasksRecord { components: table, ..case.tasks.value.clone() };
     let tasks = Stored { value: tasks, version: case.tasks.version };
@@ -97,15 +98,14 @@ fn assignment(
     case: &PlacementCase<'_>,
     placement: &Placement,
     problem: &Problem,
-    (keep, is_resized): (&Keep, bool),
+    (keep, all_restart): (&Keep, bool),
 ) -> Assignment {
     let (before, now) = (case.before.map(|before| &before.value), draft.now.wall);
     let mut assignment = placement.assignment(&problem.supervisors, before, keep, now);
     for (slot, worker) in &mut assignment.workers {
         let Some(old) = before.and_then(|before| before.workers.get(slot)) else { continue };
-        // Every worker must read a new task table, even one that keeps its tasks; and a lost
-        // worker must restart.
-        if is_resized || case.lost.contains_key(slot) {
+        // A lost worker must restart.
+        if all_restart || case.lost.contains_key(slot) {
             worker.start = worker.start.max(restarted(old.start, now));
         }
     }

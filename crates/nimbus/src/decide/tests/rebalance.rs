@@ -2,7 +2,12 @@ use super::world::{SECOND, World};
 use super::{NOW, effects};
 use crate::plan::{ClusterProblem, Reason};
 use stormkeeper_coordination::cluster::layout;
-use stormkeeper_model::status::TopologyStatus;
+use stormkeeper_model::{
+    Slot,
+    assignment::Assignment,
+    status::{PendingChange, TopologyStatus},
+    task_set::TaskSet,
+};
 
 #[test]
 fn a_due_rebalance_changes_everything_in_one_transaction() {
@@ -72,6 +77,36 @@ fn a_rebalance_that_changes_the_tasks_restarts_every_worker() {
     let slot = before.workers.keys().next().expect("a worker");
     assert!(after.workers[slot].start > before.workers[slot].start);
     assert_eq!(after.tasks().to_string(), "1-3");
+}
+
+#[test]
+fn a_rebalance_changes_no_worker_that_keeps_its_tasks_unless_all_shall_restart() {
+    let mut world = World::with_supervisors(3, 2);
+    let id = world.running("wc", 4, 2);
+    let before = world.assignment(&id).expect("placed");
+    world.rebalance(&id, NOW, 3, None);
+    world.settle();
+    let grown = world.assignment(&id).expect("placed");
+    let same = |before: &Assignment, after: &Assignment| {
+        before.workers.iter().filter(|(slot, worker)| after.workers.get(*slot) == Some(*worker)).count()
+    };
+    assert_eq!((grown.workers.len(), same(&before, &grown)), (3, 1), "{before:?} {grown:?}");
+    world.rebalance(&id, NOW, 3, None);
+    world.settle();
+    assert_eq!(world.assignment(&id), Some(grown.clone()), "nothing is to be done");
+    world.rebalance(&id, NOW, 3, None);
+    world.edit(&id, |record| {
+        if let Some(PendingChange::Rebalance { restart, .. }) = &mut record.pending {
+            *restart = true;
+        }
+    });
+    world.settle();
+    let restarted = world.assignment(&id).expect("placed");
+    assert_eq!(same(&grown, &restarted), 0, "all restart");
+    let tasks = |assignment: &Assignment| -> Vec<(Slot, TaskSet)> {
+        assignment.workers.iter().map(|(slot, worker)| (slot.clone(), worker.tasks.clone())).collect()
+    };
+    assert_eq!(tasks(&grown), tasks(&restarted), "in place");
 }
 
 #[test]

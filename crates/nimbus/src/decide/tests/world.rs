@@ -234,6 +234,7 @@ impl World {
                 workers: Some(workers),
                 parallelism: n_tasks.map(|n| (component, n)).into_iter().collect(),
                 only_drained: false,
+                restart: false,
             });
             topology_record.status = TopologyStatus::Rebalancing;
         });
