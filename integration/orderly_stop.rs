@@ -102,6 +102,34 @@ async fn worker_that_keeps_its_tasks_in_a_rebalance_runs_on_and_no_tracked_tuple
     assert_tracked(&dir);
 }
 
+/// Of six tasks in the four slots of one host, two go to the host that comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn topology_grows_back_when_a_host_comes_and_no_tracked_tuple_is_lost() {
+    let mut cluster = Cluster::of(Shape::SMALL).await;
+    let folder = tempfile::tempdir().expect("a directory");
+    let dir = folder.path();
+    cluster.supervisors[1].terminate();
+    let extra = "topology.grow.back: true, topology.grow.back.delay.secs: 2,";
+    let file = topology(&cluster, dir, ("2", 2, 6), extra);
+    cluster.ok(&["submit", &file.display().to_string(), "--wait"]);
+    wait_until_seen(&cluster, dir, 1000).await;
+    let before = cluster.wait_until_whole("orderly").await;
+    assert_eq!(before.len(), 4, "{before:?}");
+
+    cluster.supervisors[1].start_again();
+    wait_until("the topology has six workers", WAIT_MAX, async || {
+        let shown = cluster.try_json(&["show", "orderly"]).ok_or("no response")?;
+        let done = shown["workersTotal"] == 6 && shown["status"] == "active";
+        if done { Ok(()) } else { Err(format!("{shown:#}\n{}", cluster.logs())) }
+    })
+    .await;
+    wait_until_replaced(&cluster, &before, (1, 6)).await;
+    let events = cluster.ok(&["events"]);
+    assert_eq!(events.matches("it grows back from 4 to 6 workers").count(), 2, "{events}");
+    stop_and_compare(&cluster, dir, 1).await;
+    assert_tracked(&folder);
+}
+
 /// Checks that each tuple was acked, once.
 fn assert_tracked(dir: &TempDir) {
     let (emitted, acked) = (lines(dir.path(), "emitted"), lines(dir.path(), "acked"));

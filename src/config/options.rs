@@ -100,6 +100,9 @@ impl Config {
                 message_timeout: default("topology.message.timeout.secs")
                     .map_or(MESSAGE_TIMEOUT, Duration::from_secs),
                 ackers: Ackers::of_setting(default(Ackers::SETTING).map(serde_json::Value::from).as_ref()),
+                grow_back: defaults.get("topology.grow.back").and_then(serde_json::Value::as_bool)
+                    == Some(true),
+                grow_back_delay: Duration::from_secs(default("topology.grow.back.delay.secs").unwrap_or(60)),
             },
             metrics: Some(self.metric_options()),
             storm_api: self.storm_api_options(),

@@ -207,6 +207,18 @@ pub const KNOWN: &[Setting] = &[
         doc: "Time that a submit waits for copies of the topology on other nimbuses; a client waits one minute for the response.",
     },
     Setting {
+        key: "topology.grow.back",
+        kind: SettingKind::Truth,
+        default: "false",
+        doc: "Whether a topology that was placed with fewer workers than it requests gets more by itself when slots are free, as in a rebalance: its spouts stop first, and tasks move.",
+    },
+    Setting {
+        key: "topology.grow.back.delay.secs",
+        kind: SettingKind::Whole(1, MAX_SECS),
+        default: "60",
+        doc: "Time for which slots must have been free, and the topology short of workers, before it grows back with `topology.grow.back`.",
+    },
+    Setting {
         key: "topology.max.spout.pending",
         kind: SettingKind::Whole(1, 1_000_000_000),
         default: "null",
@@ -278,6 +290,8 @@ pub const KNOWN: &[Setting] = &[
 const OF_WHOLE_TOPOLOGY: &[&str] = &[
     Ackers::SETTING,
     "topology.enable.message.timeouts",
+    "topology.grow.back",
+    "topology.grow.back.delay.secs",
     "topology.message.timeout.secs",
     "topology.workers",
 ];

@@ -154,6 +154,10 @@ pub enum PendingChange {
         /// know this field lets those run.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         restart: bool,
+        /// True if the leader began it, as free slots let the topology grow back. A version that does not
+        /// know this field carries it out as one that an operator asked for.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        grow_back: bool,
     },
 }
 

@@ -267,6 +267,7 @@ pub(super) fn changed(
             parallelism: request.parallelism.clone(),
             only_drained: false,
             restart: request.restart,
+            grow_back: false,
         }),
     };
     let mut next = topology_record.clone();
@@ -399,6 +400,7 @@ mod tests {
                 parallelism: request.parallelism,
                 only_drained: false,
                 restart: false,
+                grow_back: false,
             })
         );
         assert_eq!(next.unknown_fields["colour"], "blue", "fields of a newer version are kept");

@@ -12,6 +12,7 @@
 //! A worker whose supervisor is absent as well waits for a time-out, unless its host is lost: see
 //! `liveness/hosts.rs`.
 
+mod growth;
 mod hosts;
 
 mod placements;
@@ -23,7 +24,7 @@ use std::{
 
 pub use self::hosts::{AbsentSupervisor, VanishedTogether};
 pub(crate) use self::placements::{FailedPlacements, is_of_host};
-use self::{hosts::Hosts, placements::Placements};
+use self::{growth::Growth, hosts::Hosts, placements::Placements};
 use crate::policy::Policy;
 use stormkeeper_coordination::{
     cluster::{layout, record::SupervisorRecord, view::ClusterView},
@@ -69,6 +70,8 @@ pub struct Liveness {
     drained: BTreeMap<TopologyId, BTreeMap<Slot, Timestamp>>,
     /// Slots in which no worker can run, according to their supervisors.
     unusable_slots: BTreeSet<Slot>,
+    /// Free slots, and topologies that could grow back into them.
+    growth: Growth,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -133,6 +136,7 @@ impl Liveness {
             undeletable: BTreeMap::new(),
             drained: BTreeMap::new(),
             unusable_slots: BTreeSet::new(),
+            growth: Growth::default(),
         }
     }
 
@@ -212,6 +216,12 @@ impl Liveness {
         update_since(&mut self.orphaned_topologies, orphaned_topologies.iter(), now);
         self.undeletable.retain(|id, _| view.topologies.contains_key(id) || orphaned_topologies.contains(id));
         self.unusable_slots = unusable_slots(view);
+        self.growth.observe(view, now);
+    }
+
+    /// Free slots, and topologies that could grow back into them.
+    pub(crate) fn growth(&self) -> &Growth {
+        &self.growth
     }
 
     /// Notes that a znode of a topology could not be deleted.

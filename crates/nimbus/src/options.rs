@@ -70,7 +70,7 @@ pub struct Options {
     /// Number of nimbuses that must have the blob of a topology before it is accepted, and the
     /// wait for them, unless the topology sets its own.
     pub replication: ReplicationSettings,
-    /// Tracking of tuple trees of topologies that do not set it.
+    /// Settings of topologies that do not set them.
     pub tracking: TrackingDefaults,
     /// Metric settings; without them this nimbus keeps no metrics.
     pub metrics: Option<MetricOptions>,
@@ -88,11 +88,20 @@ pub struct TrackingDefaults {
     pub message_timeout: Duration,
     /// Ackers; `None` leaves trees untracked.
     pub ackers: Option<Ackers>,
+    /// Whether they grow back to their number of workers.
+    pub grow_back: bool,
+    /// Time for which slots must have been free before.
+    pub grow_back_delay: Duration,
 }
 
 impl Default for TrackingDefaults {
     fn default() -> Self {
-        Self { message_timeout: Duration::from_secs(30), ackers: Some(Ackers::PerWorker) }
+        Self {
+            message_timeout: Duration::from_secs(30),
+            ackers: Some(Ackers::PerWorker),
+            grow_back: false,
+            grow_back_delay: Duration::from_secs(60),
+        }
     }
 }
 

@@ -86,7 +86,7 @@ pub enum Effect {
         /// The supervisor assignments that change with it.
         supervisor_assignments: Vec<SupervisorAssignmentsChange>,
     },
-    /// Begins to move a topology away from drained hosts: its spouts stop.
+    /// Begins to move a topology away from drained hosts, or to grow it back: its spouts stop.
     BeginMove {
         /// The topology.
         id: TopologyId,
@@ -225,6 +225,13 @@ pub enum Reason {
         /// The names before and now.
         hosts: Vec<String>,
     },
+    /// A topology has fewer workers than it requests, and slots are free for more.
+    GrowsBack {
+        /// Number of its workers.
+        from: usize,
+        /// Number of workers that it gets; the same if the slots are gone again.
+        to: usize,
+    },
     /// There are more events than the limit.
     EventsOverLimit,
     /// Supervisors that announced a stop did not come back, and no task waits for them.
@@ -245,7 +252,8 @@ impl Reason {
             | Self::SupervisorAssignmentsDiffer
             | Self::BlobUnused
             | Self::StopsIdle
-            | Self::HostsDrained { .. } => true,
+            | Self::HostsDrained { .. }
+            | Self::GrowsBack { .. } => true,
             Self::Unplaced { .. }
             | Self::StaleTasks
             | Self::RebalanceDue

@@ -280,6 +280,7 @@ mod tests {
             message_timeout_secs: 30,
             program: None,
             ackers: Default::default(),
+            grow_back_secs: None,
             tasks: TaskTable::number([(split(), n_tasks)]),
             requests: Default::default(),
             sample_rate: None,
@@ -335,6 +336,7 @@ mod tests {
             parallelism: to(5).parallelism,
             only_drained: false,
             restart: false,
+            grow_back: false,
         };
         view.topologies.get_mut(&id).expect("there").value.pending = Some(pending);
         let refused = check_rebalance(&view, Some(&limits), &id, &to(u32::MAX));

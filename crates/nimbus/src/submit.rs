@@ -46,6 +46,7 @@ pub(super) struct PreparedTopology {
     pub(super) workers: u32,
     pub(super) message_timeout_secs: u64,
     pub(super) ackers: AckersAsked,
+    pub(super) grow_back_secs: Option<u64>,
     /// The author's program, which is the worker.
     pub(super) program: Option<Program>,
     pub(super) tasks: TaskTable,
@@ -100,6 +101,7 @@ impl PreparedTopology {
             workers: topology.wanted_workers(),
             message_timeout_secs,
             ackers: AckersAsked::of(topology, defaults.ackers),
+            grow_back_secs: grow_back_secs(topology, defaults),
             program: topology.program.clone(),
             tasks: TaskTable::number(components),
             requests: resources::requests(topology),
@@ -125,6 +127,7 @@ impl PreparedTopology {
             blob: self.blob.clone(),
             blob_bytes: self.blob_bytes,
             message_timeout_secs: self.message_timeout_secs,
+            grow_back_secs: self.grow_back_secs,
             ackers,
             pending: None,
             metrics: None,
@@ -132,6 +135,13 @@ impl PreparedTopology {
             unknown_fields: UnknownFields::new(),
         }
     }
+}
+
+/// Time for which slots must have been free before the topology grows back, if it does.
+fn grow_back_secs(topology: &Topology, defaults: TrackingDefaults) -> Option<u64> {
+    let set = topology.settings.get("topology.grow.back").and_then(serde_json::Value::as_bool);
+    let delay = topology.whole_number("topology.grow.back.delay.secs");
+    set.unwrap_or(defaults.grow_back).then(|| delay.unwrap_or(defaults.grow_back_delay.as_secs()))
 }
 
 /// Checks that an owner can be shown in a line, and compared with the owner of a token.
@@ -370,6 +380,7 @@ mod tests {
             name: "wc".parse().expect("valid"),
             blob: BlobKey::of(b"x"),
             blob_bytes: Some(1),
+            grow_back_secs: None,
             owner: "me".to_owned(),
             status: TopologyStatus::Active,
             workers,
@@ -398,6 +409,24 @@ mod tests {
         for owner in ["", "a\nb", &"o".repeat(OWNER_BYTES_MAX + 1)] {
             check_owner(owner).expect_err(owner);
         }
+    }
+
+    #[test]
+    fn topology_grows_back_by_its_own_settings_or_else_by_those_of_the_cluster() {
+        let mut topology = stormkeeper_model::test_support::lines_and_count("wc");
+        let cluster = TrackingDefaults {
+            grow_back: true,
+            grow_back_delay: std::time::Duration::from_secs(90),
+            ..TrackingDefaults::default()
+        };
+        assert_eq!(grow_back_secs(&topology, TrackingDefaults::default()), None);
+        assert_eq!(grow_back_secs(&topology, cluster), Some(90));
+        let mut set = |key: &str, value: serde_json::Value| topology.settings.insert(key.to_owned(), value);
+        set("topology.grow.back", true.into());
+        set("topology.grow.back.delay.secs", 5.into());
+        assert_eq!(grow_back_secs(&topology, TrackingDefaults::default()), Some(5));
+        topology.settings.insert("topology.grow.back".to_owned(), false.into());
+        assert_eq!(grow_back_secs(&topology, cluster), None);
     }
 
     async fn leading() -> (Arc<FaultyTree>, Store, Leadership) {

@@ -308,6 +308,9 @@ fn topology(n: usize, workers: u32, parallelism: u32) -> Topology {
         settings: [
             ("topology.workers".to_owned(), workers.into()),
             ("topology.message.timeout.secs".to_owned(), 10.into()),
+            // Every other one grows back.
+            ("topology.grow.back".to_owned(), n.is_multiple_of(2).into()),
+            ("topology.grow.back.delay.secs".to_owned(), 20.into()),
         ]
         .into(),
         components: [(lines, spout), (count, bolt)].into(),

@@ -57,6 +57,10 @@ pub struct TopologyRecord {
     pub blob_bytes: Option<u64>,
     /// Default wait of a kill, a rebalance or a drain.
     pub message_timeout_secs: u64,
+    /// Time for which slots must have been free before the topology grows back to its number of workers;
+    /// absent if it does not, and in older builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grow_back_secs: Option<u64>,
     /// Ackers of its tuple trees; absent if they are not tracked, and for topologies that older builds
     /// submitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -88,6 +92,7 @@ impl TopologyRecord {
             blob: BlobKey::of(b"x"),
             blob_bytes: None,
             message_timeout_secs: 30,
+            grow_back_secs: None,
             ackers: None,
             pending: None,
             metrics: None,

@@ -18,7 +18,7 @@ impl fmt::Display for Effect {
                 write!(f, "correct /supervisor-assignments/{}", change.supervisor)
             }
             Self::RestoreParents { .. } => f.write_str("create the parents of heartbeats and errors"),
-            Self::BeginMove { .. } => f.write_str("stop the spouts before the topology leaves drained hosts"),
+            Self::BeginMove { .. } => f.write_str("stop the spouts before tasks move"),
             Self::EndLogLevels { .. } => f.write_str("end log levels"),
             Self::DeleteBlobNode { key } => write!(f, "delete /blobs/{key}"),
             Self::DeleteEvents { numbers } => write!(f, "delete {} events", numbers.len()),
@@ -59,6 +59,12 @@ impl fmt::Display for Reason {
             Self::HostsDrained { hosts } => write!(f, "{} is being drained", hosts.join(", ")),
             Self::HostsRenamed { hosts } => {
                 write!(f, "hosts have another name, and their workers run on: {}", hosts.join(", "))
+            }
+            Self::GrowsBack { from, to } if to <= from => {
+                write!(f, "the slots for more than {from} workers are in use again; it goes on as it was")
+            }
+            Self::GrowsBack { from, to } => {
+                write!(f, "it grows back from {from} to {to} workers, as slots are free")
             }
             Self::EventsOverLimit => f.write_str("there were more events than the limit"),
             Self::StopsIdle => f.write_str("the supervisors have not come back and have no tasks"),

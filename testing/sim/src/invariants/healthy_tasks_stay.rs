@@ -5,7 +5,10 @@ use std::time::Duration;
 use super::{Invariant, lost_hosts::objection_to_loss};
 use crate::{journal::Party, model::ClusterModel};
 use stormkeeper_coordination::{
-    cluster::{layout, record},
+    cluster::{
+        layout,
+        record::{self, TopologyRecord},
+    },
     tree::{
         Op,
         memory::listener::{Commit, What},
@@ -45,7 +48,7 @@ impl Invariant for Moves {
     }
 }
 
-/// The workers that a commit moves or restarts, except those that an operator wants to move.
+/// The workers that a commit moves or restarts, except those that an operator or a recorded grow-back moves.
 pub(super) fn moved(model: &ClusterModel, commit: &Commit<'_>) -> Vec<(TopologyId, Slot, AssignedWorker)> {
     let What::Transaction { ops, .. } = commit.what else { return Vec::new() };
     let mut all = Vec::new();
@@ -71,7 +74,7 @@ pub(super) fn moved(model: &ClusterModel, commit: &Commit<'_>) -> Vec<(TopologyI
         let is_drain = topology_record.is_some_and(|topology_record| {
             matches!(&topology_record.pending, Some(PendingChange::Rebalance { only_drained: true, .. }))
         });
-        if is_rebalance && !is_drain {
+        if is_rebalance && !is_drain && may_move_all(topology_record) {
             continue;
         }
         let may_go = |worker: &AssignedWorker| is_rebalance && model.drains.contains(&worker.host);
@@ -80,6 +83,15 @@ pub(super) fn moved(model: &ClusterModel, commit: &Commit<'_>) -> Vec<(TopologyI
         all.extend(moved.map(|(slot, worker)| (id.clone(), slot.clone(), worker.clone())));
     }
     all
+}
+
+/// Returns whether a rebalance may move every worker: an operator asked for it, or the author of the topology
+/// asked for it to grow back.
+fn may_move_all(topology_record: Option<&TopologyRecord>) -> bool {
+    topology_record.is_none_or(|record| match &record.pending {
+        Some(PendingChange::Rebalance { grow_back: true, .. }) => record.grow_back_secs.is_some(),
+        Some(PendingChange::Rebalance { .. } | PendingChange::Kill { .. }) | None => true,
+    })
 }
 
 /// True if the worker's process runs and has had heartbeats for a while, the last of them a short

@@ -6,7 +6,7 @@
 //! | `fencing` | No write of an old term is committed, and only the leader writes the leader's paths. | design, leadership | A commit on a leader's path begins with the check of the current term; other processes write only their own ephemerals, errors and announced stops, and the fixed parents. |
 //! | `slots` | No slot holds two workers. | supervisor | At every launch no other process is in that slot. |
 //! | `tasks` | No live task runs in two assigned slots. | placement | Assigned processes run the tasks of their slot and share none. |
-//! | `healthy_tasks_stay` | A healthy task never moves. | design, quiet failover | An assignment changes a worker that has had heartbeats for a while only for a rebalance, a kill, a drain, or the loss of its host. |
+//! | `healthy_tasks_stay` | A healthy task never moves. | design, quiet failover | An assignment changes a worker that has had heartbeats for a while only for a rebalance by an operator or a recorded grow-back, a kill, a drain, or the loss of its host. |
 //! | `lost_hosts` | A task leaves an absent supervisor early only if its host is lost. | design, liveness | An assignment changes a worker that ran a short time ago on a supervisor that is absent only if the supervisor has not announced a stop, no worker there has a heartbeat, the leader has settled, and not more than half of the supervisors vanished together. |
 //! | `signals` | A healthy assigned worker is not signalled. | supervisor | No signal goes to a process that is assigned and does not hang. |
 //! | `removal` | A topology's record is removed last. | design, removal | When `/storms/{id}` is deleted, no other znode of the topology exists. |

@@ -15,6 +15,7 @@ fn topology_record() -> TopologyRecord {
             parallelism: BTreeMap::from([("split".parse().expect("valid id"), 4)]),
             only_drained: false,
             restart: false,
+            grow_back: false,
         }),
         ..TopologyRecord::sample("wc")
     }

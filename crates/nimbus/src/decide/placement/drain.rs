@@ -71,6 +71,7 @@ fn begin(draft: &mut Draft<'_>, case: &PlacementCase<'_>, hosts: Vec<String>) {
         parallelism: std::collections::BTreeMap::new(),
         only_drained: true,
         restart: false,
+        grow_back: false,
     });
     topology_record.value.status = status;
     let effect = Effect::BeginMove { id: case.id.clone(), topology_record: Box::new(topology_record) };

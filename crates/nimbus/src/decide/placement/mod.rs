@@ -3,9 +3,11 @@
 //! A slot is given to a topology only if it is free in the present tree: a slot that one action
 //! of a plan frees is not used by another action of the same plan. So no slot holds two workers,
 //! wherever a leader dies between two actions. Lost workers are handled first; if there is none
-//! to write, one due rebalance is executed.
+//! to write, one due rebalance is executed; and if there is none either, topologies begin to leave
+//! drained hosts, and one topology begins to grow back.
 
 mod drain;
+mod grow_back;
 mod place_missing;
 mod rebalance;
 mod renamed;
@@ -69,6 +71,9 @@ pub(super) fn place(draft: &mut Draft<'_>) {
     if draft.plan.actions.len() == n_before {
         drain::begin_moves(draft, &cases);
     }
+    if draft.plan.actions.len() == n_before {
+        grow_back::begin(draft, &cases);
+    }
 }
 
 /// The topologies that can be placed, oldest first; nothing is changed for the others.
@@ -116,6 +121,11 @@ fn is_rebalance_due(draft: &mut Draft<'_>, id: &TopologyId, topology_record: &To
 impl PlacementCase<'_> {
     fn workers(&self) -> u32 {
         self.topology_record.value.workers.max(1)
+    }
+
+    /// Number of workers that it has.
+    fn n_workers(&self) -> usize {
+        self.before.map_or(0, |before| before.value.workers.len())
     }
 
     /// The tasks of its workers that are not lost.

@@ -65,7 +65,7 @@ pub(super) fn place_missing(draft: &mut Draft<'_>, cases: &[PlacementCase<'_>]) 
 
 /// Returns whether every task is in a worker that is not lost, and the assignment contains
 /// nothing else.
-fn is_fully_placed(case: &PlacementCase<'_>) -> bool {
+pub(super) fn is_fully_placed(case: &PlacementCase<'_>) -> bool {
     let Some(before) = case.before else { return case.tasks.value.components.n_tasks() == 0 };
     case.lost.is_empty()
         && before.value.workers.values().all(|worker| !worker.tasks.is_empty())

@@ -23,8 +23,15 @@ pub(super) fn rebalance_next(draft: &mut Draft<'_>, cases: &[PlacementCase<'_>])
 }
 
 fn rebalance(draft: &mut Draft<'_>, case: &PlacementCase<'_>, cases: &[PlacementCase<'_>]) {
-    let Some(PendingChange::Rebalance { deadline, resume, workers, parallelism, only_drained, restart }) =
-        &case.topology_record.value.pending
+    let Some(PendingChange::Rebalance {
+        deadline,
+        resume,
+        workers,
+        parallelism,
+        only_drained,
+        restart,
+        grow_back,
+    }) = &case.topology_record.value.pending
     else {
         return;
     };
@@ -34,34 +41,24 @@ fn rebalance(draft: &mut Draft<'_>, case: &PlacementCase<'_>, cases: &[Placement
     topology_record.value.workers = workers.unwrap_or(case.topology_record.value.workers);
     let table = case.tasks.value.components.resized(parallelism);
 
+    let demand = |keep: Keep| scheduler::TopologyDemand {
+        id: case.id.clone(),
+        workers: topology_record.value.workers.max(1),
+        tasks: table.clone(),
+        requests: case.tasks.value.requests.clone(),
+        keep,
+    };
     let keep = match only_drained {
         true => Keep::Healthy(case.kept_elsewhere(draft.view)),
         false => Keep::EvenSpread,
     };
-    let anew = |other: &PlacementCase<'_>| match other.id == case.id {
-        true => scheduler::TopologyDemand {
-            id: case.id.clone(),
-            workers: topology_record.value.workers.max(1),
-            tasks: table.clone(),
-            requests: case.tasks.value.requests.clone(),
-            keep: keep.clone(),
-        },
-        false => kept(other),
-    };
-    let topologies = cases.iter().map(anew).collect();
-    // The topology may use all of its own slots, even those of lost workers, but none of others, and
-    // none that its supervisor does not offer any more.
-    let is_offered = |slot: &Slot| {
-        let supervisor = draft.view.supervisors.get(&slot.supervisor);
-        supervisor.is_none_or(|supervisor| supervisor.ports.contains(&slot.port))
-    };
-    let stays = |other: &PlacementCase<'_>, slot: &Slot| match other.id == case.id {
-        true => is_offered(slot),
-        false => !other.lost.contains_key(slot),
-    };
-    let problem = problem(draft, cases, topologies, stays);
-    let Some(solution) = solve_checked(draft, &problem, cases) else { return };
-    let Some(placement) = solution.placements.get(case.id) else { return };
+    let Some(mut placed) = solved(draft, case, cases, demand(keep)) else { return };
+    if *grow_back && (placed.0.unplaced.is_some() || placed.0.workers.len() <= case.n_workers()) {
+        // The slots are gone: it goes on as it was.
+        let Some(as_before) = solved(draft, case, cases, demand(Keep::Healthy(case.kept()))) else { return };
+        placed = as_before;
+    }
+    let (placement, problem, keep) = placed;
     if let Some(unplaced) = &placement.unplaced {
         // Executed now, it would stop tasks for which there is no slot.
         draft.add_finding(Some(case.id), ClusterProblem::RebalanceWaits { reason: unplaced.reason.clone() });
@@ -69,13 +66,14 @@ fn rebalance(draft: &mut Draft<'_>, case: &PlacementCase<'_>, cases: &[Placement
     }
     // Every worker must read a new task table, even one that keeps its tasks.
     let all_restart = *restart || table != case.tasks.value.components;
-    let assignment = assignment(draft, case, placement, &problem, (&keep, all_restart));
+    let assignment = assignment(draft, case, &placement, &problem, (&keep, all_restart));
     let Some((before, supervisor_assignments)) = replaced_version(draft, case, &assignment) else { return };
     let tasks = TasksRecord { components: table, ..case.tasks.value.clone() };
     let tasks = Stored { value: tasks, version: case.tasks.version };
     let id = case.id.clone();
     let reason = match only_drained {
         true => Reason::HostsDrained { hosts: drain::hosts(draft.view, case) },
+        false if *grow_back => Reason::GrowsBack { from: case.n_workers(), to: assignment.workers.len() },
         false if *deadline > draft.now.wall => Reason::Drained,
         false => Reason::RebalanceDue,
     };
@@ -91,6 +89,35 @@ fn rebalance(draft: &mut Draft<'_>, case: &PlacementCase<'_>, cases: &[Placement
         reason,
         0,
     );
+}
+
+/// Solves with `demand` for the topology of `case`, while all others stay. Returns its placement, the
+/// problem, and what `demand` keeps.
+fn solved(
+    draft: &mut Draft<'_>,
+    case: &PlacementCase<'_>,
+    cases: &[PlacementCase<'_>],
+    demand: scheduler::TopologyDemand,
+) -> Option<(Placement, Problem, Keep)> {
+    let keep = demand.keep.clone();
+    let topologies = cases.iter().map(|other| match other.id == case.id {
+        true => demand.clone(),
+        false => kept(other),
+    });
+    let topologies = topologies.collect();
+    // The topology may use all of its own slots, even those of lost workers, but none of others, and
+    // none that its supervisor does not offer any more.
+    let is_offered = |slot: &Slot| {
+        let supervisor = draft.view.supervisors.get(&slot.supervisor);
+        supervisor.is_none_or(|supervisor| supervisor.ports.contains(&slot.port))
+    };
+    let stays = |other: &PlacementCase<'_>, slot: &Slot| match other.id == case.id {
+        true => is_offered(slot),
+        false => !other.lost.contains_key(slot),
+    };
+    let problem = problem(draft, cases, topologies, stays);
+    let mut solution = solve_checked(draft, &problem, cases)?;
+    Some((solution.placements.remove(case.id)?, problem, keep))
 }
 
 fn assignment(

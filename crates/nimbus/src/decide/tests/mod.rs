@@ -4,6 +4,7 @@ mod damaged_records;
 mod deleted_assignments;
 mod drain;
 mod failing;
+mod grow_back;
 mod log_levels;
 mod lost_hosts;
 mod lost_hosts_properties;

@@ -11,6 +11,7 @@ enum Event {
     Submit {
         n_tasks: u32,
         workers: u32,
+        grow_back_secs: Option<u64>,
     },
     Kill {
         nth: usize,
@@ -57,7 +58,9 @@ const N_SUPERVISORS: usize = 4;
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        2 => (1..9_u32, 1..4_u32).prop_map(|(n_tasks, workers)| Event::Submit { n_tasks, workers }),
+        2 => (1..9_u32, 1..4_u32, prop::option::of(1..60_u64)).prop_map(
+            |(n_tasks, workers, grow_back_secs)| Event::Submit { n_tasks, workers, grow_back_secs }
+        ),
         2 => (0..4_usize, 0..60_u32).prop_map(|(nth, wait_secs)| Event::Kill { nth, wait_secs }),
         1 => (0..4_usize, 1..5_u32, prop::option::of(1..9_u32))
             .prop_map(|(nth, workers, n_tasks)| Event::Rebalance { nth, workers, n_tasks }),
@@ -95,9 +98,11 @@ impl Run {
     fn step(&mut self, event: Event) {
         let world = &mut self.world;
         match event {
-            Event::Submit { n_tasks, workers } => {
+            Event::Submit { n_tasks, workers, grow_back_secs } => {
                 let name = format!("t{}", self.ids.len());
-                self.ids.push(world.submit(&name, n_tasks, workers));
+                let id = world.submit(&name, n_tasks, workers);
+                world.edit(&id, |record| record.grow_back_secs = grow_back_secs);
+                self.ids.push(id);
             }
             Event::Kill { nth, wait_secs } => {
                 if let Some(id) = self.topology(nth) {
@@ -261,7 +266,8 @@ proptest! {
             1..40,
         ),
     ) {
-        let submits = sizes.into_iter().map(|(n_tasks, workers)| Event::Submit { n_tasks, workers });
+        let submit = |(n_tasks, workers)| Event::Submit { n_tasks, workers, grow_back_secs: None };
+        let submits = sizes.into_iter().map(submit);
         let mut run = run(submits.chain([Event::Decide, Event::SendHeartbeats, Event::Decide]).collect());
         let placed: Vec<_> = run.ids.iter().map(|id| run.world.assignment(id)).collect();
         for event in events {

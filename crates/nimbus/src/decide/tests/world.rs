@@ -235,6 +235,7 @@ impl World {
                 parallelism: n_tasks.map(|n| (component, n)).into_iter().collect(),
                 only_drained: false,
                 restart: false,
+                grow_back: false,
             });
             topology_record.status = TopologyStatus::Rebalancing;
         });

@@ -144,3 +144,31 @@ async fn fencing_is_violated_by_an_announcement_of_another_process() {
     hosts.history.commit(&hosts.history.workers[0], [create(path, Vec::new())]).await;
     assert_eq!(hosts.history.violation(), Some("fencing"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn moves_is_violated_by_a_grow_back_of_a_topology_that_did_not_ask_for_it() {
+    for (asked, violation) in [(Some(60), None), (None, Some("moves"))] {
+        let Hosts { history, supervisors: _supervisors } = Hosts::running().await;
+        let pending = PendingChange::Rebalance {
+            deadline: START,
+            resume: TopologyStatus::Active,
+            workers: None,
+            parallelism: Default::default(),
+            only_drained: false,
+            restart: false,
+            grow_back: true,
+        };
+        let before = TopologyRecord {
+            grow_back_secs: asked,
+            pending: Some(pending),
+            ..topology_record(TopologyStatus::Rebalancing)
+        };
+        let after = TopologyRecord { pending: None, status: TopologyStatus::Active, ..before.clone() };
+        history.commit_as_leader([set(layout::storm(&id()), record::encode(&before))]).await;
+        assert_eq!(history.violation(), None);
+        let moved = set(layout::assignment(&id()), record::encode_assignment(&assignment(&[1])));
+        let resumed = set(layout::storm(&id()), record::encode(&after));
+        history.commit_as_leader([resumed, moved]).await;
+        assert_eq!(history.violation(), violation, "{asked:?}");
+    }
+}
