@@ -279,6 +279,12 @@ pub const KNOWN: &[Setting] = &[
         doc: "Interval of tick tuples to a bolt; if unset, none are sent.",
     },
     Setting {
+        key: "topology.transport.compression",
+        kind: SettingKind::OneOf(&["none", "lz4"]),
+        default: "\"none\"",
+        doc: "Compression of tuples between workers: none, or LZ4, which needs less of a slow network and more of the processor.",
+    },
+    Setting {
         key: "topology.workers",
         kind: SettingKind::Whole(1, MAX_WORKERS),
         default: "1",
@@ -293,6 +299,7 @@ const OF_WHOLE_TOPOLOGY: &[&str] = &[
     "topology.grow.back",
     "topology.grow.back.delay.secs",
     "topology.message.timeout.secs",
+    "topology.transport.compression",
     "topology.workers",
 ];
 

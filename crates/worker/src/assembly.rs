@@ -273,7 +273,8 @@ impl Worker {
         let mut peers = Peers::new(me.clone(), inboxes.clone(), Arc::clone(&transport_counters), &tasks)
             .reporting_to(problems.clone(), own_host)
             .with_keys(keys.clone())
-            .with_tracker(tracker.clone());
+            .with_tracker(tracker.clone())
+            .compressing(settings::is_compressing(&topology, &options));
         peers.update(&assignment, &table);
         let members = Membership::of(&assignment);
         let listener = listener.with_budget(FrameBudget::new(options.unfinished_bytes)).with_keys(keys);

@@ -146,6 +146,12 @@ pub(crate) fn has_message_timeouts(topology: &Topology, options: &Options) -> bo
     layers.get("topology.enable.message.timeouts", Value::as_bool).unwrap_or(true)
 }
 
+/// Returns whether frames of tuples to other workers are compressed.
+pub(crate) fn is_compressing(topology: &Topology, options: &Options) -> bool {
+    let layers = Layers { topology, component: None, defaults: &options.spec.defaults };
+    layers.get("topology.transport.compression", |value| Some(value.as_str()? == "lz4")).unwrap_or(false)
+}
+
 /// Metric settings of a topology.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct MetricSettings {

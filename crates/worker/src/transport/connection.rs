@@ -22,14 +22,14 @@ use tracing::{info, warn};
 use super::{
     Counters, FrameBudget, Identity, Inboxes, Intake, Membership,
     counters::add,
-    greeting::{GreetError, PROVED, PeerKeys, demand_proof},
+    greeting::{COMPRESSES, GreetError, PROVED, PeerKeys, demand_proof},
     outbox::{Sent, send_row},
     peer::tune,
     replay::{ConnectionNumbers, ReplayGuard, WrongNumber},
     stream::PeerStream,
     wire::{
         self, BatchError, Hello, HelloReply, MAGIC, MAX_HANDSHAKE_BYTES, Marks, ReadError, ReceivedBatch,
-        VERSION,
+        VERSION, compressed::decompress,
     },
 };
 use crate::metrics::{
@@ -84,7 +84,7 @@ enum Refusal {
 /// Purpose of a connection.
 #[derive(Debug)]
 enum Purpose {
-    Tuples,
+    Tuples { compressed: bool },
     MetricReports(Duplex<WorkerMessage, MasterReply>),
 }
 
@@ -121,9 +121,9 @@ impl Connection {
         };
         drop(place);
         match handshake {
-            Ok((Purpose::Tuples, stream)) => {
+            Ok((Purpose::Tuples { compressed }, stream)) => {
                 let mut reader = stream.into_reader();
-                let refusal = self.receive(&mut reader).await;
+                let refusal = self.receive(&mut reader, compressed).await;
                 if self.record_end(&self.counters.refused_frames, &refusal) {
                     // A peer that does not read is not waited for.
                     let _unread =
@@ -150,7 +150,7 @@ impl Connection {
                 info!(%from, error, "the connection of a peer ended");
                 false
             }
-            Refusal::Frame(ReadError::Oversized { .. } | ReadError::Slow { .. })
+            Refusal::Frame(ReadError::Oversized { .. } | ReadError::Damaged | ReadError::Slow { .. })
             | Refusal::Number(_)
             | Refusal::UnknownProtocol
             | Refusal::HandshakeTimeout
@@ -183,6 +183,8 @@ impl Connection {
         };
         let version = stream.read_u16().await.map_err(broken)?;
         let (is_proved, version) = (version & PROVED != 0, version & !PROVED);
+        let compressed = !is_report && version & COMPRESSES != 0;
+        let version = if compressed { version & !COMPRESSES } else { version };
         let decision = if version == ours {
             let mut content = Vec::new();
             wire::read_frame(&mut stream, MAX_HANDSHAKE_BYTES, &mut content).await.map_err(Refusal::Frame)?;
@@ -204,7 +206,10 @@ impl Connection {
                 Ok(()) => self.check_member(&hello.from).await,
                 refused => refused,
             };
-            checked.and_then(|()| if is_report { self.connect_to_master() } else { Ok(Purpose::Tuples) })
+            checked.and_then(|()| match is_report {
+                true => self.connect_to_master(),
+                false => Ok(Purpose::Tuples { compressed }),
+            })
         } else {
             Err(format!("unsupported protocol version {version}; this worker speaks version {ours}"))
         };
@@ -258,8 +263,8 @@ impl Connection {
     }
 
     /// Puts tuples in inboxes until the connection ends.
-    async fn receive(&self, reader: &mut BufReader<PeerStream>) -> Refusal {
-        let (mut content, mut batch) = (Vec::new(), ReceivedBatch::default());
+    async fn receive(&self, reader: &mut BufReader<PeerStream>, compressed: bool) -> Refusal {
+        let (mut content, mut raw, mut batch) = (Vec::new(), Vec::new(), ReceivedBatch::default());
         let (mut numbers, mut lanes) = (ConnectionNumbers::default(), BTreeMap::new());
         let (_open, mut is_told) = (self.intake.enter(), false);
         loop {
@@ -274,14 +279,24 @@ impl Connection {
                     Err(idle) => return Refusal::Frame(idle),
                 }
             }
-            if let Err(error) = self.budget.read_frame(reader, FRAME_BYTES_MAX, &mut content).await {
-                return Refusal::Frame(error);
-            }
+            let read = match compressed {
+                true => self.budget.read_compressed_frame(reader, FRAME_BYTES_MAX, &mut content).await,
+                false => self.budget.read_frame(reader, FRAME_BYTES_MAX, &mut content).await.map(|()| false),
+            };
+            let n_bytes = content.len();
             let transport_metrics = self
                 .counters
                 .transport_metrics
                 .as_ref()
                 .map(|transport_metrics| (transport_metrics, transport_metrics.now()));
+            match read {
+                Ok(true) => match decompress(&content, FRAME_BYTES_MAX, &mut raw) {
+                    Ok(()) => std::mem::swap(&mut content, &mut raw),
+                    Err(damaged) => return Refusal::Frame(damaged),
+                },
+                Ok(false) => {}
+                Err(error) => return Refusal::Frame(error),
+            }
             let Marks { stamp, sequence } = match batch.read(&content) {
                 Ok(marks) => marks,
                 Err(error) => return Refusal::Batch(error),
@@ -289,9 +304,8 @@ impl Connection {
             if let Err(wrong) = numbers.accept(sequence, &self.replays) {
                 return wrong.into();
             }
-            let emitted_at = transport_metrics.and_then(|(transport_metrics, begun)| {
-                transport_metrics.received(content.len(), begun, stamp)
-            });
+            let emitted_at = transport_metrics
+                .and_then(|(transport_metrics, begun)| transport_metrics.received(n_bytes, begun, stamp));
             for row in batch.rows(&content) {
                 if row.origin.component.as_str() == tracking::ACKER {
                     // A worker of an untracked topology is sent none.

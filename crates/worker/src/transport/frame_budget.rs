@@ -9,7 +9,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::wire::{ReadError, read_content};
+use super::wire::{ReadError, compressed::COMPRESSED, read_content};
 use crate::limits::{FRAME_BYTES_MIN_PER_SEC, FRAME_DEADLINE, IDLE_CONNECTION_MAX, SMALL_FRAME_BYTES};
 
 /// Bytes that unfinished frames of all connections may hold. One half is for small frames, so that
@@ -57,6 +57,30 @@ impl FrameBudget {
         limit: usize,
         content: &mut Vec<u8>,
     ) -> Result<(), ReadError> {
+        self.read(reader, limit, content, false).await.map(|_is_compressed| ())
+    }
+
+    /// Reads the content of the next frame, which may be compressed, into `content` as it is. Returns whether it
+    /// is compressed.
+    ///
+    /// # Errors
+    /// As [`read_frame`](Self::read_frame).
+    pub(super) async fn read_compressed_frame(
+        &self,
+        reader: &mut (impl AsyncRead + Unpin),
+        limit: usize,
+        content: &mut Vec<u8>,
+    ) -> Result<bool, ReadError> {
+        self.read(reader, limit, content, true).await
+    }
+
+    async fn read(
+        &self,
+        reader: &mut (impl AsyncRead + Unpin),
+        limit: usize,
+        content: &mut Vec<u8>,
+        may_be_compressed: bool,
+    ) -> Result<bool, ReadError> {
         if content.capacity() > SMALL_FRAME_BYTES {
             // The memory of a large frame is not kept for the life of its connection.
             *content = Vec::new();
@@ -70,14 +94,17 @@ impl FrameBudget {
             .await
             .map_err(|_elapsed| ReadError::Slow { length: None })?
             .map_err(ReadError::Io)?;
-        let length = u32::from_be_bytes(length) as usize;
+        let length = u32::from_be_bytes(length);
+        let is_compressed = may_be_compressed && length & COMPRESSED != 0;
+        let length = if is_compressed { length & !COMPRESSED } else { length } as usize;
         if length > limit {
             return Err(ReadError::Oversized { length, limit });
         }
         let _taken = self.take(length).await;
         timeout(deadline(length), read_content(reader, length, content))
             .await
-            .map_err(|_elapsed| ReadError::Slow { length: Some(length) })?
+            .map_err(|_elapsed| ReadError::Slow { length: Some(length) })??;
+        Ok(is_compressed)
     }
 
     /// Returns the bytes that are free, of small and of large frames.

@@ -33,6 +33,9 @@ use stormkeeper_access::{
 /// Bit of the version of a greeting with proofs.
 pub(super) const PROVED: u16 = 1 << 15;
 
+/// Bit of the version of a sender whose frames may be compressed.
+pub(super) const COMPRESSES: u16 = 1 << 14;
+
 /// Keys and TLS of this worker, which change in the running worker. Without a file there are none.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PeerKeys {

@@ -17,12 +17,14 @@ use tracing::{info, warn};
 use super::{
     Counters, Identity,
     counters::add,
-    greeting::{GreetError, PeerKeys, greet},
+    greeting::{COMPRESSES, GreetError, PeerKeys, greet},
     metrics::ConnectionMetrics,
     peers::OwnHost,
     stream::PeerStream,
     trouble::{self, Trouble},
-    wire::{self, BatchFrame, Hello, HelloReply, MAGIC, MAX_HANDSHAKE_BYTES, VERSION},
+    wire::{
+        self, BatchFrame, Hello, HelloReply, MAGIC, MAX_HANDSHAKE_BYTES, VERSION, compressed::Compressor,
+    },
 };
 use crate::{
     limits::{FRAME_BYTES_MAX, SENDER_IDLE_MAX},
@@ -221,6 +223,17 @@ pub(super) struct Sender {
     component: ComponentId,
     queue: Queue,
     backoff: Backoff,
+    compression: Compression,
+}
+
+/// Compression of the frames to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Compression {
+    Off,
+    /// The next greeting announces it.
+    On,
+    /// The peer refused a greeting that announced it, maybe as its build does not know it: the next one does not.
+    NotNext,
 }
 
 impl Sender {
@@ -235,7 +248,8 @@ impl Sender {
         let queue = Queue { queued, metrics, frame: BatchFrame::numbered(), counters };
         let problems = Problems::default();
         let keys = PeerKeys::default();
-        Self { me, address, route, keys, problems, component, queue, backoff }
+        let compression = Compression::Off;
+        Self { me, address, route, keys, problems, component, queue, backoff, compression }
     }
 
     /// Reports it as a problem if the peer cannot be reached.
@@ -246,6 +260,11 @@ impl Sender {
     /// Proves with one of `keys` that this is a worker of the topology, where that is required.
     pub(super) fn with_keys(self, keys: PeerKeys) -> Self {
         Self { keys, ..self }
+    }
+
+    /// Compresses frames, if the peer knows how to read them.
+    pub(super) fn compressing(self, is_on: bool) -> Self {
+        Self { compression: if is_on { Compression::On } else { Compression::Off }, ..self }
     }
 
     /// Runs until all senders of the queue are gone. The owner drops it when the component
@@ -269,7 +288,12 @@ impl Sender {
                     }
                     (was_connected, n_failures) = (true, 0);
                     self.queue.frame.begin_connection();
-                    match self.send_all(stream, &mut link).await {
+                    let compressor = (self.compression == Compression::On).then(Compressor::default);
+                    if self.compression == Compression::NotNext {
+                        // The peer may be of another build when it is connected to again.
+                        self.compression = Compression::On;
+                    }
+                    match self.send_all(stream, &mut link, compressor).await {
                         Ok(Done::NoMoreTuples) => return,
                         Ok(Done::Idle) => {
                             was_connected = false;
@@ -279,6 +303,13 @@ impl Sender {
                     }
                 }
                 Err(error) => {
+                    self.compression = match (self.compression, &error) {
+                        (Compression::Off, _) => Compression::Off,
+                        (Compression::On, ConnectError::Greeting(GreetError::Refused(_))) => {
+                            Compression::NotNext
+                        }
+                        (Compression::On | Compression::NotNext, _) => Compression::On,
+                    };
                     n_failures += 1;
                     unreachable.failed(began, &error_chain(&error));
                     // Logged at each doubling: a peer that is away for an hour is a few lines. A peer that
@@ -334,7 +365,8 @@ impl Sender {
             to: self.address.slot.clone(),
             from: self.me.slot.clone(),
         };
-        greet(&mut stream, (MAGIC, VERSION), &hello, &self.keys).await?;
+        let version = if self.compression == Compression::On { VERSION | COMPRESSES } else { VERSION };
+        greet(&mut stream, (MAGIC, version), &hello, &self.keys).await?;
         Ok(stream)
     }
 
@@ -367,7 +399,12 @@ impl Sender {
 
     /// Sends the queued tuples until there will be no more, there were none for a while, or the
     /// connection breaks.
-    async fn send_all(&mut self, mut stream: PeerStream, link: &mut Link) -> Result<Done, Broken> {
+    async fn send_all(
+        &mut self,
+        mut stream: PeerStream,
+        link: &mut Link,
+        mut compressor: Option<Compressor>,
+    ) -> Result<Done, Broken> {
         link.opened = Instant::now();
         let mut is_steady = false;
         loop {
@@ -402,14 +439,18 @@ impl Sender {
                 .transport_metrics
                 .as_ref()
                 .map(|transport_metrics| (transport_metrics, transport_metrics.now()));
+            let bytes = match &mut compressor {
+                Some(compressor) => compressor.shortest(self.queue.frame.bytes()),
+                None => self.queue.frame.bytes(),
+            };
             if let Some(connection) = &self.queue.metrics {
-                connection.write_started(self.queue.frame.bytes().len());
+                connection.write_started(bytes.len());
             }
-            if let Err(error) = write(&mut stream, self.queue.frame.bytes()).await {
+            if let Err(error) = write(&mut stream, bytes).await {
                 return Err(reason_or(error, &mut stream).await);
             }
             if let Some((transport_metrics, begun)) = transport_metrics {
-                transport_metrics.sent(self.queue.frame.bytes().len());
+                transport_metrics.sent(bytes.len());
                 if let Some(connection) = &self.queue.metrics {
                     connection.write_finished(transport_metrics.now().since(begun));
                 }

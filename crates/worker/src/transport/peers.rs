@@ -67,6 +67,7 @@ pub struct Peers {
     problems: Problems,
     own_host: OwnHost,
     keys: PeerKeys,
+    is_compressing: bool,
 }
 
 /// The host of this worker, to reach other workers on the same host.
@@ -112,6 +113,7 @@ impl Peers {
             problems: Problems::default(),
             own_host: OwnHost::default(),
             keys: PeerKeys::default(),
+            is_compressing: false,
         }
     }
 
@@ -123,6 +125,11 @@ impl Peers {
     /// Greets peers with one of `keys`, where that is required.
     pub(crate) fn with_keys(self, keys: PeerKeys) -> Self {
         Self { keys, ..self }
+    }
+
+    /// Compresses the frames to the peers that can read it.
+    pub(crate) fn compressing(self, is_on: bool) -> Self {
+        Self { is_compressing: is_on, ..self }
     }
 
     /// Also connects the tracker of this worker with those of the others.
@@ -147,7 +154,7 @@ impl Peers {
                 let key = (address.clone(), component.clone());
                 let peer = self.connected.entry(key).or_insert_with_key(|key| {
                     left.remove(key).unwrap_or_else(|| {
-                        let own = (&self.problems, &self.own_host, &self.keys);
+                        let own = (&self.problems, &self.own_host, &self.keys, self.is_compressing);
                         let worker = (&self.me, &self.counters);
                         let peer = Peer::start(key, PEER_QUEUE, worker, own, &self.tasks);
                         peer.apply(self.metric_set);
@@ -171,7 +178,7 @@ impl Peers {
         for (slot, worker) in assignment.workers.iter().filter(|(slot, _)| **slot != self.me.slot) {
             let address = Address { slot: slot.clone(), host: worker.host.clone() };
             let tracked = left.remove(&address).unwrap_or_else(|| {
-                let own = (&self.problems, &self.own_host, &self.keys);
+                let own = (&self.problems, &self.own_host, &self.keys, self.is_compressing);
                 TrackedPeer::start(address.clone(), &self.me, &self.counters, own, &self.tasks)
             });
             remote.extend(worker.tasks.iter().map(|task| (task, Arc::clone(&tracked.outgoing))));
@@ -213,7 +220,7 @@ impl TrackedPeer {
         address: Address,
         me: &Identity,
         counters: &Arc<Counters>,
-        own: (&Problems, &OwnHost, &PeerKeys),
+        own: (&Problems, &OwnHost, &PeerKeys, bool),
         tasks: &Tasks,
     ) -> Self {
         let component = tracking::ACKER.parse().expect("a valid id");
@@ -236,7 +243,7 @@ impl Peer {
         (address, component): &(Address, ComponentId),
         capacity: Capacity,
         (me, counters): (&Identity, &Arc<Counters>),
-        (problems, own_host, keys): (&Problems, &OwnHost, &PeerKeys),
+        (problems, own_host, keys, is_compressing): (&Problems, &OwnHost, &PeerKeys, bool),
         tasks: &Tasks,
     ) -> Self {
         let route = Route::to(address, me, own_host);
@@ -248,7 +255,8 @@ impl Peer {
             .map(|transport_metrics| Arc::new(transport_metrics.connection(&address, &component, &queue)));
         let queued = (queued, metrics.clone());
         let sender = peer::Sender::new(me.clone(), (address, route), component, queued, Arc::clone(counters));
-        let sender = sender.reporting_to(problems.clone()).with_keys(keys.clone());
+        let sender =
+            sender.reporting_to(problems.clone()).with_keys(keys.clone()).compressing(is_compressing);
         tasks.start("tuples to a peer", OnExit::Ignore, sender.run());
         Self { queue, metrics, tasks }
     }

@@ -1,3 +1,4 @@
+mod compressed;
 mod handover;
 mod handshakes;
 mod intake;

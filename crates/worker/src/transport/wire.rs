@@ -24,10 +24,14 @@
 //! A receiver that rejects a frame sends `frame(HelloReply::Refused(reason))` and closes the connection.
 //! It sends nothing else after its reply to the handshake.
 //!
+//! With bit 14 of the version, a sender announces that its frames of tuples may be [`compressed`]. Receivers of
+//! builds that do not know the bit refuse the version; the sender then connects without it.
+//!
 //! Numbers are big-endian. A batch contains each name once, and the values of a tuple once for
 //! all receiving tasks of the worker.
 
 mod batch;
+pub(super) mod compressed;
 mod frame;
 mod marks;
 #[cfg(test)]
@@ -86,6 +90,8 @@ pub(crate) enum ReadError {
     Io(#[source] io::Error),
     #[error("a frame of {length} bytes exceeds the limit of {limit} bytes")]
     Oversized { length: usize, limit: usize },
+    #[error("a compressed frame is damaged")]
+    Damaged,
     #[error("nothing arrived for {IDLE_CONNECTION_MAX:?}")]
     Idle,
     #[error("a frame{} was not complete in time", .length.map(|length| format!(" of {length} bytes")).unwrap_or_default())]
