@@ -56,6 +56,7 @@ mod tree_access;
 mod tree_contract;
 mod tree_tls;
 mod unhealthy_workers;
+mod updates;
 mod victoria_metrics;
 mod web_page;
 mod windows;

@@ -23,9 +23,10 @@ use stormkeeper_runtime::{
 use stormkeeper_sim as sim;
 use stormkeeper_sim::{Links, Report};
 
-/// Number of runs of `cargo test`, and of additional runs on bad links.
+/// Number of runs of `cargo test`, and of additional runs on bad links and with updates.
 const SEEDS: u64 = 200;
 const BAD_SEEDS: u64 = 100;
+const UPDATED_SEEDS: u64 = 50;
 
 /// Number of journal lines that are printed of a failure.
 const TAIL: usize = 60;
@@ -37,6 +38,7 @@ Runs the simulated cluster.
   --from N      first seed (0)
   --seed S      run this seed only, and print its whole journal
   --bad-links   the nimbuses' links lose responses and events all the time
+  --updates     running topologies are updated, too; 50 of the runs without arguments
   --bug B  inject this bug into the daemons, to check that it is found
   --jobs N      number of runs at a time (one per core)
   --log FILTER  log filter of the daemons, as with STORMKEEPER_LOG";
@@ -50,6 +52,7 @@ struct Args {
     /// True without a selection of seeds: the runs of `cargo test`.
     is_default: bool,
     links: Links,
+    updates: bool,
     bug: Option<InjectedBug>,
 }
 
@@ -64,13 +67,14 @@ fn main() -> ExitCode {
     };
     let mut rounds = vec![args.clone()];
     if args.is_default {
-        rounds.push(Args { seeds: BAD_SEEDS, links: Links::Bad, ..args });
+        rounds.push(Args { seeds: BAD_SEEDS, links: Links::Bad, ..args.clone() });
+        rounds.push(Args { seeds: UPDATED_SEEDS, updates: true, ..args });
     }
     let (mut n_passed, mut n_failed) = (0, 0);
     for round in &rounds {
         let (passed, failures) = run_seeds(round);
         for report in failures.iter().take(3) {
-            print_report(report, round.links, if round.is_single { usize::MAX } else { TAIL });
+            print_report(report, round, if round.is_single { usize::MAX } else { TAIL });
         }
         n_passed += passed;
         n_failed += failures.len();
@@ -90,12 +94,13 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Args>, String>
         is_single: false,
         is_default: true,
         links: Links::ByChance,
+        updates: false,
         bug: None,
     };
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
         let number = |text: String| text.parse().map_err(|_| format!("{text} is not a number"));
-        if matches!(&*arg, "--seeds" | "--from" | "--seed" | "--bad-links" | "--bug") {
+        if matches!(&*arg, "--seeds" | "--from" | "--seed" | "--bad-links" | "--updates" | "--bug") {
             parsed.is_default = false;
         }
         match &*arg {
@@ -107,6 +112,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Args>, String>
             }
             "--jobs" => parsed.jobs = value()?.parse().map_err(|_| "--jobs needs a number".to_owned())?,
             "--bad-links" => parsed.links = Links::Bad,
+            "--updates" => parsed.updates = true,
             "--bug" => {
                 let text = value()?;
                 let known = InjectedBug::ALL.iter().find(|bug| format!("{bug:?}") == text);
@@ -150,7 +156,10 @@ fn run_seeds(args: &Args) -> (u64, Vec<Report>) {
                     if seed >= end {
                         return;
                     }
-                    let run = || sim::run_on(args.links, seed);
+                    let run = || match args.updates {
+                        true => sim::run_with_updates(seed),
+                        false => sim::run_on(args.links, seed),
+                    };
                     let report = match args.bug {
                         Some(bug) => injected_bugs::with(bug, run),
                         None => run(),
@@ -200,7 +209,7 @@ impl Progress {
         self.slowest = self.slowest.max(report.converged_in);
         match &report.violation {
             None if args.is_single => {
-                print_report(&report, args.links, usize::MAX);
+                print_report(&report, args, usize::MAX);
                 self.n_passed += 1;
             }
             None => self.n_passed += 1,
@@ -235,16 +244,17 @@ impl Progress {
     }
 }
 
-fn print_report(report: &Report, links: Links, n_lines: usize) {
+fn print_report(report: &Report, round: &Args, n_lines: usize) {
     let skipped = report.tail.len().saturating_sub(n_lines);
     println!("\nthe end of the journal of seed {}:", report.seed);
     report.tail.iter().skip(skipped).for_each(|line| println!("  {line}"));
     if let Some(violation) = &report.violation {
         println!("seed {} failed: {violation}", report.seed);
     }
-    let flag = match links {
-        Links::ByChance => "",
-        Links::Bad => " --bad-links",
+    let flag = match (round.links, round.updates) {
+        (_, true) => " --updates",
+        (Links::ByChance, false) => "",
+        (Links::Bad, false) => " --bad-links",
     };
     println!("reproduce: scripts/simulate --seed {}{flag}", report.seed);
 }

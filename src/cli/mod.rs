@@ -45,6 +45,7 @@ mod token;
 mod top;
 mod topology_file;
 mod trend;
+mod update;
 mod worker;
 mod worker_connections;
 mod zookeeper;
@@ -145,6 +146,8 @@ enum Command {
     Activate(activate::Args),
     /// Stop the spouts of a topology; tuples in flight are still processed
     Deactivate(activate::Args),
+    /// Run new code in a running topology, a few workers at a time
+    Update(update::Args),
     /// Reassign the tasks of a topology, with new numbers of workers or tasks
     Rebalance(rebalance::Args),
     /// Remove a topology
@@ -229,6 +232,7 @@ fn dispatch(Args { global, command }: Args) -> Result<(), Failure> {
         Command::Metrics(args) => metrics::run(&global, &args),
         Command::Monitor(args) => monitor::run(&global, &args),
         Command::Top(args) => top::run(&global, &args),
+        Command::Update(args) => update::run(&global, &args),
         Command::LogLevel(args) => log_level::run(&global, &args),
         Command::MetricsControl(args) => metrics_control::run(&global, &args),
         Command::GetErrors(args) => get_errors::run(&global, &args),

@@ -8,6 +8,7 @@ use crate::cli::{
     list, log_level,
     output::{self, Table},
     trend::{TrendArgs, Trends},
+    update,
 };
 use stormkeeper_api_types::message::{ComponentSummary, TopologyDetail};
 use stormkeeper_model::{address::host_port, time::format_duration, topology::ComponentKind};
@@ -38,6 +39,9 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         return output::print_json(&detail);
     }
     let mut text = heading(&detail);
+    if let Some(update) = &detail.update {
+        text.push_str(&format!("{}\n", update::line(update)));
+    }
     text.push_str(&log_level::lines(&detail.log_levels));
     text.push_str("\nWorkers\n");
     text.push_str(&workers(&detail).text(2));

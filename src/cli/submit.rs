@@ -149,7 +149,7 @@ async fn wait_until_running(client: &Client, accepted: &Accepted, timeout: Durat
 
 /// True if the same request may succeed soon. The topology was accepted, so an unknown topology
 /// is transient as well.
-fn is_transient(error: &client::Error) -> bool {
+pub(super) fn is_transient(error: &client::Error) -> bool {
     match error {
         client::Error::Unreachable { .. } | client::Error::Unanswered { .. } => true,
         client::Error::Refused { body, .. } => {

@@ -30,7 +30,7 @@ use crate::{
     message::{
         Accepted, ClusterSummary, CredentialList, CredentialsRequest, DrainRequest, EventList, HostAccepted,
         KillRequest, LogLevelRequest, LogLevels, NimbusList, OwnerList, RebalanceRequest, SubmitRequest,
-        SupervisorList, TopologyDetail, TopologyErrors, TopologyList,
+        SupervisorList, TopologyDetail, TopologyErrors, TopologyList, UpdateRequest,
     },
     seen::{Change, Seen},
 };
@@ -199,6 +199,11 @@ impl Client {
     /// Removes a topology after a wait.
     pub async fn kill(&self, topology: &str, request: &KillRequest) -> Result<Accepted, Error> {
         self.post(&topology_route(topology, "/kill"), request, OnLostResponse::Fail).await
+    }
+
+    /// Begins to run another package in a running topology.
+    pub async fn update(&self, topology: &str, request: &UpdateRequest) -> Result<Accepted, Error> {
+        self.post(&topology_route(topology, "/update"), request, OnLostResponse::Fail).await
     }
 
     /// Returns the log levels of a topology's components that are in effect.

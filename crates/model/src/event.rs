@@ -41,6 +41,13 @@ pub enum EventKind {
     Undrained,
     /// The metric settings of a topology were changed.
     MetricsChanged,
+    /// An update of a topology began, or went on with a worker.
+    Updating,
+    /// An update of a topology was done: all workers run the new package.
+    Updated,
+    /// An update of a topology failed, and goes or went back to the former package.
+    #[serde(rename = "update-failed")]
+    UpdateFailed,
     /// Log levels of a topology were set, or ended.
     #[serde(rename = "log-levels-changed")]
     LogLevelsChanged,
@@ -73,6 +80,9 @@ impl fmt::Display for EventKind {
             Self::Drained => "drained",
             Self::Undrained => "undrained",
             Self::MetricsChanged => "metrics-changed",
+            Self::Updating => "updating",
+            Self::Updated => "updated",
+            Self::UpdateFailed => "update-failed",
             Self::LogLevelsChanged => "log-levels-changed",
             Self::CredentialsChanged => "credentials-changed",
             Self::UncleanMetricTakeover => "unclean-metric-takeover",

@@ -35,6 +35,7 @@ pub mod text;
 pub mod time;
 pub mod topology;
 pub mod unsupported_keys;
+pub mod update;
 pub mod validate;
 
 pub use id::{

@@ -102,6 +102,8 @@ fn event_draft(action: &Action) -> Option<EventDraft> {
             Reason::Unplaced { .. } | Reason::AssignmentMissing | Reason::HostsRenamed { .. },
         ) => EventKind::Placed,
         (Effect::Place { .. }, _) => EventKind::Moved,
+        (Effect::ReplaceWorkers { .. } | Effect::StepUpdate { .. }, Reason::Update { event, .. }) => *event,
+        (Effect::ReplaceWorkers { .. } | Effect::StepUpdate { .. }, _) => EventKind::Updating,
         (Effect::Rebalance { .. }, _) => EventKind::Rebalanced,
         (Effect::BeginMove { .. }, _) => EventKind::Rebalancing,
         (Effect::EndLogLevels { .. }, _) => EventKind::LogLevelsChanged,

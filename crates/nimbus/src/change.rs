@@ -5,7 +5,13 @@
 
 use std::time::Duration;
 
-use crate::{drain::check_wait, log_levels, refusal::Refusal, submit::check_placeable};
+use crate::{
+    drain::check_wait,
+    log_levels,
+    refusal::Refusal,
+    submit::check_placeable,
+    update::{self, NewPackage},
+};
 use stormkeeper_api_types::message::{CredentialsRequest, KillRequest, LogLevelRequest, RebalanceRequest};
 use stormkeeper_coordination::{
     cluster::{
@@ -24,7 +30,7 @@ use stormkeeper_model::{
     event::EventKind,
     metric_control::MetricControl,
     settings::MAX_WORKERS,
-    status::{LifecycleEvent, PendingChange, Transition},
+    status::{LifecycleEvent, PendingChange, TopologyStatus, Transition},
     task_set::MAX_TASKS,
     topology::TaskTable,
 };
@@ -48,6 +54,8 @@ pub enum Change {
     Metrics(MetricControl),
     /// Set or end the log level of components.
     LogLevel(LogLevelRequest),
+    /// Run another package, one worker after the other.
+    Update(Box<NewPackage>),
     /// Set and remove credentials, which are not in the topology record.
     Credentials(CredentialsRequest),
 }
@@ -62,6 +70,7 @@ impl Change {
             Self::Kill(_) => "kill",
             Self::Metrics(_) => "metrics",
             Self::LogLevel(_) => "log-level",
+            Self::Update(_) => "update",
             Self::Credentials(_) => "credentials",
         }
     }
@@ -143,6 +152,10 @@ pub(super) async fn execute(
                 check_control(control)?;
                 changed(&topology_record.value, change, now)?
             }
+            Change::Update(package) => {
+                let assignment = store.assignment(id).await?.map(|stored| stored.value).unwrap_or_default();
+                update::begun(id, &topology_record.value, package, &assignment)?
+            }
             Change::LogLevel(request) => {
                 log_levels::check(id, request, &tasks_of(id, store).await?)?;
                 changed(&topology_record.value, change, now)?
@@ -181,6 +194,10 @@ fn event_draft(id: &TopologyId, change: &Change, by: Option<String>, next: &Topo
         Change::Rebalance(_) => EventKind::Rebalancing,
         Change::Kill(_) => EventKind::Killed,
         Change::Credentials(_) => EventKind::CredentialsChanged,
+        Change::Update(package) => {
+            let reason = format!("an operator asked for it; the new package is {}", package.blob);
+            return EventDraft { by, ..EventDraft::of(id, EventKind::Updating, reason) };
+        }
         Change::LogLevel(request) => {
             let reason = format!("an operator asked for it; {}", log_levels::describe(request));
             return EventDraft { by, ..EventDraft::of(id, EventKind::LogLevelsChanged, reason) };
@@ -242,10 +259,16 @@ pub(super) fn changed(
         // Metric settings can be changed in every status.
         Change::Metrics(control) => return Ok(with_metric_control(topology_record, control)),
         Change::LogLevel(request) => return Ok(log_levels::with_level(topology_record, request, now)),
+        // Depends on other records: see `update::begun`.
+        Change::Update(_) => return Ok(topology_record.clone()),
         // In a record of their own.
         Change::Credentials(_) => return Ok(topology_record.clone()),
     };
     check_wait(wait_secs)?;
+    if matches!(change, Change::Rebalance(_)) && topology_record.update.is_some() {
+        let text = "an update is under way; rebalance the topology when it is done".to_owned();
+        return Err(Refusal::BadOption(text));
+    }
     let status = match topology_record.status.on(event)? {
         Transition::Becomes(status) => status,
         // Only deadlines lead there, and no request of an operator is a deadline.
@@ -258,6 +281,7 @@ pub(super) fn changed(
         | Change::Deactivate
         | Change::Metrics(_)
         | Change::LogLevel(_)
+        | Change::Update(_)
         | Change::Credentials(_) => None,
         Change::Kill(_) => Some(PendingChange::Kill { deadline }),
         Change::Rebalance(request) => Some(PendingChange::Rebalance {
@@ -273,6 +297,9 @@ pub(super) fn changed(
     let mut next = topology_record.clone();
     next.status = status;
     next.pending = pending;
+    if status == TopologyStatus::Killed {
+        next.update = None;
+    }
     Ok(next)
 }
 
@@ -363,7 +390,11 @@ mod tests {
     use super::*;
     use crate::drain::WAIT_SECS_MAX;
     use stormkeeper_coordination::cluster::record::UnknownFields;
-    use stormkeeper_model::status::TopologyStatus;
+    use stormkeeper_model::{
+        BlobKey,
+        status::TopologyStatus,
+        update::{FormerPackage, Update},
+    };
 
     fn topology_record(status: TopologyStatus) -> TopologyRecord {
         TopologyRecord {
@@ -409,6 +440,28 @@ mod tests {
         let sooner = changed(&killed, &kill(Some(0)), now).expect("a second kill replaces the deadline");
         assert_eq!(sooner.pending, Some(PendingChange::Kill { deadline: now }));
         assert!(matches!(changed(&killed, &Change::Activate, now), Err(Refusal::Illegal(_))));
+    }
+
+    #[test]
+    fn rebalance_waits_for_an_update_and_a_kill_ends_it() {
+        let now = Timestamp::from_millis(1);
+        let former = FormerPackage { blob: BlobKey::of(b"old"), blob_bytes: None, message_timeout_secs: 30 };
+        let update = Update {
+            former,
+            left: Vec::new(),
+            total: 1,
+            at_once: 1,
+            draining: None,
+            starting: Vec::new(),
+            failure: None,
+        };
+        let updated = TopologyRecord { update: Some(update), ..topology_record(TopologyStatus::Active) };
+        let request = RebalanceRequest { wait_secs: None, workers: Some(3), parallelism: BTreeMap::new() };
+        let refused = changed(&updated, &Change::Rebalance(request), now);
+        assert!(matches!(&refused, Err(Refusal::BadOption(text)) if text.contains("update")), "{refused:?}");
+        let inactive = changed(&updated, &Change::Deactivate, now).expect("legal");
+        assert_eq!(inactive.update, updated.update);
+        assert_eq!(changed(&inactive, &kill(None), now).expect("legal").update, None);
     }
 
     #[test]

@@ -14,6 +14,7 @@
 
 mod command;
 mod drains;
+mod updates;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -55,6 +56,7 @@ use stormkeeper_runtime::{
     tasks::{OnExit, Tasks},
     watch,
 };
+use updates::UpdateLooks;
 
 /// Most requests that may wait for the leader; more are rejected. Each takes milliseconds.
 pub(super) const COMMANDS_MAX: usize = 64;
@@ -133,6 +135,7 @@ impl Leader {
             policy: Policy::from(&*context.options),
             move_budget: MoveBudget::default(),
             drains: DrainLooks::default(),
+            updates: UpdateLooks::default(),
             observations: context.observer.observe(),
             n_interruptions: 0,
             commands,
@@ -205,6 +208,7 @@ struct LeaderLoop {
     policy: Policy,
     move_budget: MoveBudget,
     drains: DrainLooks,
+    updates: UpdateLooks,
     observations: watch::Receiver<Observation>,
     /// Interruptions of the observations that `liveness` knows of.
     n_interruptions: u64,
@@ -266,7 +270,8 @@ impl LeaderLoop {
         let view = self.tables.check(view).await;
         let monotonic = self.context.clock.monotonic();
         self.liveness.observe(&view, monotonic);
-        let waits_for_drain = self.look_at_drains(&view, monotonic).await;
+        let waits_for_drain =
+            self.look_at_drains(&view, monotonic).await | self.look_at_updates(&view, monotonic).await;
         let most = self.policy.max_moves_per_round;
         let moves_left = self.move_budget.moves_left(monotonic, period, most);
         let moment = Moment { wall: self.context.clock.now(), monotonic, moves_left };

@@ -49,6 +49,7 @@ mod tests;
 mod tracking;
 mod tree_copy;
 mod twin;
+mod update;
 mod uploaders;
 mod worker_program;
 

@@ -32,7 +32,7 @@ use stormkeeper_coordination::{
 };
 use stormkeeper_metrics::name::is_system_topology;
 use stormkeeper_model::{
-    BlobKey, Slot, SupervisorId, TaskId, Timestamp, TopologyId,
+    BlobKey, Slot, SupervisorId, TaskId, Timestamp, TopologyId, WorkerId,
     assignment::{AssignedWorker, Assignment},
     clock::Monotonic,
     status::TopologyStatus,
@@ -68,10 +68,32 @@ pub struct Liveness {
     undeletable: BTreeMap<TopologyId, (TreePath, Monotonic)>,
     /// Workers that have drained, with the deadline of the change that they have drained for.
     drained: BTreeMap<TopologyId, BTreeMap<Slot, Timestamp>>,
+    /// What the heartbeats say of the workers of topologies that are being updated.
+    updates: BTreeMap<TopologyId, UpdateSight>,
     /// Slots in which no worker can run, according to their supervisors.
     unusable_slots: BTreeSet<Slot>,
     /// Free slots, and topologies that could grow back into them.
     growth: Growth,
+}
+
+/// Workers of a topology that is being updated, as their heartbeats say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct UpdateSight {
+    /// The slots at which the leader has looked, with the launch that has a heartbeat there.
+    pub(crate) launches: BTreeMap<Slot, Option<LaunchSight>>,
+}
+
+/// A launch of a worker of a topology that is being updated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LaunchSight {
+    /// Its id.
+    pub(crate) worker: WorkerId,
+    /// Deadline of the step that it has drained for.
+    pub(crate) drained_for: Option<Timestamp>,
+    /// True if the components of all of its tasks have been up for a while.
+    pub(crate) is_steady: bool,
+    /// A task whose component ends again and again.
+    pub(crate) failing: Option<TaskId>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -135,6 +157,7 @@ impl Liveness {
             orphaned_topologies: BTreeMap::new(),
             undeletable: BTreeMap::new(),
             drained: BTreeMap::new(),
+            updates: BTreeMap::new(),
             unusable_slots: BTreeSet::new(),
             growth: Growth::default(),
         }
@@ -143,6 +166,16 @@ impl Liveness {
     /// Replaces the workers that have drained, as their heartbeats say.
     pub(crate) fn note_drained(&mut self, drained: BTreeMap<TopologyId, BTreeMap<Slot, Timestamp>>) {
         self.drained = drained;
+    }
+
+    /// Replaces what the heartbeats say of topologies that are being updated.
+    pub(crate) fn note_updates(&mut self, updates: BTreeMap<TopologyId, UpdateSight>) {
+        self.updates = updates;
+    }
+
+    /// Returns what the heartbeats say of the workers of a topology that is being updated.
+    pub(crate) fn update_sight(&self, id: &TopologyId) -> Option<&UpdateSight> {
+        self.updates.get(id)
     }
 
     /// Returns whether all workers of an assignment have drained for the change with this deadline.

@@ -20,7 +20,11 @@ use stormkeeper_coordination::{
     },
     tree::{CreateMode, MAX_MULTI_BYTES, MAX_NODE_BYTES, Op, TreePath, Version},
 };
-use stormkeeper_model::{BlobKey, SupervisorId, TopologyId, assignment::Assignment, event::Move};
+use stormkeeper_model::{
+    BlobKey, SupervisorId, TopologyId,
+    assignment::Assignment,
+    event::{EventKind, Move},
+};
 
 /// All actions to apply now, in order.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -92,6 +96,28 @@ pub enum Effect {
         id: TopologyId,
         /// Its new record, with the version of the present one.
         topology_record: Box<Stored<TopologyRecord>>,
+    },
+    /// Begins or ends a step of an update that moves no worker.
+    StepUpdate {
+        /// The topology.
+        id: TopologyId,
+        /// Its new record, with the version of the present one.
+        topology_record: Box<Stored<TopologyRecord>>,
+    },
+    /// Replaces workers of a topology that is updated: they get a new start where they are.
+    ReplaceWorkers {
+        /// The topology.
+        id: TopologyId,
+        /// Its new record, with the version of the present one.
+        topology_record: Box<Stored<TopologyRecord>>,
+        /// The version of its task table.
+        tasks: Version,
+        /// The present version of its assignment.
+        before: Version,
+        /// Its new assignment.
+        assignment: Assignment,
+        /// The supervisor assignments that change with it.
+        supervisor_assignments: Vec<SupervisorAssignmentsChange>,
     },
     /// Ends log levels whose time is over.
     EndLogLevels {
@@ -197,6 +223,13 @@ pub enum Reason {
     RebalanceDue,
     /// The workers of a topology have processed all of its tuples, before the deadline of a change.
     Drained,
+    /// An update goes on.
+    Update {
+        /// The step, for people.
+        text: String,
+        /// Kind of its event.
+        event: EventKind,
+    },
     /// The time of log levels is over.
     LogLevelsDue,
     /// The deadline of a kill has passed.
@@ -260,6 +293,7 @@ impl Reason {
             | Self::KillDue
             | Self::LogLevelsDue
             | Self::Drained
+            | Self::Update { .. }
             | Self::HeartbeatsOverdue
             | Self::ParentsMissing
             | Self::HostsRenamed { .. }
@@ -276,6 +310,8 @@ impl Effect {
             | Self::Rebalance { id, .. }
             | Self::BeginMove { id, .. }
             | Self::EndLogLevels { id, .. }
+            | Self::StepUpdate { id, .. }
+            | Self::ReplaceWorkers { id, .. }
             | Self::Unassign { id, .. }
             | Self::RemoveRecords { id }
             | Self::RemoveTopologyRecord { id, .. }
@@ -292,10 +328,12 @@ impl Effect {
         match self {
             Self::Place { supervisor_assignments, .. }
             | Self::Rebalance { supervisor_assignments, .. }
+            | Self::ReplaceWorkers { supervisor_assignments, .. }
             | Self::Unassign { supervisor_assignments, .. } => supervisor_assignments,
             Self::CorrectSupervisorAssignments(change) => std::slice::from_ref(change),
             Self::BeginMove { .. }
             | Self::EndLogLevels { .. }
+            | Self::StepUpdate { .. }
             | Self::RemoveRecords { .. }
             | Self::RemoveTopologyRecord { .. }
             | Self::RestoreParents { .. }
@@ -331,7 +369,14 @@ impl Effect {
                     assign(id, *before, assignment),
                 ]
             }
-            Self::BeginMove { id, topology_record } | Self::EndLogLevels { id, topology_record } => {
+            Self::ReplaceWorkers { id, topology_record, tasks, before, assignment, .. } => vec![
+                set(layout::storm(id), record::encode(&topology_record.value), topology_record.version),
+                check(layout::tasks(id), *tasks),
+                assign(id, Some(*before), assignment),
+            ],
+            Self::BeginMove { id, topology_record }
+            | Self::EndLogLevels { id, topology_record }
+            | Self::StepUpdate { id, topology_record } => {
                 vec![set(layout::storm(id), record::encode(&topology_record.value), topology_record.version)]
             }
             Self::Unassign { id, version, .. } => {

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use crate::{refusal::Refusal, submit::PreparedTopology};
+use crate::{refusal::Refusal, submit::PreparedTopology, update::NewPackage};
 use stormkeeper_access::quota::{Exceeded, Quotas, Usage};
 use stormkeeper_api_types::message::{OwnerSummary, RebalanceRequest};
 use stormkeeper_coordination::cluster::{record::TopologyRecord, view::ClusterView};
@@ -29,7 +29,7 @@ fn usage(view: &ClusterView, owner: &str, except: Option<&TopologyId>) -> Usage 
         if record.owner != owner {
             continue;
         }
-        blobs.insert(&record.blob, record.blob_bytes.unwrap_or_default());
+        blobs.extend(record.packages().map(|(blob, bytes)| (blob, bytes.unwrap_or_default())));
         if except != Some(id) {
             usage.topologies += 1;
             let table = view.tasks.get(id).map(|tasks| &tasks.value.components);
@@ -66,7 +66,7 @@ pub(super) fn check_submit(
     let PreparedTopology { owner, blob, blob_bytes, tasks, .. } = prepared;
     let before = usage(view, owner, None);
     let has_blob =
-        view.topologies.values().any(|record| record.value.owner == *owner && record.value.blob == *blob);
+        view.topologies.values().any(|record| record.value.owner == *owner && record.value.uses(blob));
     let more_bytes = if has_blob { 0 } else { blob_bytes.unwrap_or_default() };
     let after = Usage {
         topologies: before.topologies + 1,
@@ -74,6 +74,27 @@ pub(super) fn check_submit(
         blob_bytes: before.blob_bytes.saturating_add(more_bytes),
     };
     quotas.of(owner).check(&before, &after).map_err(exceeded(owner))
+}
+
+/// Checks that the owner of a topology may have another package during an update.
+///
+/// # Errors
+/// [`Refusal::QuotaExceeded`].
+pub(super) fn check_update(
+    view: &ClusterView,
+    quotas: Option<&Quotas>,
+    id: &TopologyId,
+    package: &NewPackage,
+) -> Result<(), Refusal> {
+    let (Some(quotas), Some(record)) = (quotas, view.topologies.get(id)) else { return Ok(()) };
+    let owner = &record.value.owner;
+    let before = usage(view, owner, None);
+    let more = match is_used(view, owner, &package.blob) {
+        true => 0,
+        false => package.blob_bytes.unwrap_or_default(),
+    };
+    let blob_bytes = before.blob_bytes.saturating_add(more);
+    quotas.of(owner).check(&before, &Usage { blob_bytes, ..before }).map_err(exceeded(owner))
 }
 
 /// Checks that the owner of a topology may have the tasks of a rebalance.
@@ -218,7 +239,7 @@ impl Uploads {
 }
 
 fn is_used(view: &ClusterView, owner: &str, key: &BlobKey) -> bool {
-    view.topologies.values().any(|record| record.value.owner == owner && record.value.blob == *key)
+    view.topologies.values().any(|record| record.value.owner == owner && record.value.uses(key))
 }
 
 /// Forgets packages that were deleted.
@@ -242,7 +263,11 @@ mod tests {
         cluster::record::{Stored, TasksRecord, UnknownFields},
         tree::Version,
     };
-    use stormkeeper_model::{ComponentId, Timestamp, status::TopologyStatus};
+    use stormkeeper_model::{
+        ComponentId, Timestamp,
+        status::TopologyStatus,
+        update::{FormerPackage, Update},
+    };
 
     fn quotas(text: &str) -> Quotas {
         Quotas::parse(Path::new("quotas"), text).expect("valid")
@@ -289,6 +314,39 @@ mod tests {
 
     fn code<T>(result: Result<T, Refusal>) -> Option<String> {
         result.err().map(|refusal| refusal.code().to_string())
+    }
+
+    #[test]
+    fn both_packages_of_an_update_count_and_an_update_beyond_the_quota_is_refused() {
+        let mut view = ClusterView::default();
+        add(&mut view, "a-1-1", "ann", (b"x", 100), 3);
+        let id: TopologyId = "a-1-1".parse().expect("valid");
+        let package = |blob: &[u8], bytes| NewPackage {
+            blob: BlobKey::of(blob),
+            blob_bytes: Some(bytes),
+            message_timeout_secs: 30,
+            former: BlobKey::of(b"x"),
+            at_once: 1,
+        };
+        let quotas = quotas("ann blob-bytes=250");
+        let check =
+            |view: &ClusterView, blob, bytes| check_update(view, Some(&quotas), &id, &package(blob, bytes));
+        assert_eq!(code(check(&view, b"y", 150)), None);
+        assert_eq!(code(check(&view, b"y", 151)).as_deref(), Some("quota_exceeded"));
+        assert_eq!(code(check(&view, b"x", 999)), None, "it is counted already");
+        let record = view.topologies.get_mut(&id).expect("there");
+        let former =
+            FormerPackage { blob: BlobKey::of(b"z"), blob_bytes: Some(50), message_timeout_secs: 30 };
+        record.value.update = Some(Update {
+            former,
+            left: Vec::new(),
+            total: 1,
+            at_once: 1,
+            draining: None,
+            starting: Vec::new(),
+            failure: None,
+        });
+        assert_eq!(usage(&view, "ann", None).blob_bytes, 150);
     }
 
     #[test]

@@ -34,7 +34,7 @@ impl Uploaders {
     /// # Errors
     /// [`Refusal::PackageOfOthers`].
     pub(super) fn check(&self, view: &ClusterView, owner: &str, key: &BlobKey) -> Result<(), Refusal> {
-        let mut with_it = view.topologies.values().filter(|stored| stored.value.blob == *key).peekable();
+        let mut with_it = view.topologies.values().filter(|stored| stored.value.uses(key)).peekable();
         if with_it.peek().is_none() || with_it.any(|stored| stored.value.owner == owner) {
             return Ok(());
         }

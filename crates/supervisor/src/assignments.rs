@@ -35,7 +35,7 @@ use stormkeeper_coordination::{
     },
     tree::{self, Changes, Scope, Version},
 };
-use stormkeeper_model::{Port, SupervisorId, TopologyId, backoff::Delays, status::TopologyStatus};
+use stormkeeper_model::{Port, Slot, SupervisorId, TopologyId, backoff::Delays, status::TopologyStatus};
 use stormkeeper_runtime::{outage::Outage, watch};
 
 /// Bounds of the pause between two attempts to read while the tree does not respond or a record
@@ -311,7 +311,9 @@ impl AssignmentsReader {
             Err(error) => return unreadable(error),
         };
         let desired = assignment.value.workers_of(&self.me).map(|(port, worker)| {
-            let (topology, blob) = (topology.clone(), topology_record.value.blob.clone());
+            let slot = Slot { supervisor: self.me.clone(), port };
+            let blob = topology_record.value.blob_of(&slot, worker.start).clone();
+            let topology = topology.clone();
             let owner = topology_record.value.owner.clone();
             (port, DesiredWorker { topology, worker: worker.clone(), blob, owner })
         });

@@ -32,7 +32,7 @@ use super::{
 use stormkeeper_coordination::cluster::{layout::Ephemeral, presence::Presence, store::Store};
 use stormkeeper_metric_shipping::ingest_client::IngestTransport;
 use stormkeeper_model::{
-    TaskId,
+    TaskId, Timestamp,
     assignment::Assignment,
     clock::Clock,
     metric_control::MetricControl,
@@ -179,7 +179,7 @@ fn transport_counters(metrics: Option<&Metrics>) -> Arc<Counters> {
 }
 
 /// What the worker must finish before it may end.
-fn load(wiring: &Wiring, board: StatusBoard, counters: CounterRegistry, transport: Arc<Counters>) -> Load {
+fn load(wiring: &Wiring, board: &StatusBoard, counters: &CounterRegistry, transport: Arc<Counters>) -> Load {
     let Wiring { topology, table, local } = wiring;
     let is_spout = |task: &TaskId| {
         let component = table.component_of(*task).and_then(|id| topology.components.get(id));
@@ -187,7 +187,7 @@ fn load(wiring: &Wiring, board: StatusBoard, counters: CounterRegistry, transpor
     };
     let (spouts, bolts): (Vec<TaskId>, Vec<TaskId>) = local.iter().partition(is_spout);
     let (spouts, bolts) = (spouts.into_iter().collect(), bolts.into_iter().collect());
-    Load { board, counters, transport, spouts, bolts }
+    Load { board: board.clone(), counters: counters.clone(), transport, spouts, bolts }
 }
 
 /// Watches the cgroup of this process, in which its components run too.
@@ -224,6 +224,8 @@ pub(super) struct Worker {
     tracking: Option<task::Tracking>,
     activity: watch::Sender<Activity>,
     drain: Drain,
+    // Deadline of the step of an update that replaces this worker.
+    leaves: Option<Timestamp>,
     // The task loops and their children; they stop first.
     runners: Tasks,
     heartbeats: Tasks,
@@ -284,9 +286,9 @@ impl Worker {
         let listening = listener.run(me.clone(), inboxes, Arc::clone(&transport_counters));
         tasks.start("tuples from peers", OnExit::StopOwner, listening);
         let wiring = Arc::new(Wiring { topology: Arc::clone(&topology), table, local: local.clone() });
-        let load = load(&wiring, board.clone(), counters.clone(), transport_counters);
         let mut worker = Self {
-            drain: Drain::start(load, intake, &tasks),
+            drain: Drain::start(load(&wiring, &board, &counters, transport_counters), intake, &tasks),
+            leaves: None,
             log_scopes: LogScopes::new(&local, &wiring.table, &log_levels),
             worker_metrics,
             board,
@@ -365,16 +367,23 @@ impl Worker {
         self.log_scopes.follow(&records.log_levels);
         self.peers.update(&records.assignment, self.table.own());
         self.members.update(&records.assignment);
+        // A worker that has begun to leave takes no more tuples, so it does not come back.
+        self.leaves = self.leaves.or(records.update);
         let activity = match (records.status, readiness) {
+            _ if self.leaves.is_some() => Activity::Inactive,
             (TopologyStatus::Active, Readiness::Ready) => Activity::Active,
             (TopologyStatus::Active, Readiness::NotYet)
             | (TopologyStatus::Inactive | TopologyStatus::Rebalancing | TopologyStatus::Killed, _) => {
                 Activity::Inactive
             }
         };
-        self.drain.wish(match (records.status, records.pending) {
-            (TopologyStatus::Rebalancing | TopologyStatus::Killed, Some(deadline)) => Wish::Quiet(deadline),
-            _ => Wish::None,
+        self.drain.wish(match (self.leaves, records.status, records.pending) {
+            (Some(_), TopologyStatus::Killed, Some(deadline)) => Wish::Leave(deadline),
+            (Some(deadline), ..) => Wish::Leave(deadline),
+            (None, TopologyStatus::Rebalancing | TopologyStatus::Killed, Some(deadline)) => {
+                Wish::Quiet(deadline)
+            }
+            (None, ..) => Wish::None,
         });
         self.activity.send_if_modified(|current| {
             let changed = *current != activity;

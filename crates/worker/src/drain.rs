@@ -55,6 +55,12 @@ struct Look {
 }
 
 impl Load {
+    /// Returns whether no spout is asked for tuples, or waits for the end of a tree.
+    fn spouts_are_done(&self) -> bool {
+        let is_done = |spout| !self.board.is_running(spout) && self.counters.read(spout).1 == 0;
+        self.spouts.iter().all(is_done)
+    }
+
     fn look(&self) -> Look {
         let transport = self.transport.read();
         let mut look = Look {
@@ -106,6 +112,8 @@ pub(crate) enum Wish {
     None,
     /// Say when all is done, for the change with this deadline; everything stays open.
     Quiet(Timestamp),
+    /// Become empty although others still send, and say so for the step of an update with this deadline.
+    Leave(Timestamp),
 }
 
 /// Draining of one worker.
@@ -120,7 +128,7 @@ impl Drain {
     /// Begins to wait for wishes.
     pub(crate) fn start(load: Load, intake: Intake, tasks: &Tasks) -> Self {
         let (wish, wishes) = watch::channel(Wish::None);
-        tasks.start("draining", OnExit::Ignore, follow(load.clone(), wishes));
+        tasks.start("draining", OnExit::Ignore, follow(load.clone(), intake.clone(), wishes));
         Self { load, intake, wish }
     }
 
@@ -158,12 +166,26 @@ impl Drain {
 }
 
 /// Says on the board when the worker has drained for the change at hand.
-async fn follow(load: Load, mut wishes: watch::Receiver<Wish>) {
+async fn follow(load: Load, intake: Intake, mut wishes: watch::Receiver<Wish>) {
     loop {
         let wish = *wishes.borrow_and_update();
         load.board.set_drained_for(None);
         let drained = async {
-            let Wish::Quiet(change) = wish else { return std::future::pending().await };
+            let change = match wish {
+                Wish::None => return std::future::pending().await,
+                Wish::Quiet(change) => change,
+                Wish::Leave(step) => {
+                    // The trees of its spouts may still pass through it.
+                    while !load.spouts_are_done() {
+                        sleep(LOOK_PERIOD).await;
+                    }
+                    intake.close();
+                    while !intake.is_over() {
+                        sleep(LOOK_PERIOD).await;
+                    }
+                    step
+                }
+            };
             let mut watch = Watch::new(load.look(), Instant::now());
             while !watch.is_quiet(load.look(), Instant::now(), QUIET) {
                 sleep(LOOK_PERIOD).await;
@@ -235,6 +257,26 @@ mod tests {
         drain.wish(Wish::None);
         sleep(QUIET).await;
         assert_eq!(load.board.drained_for(), None, "it works again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn worker_that_leaves_closes_its_intake_once_its_spouts_are_done_and_says_when_it_is_empty() {
+        let (load, tasks, intake) = (load(), Tasks::default(), Intake::default());
+        let [spout, bolt] = [TaskId(1), TaskId(2)].map(|task| load.counters.of(task));
+        spout.set_pending(1);
+        bolt.set_pending(1);
+        let (drain, step) = (Drain::start(load.clone(), intake.clone(), &tasks), Timestamp::from_millis(7));
+        drain.wish(Wish::Leave(step));
+        sleep(10 * QUIET).await;
+        assert!(!intake.is_closed(), "the trees of its spout may pass through it");
+        spout.set_pending(0);
+        sleep(QUIET / 2).await;
+        assert!(intake.is_closed());
+        sleep(10 * QUIET).await;
+        assert_eq!(load.board.drained_for(), None, "a tuple is pending");
+        bolt.set_pending(0);
+        sleep(2 * QUIET).await;
+        assert_eq!(load.board.drained_for(), Some(step));
     }
 
     #[tokio::test(start_paused = true)]

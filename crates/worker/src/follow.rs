@@ -50,6 +50,8 @@ pub struct Records {
     pub status: TopologyStatus,
     /// Deadline of a kill or rebalance that waits for the workers to drain.
     pub pending: Option<Timestamp>,
+    /// Deadline until which this worker drains, as an update replaces it next.
+    pub update: Option<Timestamp>,
     /// Tasks of each component.
     pub table: TaskTable,
     /// Worker that each task runs in.
@@ -94,14 +96,15 @@ async fn read(store: &Store, options: &Options) -> Result<Reading, store::Error>
     };
     // The table is read last: it is written before or with the assignment that uses it.
     let Some(table) = store.tasks(id).await? else { return Ok(Reading::Missing(layout::tasks(id))) };
-    let TopologyRecord { status, ackers, message_timeout_secs, pending, metrics, log_levels, .. } =
+    let TopologyRecord { status, ackers, message_timeout_secs, pending, metrics, log_levels, update, .. } =
         topology_record.value;
     let message_timeout = Duration::from_secs(message_timeout_secs.max(1));
     let table = table.value;
     let log_levels = log_levels.unwrap_or_default();
     let pending = pending.as_ref().map(PendingChange::deadline);
+    let update = update.and_then(|update| update.drains(slot, options.spec.start));
     let records =
-        Records { status, pending, table, assignment, ackers, message_timeout, metrics, log_levels };
+        Records { status, pending, update, table, assignment, ackers, message_timeout, metrics, log_levels };
     Ok(Reading::Assigned(Box::new(records)))
 }
 

@@ -10,6 +10,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::environment::Environment;
+use stormkeeper_api_types::message::UpdateRequest;
 use stormkeeper_model::{
     HostName, StreamId, TopologyId, TopologyName,
     status::TopologyStatus,
@@ -33,6 +34,10 @@ pub(super) struct Promise {
     pub(super) status: Option<TopologyStatus>,
     /// Requests under way.
     pub(super) n_open: usize,
+    /// Number, workers and parallelism with which it was submitted.
+    made: (usize, u32, u32),
+    /// Number of updates that were requested: each has a package of its own.
+    n_updates: u64,
 }
 
 /// State of a request.
@@ -94,6 +99,7 @@ impl Clients {
                 submitted: RequestState::Unknown,
                 status: Some(TopologyStatus::Active),
                 n_open: 1,
+                made: (n, workers, parallelism),
                 ..Promise::default()
             },
         );
@@ -128,6 +134,7 @@ impl Clients {
                 | Change::Deactivate
                 | Change::Metrics(_)
                 | Change::LogLevel(_)
+                | Change::Update(_)
                 | Change::Credentials(_) => {}
             }
             before
@@ -162,6 +169,28 @@ impl Clients {
                     (_, _) => {}
                 }
             });
+        });
+    }
+
+    /// Requests an update to another package and waits for the response in a separate task. What was
+    /// promised stays as it is.
+    pub(super) fn update(&self, name: &TopologyName, at_once: u32, random: fastrand::Rng) {
+        let (this, name) = (self.clone(), name.clone());
+        let topology = {
+            let mut promises = self.lock();
+            let Some(promise) = promises.get_mut(&name) else { return };
+            promise.n_open += 1;
+            promise.n_updates += 1;
+            let (n, workers, parallelism) = promise.made;
+            let mut topology = topology(n, workers, parallelism);
+            topology.settings.insert("code".to_owned(), promise.n_updates.into());
+            topology
+        };
+        self.env.tasks.start("update", OnExit::Ignore, async move {
+            let bundle = package::pack(&topology, None, Vec::new(), 1 << 20).expect("a small topology");
+            let response =
+                this.request(random, |nimbus| update(nimbus, name.clone(), bundle.clone(), at_once)).await;
+            this.record_response(&name, format_args!("update of {name}"), &response, |_, _| {});
         });
     }
 
@@ -284,6 +313,20 @@ async fn submit(nimbus: Handle, bundle: TopologyPackage) -> Result<TopologyId, R
         status: TopologyStatus::Active,
     };
     nimbus.submit(submission).await.map(|(id, _)| id)
+}
+
+/// Uploads another topology package and begins an update to it, as the command line does.
+async fn update(
+    nimbus: Handle,
+    name: TopologyName,
+    bundle: TopologyPackage,
+    at_once: u32,
+) -> Result<TopologyId, Refusal> {
+    let TopologyPackage { key, bytes } = bundle;
+    let body = futures_util::stream::iter([Ok::<_, std::io::Error>(Bytes::from(bytes))]);
+    nimbus.blobs().put(&key, body).await?;
+    let request = UpdateRequest { blob: key, at_once: Some(at_once) };
+    nimbus.update(name.as_str(), request, None).await.map(|(id, _)| id)
 }
 
 /// The `n`th topology: a spout and a bolt.

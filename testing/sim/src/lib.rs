@@ -94,7 +94,7 @@ pub fn run(seed: u64) -> Report {
 /// # Panics
 /// If the scratch directory cannot be used.
 pub fn run_on(links: Links, seed: u64) -> Report {
-    in_simulated_time(seed, simulate(links, seed, None))
+    in_simulated_time(seed, simulate(links, seed, None, Updates::No))
 }
 
 /// Runs the simulation of `seed` with a quota of every owner.
@@ -102,7 +102,15 @@ pub fn run_on(links: Links, seed: u64) -> Report {
 /// # Panics
 /// If the scratch directory cannot be used.
 pub fn run_with_quota(quota: Quota, seed: u64) -> Report {
-    in_simulated_time(seed, simulate(Links::ByChance, seed, Some(quota)))
+    in_simulated_time(seed, simulate(Links::ByChance, seed, Some(quota), Updates::No))
+}
+
+/// Runs the simulation of `seed` with updates of running topologies among the requests of users.
+///
+/// # Panics
+/// If the scratch directory cannot be used.
+pub fn run_with_updates(seed: u64) -> Report {
+    in_simulated_time(seed, simulate(Links::ByChance, seed, None, Updates::AtRandom))
 }
 
 /// Runs `work` in this thread, under paused time. The thread does all blocking work inline from now
@@ -115,19 +123,30 @@ fn in_simulated_time<T>(seed: u64, work: impl Future<Output = T>) -> T {
     runtime.expect("a runtime of one thread").block_on(Box::pin(work))
 }
 
-async fn simulate(links: Links, seed: u64, quota: Option<Quota>) -> Report {
+/// Updates of running topologies in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Updates {
+    No,
+    AtRandom,
+}
+
+async fn simulate(links: Links, seed: u64, quota: Option<Quota>, updates: Updates) -> Report {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut cluster = Cluster::new(seed, &mut random);
     if let Some(quota) = quota {
         cluster.env.journal().set_quota(quota);
     }
+    let scenario = match updates {
+        Updates::No => Scenario::new(links, random),
+        Updates::AtRandom => Scenario::new(links, random).with_updates(),
+    };
     let violated = cluster.env.journal().violated();
     let mut converged_in = Duration::ZERO;
     tokio::select! {
         biased;
         // The run ends at the first violation: at a livelock, time may not advance any more.
         () = violated.notified() => {}
-        () = phases(Scenario::new(links, random), &mut cluster, &mut converged_in) => {}
+        () = phases(scenario, &mut cluster, &mut converged_in) => {}
     }
     stores::record(&cluster);
     let lasted = cluster.env.now();

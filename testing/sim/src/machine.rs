@@ -81,6 +81,7 @@ impl Machine {
             launched: self.env.now(),
             tasks: None,
             is_responsive: true,
+            blob: spec.code.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         }));
         let (tasks, stop) = (Tasks::default(), CancellationToken::new());
         let process = worker::FakeWorker {

@@ -81,6 +81,8 @@ pub(super) struct Process {
     pub(super) tasks: Option<TaskSet>,
     /// False once the process hangs.
     pub(super) is_responsive: bool,
+    /// Key of the package that the process runs.
+    pub(super) blob: String,
 }
 
 /// An event on a machine.

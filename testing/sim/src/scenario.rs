@@ -48,6 +48,7 @@ enum ScenarioEvent {
     Activate,
     Deactivate,
     Rebalance,
+    Update,
     Kill,
     Drain,
     Undrain,
@@ -87,6 +88,9 @@ const WORK: &[(ScenarioEvent, u32)] = &[
     (E::Drain, 2),
     (E::Undrain, 2),
 ];
+
+/// Weight of updates, in the runs that have them.
+const UPDATES: (ScenarioEvent, u32) = (E::Update, 6);
 
 /// Faults, with their weights in a run that has this kind of fault.
 const FAULTS: &[(ScenarioEvent, u32)] = &[
@@ -149,6 +153,12 @@ impl Scenario {
         }
     }
 
+    /// Adds updates to the requests of users. Without them, the runs of all seeds are as before.
+    pub(super) fn with_updates(mut self) -> Self {
+        self.events.push(UPDATES);
+        self
+    }
+
     /// Starts the cluster, generates events for the fault phase, and ends all faults. Returns early
     /// when an invariant is violated.
     pub(super) async fn run(mut self, cluster: &mut Cluster) {
@@ -199,7 +209,7 @@ impl Scenario {
     async fn apply(&mut self, event: ScenarioEvent, cluster: &mut Cluster) {
         match event {
             E::Submit => self.submit(cluster),
-            E::Activate | E::Deactivate | E::Rebalance | E::Kill => self.change(event, cluster),
+            E::Activate | E::Deactivate | E::Rebalance | E::Update | E::Kill => self.change(event, cluster),
             E::Drain | E::Undrain => self.drain(event, cluster),
             E::BadLink => self.degrade_link(cluster),
             E::Expiry => self.any_connection(cluster).iter().for_each(|connection| connection.expire()),
@@ -288,6 +298,9 @@ impl Scenario {
         let names = promises.iter().filter(|(_, promise)| exists(promise)).map(|(name, _)| name);
         let Some(name) = self.random.choice(names.collect::<Vec<_>>()) else { return };
         let wait_secs = self.random.bool().then(|| self.random.u64(0..30));
+        if event == E::Update {
+            return cluster.clients.update(name, self.random.u32(1..=3), self.random.fork());
+        }
         let change = match event {
             E::Activate => Change::Activate,
             E::Deactivate => Change::Deactivate,

@@ -65,6 +65,17 @@ fn no_owner_exceeds_a_quota_whatever_fails() {
 }
 
 #[test]
+fn updates_end_with_every_process_on_the_package_of_its_topology_whatever_fails() {
+    let mut n_updated = 0;
+    for seed in 0..6 {
+        let report = run_with_updates(seed);
+        assert_eq!(report.violation, None, "seed {seed}: {:#?}", report.tail);
+        n_updated += usize::from(report.digest != run(seed).digest);
+    }
+    assert!(n_updated > 0, "no run had an update");
+}
+
+#[test]
 fn unfenced_write_is_found() {
     finds(InjectedBug::UnfencedWrite, Links::ByChance, 0..10, &["fencing"]);
 }

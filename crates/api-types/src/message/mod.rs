@@ -111,6 +111,41 @@ pub struct RebalanceRequest {
     pub restart: bool,
 }
 
+/// `POST /api/stormkeeper/v1/topology/{id or name}/update`: run the package in a blob that was
+/// uploaded before, a few workers at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UpdateRequest {
+    /// The blob.
+    pub blob: BlobKey,
+    /// Workers that may start at a time, 1 to 100, once the first one runs; one if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_once: Option<u32>,
+}
+
+/// Progress of an update.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UpdateView {
+    /// Number of workers to replace.
+    pub total: usize,
+    /// Number of workers that were replaced, in the present direction.
+    pub replaced: usize,
+    /// Number of those that run.
+    pub running: usize,
+    /// Worker that drains before it is replaced, `host:port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draining: Option<String>,
+    /// Workers that were replaced and do not run for long enough yet, `host:port`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub starting: Vec<String>,
+    /// Reason for which the update goes back to the former package, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// The package that is left.
+    pub former_blob: BlobKey,
+}
+
 /// `POST /api/stormkeeper/v1/topology/{id or name}/kill`: remove the topology after a wait.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -230,6 +265,9 @@ pub struct TopologyDetail {
     /// Problems of the supervisors of its workers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub supervisor_problems: Vec<String>,
+    /// Update that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<UpdateView>,
     /// Log levels that operators have set for a time.
     #[serde(default, skip_serializing_if = "LogLevels::is_empty")]
     pub log_levels: LogLevels,

@@ -34,6 +34,7 @@ use stormkeeper_model::{
     status::{PendingChange, TopologyStatus},
     task_set::TaskSet,
     topology::{Ackers, TaskTable},
+    update::Update,
 };
 
 /// `/storms/{topology-id}`: a submitted topology.
@@ -74,9 +75,33 @@ pub struct TopologyRecord {
     /// Log levels of components that operators set; absent without any, and in older builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_levels: Option<LogControl>,
+    /// Update that is under way; absent without one, and in older builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<Update>,
     /// Fields of newer versions.
     #[serde(flatten)]
     pub unknown_fields: UnknownFields,
+}
+
+impl TopologyRecord {
+    /// Returns the packages that its workers may run: during an update also the former one.
+    pub fn packages(&self) -> impl Iterator<Item = (&BlobKey, Option<u64>)> {
+        let former = self.update.as_ref().map(|update| (&update.former.blob, update.former.blob_bytes));
+        std::iter::once((&self.blob, self.blob_bytes)).chain(former)
+    }
+
+    /// Returns the package of the worker in `slot` that was placed there at `start`.
+    pub fn blob_of(&self, slot: &Slot, start: Timestamp) -> &BlobKey {
+        match &self.update {
+            Some(update) if update.keeps_former(slot, start) => &update.former.blob,
+            Some(_) | None => &self.blob,
+        }
+    }
+
+    /// Returns whether its workers may run a package.
+    pub fn uses(&self, blob: &BlobKey) -> bool {
+        self.packages().any(|(used, _)| used == blob)
+    }
 }
 
 #[cfg(any(test, feature = "test-support"))]
@@ -97,6 +122,7 @@ impl TopologyRecord {
             pending: None,
             metrics: None,
             log_levels: None,
+            update: None,
             unknown_fields: UnknownFields::new(),
         }
     }

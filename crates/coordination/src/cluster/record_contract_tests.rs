@@ -37,7 +37,12 @@ const RECORDS: &[(&str, WriteBack, &str)] = &[
         write_back::<TopologyRecord>,
         r#"{"name":"wc","status":"active","launched_ms":1,"workers":2,"owner":"ann",
             "blob":"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","message_timeout_secs":30,
-            "ackers":{"count":2}}"#,
+            "ackers":{"count":2},
+            "update":{"former":{"blob":"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881",
+            "blob_bytes":7,"message_timeout_secs":30},"left":[{"slot":"s1:6700","start_ms":5}],"total":2,"at_once":1,
+            "draining":{"worker":{"slot":"s1:6700","start_ms":5},"deadline_ms":8},
+            "starting":[{"worker":{"slot":"s1:6701","start_ms":6,"replaces":"w1"},"deadline_ms":9}],
+            "failure":"why"}}"#,
     ),
     (
         "/tasks/{topology-id}",

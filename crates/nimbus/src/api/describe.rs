@@ -78,6 +78,18 @@ pub(super) const OF_CHANGE: [Code; 5] = [
     Code::QuotaExceeded,
 ];
 
+/// Errors of an update.
+pub(super) const OF_UPDATE: [Code; 8] = [
+    Code::UnknownTopology,
+    Code::IllegalTransition,
+    Code::InvalidTopology,
+    Code::BlobMissing,
+    Code::NotReplicated,
+    Code::QuotaExceeded,
+    Code::Conflict,
+    Code::InsufficientStorage,
+];
+
 /// Errors of a submit.
 pub(super) const OF_SUBMIT: [Code; 7] = [
     Code::InvalidTopology,

@@ -4,14 +4,14 @@ use axum::{http::StatusCode, middleware::from_fn};
 
 use super::{
     Api, blobs, credentials,
-    describe::{OF_CHANGE, OF_METRICS, OF_SUBMIT, delete, get, post, put},
+    describe::{OF_CHANGE, OF_METRICS, OF_SUBMIT, OF_UPDATE, delete, get, post, put},
     ingest, logs, metrics, reads, recovery, session, writes,
 };
 use stormkeeper_api_types::message::{
     Accepted, ClusterSummary, Code, CopyRequest, CredentialList, CredentialsRequest, DrainRequest, EventList,
     HostAccepted, KillRequest, LogLevelRequest, LogLevels, MetricControlRequest, NimbusList, OwnerList,
     RebalanceRequest, Recovered, RecoveryRequest, RecoveryStatus, SignInRequest, SubmitRequest,
-    SupervisorList, TopologyDetail, TopologyErrors, TopologyList, WebSession,
+    SupervisorList, TopologyDetail, TopologyErrors, TopologyList, UpdateRequest, WebSession,
     logs::{LogChunk, TopologyLogLines, TopologyLogs},
 };
 use stormkeeper_metrics::protocol::{HistoryQuery, LogQuery, MSGPACK, MetaQuery, PointsQuery, TrackQuery};
@@ -179,6 +179,13 @@ pub(super) fn routes_apart_from_storm() -> Routes<Api> {
                 .answers::<Accepted>()
                 .may_fail(&OF_CHANGE),
             writes::rebalance,
+        )
+        .serve(
+            post("/topology/{topology}/update", "Runs another package in a topology, worker by worker")
+                .takes::<UpdateRequest>()
+                .answers::<Accepted>()
+                .may_fail(&OF_UPDATE),
+            writes::update,
         )
         .serve(
             post("/topology/{topology}/kill", "Removes a topology after a wait")

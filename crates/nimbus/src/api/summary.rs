@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::{clocks, exposed, reported, requested};
-use crate::{Handle, change::find, plan::ClusterProblem, refusal::Refusal};
+use crate::{Handle, change::find, decide::update_place, plan::ClusterProblem, refusal::Refusal};
 use stormkeeper_api_types::message::{
     ClusterSummary, ComponentSummary, DrainSummary, EventList, EventSummary, LeaderSummary, MoveSummary,
     NimbusList, NimbusStatus, NimbusSummary, Pending, SupervisorList, SupervisorSummary, TaskLiveness,
-    TaskSummary, TopologyDetail, TopologyList, TopologySummary, UnreadableZnode, WorkerSummary,
+    TaskSummary, TopologyDetail, TopologyList, TopologySummary, UnreadableZnode, UpdateView, WorkerSummary,
 };
 use stormkeeper_coordination::cluster::{
     event::{Event, EventNumber},
@@ -23,6 +23,7 @@ use stormkeeper_model::{
     status::PendingChange,
     task_set::TaskSet,
     topology::{TaskTable, Topology},
+    update::{Turn, Update},
 };
 use stormkeeper_storm_api::Totals;
 
@@ -375,9 +376,23 @@ pub(super) fn topology(
             let clocks = clocks::of_supervisors(view, is_used);
             cluster_problems(nimbus, is_used).into_iter().chain(clocks).collect()
         },
+        update: topology_record.value.update.as_ref().map(|update| update_view(update, assignment)),
         log_levels: topology_record.value.log_levels.clone().unwrap_or_default().into(),
         view_age_ms: view_age_ms(nimbus, observation),
     })
+}
+
+fn update_view(update: &Update, assignment: &Assignment) -> UpdateView {
+    let place = |turn: &Turn| update_place(assignment, &turn.worker);
+    UpdateView {
+        total: update.total,
+        replaced: update.n_replaced(),
+        running: update.n_steady(),
+        draining: update.draining.as_ref().map(place),
+        starting: update.starting.iter().map(place).collect(),
+        failure: update.failure.clone(),
+        former_blob: update.former.blob.clone(),
+    }
 }
 
 fn workers(

@@ -22,7 +22,7 @@ use super::{
 use crate::{change::Change, drain::DrainChange, handle::Submission, refusal::Refusal};
 use stormkeeper_api_types::message::{
     Accepted, Code, DrainRequest, HostAccepted, KillRequest, LogLevelRequest, MetricControlRequest,
-    RebalanceRequest, SubmitRequest,
+    RebalanceRequest, SubmitRequest, UpdateRequest,
 };
 use stormkeeper_coordination::cluster::{layout, record::TopologyRecord};
 use stormkeeper_model::{HostName, TopologyId};
@@ -40,6 +40,21 @@ pub(super) async fn submit(State(api): State<Api>, request: Request) -> Result<R
     let submission = Submission { name, blob, owner, by: caller::of(&parts), status: status.into() };
     let result = api.nimbus.submit(submission).await;
     answer(&api, "submit", result, parts, body).await
+}
+
+pub(super) async fn update(
+    State(api): State<Api>,
+    PathPart(topology): PathPart,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (parts, body) = read_body(request).await?;
+    check_term(&api, &parts)?;
+    let asked: UpdateRequest = parse(&body)?;
+    if let Some(owner) = access::only_owner(&parts).filter(|_| api.nimbus.takes_writes()) {
+        api.uploaders.check(&api.nimbus.observation()?.view, owner, &asked.blob)?;
+    }
+    let result = api.nimbus.update(&topology, asked, caller::of(&parts)).await;
+    answer(&api, "update", result, parts, body).await
 }
 
 pub(super) async fn activate(

@@ -174,7 +174,7 @@ impl Replicator {
     /// may have taken long, and another topology may have been submitted meanwhile.
     pub(super) async fn delete_unused(&self) {
         let view = Arc::clone(&self.observations.borrow().view);
-        let uses = |key: &BlobKey| view.topologies.values().any(|record| record.value.blob == *key);
+        let uses = |key: &BlobKey| view.topologies.values().any(|record| record.value.uses(key));
         self.blobs.set_used(uses);
         for (key, ..) in self.blobs.list() {
             let Observation { view, fresh, .. } = self.observations.borrow().clone();
@@ -182,7 +182,7 @@ impl Replicator {
                 // A topology that is not in the view may use any of them.
                 return;
             }
-            match view.topologies.values().any(|topology_record| topology_record.value.blob == key) {
+            match view.topologies.values().any(|topology_record| topology_record.value.uses(&key)) {
                 true => self.blobs.touch(&key),
                 false => drop(self.blobs.delete_unused(&key, self.retention).await),
             }
@@ -196,7 +196,7 @@ fn needed(view: &ClusterView) -> BTreeSet<BlobKey> {
         TopologyStatus::Active | TopologyStatus::Inactive | TopologyStatus::Rebalancing => true,
         TopologyStatus::Killed => false,
     });
-    live.map(|topology_record| topology_record.value.blob.clone()).collect()
+    live.flat_map(|topology_record| topology_record.value.packages()).map(|(blob, _)| blob.clone()).collect()
 }
 
 /// The API addresses of the other nimbuses that have a blob.

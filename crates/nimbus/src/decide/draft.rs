@@ -124,11 +124,16 @@ impl<'a> Draft<'a> {
                 let supervisors = assignment.supervisors().cloned().collect();
                 self.assigned.insert(id.clone(), (version_after(*before), supervisors));
             }
+            Effect::ReplaceWorkers { id, before, assignment, .. } => {
+                let supervisors = assignment.supervisors().cloned().collect();
+                self.assigned.insert(id.clone(), (version_after(Some(*before)), supervisors));
+            }
             Effect::Unassign { id, .. } => {
                 self.assigned.remove(id);
             }
             Effect::BeginMove { .. }
             | Effect::EndLogLevels { .. }
+            | Effect::StepUpdate { .. }
             | Effect::RemoveRecords { .. }
             | Effect::RemoveTopologyRecord { .. }
             | Effect::CorrectSupervisorAssignments(_)
@@ -151,6 +156,8 @@ impl<'a> Draft<'a> {
             Effect::Unassign { .. }
             | Effect::BeginMove { .. }
             | Effect::EndLogLevels { .. }
+            | Effect::StepUpdate { .. }
+            | Effect::ReplaceWorkers { .. }
             | Effect::RemoveRecords { .. }
             | Effect::RemoveTopologyRecord { .. }
             | Effect::CorrectSupervisorAssignments(_)

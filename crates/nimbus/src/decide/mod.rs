@@ -25,6 +25,7 @@ mod removal;
 mod supervisor_assignments;
 #[cfg(test)]
 mod tests;
+mod update;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,6 +40,7 @@ use stormkeeper_coordination::{
     tree::TreePath,
 };
 use stormkeeper_model::{Timestamp, TopologyId, TopologyName, clock::Monotonic, status::TopologyStatus};
+pub(crate) use update::place as update_place;
 
 /// Time of a decision, and the moves that it may still make.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +66,7 @@ pub fn decide(view: &ClusterView, liveness: &Liveness, now: Moment, policy: &Pol
     removal::remove_orphans(&mut draft);
     restore_parents(&mut draft);
     placement::place(&mut draft);
+    update::step(&mut draft);
     log_levels::end_due(&mut draft);
     supervisor_assignments::correct(&mut draft);
     delete_unused_blobs(&mut draft);
@@ -167,7 +170,7 @@ fn delete_unused_blobs(draft: &mut Draft<'_>) {
         return;
     }
     for (key, holders) in &view.blobs {
-        let used = view.topologies.values().any(|topology_record| topology_record.value.blob == *key);
+        let used = view.topologies.values().any(|topology_record| topology_record.value.uses(key));
         let Some(since) = draft.liveness.blob_missing_since(key) else { continue };
         if used || !holders.is_empty() {
             continue;

@@ -2,6 +2,7 @@
 
 mod metrics;
 pub(crate) mod recovery;
+mod update;
 
 use std::{sync::Arc, time::Duration};
 
@@ -305,7 +306,7 @@ impl Handle {
     /// Returns whether a topology uses a blob that this nimbus does not have.
     pub fn is_missing(&self, key: &BlobKey) -> bool {
         let view = Arc::clone(&self.observer.observe().borrow().view);
-        !self.blobs.holds(key) && view.topologies.values().any(|topology| topology.value.blob == *key)
+        !self.blobs.holds(key) && view.topologies.values().any(|topology| topology.value.uses(key))
     }
 
     /// Copies a blob from the nimbus at `from`, on behalf of the leader of `term`.

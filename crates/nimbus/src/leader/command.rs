@@ -136,6 +136,10 @@ impl LeaderLoop {
                 quota::check_rebalance(view, self.quotas().as_deref(), &id, request)?;
                 change::execute(&id, (change, by), now, &self.context.store, &self.writer).await?
             }
+            Change::Update(package) => {
+                quota::check_update(view, self.quotas().as_deref(), &id, package)?;
+                change::execute(&id, (change, by), now, &self.context.store, &self.writer).await?
+            }
             _ => change::execute(&id, (change, by), now, &self.context.store, &self.writer).await?,
         };
         Ok((id, topology_record))

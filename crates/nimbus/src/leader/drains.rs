@@ -13,7 +13,7 @@ use stormkeeper_model::{Slot, TaskId, Timestamp, TopologyId, assignment::Assignm
 pub(super) const LOOK_PERIOD: Duration = Duration::from_millis(500);
 
 /// Most topologies at which one look looks; the others go on at their deadlines, or when these are done.
-const TOPOLOGIES_MAX: usize = 50;
+pub(super) const TOPOLOGIES_MAX: usize = 50;
 
 /// Looks of one term.
 #[derive(Debug, Default)]

@@ -19,6 +19,8 @@ impl fmt::Display for Effect {
             }
             Self::RestoreParents { .. } => f.write_str("create the parents of heartbeats and errors"),
             Self::BeginMove { .. } => f.write_str("stop the spouts before tasks move"),
+            Self::StepUpdate { .. } => f.write_str("step of an update"),
+            Self::ReplaceWorkers { .. } => f.write_str("replace workers of an update"),
             Self::EndLogLevels { .. } => f.write_str("end log levels"),
             Self::DeleteBlobNode { key } => write!(f, "delete /blobs/{key}"),
             Self::DeleteEvents { numbers } => write!(f, "delete {} events", numbers.len()),
@@ -45,6 +47,7 @@ impl fmt::Display for Reason {
             Self::StaleTasks => f.write_str("the assignment contained tasks that are not in the task table"),
             Self::RebalanceDue => f.write_str("the deadline of the rebalance has passed"),
             Self::Drained => f.write_str("its workers have processed all tuples"),
+            Self::Update { text, .. } => f.write_str(text),
             Self::LogLevelsDue => f.write_str("the time of log levels is over"),
             Self::KillDue => f.write_str("the deadline of the kill has passed"),
             Self::NoRecord => f.write_str("the topology record was deleted and not restored"),

@@ -23,6 +23,9 @@ pub(crate) fn check_converged(
             return Err(format!("{id} is {status}"));
         }
     }
+    if let Some(update) = &topology_record.update {
+        return Err(format!("{id} is being updated: {update:?}"));
+    }
     let path = layout::tasks(id);
     let node = tree.get(&path).ok_or_else(|| format!("{path} does not exist"))?;
     let tasks: TasksRecord = record::decode(&path, &node.data).map_err(|error| error.to_string())?;
@@ -42,6 +45,9 @@ pub(crate) fn check_converged(
                 && process.is_responsive
         });
         let process = process.ok_or_else(|| format!("{slot} runs no worker of {id}"))?;
+        if process.blob != topology_record.blob.as_str() {
+            return Err(format!("{} runs the package {} of {id}", process.worker, process.blob));
+        }
         if process.tasks.as_ref() != Some(&worker.tasks) {
             return Err(format!("{} does not run {} of {id} yet", process.worker, worker.tasks));
         }

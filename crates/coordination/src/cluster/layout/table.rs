@@ -27,7 +27,7 @@ pub const TABLE: &[Row] = &[
     Row {
         path: "/storms/{topology-id}",
         kind: "P",
-        holds: "name, status, launch time, requested workers, blob, owner, message timeout, whether its tuple trees are tracked and by how many ackers, log levels of components, and the pending kill or rebalance with its absolute deadline",
+        holds: "name, status, launch time, requested workers, blob, owner, message timeout, whether its tuple trees are tracked and by how many ackers, log levels of components, an update to another package and the workers whose turn it is, and the pending kill or rebalance with its absolute deadline",
         written_by: "leader",
         watched_by: "nimbus; workers of that topology",
     },

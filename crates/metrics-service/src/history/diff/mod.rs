@@ -199,6 +199,9 @@ fn ends_location(event: &event::Event, task: TaskId) -> bool {
         | EventKind::Undrained
         | EventKind::MetricsChanged
         | EventKind::LogLevelsChanged
+        | EventKind::Updating
+        | EventKind::Updated
+        | EventKind::UpdateFailed
         | EventKind::CredentialsChanged
         | EventKind::UncleanMetricTakeover
         | EventKind::Other => false,

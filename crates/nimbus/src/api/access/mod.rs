@@ -245,7 +245,9 @@ fn allowed(
             Need::ReadBlob(key) => {
                 let view = view()?;
                 let record = view.topologies.get(topology);
-                match record.is_some_and(|record| record.value.blob.as_str() == key) {
+                match record
+                    .is_some_and(|record| record.value.packages().any(|(blob, _)| blob.as_str() == key))
+                {
                     true => Ok(()),
                     false => needs("the cluster secret, or the key of the topology of the package"),
                 }

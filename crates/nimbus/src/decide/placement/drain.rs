@@ -24,6 +24,7 @@ pub(super) fn begin_moves(draft: &mut Draft<'_>, cases: &[PlacementCase<'_>]) {
     }
     let begins = |case: &PlacementCase<'_>| {
         matches!(case.topology_record.value.status.on(LifecycleEvent::Rebalance), Ok(Transition::Becomes(_)))
+            && case.topology_record.value.update.is_none()
             && !hosts(view, case).is_empty()
     };
     if !cases.iter().any(begins) {

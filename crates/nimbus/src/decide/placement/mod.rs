@@ -15,6 +15,8 @@ mod restore;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub(super) use place_missing::restarted;
+
 use crate::{
     decide::{
         draft::{Draft, version_after},
@@ -22,7 +24,7 @@ use crate::{
         supervisor_assignments::unreadable_assignments,
     },
     liveness::LossReason,
-    plan::{ClusterProblem, Effect, SupervisorAssignmentsChange},
+    plan::{ClusterProblem, Effect, Reason, SupervisorAssignmentsChange},
 };
 use stormkeeper_coordination::{
     cluster::{
@@ -276,6 +278,32 @@ fn replaced_version(
         Some((assignment, version_after(before))),
     )?;
     Some((before, supervisor_assignments))
+}
+
+/// Replaces workers of a topology, to which `assignment` gives a new start, together with its
+/// record.
+pub(super) fn replace_workers(
+    draft: &mut Draft<'_>,
+    id: &TopologyId,
+    topology_record: Stored<TopologyRecord>,
+    assignment: Assignment,
+    reason: Reason,
+) {
+    let view = draft.view;
+    let (Some(before), Some(tasks)) = (view.assignments.get(id), view.tasks.get(id)) else { return };
+    let version = version_after(Some(before.version));
+    let supervisors: Vec<SupervisorId> = before.value.supervisors().cloned().collect();
+    let changes = draft.supervisor_assignments_for(id, supervisors, Some((&assignment, version)));
+    let Some(supervisor_assignments) = changes else { return };
+    let effect = Effect::ReplaceWorkers {
+        id: id.clone(),
+        topology_record: Box::new(topology_record),
+        tasks: tasks.version,
+        before: before.version,
+        assignment,
+        supervisor_assignments,
+    };
+    draft.act(effect, reason, 0);
 }
 
 fn place_effect(

@@ -129,7 +129,7 @@ fn keep_lost_workers(
 
 /// A start that distinguishes a placement from the one before, even if the clock stood still or
 /// was set back.
-pub(super) fn restarted(before: Timestamp, now: Timestamp) -> Timestamp {
+pub(in crate::decide) fn restarted(before: Timestamp, now: Timestamp) -> Timestamp {
     now.max(before.plus(Duration::from_millis(1)))
 }
 

@@ -15,6 +15,7 @@ mod removal;
 mod renamed_hosts;
 mod unknown_fields;
 mod unusable_slots;
+mod update;
 mod world;
 
 use crate::plan::Plan;

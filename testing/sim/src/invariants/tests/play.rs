@@ -201,5 +201,6 @@ pub(super) fn process(worker: &str, n: u16, connection: u64) -> Process {
         launched: Default::default(),
         tasks: None,
         is_responsive: true,
+        blob: BlobKey::of(b"wc").to_string(),
     }
 }
