@@ -53,7 +53,7 @@ pub async fn keep_tree_id(writer: FencedWriter, tree: Arc<dyn ReadTree>, memory:
     let mut topologies = tree.watch(&layout::storms(), Scope::Node);
     let mut due = tokio::time::interval(PERIOD);
     due.reset();
-    let mut written = now();
+    let mut written = Instant::now();
     loop {
         let is_due = tokio::select! {
             biased;
@@ -78,14 +78,9 @@ pub async fn keep_tree_id(writer: FencedWriter, tree: Arc<dyn ReadTree>, memory:
         }
         let Some(op) = write(&found, &memory, writer.term()) else { continue };
         match writer.commit(vec![op]).await {
-            Ok(_) => written = now(),
+            Ok(_) => written = Instant::now(),
             Err(WriteError::Deposed { .. }) => return,
             Err(error) => info!(%error, "could not write /tree-id; retrying in a minute"),
         }
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the pause between two writes is over on the timer's clock")]
-fn now() -> Instant {
-    Instant::now()
 }
