@@ -163,8 +163,8 @@ async fn check(ackers: &str, ends: u32, n_same: usize) -> TempDir {
     folder
 }
 
-/// Waits until the topology has `n_workers`, of which `n_same` are processes of `before`, and checks that these
-/// run on while tuples flow.
+/// Waits until the topology has `n_workers`, of which `n_same` are processes of `before`, and checks that
+/// these run on while tuples flow.
 async fn wait_until_replaced(
     cluster: &Cluster,
     before: &BTreeMap<u64, Process>,

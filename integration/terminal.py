@@ -1,8 +1,8 @@
 """Runs a command at a terminal, for integration/terminal.rs.
 
 Reads JSON from stdin: the command, and steps. A step waits until the output since the last step has a text, and
-then sends keys or a signal. Prints JSON: the output, the status, the time of the processor in seconds, and
-whether the terminal is as it was.
+then sends keys or a signal. Prints JSON: the output, the status, the seconds that it took, those of the
+processor, and whether the terminal is as it was.
 """
 
 import fcntl
@@ -22,7 +22,8 @@ master, slave = pty.openpty()
 fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
 before = termios.tcgetattr(slave)
 process = subprocess.Popen(plan["command"], stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
-deadline = time.monotonic() + plan["timeout"]
+began = time.monotonic()
+deadline = began + plan["timeout"]
 output = b""
 step_began = 0
 
@@ -58,6 +59,7 @@ print(
             "output": output.decode("utf-8", "replace"),
             "status": process.returncode,
             "cpu": usage.ru_utime + usage.ru_stime,
+            "seconds": time.monotonic() - began,
             "restored": termios.tcgetattr(slave) == before,
         }
     )

@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 
 use crate::cli::{Global, client_runtime, error::Failure, output};
 use stormkeeper_api_types::message::{EventList, EventSummary};
-use stormkeeper_model::text::counted;
+use stormkeeper_model::{task_set::TaskSet, text::counted};
+
+/// Maximum number of characters of a list of tasks.
+const TASKS_SHOWN: usize = 60;
 
 /// Print the cluster's events, newest last.
 #[derive(Debug, clap::Args)]

@@ -1,6 +1,6 @@
 //! `stormkeeper supervisor`
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,7 @@ use stormkeeper_supervisor as supervisor;
 use stormkeeper_supervisor::{
     IdentityFiles, OnStop,
     process::{environment::WorkerEnvironment, os::OsProcesses},
+    run_as::RunAs,
 };
 
 use stormkeeper_topology_package::executable;
@@ -50,6 +51,20 @@ pub(super) struct Args {
     insecure: bool,
 }
 
+/// Checks that workers of other users can run, and warns about what they would get from this process.
+fn check_run_as(run_as: Option<RunAs>, program: &Path) -> Result<(), Failure> {
+    let Some(run_as) = run_as else { return Ok(()) };
+    run_as.check_program(program).map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
+    for (descriptor, target) in inherited::descriptors() {
+        warn!(
+            descriptor,
+            target,
+            "workers of other users inherit this open file: start the supervisor without it, as systemd does"
+        );
+    }
+    Ok(())
+}
+
 pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     telemetry::log_to_stderr(log_filter().as_deref());
     let config = global.load()?;
@@ -64,17 +79,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     // A mistake in what workers will read shows now and not at their start.
     let of_workers = zookeeper_tls::open(&config, Process::Worker)?;
     let run_as = config.run_as();
-    if let Some(run_as) = run_as {
-        let checked = run_as.check_program(&program);
-        checked.map_err(|error| Failure::new(ErrorKind::Config, error.into()))?;
-        for (descriptor, target) in inherited::descriptors() {
-            warn!(
-                descriptor,
-                target,
-                "workers of other users inherit this open file: start the supervisor without it, as systemd does"
-            );
-        }
-    }
+    check_run_as(run_as, &program)?;
     modes::restrict_new_files();
     local_dir::warn_if_others_may_change(&config.local_dir());
     let local_dir = supervisor::data_dir(&config.local_dir()).map_err(failure)?;

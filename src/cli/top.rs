@@ -11,6 +11,7 @@ mod view;
 use std::{io::IsTerminal as _, time::Duration};
 
 use tokio::{
+    runtime::Runtime,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
@@ -22,7 +23,7 @@ use state::{Data, Effect, Level, State};
 use stormkeeper_api_types::client::Client;
 use stormkeeper_model::clock::Clock;
 use stormkeeper_runtime::{
-    blocking, shutdown,
+    blocking,
     tasks::{OnExit, Tasks},
 };
 
@@ -57,11 +58,19 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         ));
     }
     let client = global.client()?;
-    let runtime = client_runtime()?;
-    let ended = runtime.block_on(watch(args, &client));
-    // The read of a key may still wait.
-    runtime.shutdown_background();
-    ended
+    let runtime = Background(Some(client_runtime()?));
+    runtime.0.as_ref().map_or(Ok(()), |runtime| runtime.block_on(watch(args, &client)))
+}
+
+/// Runtime that does not wait at its end, also after a panic: the read of a key lasts until there is one.
+struct Background(Option<Runtime>);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 async fn watch(args: &Args, client: &Client) -> Result<(), Failure> {
@@ -72,49 +81,64 @@ async fn watch(args: &Args, client: &Client) -> Result<(), Failure> {
     let internal =
         |error: std::io::Error| Failure::internal(anyhow::Error::new(error).context("using the terminal"));
     let mut resized = signal(SignalKind::window_change()).map_err(internal)?;
-    let mut closed = signal(SignalKind::hangup()).map_err(internal)?;
+    // Before the screen is open: a signal must not end the process with the terminal as it is then.
+    let ended = end_signals().map_err(internal)?;
+    tokio::pin!(ended);
     let screen = Screen::open().map_err(internal)?;
     let tasks = Tasks::default();
     let mut keys = read_keys(&tasks);
     let mut refresh = tokio::time::interval(args.every.max(EVERY_MIN));
     refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     refresh.reset();
-    let stop = shutdown::requested();
-    tokio::pin!(stop);
+    let request = |level: Level| {
+        Box::pin(async move { tokio::time::timeout(REQUEST_TIMEOUT, fetch(client, &level)).await })
+    };
+    let mut answer = None;
     loop {
         let size = screen.size();
         screen.draw(&view::lines(&mut state, size, clock.monotonic())).map_err(internal)?;
-        // Every arm may be dropped: a request that is not answered is sent again.
-        let is_stale = tokio::select! {
+        // Keys are answered while a request waits; a new one takes the place of that of another level.
+        tokio::select! {
             key = keys.recv() => match key.map(|key| state.press(key)) {
                 None | Some(Effect::Quit) => return Ok(()),
-                Some(Effect::Redraw) => false,
-                Some(Effect::Fetch) => true,
+                Some(Effect::Redraw) => {}
+                Some(Effect::Fetch) => answer = Some(request(state.level.clone())),
             },
-            _ = refresh.tick() => true,
-            _ = resized.recv() => false,
-            _ = closed.recv() => return Ok(()),
-            _ = &mut stop => return Ok(()),
-        };
-        if is_stale {
-            let fetched = tokio::select! {
-                fetched = tokio::time::timeout(REQUEST_TIMEOUT, fetch(client, &state.level)) => fetched,
-                _ = closed.recv() => return Ok(()),
-                _ = &mut stop => return Ok(()),
-            };
-            match fetched {
-                Ok(Ok(data)) => state.take(data, clock.monotonic()),
-                Ok(Err(failure)) => state.problem = Some(failure.text()),
-                Err(_elapsed) => state.problem = Some(format!("no answer within {REQUEST_TIMEOUT:?}")),
+            _ = refresh.tick(), if answer.is_none() => answer = Some(request(state.level.clone())),
+            fetched = async { answer.as_mut().expect("there is a request").await }, if answer.is_some() => {
+                answer = None;
+                match fetched {
+                    Ok(Ok(data)) => state.take(data, clock.monotonic()),
+                    Ok(Err(failure)) => state.problem = Some(failure.text()),
+                    Err(_elapsed) => state.problem = Some(format!("no answer within {REQUEST_TIMEOUT:?}")),
+                }
             }
+            _ = resized.recv() => {}
+            () = &mut ended => return Ok(()),
         }
     }
 }
 
+/// Waits for a signal that ends the command; none is lost after this returns.
+fn end_signals() -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let mut closed = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminated.recv() => {}
+            _ = interrupted.recv() => {}
+            _ = closed.recv() => {}
+        }
+    })
+}
+
 async fn fetch(client: &Client, level: &Level) -> Result<Data, Failure> {
     Ok(match level {
-        Level::Cluster => Data::Cluster(client.cluster().await?, client.list().await?),
-        Level::Topology(name) | Level::Component(name, _) => Data::Topology(client.show(name).await?),
+        Level::Cluster => Data::Cluster(Box::new((client.cluster().await?, client.list().await?))),
+        Level::Topology(name) | Level::Component(name, _) => {
+            Data::Topology(Box::new(client.show(name).await?))
+        }
     })
 }
 

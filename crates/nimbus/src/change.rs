@@ -456,7 +456,7 @@ mod tests {
             failure: None,
         };
         let updated = TopologyRecord { update: Some(update), ..topology_record(TopologyStatus::Active) };
-        let request = RebalanceRequest { wait_secs: None, workers: Some(3), parallelism: BTreeMap::new() };
+        let request = RebalanceRequest { workers: Some(3), ..RebalanceRequest::default() };
         let refused = changed(&updated, &Change::Rebalance(request), now);
         assert!(matches!(&refused, Err(Refusal::BadOption(text)) if text.contains("update")), "{refused:?}");
         let inactive = changed(&updated, &Change::Deactivate, now).expect("legal");

@@ -251,10 +251,10 @@ fn assemble(
     let (twin, is_alone) = twin::search(clients.time.clone(), own, &store, &tasks);
     let elsewhere = other_trees::follow(clients.time.clone(), &options.seeds, &memory, &tasks);
     let access = keep_files_fresh(&options, &clock, &tasks);
-    let certificate_expired = access.certificate_expired.clone();
+    let of_others = (missing.clone(), access.certificate_expired.clone(), is_alone.clone());
     let published = PublishedStatus {
         role: role_seen,
-        n_missing: missing.clone(),
+        n_missing: missing,
         disk_problem,
         failed_writes: writes.watch(),
         comparison: compare_with_leader(clients.time, clients.proof, &me, (&observer, &clock), &tasks),
@@ -262,7 +262,7 @@ fn assemble(
         access,
         metrics_error: metrics.as_ref().map(MetricsService::closed),
     };
-    let registered = register(is_alone.clone(), (me.clone(), registration), published, presence);
+    let registered = register(is_alone, (me.clone(), registration), published, presence);
     tasks.start("registration", OnExit::Ignore, registered);
     let options = Arc::new(options);
     let (commands, commands_seen) = watch::channel(None);
@@ -281,7 +281,6 @@ fn assemble(
     };
     tasks.start("dry run", OnExit::StopOwner, diagnose(context.clone()));
     let candidate = Candidate::new(tree, me.clone(), api.clone(), memory.clone(), clock.clone());
-    let of_others = (missing, certificate_expired, is_alone);
     let api_accepts = start_role((&me, candidate, context), role, of_others, &tasks);
     info!(nimbus = %me, api, "started");
     let handle = Handle {

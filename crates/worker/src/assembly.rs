@@ -32,7 +32,7 @@ use super::{
 use stormkeeper_coordination::cluster::{layout::Ephemeral, presence::Presence, store::Store};
 use stormkeeper_metric_shipping::ingest_client::IngestTransport;
 use stormkeeper_model::{
-    TaskId, Timestamp,
+    Slot, TaskId, Timestamp,
     assignment::Assignment,
     clock::Clock,
     metric_control::MetricControl,
@@ -233,6 +233,11 @@ pub(super) struct Worker {
     tasks: Tasks,
 }
 
+/// Returns the tasks that an assignment gives to the worker in `slot`.
+fn tasks_of(slot: &Slot, assignment: &Assignment) -> TaskSet {
+    assignment.workers.get(slot).map(|worker| worker.tasks.clone()).unwrap_or_default()
+}
+
 impl Worker {
     /// Starts all parts. Spouts emit nothing before [`Worker::follow`] activates them.
     pub(super) fn start(
@@ -251,8 +256,7 @@ impl Worker {
             settings,
             metrics,
         } = prepared;
-        let local =
-            assignment.workers.get(&options.spec.slot).map(|worker| worker.tasks.clone()).unwrap_or_default();
+        let local = tasks_of(&options.spec.slot, &assignment);
         let me = Identity { topology: options.spec.topology.clone(), slot: options.spec.slot.clone() };
         let keys = PeerKeys::new(options.keys.clone(), options.tls.clone());
         let (inboxes, receivers) = Inboxes::new(local.iter());
@@ -281,8 +285,8 @@ impl Worker {
         let members = Membership::of(&assignment);
         let listener = listener.with_budget(FrameBudget::new(options.unfinished_bytes)).with_keys(keys);
         let listener = listener.with_tracker(tracker).reporting_to(problems).open_to(members.clone());
-        let listener = listener.with_master(worker_metrics.as_ref().map(WorkerMetrics::master));
-        let listener = listener.with_intake(intake.clone());
+        let master = worker_metrics.as_ref().map(WorkerMetrics::master);
+        let listener = listener.with_master(master).with_intake(intake.clone());
         let listening = listener.run(me.clone(), inboxes, Arc::clone(&transport_counters));
         tasks.start("tuples from peers", OnExit::StopOwner, listening);
         let wiring = Arc::new(Wiring { topology: Arc::clone(&topology), table, local: local.clone() });

@@ -86,6 +86,7 @@ mod tests {
         assert_eq!(parse(b"\x1b[5~\x1b[1;5Cq"), [Key::PageUp, Key::Quit], "Ctrl and an arrow");
         assert_eq!(parse(b"\x1b[15~\x03"), [Key::Quit], "F5, Ctrl-C");
         assert_eq!(parse("xyz\u{e4}\r".as_bytes()), [Key::Enter]);
+        assert_eq!(parse(b"\x1b[0q\x1b[1;2r"), [], "their letters are no keys");
         assert_eq!(parse(b"\x1b["), []);
     }
 }

@@ -3,6 +3,10 @@
 use std::{
     io::{self, Read as _, Write as _},
     panic,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
@@ -30,6 +34,7 @@ pub(super) struct Size {
 /// The terminal. Dropping it, and a panic, bring back what was there.
 pub(super) struct Screen {
     before: Termios,
+    is_open: Arc<AtomicBool>,
 }
 
 impl Screen {
@@ -37,13 +42,14 @@ impl Screen {
         let before = tcgetattr(io::stdin())?;
         let mut raw = before.clone();
         raw.make_raw();
-        let (of_panic, hook) = (before.clone(), panic::take_hook());
+        let screen = Self { before, is_open: Arc::new(AtomicBool::new(true)) };
+        let (before, is_open, hook) =
+            (screen.before.clone(), Arc::clone(&screen.is_open), panic::take_hook());
         panic::set_hook(Box::new(move |info| {
-            restore(&of_panic);
+            restore(&before, &is_open);
             hook(info);
         }));
         tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
-        let screen = Self { before };
         write(ENTER)?;
         Ok(screen)
     }
@@ -76,11 +82,15 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        restore(&self.before);
+        restore(&self.before, &self.is_open);
     }
 }
 
-fn restore(before: &Termios) {
+/// Brings back what was there, once: a second time would put the cursor on the message of a panic.
+fn restore(before: &Termios, is_open: &AtomicBool) {
+    if !is_open.swap(false, Ordering::Relaxed) {
+        return;
+    }
     // A terminal that is gone needs nothing.
     let _gone = write(LEAVE);
     let _gone = tcsetattr(io::stdin(), OptionalActions::Now, before);

@@ -32,8 +32,8 @@ pub(super) enum Level {
 /// Answer of a nimbus.
 #[derive(Debug)]
 pub(super) enum Data {
-    Cluster(ClusterSummary, TopologyList),
-    Topology(TopologyDetail),
+    Cluster(Box<(ClusterSummary, TopologyList)>),
+    Topology(Box<TopologyDetail>),
 }
 
 /// What a key demands.

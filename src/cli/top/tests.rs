@@ -36,7 +36,7 @@ fn detail(executed: u64) -> Data {
         "components": [component("lines", "spout", 1), component("split", "bolt", 2)],
         "tasks": [task(1, "lines", 0), task(2, "split", executed), task(10, "split", 5)]
     });
-    Data::Topology(serde_json::from_value::<TopologyDetail>(detail).expect("a topology"))
+    Data::Topology(Box::new(serde_json::from_value::<TopologyDetail>(detail).expect("a topology")))
 }
 
 fn screen(state: &mut State, now: u64) -> Vec<Line> {
@@ -108,7 +108,7 @@ fn enter_opens_what_is_selected_and_esc_returns_to_it() {
         "slotsFree": 0, "tasksTotal": 0, "executorsTotal": 0, "viewAgeMs": 0
     });
     let cluster: ClusterSummary = serde_json::from_value(cluster).expect("a cluster");
-    state.take(Data::Cluster(cluster, TopologyList::default()), at(1));
+    state.take(Data::Cluster(Box::new((cluster, TopologyList::default()))), at(1));
     assert!(text(&screen(&mut state, 1)).starts_with("! no leader"));
     assert_eq!(state.press(Key::Enter), Effect::Redraw, "there is no row");
     assert_eq!(state.press(Key::Quit), Effect::Quit);

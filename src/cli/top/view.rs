@@ -74,7 +74,8 @@ struct Rows {
 /// Draws the screen, and remembers the rows as they are on it.
 pub(super) fn lines(state: &mut State, size: Size, now: Monotonic) -> Vec<Line> {
     let (mut top, rows) = match (&state.data, &state.level) {
-        (Some(Data::Cluster(cluster, list)), Level::Cluster) => {
+        (Some(Data::Cluster(both)), Level::Cluster) => {
+            let (cluster, list) = &**both;
             (cluster_heading(cluster, list), topologies(list))
         }
         (Some(Data::Topology(detail)), Level::Topology(_)) => {

@@ -164,7 +164,8 @@ proptest! {
         problem.topologies[0].keep = Keep::EvenSpread;
         problem.topologies[0].workers = after;
         let second = solve(&problem, &first);
-        let (old, new) = (&first.placements[&topology_id(0)].workers, &second.placements[&topology_id(0)].workers);
+        let id = topology_id(0);
+        let (old, new) = (&first.placements[&id].workers, &second.placements[&id].workers);
         let stay = |slot: &Slot, task: &TaskId| old.get(slot).is_some_and(|tasks| tasks.contains(*task));
         let n_moved = new.iter().flat_map(|(slot, tasks)| tasks.iter().map(move |task| (slot, task)));
         let n_moved = n_moved.filter(|(slot, task)| !stay(slot, task)).count();

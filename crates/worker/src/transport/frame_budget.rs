@@ -60,8 +60,8 @@ impl FrameBudget {
         self.read(reader, limit, content, false).await.map(|_is_compressed| ())
     }
 
-    /// Reads the content of the next frame, which may be compressed, into `content` as it is. Returns whether it
-    /// is compressed.
+    /// Reads the content of the next frame, which may be compressed, into `content` as it is. Returns
+    /// whether it is compressed.
     ///
     /// # Errors
     /// As [`read_frame`](Self::read_frame).

@@ -232,7 +232,8 @@ enum Compression {
     Off,
     /// The next greeting announces it.
     On,
-    /// The peer refused a greeting that announced it, maybe as its build does not know it: the next one does not.
+    /// The peer refused a greeting that announced it, maybe as its build does not know it: the next one
+    /// does not.
     NotNext,
 }
 

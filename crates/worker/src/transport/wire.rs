@@ -24,8 +24,8 @@
 //! A receiver that rejects a frame sends `frame(HelloReply::Refused(reason))` and closes the connection.
 //! It sends nothing else after its reply to the handshake.
 //!
-//! With bit 14 of the version, a sender announces that its frames of tuples may be [`compressed`]. Receivers of
-//! builds that do not know the bit refuse the version; the sender then connects without it.
+//! With bit 14 of the version, a sender announces that its frames of tuples may be [`compressed`].
+//! Receivers of builds that do not know the bit refuse the version; the sender then connects without it.
 //!
 //! Numbers are big-endian. A batch contains each name once, and the values of a tuple once for
 //! all receiving tasks of the worker.

@@ -181,7 +181,9 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_refused_or_read_within_the_limit(content in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn any_bytes_are_refused_or_read_within_the_limit(
+            content in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
             let mut raw = Vec::new();
             if decompress(&content, 1000, &mut raw).is_ok() {
                 prop_assert!(raw.len() <= 1000);

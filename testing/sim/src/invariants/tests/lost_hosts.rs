@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::{
-    play::{History, assignment, create, delete, id, set, slot, tasks_of},
+    play::{History, START, assignment, create, delete, id, set, slot, tasks_of},
     *,
 };
 use stormkeeper_coordination::{cluster::layout::Ephemeral, tree::memory::MemorySession};
-use stormkeeper_model::SupervisorId;
+use stormkeeper_model::{SupervisorId, status::PendingChange};
 
 struct Hosts {
     history: History,
