@@ -232,8 +232,8 @@ impl Cluster {
         Ok(Outcome { detail, errors, end, unfinished })
     }
 
-    /// Waits until all supervisors are registered, so that a normal start reports no tasks without slots. After
-    /// the limit the topology is submitted all the same, and its problem says what is missing.
+    /// Waits until all supervisors are registered, so that a normal start reports no tasks without slots.
+    /// After the limit the topology is submitted all the same, and its problem says what is missing.
     async fn wait_for_supervisors(&self, clock: &Clock) -> Result<(), Error> {
         let deadline = clock.monotonic().plus(REGISTRATION_TIMEOUT);
         while self.client.supervisors().await?.supervisors.len() < N_SUPERVISORS

@@ -132,7 +132,8 @@ pub(super) async fn watch(
     }
 }
 
-/// Waits until all tasks run, not longer than the run may take. Returns `None` if the user asked to stop before.
+/// Waits until all tasks run, not longer than the run may take. Returns `None` if the user asked to stop
+/// before.
 async fn wait_until_running(
     client: &Client,
     id: &TopologyId,

@@ -171,8 +171,8 @@ impl Drop for Arriving {
 }
 
 impl Uploads {
-    /// Checks that an owner may store a package of `bytes`, and remembers it, until it is returned also if it is
-    /// not stored. `is_stored` says whether a package is still on this nimbus.
+    /// Checks that an owner may store a package of `bytes`, and remembers it, also before it is stored: until
+    /// the result is dropped. `is_stored` says whether a package is still on this nimbus.
     ///
     /// # Errors
     /// [`Refusal::QuotaExceeded`].

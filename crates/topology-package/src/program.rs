@@ -218,8 +218,8 @@ fn describe_within(path: &Path, limit: Duration) -> Result<Description, Error> {
     }
 }
 
-/// What a program prints on its standard output, read by a thread that ends with the pipe, which a process that
-/// the program started may keep open.
+/// Standard output of a program, read by a thread that ends with the pipe, which a process that the program
+/// started may keep open.
 struct Printed {
     text: Arc<Mutex<Vec<u8>>>,
     end: mpsc::Receiver<io::Result<u64>>,
@@ -239,8 +239,8 @@ impl Printed {
         Self { text, end }
     }
 
-    /// Waits until everything is read: the pipe was closed, or the program has ended and nothing came for a while.
-    /// Returns false at `limit`.
+    /// Waits until everything is read: the pipe was closed, or the program has ended and nothing came for a
+    /// while. Returns false at `limit`.
     ///
     /// # Errors
     /// Errors of the pipe and of the program's status.

@@ -239,8 +239,8 @@ impl WindowOutput<'_, '_> {
 ///
 /// A tuple is acked when it is in no further window, and fails if the instance ends before. Meanwhile its
 /// timeout is [reset](Bolt::renew), so that a window may be open for any time: a tuple that its spout emitted
-/// again would be in it twice. Each tuple in an open window costs its acker one message in a third of the message
-/// timeout.
+/// again would be in it twice. Each tuple in an open window costs its acker one message in a third of the
+/// message timeout.
 ///
 /// By time, a window is complete when every task that has sent a tuple so far has sent one that is later than
 /// the end of the window and the lag: the slowest one decides. A source that sends nothing any more holds all

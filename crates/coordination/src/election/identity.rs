@@ -45,8 +45,8 @@ pub(super) fn write(found: &FoundTree, memory: &TreeMemory, term: Term) -> Optio
     })
 }
 
-/// Writes `/tree-id` once a minute in the term of `writer` and after each submit or end of a topology, so that a
-/// copy of the tree without the change is recognised, and puts it back at once if it was deleted or
+/// Writes `/tree-id` once a minute in the term of `writer` and after each submit or end of a topology, so
+/// that a copy of the tree without the change is recognised, and puts it back at once if it was deleted or
 /// damaged. Ends when the term is over.
 pub async fn keep_tree_id(writer: FencedWriter, tree: Arc<dyn ReadTree>, memory: TreeMemory) {
     let mut changes = tree.watch(&layout::tree_id(), Scope::Node);

@@ -76,9 +76,10 @@ pub trait Bolt: Send {
         Ok(())
     }
 
-    /// Called three times in each message timeout while tuples are [held](BoltOutput::hold), between two tuples.
-    /// A bolt that holds tuples for as long as it takes [resets their timeouts](BoltOutput::reset_timeout) here;
-    /// others fail when they have been held for the timeout, and their spout may emit them again.
+    /// Called three times in each message timeout while tuples are [held](BoltOutput::hold), between two
+    /// tuples. A bolt that holds tuples for as long as it takes [resets](BoltOutput::reset_timeout) their
+    /// timeouts here; others fail when they have been held for the timeout, and their spout may emit them
+    /// again.
     fn renew(&mut self, out: &mut BoltOutput<'_>) {
         let _unused = out;
     }

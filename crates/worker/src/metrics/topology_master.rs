@@ -54,8 +54,8 @@ const QUEUED_MAX: usize = 64;
 /// Limit of connections: more than the workers of any topology.
 const CONNECTIONS_MAX: usize = 4096;
 
-/// Maximum number of names of metrics that are learned for each worker of the topology, and of new ones on one
-/// connection: twice as many as a worker has, since launches may differ.
+/// Maximum number of names of metrics that are learned for each worker of the topology, and of new ones on
+/// one connection: twice as many as a worker has, since launches may differ.
 const NAMES_MAX: usize = 2 * METRICS_MAX;
 
 /// Returns the slot of the worker that is the topology master.

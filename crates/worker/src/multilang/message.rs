@@ -116,8 +116,8 @@ pub enum ComponentNotice {
 }
 
 impl ComponentNotice {
-    /// Returns the notice of a component that was asked to stop, and whose stdin was closed for that: libraries
-    /// that take the end of stdin for an error say so, and nothing is wrong.
+    /// Returns the notice of a component that was asked to stop, and whose stdin was closed for that:
+    /// libraries that take the end of stdin for an error say so, and nothing is wrong.
     pub(crate) fn of_stopped(self) -> Self {
         match self {
             Self::Error(text) => Self::Log { level: LogLevel::Warn, text },

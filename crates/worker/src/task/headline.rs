@@ -53,7 +53,8 @@ fn one_line_exception(stack: &str) -> Option<&str> {
     starts.last().map(|start| &stack[start..])
 }
 
-/// PHP prints `PHP Fatal error:  Uncaught Error: … in FILE:LINE` before the stack and `thrown in FILE on line N`.
+/// PHP prints `PHP Fatal error:  Uncaught Error: … in FILE:LINE` before the stack, and `thrown in FILE on
+/// line N` after it.
 fn php(text: &str) -> Option<&str> {
     let is_of_php =
         |line: &&str| line.contains("Fatal error: ") || line.trim_start().starts_with("thrown in ");
