@@ -109,7 +109,9 @@ async fn topology_grows_back_when_a_host_comes_and_no_tracked_tuple_is_lost() {
     let folder = tempfile::tempdir().expect("a directory");
     let dir = folder.path();
     cluster.supervisors[1].terminate();
-    let extra = "topology.grow.back: true, topology.grow.back.delay.secs: 2,";
+    // Bounded, so that the relays are through with what is in flight in seconds on a busy machine too.
+    let extra =
+        "topology.grow.back: true, topology.grow.back.delay.secs: 2, topology.max.spout.pending: 1000,";
     let file = topology(&cluster, dir, ("2", 2, 6), extra);
     cluster.ok(&["submit", &file.display().to_string(), "--wait"]);
     wait_until_seen(&cluster, dir, 1000).await;

@@ -189,6 +189,18 @@ pub const KNOWN: &[Setting] = &[
         doc: "Interval to which `topology.max.error.report.per.interval` applies.",
     },
     Setting {
+        key: "topology.grow.back",
+        kind: SettingKind::Truth,
+        default: "false",
+        doc: "Whether a topology that was placed with fewer workers than it requests gets more by itself when slots are free, as in a rebalance: its spouts stop first, and tasks move.",
+    },
+    Setting {
+        key: "topology.grow.back.delay.secs",
+        kind: SettingKind::Whole(1, MAX_SECS),
+        default: "60",
+        doc: "Time for which slots must have been free, and the topology short of workers, before it grows back with `topology.grow.back`.",
+    },
+    Setting {
         key: "topology.max.error.report.per.interval",
         kind: SettingKind::Whole(1, 1000),
         default: "5",
@@ -205,18 +217,6 @@ pub const KNOWN: &[Setting] = &[
         kind: SettingKind::Whole(0, 45),
         default: "20",
         doc: "Time that a submit waits for copies of the topology on other nimbuses; a client waits one minute for the response.",
-    },
-    Setting {
-        key: "topology.grow.back",
-        kind: SettingKind::Truth,
-        default: "false",
-        doc: "Whether a topology that was placed with fewer workers than it requests gets more by itself when slots are free, as in a rebalance: its spouts stop first, and tasks move.",
-    },
-    Setting {
-        key: "topology.grow.back.delay.secs",
-        kind: SettingKind::Whole(1, MAX_SECS),
-        default: "60",
-        doc: "Time for which slots must have been free, and the topology short of workers, before it grows back with `topology.grow.back`.",
     },
     Setting {
         key: "topology.max.spout.pending",
