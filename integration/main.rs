@@ -25,6 +25,7 @@ mod languages;
 mod life;
 mod live_control;
 mod local_dir;
+mod local_page;
 mod locked;
 mod log_levels;
 mod log_pairs;

@@ -45,6 +45,9 @@ pub(super) struct Args {
     /// answer. What a bolt that never acks has read is done
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     until_idle: Option<Duration>,
+    /// Keep metrics while it runs, and show the address of a page with rates, latencies and logs of errors
+    #[arg(long)]
+    ui: bool,
     /// Hand the credentials in this JSON file, as of `stormkeeper credentials`, to the components; without it
     /// there are none
     #[arg(long, value_name = "FILE")]
@@ -84,6 +87,8 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
             api: loopback,
             // The settings of a cluster's API do not concern a run of one topology.
             storm_api: Default::default(),
+            // Those of the configuration are of a cluster, which has another tree.
+            seeds: Vec::new(),
             ..config.nimbus_options()
         },
         supervisor: supervisor::Options {
@@ -99,6 +104,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
             fixed_credentials: Some(credentials),
             ..launch_defaults(&config)
         },
+        ui: args.ui,
         until: Until { time: args.time, idle: args.until_idle },
         dir: dir.clone(),
     };

@@ -20,6 +20,7 @@ pub(super) fn connections(config: &Config, tls: Option<&TlsPaths>) -> Connection
             identity: identity.map(|IdentityPaths { certificates, key }| (certificates, key)),
         },
         shared_tree: None,
+        sends_metrics: false,
         listen: match config.workers_listen_on() {
             ListenOn::All => Listen::All,
             ListenOn::Address(address) => Listen::Address(address),

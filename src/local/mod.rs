@@ -32,9 +32,10 @@ use stormkeeper_coordination::{
     cluster::{layout_version, store::Store},
     tree::memory::MemoryTree,
 };
+use stormkeeper_metrics_service::exporters::ExporterOptions;
 use stormkeeper_model::{BlobKey, TopologyId, clock::Clock, text::counted};
 use stormkeeper_nimbus as nimbus;
-use stormkeeper_nimbus::api;
+use stormkeeper_nimbus::{api, options::MetricOptions};
 use stormkeeper_runtime::tasks::{OnExit, Tasks};
 use stormkeeper_supervisor as supervisor;
 use stormkeeper_supervisor::{LaunchDefaults, OnStop};
@@ -76,6 +77,8 @@ pub struct Options {
     pub supervisor: supervisor::Options,
     /// Launch settings of all workers.
     pub launch: LaunchDefaults,
+    /// Keeps metrics for the time of the run, and says where the page is.
+    pub ui: bool,
     /// Conditions that end the run.
     pub until: Until,
 }
@@ -142,6 +145,9 @@ pub async fn run(
     progress: impl Fn(&str),
 ) -> Result<Outcome, Error> {
     let cluster = Cluster::start(&options, clock.clone()).await?;
+    if let Some(nimbus) = cluster.nimbuses.first().filter(|_| options.ui) {
+        progress(&format!("page: http://{}/ui/", nimbus.address()));
+    }
     let outcome = cluster.run_topology(&options, &clock, stop, &progress).await;
     progress("stopping");
     cluster.stop().await;
@@ -156,6 +162,12 @@ struct Cluster {
     supervisors: Tasks,
 }
 
+/// Metrics that stay in the run: the configuration may be that of a cluster.
+fn without_exporters(metrics: MetricOptions) -> MetricOptions {
+    let exporters = ExporterOptions { exporters: "none".to_owned(), ..metrics.exporters };
+    MetricOptions { exporters, ..metrics }
+}
+
 impl Cluster {
     async fn start(options: &Options, clock: Clock) -> Result<Self, Error> {
         let server = MemoryTree::new();
@@ -165,8 +177,8 @@ impl Cluster {
         for i in 1..=N_NIMBUSES {
             let nimbus = nimbus::Options {
                 local_dir: options.dir.join(format!("nimbus-{i}")),
-                // The cluster is gone after the run, so history has no use.
-                metrics: None,
+                // The cluster is gone after the run, so history has no use without the page.
+                metrics: options.nimbus.metrics.clone().filter(|_| options.ui).map(without_exporters),
                 // The disk is the author's own business.
                 upload_limits: nimbus::options::UploadLimits {
                     free_bytes_min: Some(0),
@@ -179,7 +191,13 @@ impl Cluster {
             nimbuses.push(nimbus);
         }
         let supervisors = Tasks::default();
-        let processes = Arc::new(InProcess::new(server.clone(), options.dir.join("tree"), clock.clone()));
+        let clients = || {
+            let access = (&Credentials::None, &ClientTls::off());
+            supervisor::SupervisorClients::over_http(server.connect(), access)
+        };
+        let ingest = options.ui.then(clients).transpose()?.map(|clients| clients.ingest);
+        let socket = options.dir.join("tree");
+        let processes = Arc::new(InProcess::new(server.clone(), socket, ingest, clock.clone()));
         let ports = ports::free(N_SUPERVISORS * N_SLOTS).map_err(Error::Ports)?;
         for (i, ports) in ports.chunks(N_SLOTS).enumerate() {
             let supervisor = supervisor::Options {
@@ -191,10 +209,7 @@ impl Cluster {
                 supervisor,
                 server.connect(),
                 Arc::clone(&processes) as _,
-                supervisor::SupervisorClients::over_http(
-                    server.connect(),
-                    (&Credentials::None, &ClientTls::off()),
-                )?,
+                clients()?,
                 LaunchDefaults { on_stop: OnStop::StopWorkers, ..options.launch.clone() },
                 clock.clone(),
                 stop_supervisors.clone(),

@@ -5,7 +5,7 @@ use std::{
     net::Ipv4Addr,
     path::PathBuf,
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -26,13 +26,15 @@ use stormkeeper_runtime::{
 use stormkeeper_supervisor::process::{Error, ExitReport, ProcessId, Processes, StopSignal};
 use stormkeeper_topology_package::launch::LaunchSpec;
 use stormkeeper_worker as worker;
-use stormkeeper_worker::MetricReports;
+use stormkeeper_worker::IngestTransport;
 
 /// Runs each worker as a task with its own session.
 #[derive(Debug)]
 pub(super) struct InProcess {
     server: MemoryTree,
     programs: Programs,
+    // Sends metrics to the leader; `None` if the run keeps none.
+    ingest: Option<Arc<dyn IngestTransport>>,
     clock: Clock,
     tasks: Tasks,
     next: AtomicU32,
@@ -55,10 +57,17 @@ struct Running {
 }
 
 impl InProcess {
-    /// Workers of the tree `server`, which programs share over the socket `socket`.
-    pub(super) fn new(server: MemoryTree, socket: PathBuf, clock: Clock) -> Self {
+    /// Workers of the tree `server`, which programs share over the socket `socket`. With `ingest` they send
+    /// metrics.
+    pub(super) fn new(
+        server: MemoryTree,
+        socket: PathBuf,
+        ingest: Option<Arc<dyn IngestTransport>>,
+        clock: Clock,
+    ) -> Self {
         Self {
-            programs: Programs::new(server.clone(), socket),
+            programs: Programs::new(server.clone(), socket, ingest.is_some()),
+            ingest,
             server,
             clock,
             tasks: Tasks::default(),
@@ -83,9 +92,9 @@ impl InProcess {
     fn launch_task(&self, spec: &LaunchSpec) -> ProcessId {
         let (id, Ending { stop, kill, report }) = self.add();
         let tree = self.server.connect();
-        // Local mode keeps no history, and heartbeats carry the counts.
+        // Without metrics, heartbeats carry the counts.
+        let ingest = self.ingest.clone();
         let options = worker::Options {
-            metrics: MetricReports::Off,
             // Nobody outside of this process sends tuples.
             listen_on: ListenOn::Address(Ipv4Addr::LOCALHOST.into()),
             ..worker::Options::from(spec.clone())
@@ -95,7 +104,7 @@ impl InProcess {
             let ended = tokio::select! {
                 // Cancel-safe: a dropped worker kills its children, as a kill must.
                 () = kill.cancelled() => None,
-                ended = worker::run(options, tree.clone() as _, None, clock, stop) => Some(ended),
+                ended = worker::run(options, tree.clone() as _, ingest, clock, stop) => Some(ended),
             };
             stormkeeper_coordination::tree::Tree::close(&*tree).await;
             report.send_replace(Some(match ended {

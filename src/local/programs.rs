@@ -34,14 +34,15 @@ pub(super) struct Programs {
     server: MemoryTree,
     // Socket of the tree; it is served from the first launch on.
     socket: PathBuf,
+    sends_metrics: bool,
     is_served: OnceCell<()>,
     tasks: Tasks,
 }
 
 impl Programs {
-    /// Programs that share `server` over a socket at `socket`.
-    pub(super) fn new(server: MemoryTree, socket: PathBuf) -> Self {
-        Self { server, socket, is_served: OnceCell::new(), tasks: Tasks::default() }
+    /// Programs that share `server` over a socket at `socket`, and may send metrics to its leader.
+    pub(super) fn new(server: MemoryTree, socket: PathBuf, sends_metrics: bool) -> Self {
+        Self { server, socket, sends_metrics, is_served: OnceCell::new(), tasks: Tasks::default() }
     }
 
     /// Starts `program` as the worker of `spec`.
@@ -90,6 +91,7 @@ impl Programs {
                 identity: None,
             },
             shared_tree: Some(self.socket.clone()),
+            sends_metrics: self.sends_metrics,
             listen: Listen::Address(Ipv4Addr::LOCALHOST.into()),
             unfinished_frame_bytes: stormkeeper_worker::limits::UNFINISHED_BYTES,
         }

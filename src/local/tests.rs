@@ -60,6 +60,7 @@ async fn run_file(file: &Path, dir: &Path, idle: Duration) -> Result<Outcome, Er
             withheld_variables: Vec::new(),
             abandoned_after: Duration::from_secs(3600),
         },
+        ui: false,
         until: Until { time: Some(Duration::from_secs(120)), idle: Some(idle) },
     };
     fs::create_dir_all(&options.dir).expect("a directory");

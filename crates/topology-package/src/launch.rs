@@ -282,6 +282,7 @@ mod tests {
                     identity: None,
                 },
                 shared_tree: None,
+                sends_metrics: false,
                 listen: Listen::Preferred(std::net::Ipv4Addr::LOCALHOST.into()),
                 unfinished_frame_bytes: 1 << 20,
             }),

@@ -120,7 +120,7 @@ pub fn run(spec: LaunchSpec, connections: Connections, components: Components) -
             ..spec.clone().into()
         };
         let ended = match connections.shared_tree.clone() {
-            Some(socket) => run_locally(options, socket, (stop, &tasks)).await,
+            Some(socket) => run_locally(options, (socket, connections.sends_metrics), (stop, &tasks)).await,
             None => run_in_cluster(options, &spec, &connections, (stop, &tasks)).await,
         };
         descendants::end_all().await;
@@ -170,10 +170,10 @@ async fn run_in_cluster(
     Ok(ended?)
 }
 
-/// Runs a worker on the tree of a local run, without metrics; heartbeats carry the counts.
+/// Runs a worker on the tree of a local run. Without metrics, heartbeats carry the counts.
 async fn run_locally(
     options: worker::Options,
-    socket: PathBuf,
+    (socket, sends_metrics): (PathBuf, bool),
     (stop, tasks): (CancellationToken, &Tasks),
 ) -> Result<Ended, Error> {
     let connected = SharedTree::connect(&socket, tasks).await;
@@ -183,7 +183,10 @@ async fn run_locally(
         lost.lost().await;
         stop_if_lost.cancel();
     });
-    let ended = worker::run(options, Arc::clone(&tree) as _, None, Clock::new(), stop).await;
+    let ingest =
+        sends_metrics.then(|| IngestClient::over(&ClientTls::off(), Store::new(Arc::clone(&tree) as _)));
+    let ingest = ingest.transpose()?.map(|ingest| Arc::new(ingest) as _);
+    let ended = worker::run(options, Arc::clone(&tree) as _, ingest, Clock::new(), stop).await;
     tree.close().await;
     Ok(ended?)
 }

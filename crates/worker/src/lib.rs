@@ -54,6 +54,7 @@ pub use metrics::{MasterAddress, MasterEnd, MasterLink};
 pub use metrics::{bench_support, fake_worker};
 pub use options::{MetricReports, Options};
 pub use queue::Inbox;
+pub use stormkeeper_metric_shipping::ingest_client::IngestTransport;
 #[cfg(feature = "test-support")]
 pub use tracking::bench_support as tracking_bench;
 
@@ -67,7 +68,7 @@ use stormkeeper_coordination::{
     },
     tree::Tree,
 };
-use stormkeeper_metric_shipping::ingest_client::{IngestTransport, OwnLeaderOnly};
+use stormkeeper_metric_shipping::ingest_client::OwnLeaderOnly;
 use stormkeeper_model::{ComponentId, Port, TaskId, clock::Clock};
 use stormkeeper_runtime::{blocking, error_chain, tasks::Tasks};
 use stormkeeper_stream::grouping;

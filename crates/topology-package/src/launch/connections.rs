@@ -14,6 +14,9 @@ pub struct Connections {
     /// Socket of the tree of a local run, which takes the place of ZooKeeper.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_tree: Option<PathBuf>,
+    /// True if a local run keeps metrics, so that its workers send them. Workers on ZooKeeper always do.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sends_metrics: bool,
     /// Addresses on which the worker listens for tuples.
     #[serde(default)]
     pub listen: Listen,
