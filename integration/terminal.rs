@@ -52,7 +52,8 @@ fn submit(cluster: &Cluster, name: &str) {
     );
     std::fs::write(&file, text).expect("written");
     std::fs::create_dir_all(dir.join("resources")).expect("a directory");
-    let spout = "from stormkeeper import Spout\n\nSpout().run()\n";
+    let spout = "from stormkeeper import Spout\n\n\nclass Quiet(Spout):\n    def next_tuple(self):\n        pass\n\n\n\
+                 Quiet().run()\n";
     std::fs::write(dir.join("resources/quiet.py"), spout).expect("written");
     cluster.ok(&["submit", &file.display().to_string(), "--wait"]);
 }
