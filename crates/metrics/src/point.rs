@@ -268,4 +268,13 @@ impl Histogram {
         self.count = self.count.saturating_add(1);
         self.sum = sum(self.sum, value);
     }
+
+    /// Adds `n` values of which only the sum is known, at least one, to count and sum; the bounds cover their
+    /// mean.
+    pub(super) fn count_many(&mut self, n: u64, total: f64) {
+        self.count_value(total / n as f64);
+        self.count = self.count.saturating_add(n - 1);
+        // The mean was added; the rest follows.
+        self.sum = sum(self.sum, total - total / n as f64);
+    }
 }

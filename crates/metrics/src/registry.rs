@@ -93,6 +93,11 @@ impl Registry {
         }))
     }
 
+    /// State that its instruments share: the sample rate.
+    pub fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+
     /// Returns the counter of this name; registers it if necessary. The type in the name is
     /// replaced by the type of the instrument, here and below. If the process has [`METRICS_MAX`]
     /// metrics, returns a disabled counter, which is [counted](Self::n_rejected).

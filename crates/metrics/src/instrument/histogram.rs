@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -33,10 +33,7 @@ struct Inner {
 #[repr(align(64))]
 struct Part {
     values: point::Histogram,
-    /// Number of values to skip before the next sampled value.
-    pass: u64,
-    /// Bits of the sample rate with which `pass` was drawn.
-    rate: u64,
+    sampler: Sampler,
 }
 
 impl Histogram {
@@ -62,15 +59,42 @@ impl Histogram {
         if !value.is_finite() {
             return self.0.shared.reject();
         }
-        let rate = self.0.shared.rate_bits();
-        let mut part =
-            self.0.parts[stripe::of_this_thread() % PARTS].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut part = self.part();
         part.values.count_value(value);
-        if part.rate == rate && part.pass > 0 {
-            part.pass -= 1;
-        } else {
-            part.maybe_sample(rate, value);
+        if part.sampler.takes(&self.0.shared) {
+            part.values.sample(value);
         }
+    }
+
+    /// Adds a value that a [`Sampler`] of the caller has chosen: it goes into the buckets. A value that is
+    /// not finite is rejected and counted.
+    pub fn update_sampled(&self, value: f64) {
+        if !self.0.on.load(Ordering::Relaxed) {
+            return;
+        }
+        if !value.is_finite() {
+            return self.0.shared.reject();
+        }
+        let mut part = self.part();
+        part.values.count_value(value);
+        part.values.sample(value);
+    }
+
+    /// Adds `n` values of which only the sum is known, and that a [`Sampler`] of the caller has not chosen:
+    /// each counts as their mean. A sum that is not finite is rejected and counted.
+    pub fn update_many(&self, n: u64, sum: f64) {
+        if n == 0 || !self.0.on.load(Ordering::Relaxed) {
+            return;
+        }
+        if !sum.is_finite() {
+            return self.0.shared.reject();
+        }
+        self.part().values.count_many(n, sum);
+    }
+
+    #[inline]
+    fn part(&self) -> MutexGuard<'_, Part> {
+        self.0.parts[stripe::of_this_thread() % PARTS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the values since the last call. Each value is in exactly one result.
@@ -94,24 +118,51 @@ impl Histogram {
 
 impl Part {
     fn new() -> Self {
+        Self { values: point::Histogram::default(), sampler: Sampler::default() }
+    }
+}
+
+/// Choice of the values that go into buckets. All values have the same chance, independently: instead of a
+/// random number per value, the number of values to skip is drawn.
+#[derive(Debug)]
+pub struct Sampler {
+    /// Number of values to skip before the next sampled value.
+    pass: u64,
+    /// Bits of the sample rate with which `pass` was drawn.
+    rate: u64,
+}
+
+impl Default for Sampler {
+    fn default() -> Self {
         // No sample rate has these bits, so the first value draws.
-        Self { values: point::Histogram::default(), pass: 0, rate: u64::MAX }
+        Self { pass: 0, rate: u64::MAX }
+    }
+}
+
+impl Sampler {
+    /// Returns whether the next value is one of the sampled ones.
+    #[inline]
+    pub fn takes(&mut self, shared: &Shared) -> bool {
+        let rate = shared.rate_bits();
+        if self.rate == rate && self.pass > 0 {
+            self.pass -= 1;
+            return false;
+        }
+        self.draws(rate)
     }
 
-    /// Samples the value if the skipped values are used up. All values have the same chance,
-    /// independently: instead of a random number per value, the number of values to skip is drawn.
-    fn maybe_sample(&mut self, rate: u64, value: f64) {
+    fn draws(&mut self, rate: u64) -> bool {
         let share = f64::from_bits(rate);
         if self.rate != rate {
             self.rate = rate;
             self.pass = draw(share);
             if self.pass > 0 {
                 self.pass -= 1;
-                return;
+                return false;
             }
         }
-        self.values.sample(value);
         self.pass = draw(share);
+        true
     }
 }
 

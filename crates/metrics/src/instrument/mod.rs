@@ -19,7 +19,7 @@ use std::sync::{
 
 pub use counter::Counter;
 pub use gauge::Gauge;
-pub use histogram::{Histogram, Timer};
+pub use histogram::{Histogram, Sampler, Timer};
 pub use meter::{Meter, Rates};
 
 /// Shared state of the instruments of one registry: the sample rate, and the number of rejected

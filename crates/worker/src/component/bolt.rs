@@ -153,6 +153,7 @@ impl BoltTask {
         if let Some(given) = self.at_hand.take() {
             self.settling.fail(&given, &mut self.sending);
         }
+        self.sending.metrics.calls_end(&self.sending.clock);
         self.settling.fail_dropped(&mut self.sending);
         self.sending.metrics.child_ended();
         self.tell();
@@ -170,6 +171,7 @@ impl BoltTask {
         let holds = self.settling.n_held() > 0;
         // What there is already needs no wait.
         if self.inbox.peek().is_none() {
+            self.sending.metrics.calls_end(&self.sending.clock);
             self.tell();
             // Waking a thread costs more than a tuple does: under load the emitter may just need the
             // processor.
@@ -203,14 +205,13 @@ impl BoltTask {
     }
 
     fn received(&mut self) {
-        if self.sending.metrics.is_on() {
-            self.sending.metrics.batch_received(self.sending.clock.monotonic());
-        }
+        self.now = self.sending.clock.monotonic();
+        self.sending.metrics.batch_received(self.now);
+        self.sending.metrics.calls_go_on(self.now, &self.sending.clock);
     }
 
     /// Executes the tuples of the batch that was received, as long as the task need not stop.
     fn execute_batch(&mut self, bolt: &mut dyn Bolt) {
-        self.now = self.sending.clock.monotonic();
         while self.inbox.n_in_batch() > 0 {
             let is_asked = self.sending.call.takes_look();
             if (self.pace.is_due() || is_asked) && !self.look(bolt) {
@@ -224,13 +225,13 @@ impl BoltTask {
     fn look(&mut self, bolt: &mut dyn Bolt) -> bool {
         self.now = self.sending.clock.monotonic();
         self.pace.looked(self.now);
+        self.sending.metrics.calls_go_on(self.now, &self.sending.clock);
         if self.now.since(self.told) >= SETTLE_PERIOD {
             self.tell();
             self.told = self.now;
         }
         if self.tick.as_ref().is_some_and(|tick| tick.next <= self.now) {
             self.tick(bolt);
-            self.now = self.sending.clock.monotonic();
         }
         self.renew(bolt);
         !self.sending.stop.is_cancelled()
@@ -241,24 +242,21 @@ impl BoltTask {
         let n_waiting = self.inbox.n_in_batch() as u64;
         let Self { inbox, sending, settling, fields, at_hand, now, .. } = self;
         let Some(row) = inbox.next_in_batch() else { return };
-        // The end of the execution before, if times are recorded; else the last look at the clock.
-        let began = *now;
-        let source = sending.metrics.executed(row.origin, row.emitted_at, began);
+        let holds = settling.n_held() > 0;
+        let call = sending.metrics.tuple_call_begins(row.origin, row.emitted_at, holds, *now, &sending.clock);
         sending.counters.executed.add(1);
         // The one at hand too: a run until idle must not end meanwhile.
         sending.counters.set_pending(n_waiting + settling.n_held());
-        sending.metrics.execute_began(began);
         sending.call.begin();
         let delivery = Delivery::of(row.anchors, sending.task);
-        *at_hand = Some(Given { source, at: began, delivery });
+        *at_hand = Some(Given { source: call.source, at: call.began, delivery });
         let mut out = BoltOutput { sending, settling, given: at_hand };
         let outcome = bolt.execute(&Tuple::new(row, fields.of(row.origin)), &mut out);
         sending.call.end();
-        if sending.metrics.is_on() {
-            *now = sending.clock.monotonic();
-        }
-        match (at_hand.take(), &outcome) {
-            (Some(given), Ok(())) => settling.ack(&given, sending, *now),
+        let given = at_hand.take();
+        sending.metrics.tuple_call_ended(&call, given.is_some() && outcome.is_ok(), &sending.clock);
+        match (given, &outcome) {
+            (Some(given), Ok(())) => settling.ack_returned(&given, sending),
             (Some(given), Err(_)) => settling.fail(&given, sending),
             // It is held.
             (None, _) => {}
@@ -267,16 +265,16 @@ impl BoltTask {
             sending.report(&error);
         }
         settling.fail_dropped(sending);
-        sending.metrics.execute_ended(began, *now, false);
     }
 
+    /// Calls `tick`. Its time is that of the component, and of no tuple.
     fn tick(&mut self, bolt: &mut dyn Bolt) {
-        let now = self.sending.clock.monotonic();
+        self.now = self.sending.clock.monotonic();
         if let Some(tick) = &mut self.tick {
-            tick.next = now.plus(tick.period);
+            tick.next = self.now.plus(tick.period);
         }
         let Self { sending, settling, at_hand, .. } = self;
-        sending.metrics.execute_began(now);
+        sending.metrics.calls_go_on(self.now, &sending.clock);
         sending.call.begin();
         let outcome = bolt.tick(&mut BoltOutput { sending, settling, given: at_hand });
         sending.call.end();
@@ -284,7 +282,8 @@ impl BoltTask {
             sending.report(&error);
         }
         settling.fail_dropped(sending);
-        sending.metrics.execute_ended(now, sending.clock.monotonic(), true);
+        self.now = sending.clock.monotonic();
+        sending.metrics.calls_go_on(self.now, &sending.clock);
     }
 
     /// Lets the bolt reset the timeouts of what it holds, if it is time.

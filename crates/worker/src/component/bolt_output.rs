@@ -97,19 +97,24 @@ impl Settling {
         Self { settled, held: Arc::default() }
     }
 
-    /// Counts and acks a tuple.
-    pub(super) fn ack(&mut self, given: &Given, sending: &mut Sending, now: Monotonic) {
+    /// Counts and acks a tuple whose execution has just returned; its metrics are counted with the call.
+    pub(super) fn ack_returned(&mut self, given: &Given, sending: &mut Sending) {
         sending.counters.acked.add(1);
-        sending.metrics.acked(given.source, given.at, now);
         if given.delivery.n_trees() > 0 {
             self.settled.add(given.delivery.acked());
         }
     }
 
+    /// Counts and acks a tuple.
+    pub(super) fn ack(&mut self, given: &Given, sending: &mut Sending, now: Monotonic) {
+        sending.metrics.acked(given.source, given.at, now);
+        self.ack_returned(given, sending);
+    }
+
     /// Counts and fails a tuple.
     pub(super) fn fail(&mut self, given: &Given, sending: &mut Sending) {
         sending.counters.failed.add(1);
-        sending.metrics.failed(given.source, given.at);
+        sending.metrics.failed(given.source);
         self.settled.add(given.delivery.settled(Settlement::Failed));
     }
 
@@ -155,7 +160,10 @@ impl<'a> BoltOutput<'a> {
     /// Keeps the tuple at hand beyond this call. `None` if there is none: it is held already, or the call is
     /// a tick.
     pub fn hold(&mut self) -> Option<Held> {
-        let given = self.given.take()?;
+        let mut given = self.given.take()?;
+        if let Some(began) = self.sending.metrics.call_began(&self.sending.clock) {
+            given.at = began;
+        }
         let of = Arc::clone(&self.settling.held);
         of.n.fetch_add(1, Ordering::Relaxed);
         Some(Held { given: Some(given), of })

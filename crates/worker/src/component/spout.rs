@@ -110,6 +110,7 @@ impl SpoutTask {
     fn look(&mut self, spout: &mut dyn Spout) -> bool {
         let now = self.sending.clock.monotonic();
         self.pace.looked(now);
+        self.sending.metrics.calls_go_on(now, &self.sending.clock);
         self.expire(spout, now);
         if now.since(self.settled) >= SETTLE_PERIOD {
             self.settle();
@@ -122,6 +123,7 @@ impl SpoutTask {
     pub(super) fn end_instance(&mut self) {
         self.sending.call.end();
         let Self { sending, pending, .. } = self;
+        sending.metrics.calls_end(&sending.clock);
         for (root, tuple) in pending.clear() {
             if let Some(tracking) = &sending.tracking {
                 tracking.tracker.forget(root);
@@ -138,10 +140,7 @@ impl SpoutTask {
     /// Calls `next` once. Returns whether it emitted something.
     fn call_next(&mut self, spout: &mut dyn Spout) -> bool {
         let Self { sending, pending, acked_at_once, pauses, .. } = self;
-        let began = sending.metrics.is_on().then(|| sending.clock.monotonic());
-        if let Some(began) = began {
-            sending.metrics.spout_call_began(began);
-        }
+        let is_timed = sending.metrics.next_begins(&sending.clock);
         sending.call.begin();
         let mut out = SpoutOutput { sending, pending, acked_at_once, n_emitted: 0 };
         let outcome = spout.next(&mut out);
@@ -150,9 +149,7 @@ impl SpoutTask {
             spout.ack(id);
         }
         sending.call.end();
-        if let Some(began) = began {
-            sending.metrics.spout_called(sending.clock.monotonic().since(began), n_emitted == 0);
-        }
+        sending.metrics.next_ended(is_timed, n_emitted == 0, &sending.clock);
         if n_emitted > 0 {
             sending.counters.executed.add(1);
             pauses.start_over();
@@ -166,6 +163,7 @@ impl SpoutTask {
 
     /// Waits for news, a change of the activity, or the end of the pause.
     fn pause(&mut self, pause: Duration) {
+        self.sending.metrics.calls_end(&self.sending.clock);
         self.settle();
         // A change that the copy has seen is still one for `follow_activity`.
         let (mailbox, mut activity) = (self.mailbox.clone(), self.activity.clone());
@@ -195,6 +193,7 @@ impl SpoutTask {
         }
         let activity = *self.activity.borrow_and_update();
         if self.known != Some(activity) {
+            self.sending.metrics.calls_end(&self.sending.clock);
             self.sending.call.begin();
             match (self.known, activity) {
                 (_, Activity::Active) => spout.activate(),
@@ -215,6 +214,7 @@ impl SpoutTask {
     /// Takes the news about the trees of this spout's tuples.
     fn take_news(&mut self, spout: &mut dyn Spout) {
         let Some(mailbox) = self.mailbox.as_ref().filter(|mailbox| mailbox.has_news()) else { return };
+        self.sending.metrics.calls_end(&self.sending.clock);
         let (news, now) = (mailbox.take(), self.sending.clock.monotonic());
         self.sending.call.begin();
         for (root, news) in news {

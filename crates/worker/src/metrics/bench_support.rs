@@ -100,7 +100,7 @@ impl Receiving {
         }
         for tuple in tuples {
             let source = self.metrics.executed(tuple.origin(), tuple.emitted_at(), now);
-            self.metrics.acked(source, now, now);
+            self.metrics.child_acked(source, now, now);
         }
         if self.metrics.is_on() {
             self.metrics.bolt_messages_handled(self.clock.monotonic());

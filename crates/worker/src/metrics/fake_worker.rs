@@ -130,9 +130,8 @@ impl FakeWorkerCounter {
 impl FakeTaskMetrics {
     /// Counts `n` tuples that failed, or were in flight when the component died.
     pub fn fail(&mut self, n: u64) {
-        let now = self.clock.monotonic();
         for _ in 0..n {
-            self.metrics.failed(StreamIndex::UNKNOWN, now);
+            self.metrics.failed(StreamIndex::UNKNOWN);
         }
         self.metrics.settle();
     }

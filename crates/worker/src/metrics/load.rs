@@ -85,9 +85,16 @@ impl Load {
         self.n_empty_calls.fetch_add(u64::from(is_empty), Ordering::Relaxed);
     }
 
-    /// Records that a bolt in this program returned.
-    pub(super) fn execution_ended(&self, took: Duration) {
-        self.add(took, None);
+    /// Records the time of calls of a component in this program; the next one begins at `goes_on`, if it does
+    /// at once.
+    pub(super) fn worked(&self, took: Duration, goes_on: Option<Monotonic>) {
+        self.add(took, goes_on);
+    }
+
+    /// Counts calls of a spout in this program.
+    pub(super) fn called(&self, n: u64, n_empty: u64) {
+        self.n_calls.fetch_add(n, Ordering::Relaxed);
+        self.n_empty_calls.fetch_add(n_empty, Ordering::Relaxed);
     }
 
     /// Records that the child ended.
@@ -145,11 +152,6 @@ impl BoltLoad {
     pub(super) fn settled(&mut self, delivered: Monotonic) {
         self.n_settled += 1;
         self.delivered = self.delivered.max(Some(delivered));
-    }
-
-    /// Forgets the tuples that were settled since the last call of [`handled`](Self::handled).
-    pub(super) fn forget_settled(&mut self) {
-        (self.n_settled, self.delivered) = (0, None);
     }
 
     /// Counts the busy time until `now`, at which a batch of messages arrived. Returns the number of

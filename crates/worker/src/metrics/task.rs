@@ -3,6 +3,7 @@
 //! The loop owns these instruments: counting takes no lock, and finding a stream's instruments
 //! takes a linear search through the task's streams.
 
+mod calls;
 mod ledger;
 mod whole_task;
 
@@ -10,6 +11,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tracing::warn;
 
+use calls::Calls;
 use ledger::Ledger;
 use whole_task::WholeTask;
 
@@ -59,6 +61,7 @@ struct TaskInstruments {
     outputs: Vec<(StreamId, OutputStream)>,
     inputs: Vec<((ComponentId, StreamId), InputStream)>,
     whole: WholeTask,
+    calls: Calls,
     // Created with the first pending tuple of a spout.
     pending: Option<Gauge>,
     load: Arc<Load>,
@@ -119,6 +122,7 @@ impl TaskMetrics {
             outputs: Vec::new(),
             inputs: Vec::new(),
             whole,
+            calls: Calls::new(),
             pending: None,
             bolt: BoltLoad::new(Arc::clone(&load)),
             load,
@@ -283,20 +287,34 @@ impl TaskMetrics {
         }
     }
 
-    /// Counts a tuple that the bolt acked.
+    /// Counts a tuple that a bolt's child acked.
+    pub(crate) fn child_acked(&mut self, source: StreamIndex, given: Monotonic, now: Monotonic) {
+        if let Some(on) = &mut self.0 {
+            on.bolt.settled(given);
+        }
+        self.acked(source, given, now);
+    }
+
+    /// Counts a tuple that a bolt's child failed, or that was in flight when the child ended.
+    pub(crate) fn child_failed(&mut self, source: StreamIndex, given: Monotonic) {
+        if let Some(on) = &mut self.0 {
+            on.bolt.settled(given);
+        }
+        self.failed(source);
+    }
+
+    /// Counts a tuple that was acked after the call in which it came.
     pub(crate) fn acked(&mut self, source: StreamIndex, given: Monotonic, now: Monotonic) {
         let Some(on) = &mut self.0 else { return };
-        on.bolt.settled(given);
         if let Some((_, input)) = on.inputs.get(usize::from(source.0)) {
             input.acked.increment();
             input.latency.update(micros(now.since(given)));
         }
     }
 
-    /// Counts a tuple that the bolt failed, or that was in flight when the bolt died.
-    pub(crate) fn failed(&mut self, source: StreamIndex, given: Monotonic) {
+    /// Counts a tuple that failed.
+    pub(crate) fn failed(&mut self, source: StreamIndex) {
         let Some(on) = &mut self.0 else { return };
-        on.bolt.settled(given);
         match on.inputs.get(usize::from(source.0)) {
             Some((_, input)) => input.failed.increment(),
             None => on.whole.failed.increment(),
@@ -334,26 +352,6 @@ impl TaskMetrics {
             }
         }
         on.ledger.write();
-    }
-
-    /// Records that a bolt in this program begins to execute a tuple or a tick.
-    pub(crate) fn execute_began(&mut self, now: Monotonic) {
-        if let Some(on) = &mut self.0 {
-            on.load.call_began(now);
-        }
-    }
-
-    /// Records that such a bolt returned, `began` being the time of its begin. Counts as the execution of a
-    /// tuple unless it was a tick.
-    pub(crate) fn execute_ended(&mut self, began: Monotonic, now: Monotonic, is_tick: bool) {
-        let Some(on) = &mut self.0 else { return };
-        let took = now.since(began);
-        on.load.execution_ended(took);
-        // Its calls are seen from begin to end, and nothing has to be concluded from what it settles.
-        on.bolt.forget_settled();
-        if !is_tick {
-            on.whole.executor_time.update(micros(took));
-        }
     }
 
     /// Returns the user metrics of the task; `None` if metrics are disabled.

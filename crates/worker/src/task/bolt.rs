@@ -259,12 +259,12 @@ impl Bolt {
             }
             Effect::Acked(given) => {
                 context.counters.acked.add(1);
-                context.metrics.acked(given.source, given.at, now);
+                context.metrics.child_acked(given.source, given.at, now);
                 self.settled.extend(given.delivery.acked());
             }
             Effect::Failed(given) => {
                 context.counters.failed.add(1);
-                context.metrics.failed(given.source, given.at);
+                context.metrics.child_failed(given.source, given.at);
                 self.settled.extend(given.delivery.settled(Settlement::Failed));
             }
             Effect::TimeoutReset(delivery) => {

@@ -404,7 +404,7 @@ impl TaskKind {
                 bolt.reset(context, |given| lost.push((given.source, given.at)));
                 for (source, at) in lost {
                     context.counters.failed.add(1);
-                    context.metrics.failed(source, at);
+                    context.metrics.child_failed(source, at);
                 }
                 context.counters.set_pending(bolt.n_pending());
             }
