@@ -10,11 +10,16 @@ use stormkeeper_topology_package::flux;
 const IDLE: Duration = Duration::from_secs(2);
 
 async fn run_topology(yaml: &str, resources: &[(&str, &str)]) -> Outcome {
-    try_topology(yaml, resources, IDLE).await.expect("it runs")
+    try_topology(yaml, resources, idle_for(IDLE)).await.expect("it runs")
 }
 
-/// Runs the topology in `yaml` with these resources until it is idle for `idle`.
-async fn try_topology(yaml: &str, resources: &[(&str, &str)], idle: Duration) -> Result<Outcome, Error> {
+/// The run ends when it is idle for this long.
+fn idle_for(idle: Duration) -> Until {
+    Until { time: Some(Duration::from_secs(120)), idle: Some(idle) }
+}
+
+/// Runs the topology in `yaml` with these resources.
+async fn try_topology(yaml: &str, resources: &[(&str, &str)], until: Until) -> Result<Outcome, Error> {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let file = dir.path().join("topology.yaml");
     fs::write(&file, yaml).expect("written");
@@ -22,10 +27,10 @@ async fn try_topology(yaml: &str, resources: &[(&str, &str)], idle: Duration) ->
     for (name, text) in resources {
         fs::write(dir.path().join("resources").join(name), text).expect("written");
     }
-    run_file(&file, dir.path(), idle).await
+    run_file(&file, dir.path(), until).await
 }
 
-async fn run_file(file: &Path, dir: &Path, idle: Duration) -> Result<Outcome, Error> {
+async fn run_file(file: &Path, dir: &Path, until: Until) -> Result<Outcome, Error> {
     let (config, _) = Config::load(None, &[], &Environment::default()).expect("defaults are valid");
     let source = flux::load(file).expect("a valid topology");
     let bundle = flux::bundle(&source, config.max_blob_bytes()).expect("small");
@@ -61,7 +66,7 @@ async fn run_file(file: &Path, dir: &Path, idle: Duration) -> Result<Outcome, Er
             abandoned_after: Duration::from_secs(3600),
         },
         ui: false,
-        until: Until { time: Some(Duration::from_secs(120)), idle: Some(idle) },
+        until,
     };
     fs::create_dir_all(&options.dir).expect("a directory");
     Box::pin(run(options, Clock::new(), CancellationToken::new(), |_| {})).await
@@ -152,9 +157,20 @@ One().run()
 async fn component_that_never_starts_ends_the_run_with_its_error() {
     let yaml = "name: half\nspouts:\n  - {id: numbers, command: [python3, spout.py], output: [k, n]}\n  \
                 - {id: broken, command: [sh, -c, 'echo no luck >&2; exit 3'], output: [x]}\n";
-    let error = try_topology(yaml, &[("spout.py", SPOUT)], IDLE).await.expect_err("it cannot run");
+    let error = try_topology(yaml, &[("spout.py", SPOUT)], idle_for(IDLE)).await.expect_err("it cannot run");
     let text = error.to_string();
     assert!(text.contains("only 1 of 2 tasks") && text.contains("broken"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn run_that_may_take_less_than_its_start_ends_well_and_a_broken_one_does_not() {
+    let until = || Until { time: Some(Duration::from_millis(1)), idle: None };
+    let yaml = "name: brief\nspouts:\n  - {id: numbers, command: [python3, spout.py], output: [k, n]}\n";
+    let outcome = try_topology(yaml, &[("spout.py", SPOUT)], until()).await.expect("nothing is wrong");
+    assert_eq!(outcome.end, End::Time);
+    let broken = "name: broken\nspouts: [{id: broken, command: [sh, -c, 'exit 3'], output: [x]}]\n";
+    let error = try_topology(broken, &[], until()).await.expect_err("it cannot run").to_string();
+    assert!(error.contains("only 0 of 1 tasks") && error.contains("broken"), "{error}");
 }
 
 /// Four tuples to a bolt that works on each for longer than the idle time.
@@ -171,7 +187,7 @@ class Four(stormkeeper.Spout):
 Four().run()
 ";
     let idle = Duration::from_millis(700);
-    try_topology(yaml, &[("spout.py", spout), ("slow.py", bolt)], idle).await.expect("it runs")
+    try_topology(yaml, &[("spout.py", spout), ("slow.py", bolt)], idle_for(idle)).await.expect("it runs")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -236,7 +252,7 @@ while True:
             say({'command': 'emit', 'id': 1, 'tuple': [1], 'need_task_ids': False})
     say({'command': 'sync'})
 ";
-        let outcome = try_topology(&yaml, &[("spout.py", spout)], IDLE).await;
+        let outcome = try_topology(&yaml, &[("spout.py", spout)], idle_for(IDLE)).await;
         let outcome = outcome.expect("it runs");
         let error = &outcome.errors.last.values().next().expect(command).message;
         assert!(error.contains(&format!("no answer to {command} for 4s; its process was ended")), "{error}");

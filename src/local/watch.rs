@@ -132,8 +132,8 @@ pub(super) async fn watch(
     }
 }
 
-/// Waits until all tasks run, not longer than the run may take. Returns `None` if the user asked to stop
-/// before.
+/// Waits until all tasks run. A run that may take less time than a start does not fail for that, unless a
+/// component is broken. Returns `None` if the user asked to stop before.
 async fn wait_until_running(
     client: &Client,
     id: &TopologyId,
@@ -152,8 +152,10 @@ async fn wait_until_running(
             return Ok(None);
         }
         let broken = broken(&detail);
-        let limit = if broken.is_some() { BROKEN_TIMEOUT } else { START_TIMEOUT };
-        let limit = limit.min(time.unwrap_or(limit));
+        let limit = match broken {
+            Some(_) => time.unwrap_or(BROKEN_TIMEOUT).min(BROKEN_TIMEOUT),
+            None => START_TIMEOUT,
+        };
         if clock.monotonic().since(start) >= limit {
             let error = broken.map(|error| format!("{}: {}", error.component, error.message));
             let problem =

@@ -99,7 +99,7 @@ pub(super) fn no_metrics(topology: &str, args: &Args, known: &Known) -> Failure 
             "no metrics are stored at present, and none are lost: workers keep them until they are ({problem})"
         )),
         None => failure.with_hint(
-            "the first metrics arrive about a minute after the start; `--all` lists all metrics, `--window 1d` \
+            "the first come about a minute after the start; `--all` lists all metrics, `--window 1d` \
              includes older ones",
         ),
     }
