@@ -8,7 +8,7 @@ use crate::cli::{
     error::{ErrorKind, Failure},
     output, parse_duration,
     progress::Progress,
-    whole_seconds,
+    room, whole_seconds,
 };
 use stormkeeper_api_types::{
     client::Client,
@@ -64,6 +64,11 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         if args.wait {
             wait_until_empty(&client, args).await?;
             accepted.workers_left = 0;
+        } else if let Ok(list) = client.supervisors().await
+            && let Some(note) = room::lacking_for_drain(&list, accepted.workers_left)
+        {
+            // The drain is accepted, whether or not there is an answer to this.
+            output::note(&note);
         }
         Ok::<_, Failure>(accepted)
     })?;

@@ -37,6 +37,7 @@ mod owners;
 mod progress;
 mod rebalance;
 mod recover;
+mod room;
 mod secret;
 mod show;
 mod submit;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::cli::{
-    Global, activate::report, client_runtime, confirm::confirm, error::Failure, parse_duration, whole_seconds,
+    Global, activate::report, client_runtime, confirm::confirm, error::Failure, output, parse_duration, room,
+    whole_seconds,
 };
 use stormkeeper_api_types::message::RebalanceRequest;
 use stormkeeper_model::ComponentId;
@@ -54,5 +55,16 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         parallelism: args.tasks.iter().cloned().collect(),
         restart: args.restart,
     };
-    report(global, &client_runtime()?.block_on(client.rebalance(&args.topology, &request))?)
+    let accepted = client_runtime()?.block_on(async {
+        let accepted = client.rebalance(&args.topology, &request).await?;
+        // The request is accepted, whether or not there is an answer to this.
+        if let Some(n_workers) = args.workers
+            && let Ok(list) = client.supervisors().await
+            && let Some(note) = room::lacking_for_workers(&list, n_workers as usize)
+        {
+            output::note(&note);
+        }
+        Ok::<_, Failure>(accepted)
+    })?;
+    report(global, &accepted)
 }

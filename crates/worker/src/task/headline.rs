@@ -25,6 +25,7 @@ fn exception(text: &str) -> Option<&str> {
         .or_else(|| php(text))
         .or_else(|| go_or_rust(text))
         .or_else(|| lua_or_elixir(text))
+        .or_else(|| ruby_of_storm(text))
         .or_else(before_frames)
 }
 
@@ -84,6 +85,21 @@ fn go_or_rust(text: &str) -> Option<&str> {
         }
     }
     None
+}
+
+/// Storm's `storm.rb` sends one line: `Exception in bolt: MESSAGE - FILE:LINE:in …`, and between the frames a
+/// backslash and an `n`.
+fn ruby_of_storm(text: &str) -> Option<&str> {
+    let is_frame = |frames: &str| {
+        let first = frames.split("\\n").next().unwrap_or_default();
+        first
+            .split_once(":in ")
+            .and_then(|(place, _)| place.rsplit_once(':'))
+            .is_some_and(|(_, line)| !line.is_empty() && line.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let line = text.lines().find(|line| line.starts_with("Exception in "))?;
+    let (end, _) = line.match_indices(" - ").find(|(at, dash)| is_frame(&line[at + dash.len()..]))?;
+    Some(&line[..end])
 }
 
 /// Node, Java and C# print the exception before indented lines `at …`, Ruby before `from …`.
@@ -158,6 +174,9 @@ mod tests {
         check(php, "Error: Call to undefined function f()");
         let ruby = "x.rb:3:in `f': late (RuntimeError)\n\tfrom x.rb:9:in `<main>'";
         check(ruby, "x.rb:3:in `f': late (RuntimeError)");
+        let of_storm = "Exception in bolt: late - or never - x.rb:3:in `f'\\nstorm.rb:9:in `run'";
+        check(of_storm, "Exception in bolt: late - or never");
+        check("Exception in bolt: late - or never\nx", "Exception in bolt: late - or never");
         check(
             "lua: x.lua:1: late\nstack traceback:\n\t[C]: in function 'error'\n\t[C]: in ?",
             "lua: x.lua:1: late",
