@@ -50,6 +50,7 @@ mod relaunched_readings;
 mod run_as;
 mod run_as_tls;
 mod rust_topology;
+mod samples;
 mod storm_clients;
 mod terminal;
 mod tracked_tuples;

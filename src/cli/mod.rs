@@ -38,6 +38,7 @@ mod progress;
 mod rebalance;
 mod recover;
 mod room;
+mod sample;
 mod secret;
 mod show;
 mod submit;
@@ -167,6 +168,8 @@ enum Command {
     GetErrors(get_errors::Args),
     /// Print the logs of a topology's workers, and follow them
     Logs(logs::Args),
+    /// Show tuples that a component receives and emits, as they pass
+    Sample(sample::Args),
     /// Hand secrets to the workers of a topology, or renew them while it runs
     Credentials(credentials::Args),
     /// Show the nimbuses and supervisors of the cluster
@@ -238,6 +241,7 @@ fn dispatch(Args { global, command }: Args) -> Result<(), Failure> {
         Command::MetricsControl(args) => metrics_control::run(&global, &args),
         Command::GetErrors(args) => get_errors::run(&global, &args),
         Command::Logs(args) => logs::run(&global, &args),
+        Command::Sample(args) => sample::run(&global, &args),
         Command::Credentials(args) => credentials::run(&global, &args),
         Command::Cluster(args) => cluster::run(&global, &args),
         Command::Nimbuses(args) => nimbuses::run(&global, &args),

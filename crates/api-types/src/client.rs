@@ -29,8 +29,9 @@ use crate::{
     http,
     message::{
         Accepted, ClusterSummary, CredentialList, CredentialsRequest, DrainRequest, EventList, HostAccepted,
-        KillRequest, LogLevelRequest, LogLevels, NimbusList, OwnerList, RebalanceRequest, SubmitRequest,
-        SupervisorList, TopologyDetail, TopologyErrors, TopologyList, UpdateRequest,
+        KillRequest, LogLevelRequest, LogLevels, NimbusList, OwnerList, RebalanceRequest, SampleList,
+        SampleRequest, SubmitRequest, SupervisorList, TopologyDetail, TopologyErrors, TopologyList,
+        UpdateRequest,
     },
     seen::{Change, Seen},
 };
@@ -215,6 +216,17 @@ impl Client {
     pub async fn set_log_level(&self, topology: &str, request: &LogLevelRequest) -> Result<Accepted, Error> {
         // A repeat sets the same level again.
         self.post(&topology_route(topology, "/log-levels"), request, OnLostResponse::SendAgain).await
+    }
+
+    /// Returns the samples of tuples that have not ended.
+    pub async fn samples(&self, topology: &str) -> Result<SampleList, Error> {
+        self.get(&topology_route(topology, "/samples")).await
+    }
+
+    /// Begins or ends a sample of the tuples of a component.
+    pub async fn sample(&self, topology: &str, request: &SampleRequest) -> Result<Accepted, Error> {
+        // A repeat begins the same sample again.
+        self.post(&topology_route(topology, "/samples"), request, OnLostResponse::SendAgain).await
     }
 
     /// Returns the names of a topology's credentials.

@@ -51,6 +51,9 @@ pub enum EventKind {
     /// Log levels of a topology were set, or ended.
     #[serde(rename = "log-levels-changed")]
     LogLevelsChanged,
+    /// A sample of the tuples of a component began, or ended.
+    #[serde(rename = "samples-changed")]
+    SamplesChanged,
     /// Credentials of a topology were set or removed.
     #[serde(rename = "credentials-changed")]
     CredentialsChanged,
@@ -84,6 +87,7 @@ impl fmt::Display for EventKind {
             Self::Updated => "updated",
             Self::UpdateFailed => "update-failed",
             Self::LogLevelsChanged => "log-levels-changed",
+            Self::SamplesChanged => "samples-changed",
             Self::CredentialsChanged => "credentials-changed",
             Self::UncleanMetricTakeover => "unclean-metric-takeover",
             Self::Other => "other",

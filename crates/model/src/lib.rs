@@ -34,6 +34,7 @@ pub mod test_support;
 pub mod text;
 pub mod time;
 pub mod topology;
+pub mod tuple_samples;
 pub mod unsupported_keys;
 pub mod update;
 pub mod validate;

@@ -107,6 +107,7 @@ fn event_draft(action: &Action) -> Option<EventDraft> {
         (Effect::Rebalance { .. }, _) => EventKind::Rebalanced,
         (Effect::BeginMove { .. }, _) => EventKind::Rebalancing,
         (Effect::EndLogLevels { .. }, _) => EventKind::LogLevelsChanged,
+        (Effect::EndSamples { .. }, _) => EventKind::SamplesChanged,
         (Effect::Unassign { .. }, _) => EventKind::Unassigned,
         (Effect::RemoveTopologyRecord { .. }, _) => EventKind::Removed,
         (

@@ -9,10 +9,13 @@ use crate::{
     drain::check_wait,
     log_levels,
     refusal::Refusal,
+    samples,
     submit::check_placeable,
     update::{self, NewPackage},
 };
-use stormkeeper_api_types::message::{CredentialsRequest, KillRequest, LogLevelRequest, RebalanceRequest};
+use stormkeeper_api_types::message::{
+    CredentialsRequest, KillRequest, LogLevelRequest, RebalanceRequest, SampleRequest,
+};
 use stormkeeper_coordination::{
     cluster::{
         event::EventDraft,
@@ -54,6 +57,8 @@ pub enum Change {
     Metrics(MetricControl),
     /// Set or end the log level of components.
     LogLevel(LogLevelRequest),
+    /// Begin or end a sample of the tuples of a component.
+    Sample(SampleRequest),
     /// Run another package, one worker after the other.
     Update(Box<NewPackage>),
     /// Set and remove credentials, which are not in the topology record.
@@ -70,6 +75,7 @@ impl Change {
             Self::Kill(_) => "kill",
             Self::Metrics(_) => "metrics",
             Self::LogLevel(_) => "log-level",
+            Self::Sample(_) => "sample",
             Self::Update(_) => "update",
             Self::Credentials(_) => "credentials",
         }
@@ -160,6 +166,10 @@ pub(super) async fn execute(
                 log_levels::check(id, request, &tasks_of(id, store).await?)?;
                 changed(&topology_record.value, change, now)?
             }
+            Change::Sample(request) => {
+                samples::check(id, (request, &topology_record.value, now), &tasks_of(id, store).await?)?;
+                changed(&topology_record.value, change, now)?
+            }
             Change::Activate | Change::Deactivate | Change::Kill(_) | Change::Credentials(_) => {
                 changed(&topology_record.value, change, now)?
             }
@@ -201,6 +211,10 @@ fn event_draft(id: &TopologyId, change: &Change, by: Option<String>, next: &Topo
         Change::LogLevel(request) => {
             let reason = format!("an operator asked for it; {}", log_levels::describe(request));
             return EventDraft { by, ..EventDraft::of(id, EventKind::LogLevelsChanged, reason) };
+        }
+        Change::Sample(request) => {
+            let reason = format!("an operator asked for it; {}", samples::describe(request));
+            return EventDraft { by, ..EventDraft::of(id, EventKind::SamplesChanged, reason) };
         }
         Change::Metrics(control) => {
             let reason = format!("an operator asked for it; {}", describe_control(control));
@@ -259,6 +273,7 @@ pub(super) fn changed(
         // Metric settings can be changed in every status.
         Change::Metrics(control) => return Ok(with_metric_control(topology_record, control)),
         Change::LogLevel(request) => return Ok(log_levels::with_level(topology_record, request, now)),
+        Change::Sample(request) => return Ok(samples::with_sample(topology_record, request, now)),
         // Depends on other records: see `update::begun`.
         Change::Update(_) => return Ok(topology_record.clone()),
         // In a record of their own.
@@ -281,6 +296,7 @@ pub(super) fn changed(
         | Change::Deactivate
         | Change::Metrics(_)
         | Change::LogLevel(_)
+        | Change::Sample(_)
         | Change::Update(_)
         | Change::Credentials(_) => None,
         Change::Kill(_) => Some(PendingChange::Kill { deadline }),

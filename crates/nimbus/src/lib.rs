@@ -42,6 +42,7 @@ mod quota;
 mod reachable;
 pub mod refusal;
 mod role;
+mod samples;
 mod submit;
 mod table_check;
 #[cfg(test)]

@@ -126,6 +126,13 @@ pub enum Effect {
         /// Its new record, with the version of the present one.
         topology_record: Box<Stored<TopologyRecord>>,
     },
+    /// Ends samples of tuples whose time is over.
+    EndSamples {
+        /// The topology.
+        id: TopologyId,
+        /// Its new record, with the version of the present one.
+        topology_record: Box<Stored<TopologyRecord>>,
+    },
     /// Deletes the assignment of a killed topology.
     Unassign {
         /// The topology.
@@ -232,6 +239,8 @@ pub enum Reason {
     },
     /// The time of log levels is over.
     LogLevelsDue,
+    /// The time of samples of tuples is over.
+    SamplesDue,
     /// The deadline of a kill has passed.
     KillDue,
     /// The record of a topology was deleted by hand and not restored.
@@ -292,6 +301,7 @@ impl Reason {
             | Self::RebalanceDue
             | Self::KillDue
             | Self::LogLevelsDue
+            | Self::SamplesDue
             | Self::Drained
             | Self::Update { .. }
             | Self::HeartbeatsOverdue
@@ -310,6 +320,7 @@ impl Effect {
             | Self::Rebalance { id, .. }
             | Self::BeginMove { id, .. }
             | Self::EndLogLevels { id, .. }
+            | Self::EndSamples { id, .. }
             | Self::StepUpdate { id, .. }
             | Self::ReplaceWorkers { id, .. }
             | Self::Unassign { id, .. }
@@ -333,6 +344,7 @@ impl Effect {
             Self::CorrectSupervisorAssignments(change) => std::slice::from_ref(change),
             Self::BeginMove { .. }
             | Self::EndLogLevels { .. }
+            | Self::EndSamples { .. }
             | Self::StepUpdate { .. }
             | Self::RemoveRecords { .. }
             | Self::RemoveTopologyRecord { .. }
@@ -376,6 +388,7 @@ impl Effect {
             ],
             Self::BeginMove { id, topology_record }
             | Self::EndLogLevels { id, topology_record }
+            | Self::EndSamples { id, topology_record }
             | Self::StepUpdate { id, topology_record } => {
                 vec![set(layout::storm(id), record::encode(&topology_record.value), topology_record.version)]
             }

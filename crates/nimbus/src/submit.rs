@@ -132,6 +132,7 @@ impl PreparedTopology {
             pending: None,
             metrics: None,
             log_levels: None,
+            tuple_samples: None,
             update: None,
             unknown_fields: UnknownFields::new(),
         }

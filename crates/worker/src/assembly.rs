@@ -20,6 +20,7 @@ use super::{
     queue::Inbox,
     report::{self, Problems},
     restarts::RestartBoard,
+    samples::Samples,
     settings::{self, ErrorThrottle, MetricSettings},
     task::{self, Activity, Wiring},
     task_table::TaskTableWatch,
@@ -178,6 +179,11 @@ fn transport_counters(metrics: Option<&Metrics>) -> Arc<Counters> {
     Arc::new(metrics.map_or_else(Counters::default, Counters::with_metrics))
 }
 
+fn start_samples(options: &Options, wiring: &Wiring, clock: &Clock, tasks: &Tasks) -> Samples {
+    let Wiring { table, local, .. } = wiring;
+    Samples::start(options.spec.dir.join("logs"), (local, table), clock.clone(), tasks)
+}
+
 /// What the worker must finish before it may end.
 fn load(wiring: &Wiring, board: &StatusBoard, counters: &CounterRegistry, transport: Arc<Counters>) -> Load {
     let Wiring { topology, table, local } = wiring;
@@ -219,6 +225,7 @@ pub(super) struct Worker {
     members: Membership,
     wiring: Arc<Wiring>,
     log_scopes: LogScopes,
+    samples: Samples,
     table: TaskTableWatch,
     worker_metrics: Option<WorkerMetrics>,
     tracking: Option<task::Tracking>,
@@ -270,8 +277,7 @@ impl Worker {
         });
         let worker_metrics = worker_metrics.transpose()?;
         let errors = start_errors(&store, &topology, &options, &clock, &tasks);
-        let problems = problems(&errors, &local, &table);
-        let board = StatusBoard::new(local.iter());
+        let (problems, board) = (problems(&errors, &local, &table), StatusBoard::new(local.iter()));
         report::start(report, problems.clone(), board.clone(), &tasks);
         let own_host = OwnHost { name: options.spec.host.clone(), addresses: listener.local_addresses() };
         let tracking = start_tracking(ackers, message_timeout, (&topology, &options), &local, &tasks);
@@ -294,6 +300,7 @@ impl Worker {
             drain: Drain::start(load(&wiring, &board, &counters, transport_counters), intake, &tasks),
             leaves: None,
             log_scopes: LogScopes::new(&local, &wiring.table, &log_levels),
+            samples: start_samples(&options, &wiring, &clock, &tasks),
             worker_metrics,
             board,
             presence,
@@ -369,6 +376,7 @@ impl Worker {
         self.table.observe(&records.table);
         self.update_metrics(&records.assignment, records.metrics.as_ref());
         self.log_scopes.follow(&records.log_levels);
+        self.samples.follow(&records.tuple_samples);
         self.peers.update(&records.assignment, self.table.own());
         self.members.update(&records.assignment);
         // A worker that has begun to leave takes no more tuples, so it does not come back.

@@ -26,6 +26,7 @@ use stormkeeper_model::{
     metric_control::MetricControl,
     status::{PendingChange, TopologyStatus},
     topology::{Ackers, TaskTable},
+    tuple_samples::TupleSamples,
 };
 use stormkeeper_runtime::outage::Outage;
 
@@ -64,6 +65,8 @@ pub struct Records {
     pub metrics: Option<MetricControl>,
     /// Log levels of components that an operator set while the topology runs.
     pub log_levels: LogControl,
+    /// Samples of tuples that an operator asked for while the topology runs.
+    pub tuple_samples: TupleSamples,
 }
 
 /// What the tree says about this worker.
@@ -96,16 +99,34 @@ async fn read(store: &Store, options: &Options) -> Result<Reading, store::Error>
     };
     // The table is read last: it is written before or with the assignment that uses it.
     let Some(table) = store.tasks(id).await? else { return Ok(Reading::Missing(layout::tasks(id))) };
-    let TopologyRecord { status, ackers, message_timeout_secs, pending, metrics, log_levels, update, .. } =
-        topology_record.value;
+    let TopologyRecord {
+        status,
+        ackers,
+        message_timeout_secs,
+        pending,
+        metrics,
+        log_levels,
+        tuple_samples,
+        update,
+        ..
+    } = topology_record.value;
     let message_timeout = Duration::from_secs(message_timeout_secs.max(1));
     let table = table.value;
-    let log_levels = log_levels.unwrap_or_default();
+    let (log_levels, tuple_samples) = (log_levels.unwrap_or_default(), tuple_samples.unwrap_or_default());
     let pending = pending.as_ref().map(PendingChange::deadline);
     let update = update.and_then(|update| update.drains(slot, options.spec.start));
-    let records =
-        Records { status, pending, update, table, assignment, ackers, message_timeout, metrics, log_levels };
-    Ok(Reading::Assigned(Box::new(records)))
+    Ok(Reading::Assigned(Box::new(Records {
+        status,
+        pending,
+        update,
+        table,
+        assignment,
+        ackers,
+        message_timeout,
+        metrics,
+        log_levels,
+        tuple_samples,
+    })))
 }
 
 fn backoff() -> Backoff {

@@ -38,6 +38,7 @@ mod owner;
 mod queue;
 mod report;
 mod restarts;
+mod samples;
 mod settings;
 mod task;
 mod task_table;

@@ -66,8 +66,13 @@ impl RotatingFile {
     /// # Errors
     /// I/O error if the directory or the file cannot be opened.
     pub fn open(dir: &Path, max_bytes: u64, n_files: usize) -> io::Result<Self> {
+        Self::open_named(dir, LOG_FILE, max_bytes, n_files)
+    }
+
+    /// As [`open`](Self::open), for a file of another name.
+    pub(crate) fn open_named(dir: &Path, name: &str, max_bytes: u64, n_files: usize) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
-        let path = dir.join(LOG_FILE);
+        let path = dir.join(name);
         let open = Mutex::new(Open::append(&path)?);
         Ok(Self { path, max_bytes, n_files: n_files.max(1), open })
     }

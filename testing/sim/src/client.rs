@@ -134,6 +134,7 @@ impl Clients {
                 | Change::Deactivate
                 | Change::Metrics(_)
                 | Change::LogLevel(_)
+                | Change::Sample(_)
                 | Change::Update(_)
                 | Change::Credentials(_) => {}
             }

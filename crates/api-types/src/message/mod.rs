@@ -11,6 +11,7 @@ mod log_levels;
 pub mod logs;
 mod metrics;
 mod recovery;
+mod samples;
 mod session;
 pub mod unique;
 
@@ -36,6 +37,7 @@ pub use metrics::{
 };
 
 pub use recovery::{CopiedTopology, Recovered, RecoveryRequest, RecoveryStatus, TreeCopySummary};
+pub use samples::{SampleList, SampleRequest, SampleView};
 pub use session::{AccessMode, RoleName, SignInRequest, WebSession};
 
 use stormkeeper_model::{

@@ -34,6 +34,7 @@ use stormkeeper_model::{
     status::{PendingChange, TopologyStatus},
     task_set::TaskSet,
     topology::{Ackers, TaskTable},
+    tuple_samples::TupleSamples,
     update::Update,
 };
 
@@ -75,6 +76,9 @@ pub struct TopologyRecord {
     /// Log levels of components that operators set; absent without any, and in older builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_levels: Option<LogControl>,
+    /// Samples of tuples that operators asked for; absent without any, and in older builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuple_samples: Option<TupleSamples>,
     /// Update that is under way; absent without one, and in older builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update: Option<Update>,
@@ -122,6 +126,7 @@ impl TopologyRecord {
             pending: None,
             metrics: None,
             log_levels: None,
+            tuple_samples: None,
             update: None,
             unknown_fields: UnknownFields::new(),
         }

@@ -18,7 +18,9 @@ use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 
 use super::{
-    Api, caller,
+    Api,
+    access::is_samples_file,
+    caller,
     error::{ApiError, PathPart},
 };
 use crate::change::find;
@@ -266,6 +268,12 @@ pub(super) async fn log_file(
     let permit = Arc::clone(&api.downloads).try_acquire_owned().map_err(busy)?;
     let LogOfWorker { topology, supervisor, port, file, worker } = log;
     check_parts(port, file)?;
+    // By whatever path it is asked for: only the own API checks who may read samples, and reads them in
+    // parts.
+    if is_samples_file(file) {
+        let hint = Some("`stormkeeper sample` prints the tuples");
+        return Err(ApiError::new(Code::UnknownLog, "samples of tuples are not downloaded as files", hint));
+    }
     let asked = asked_of(view, supervisor);
     let agent = asked.agent.map_err(|reason| unavailable(&asked.host, &reason))?;
     let route = ["logs", topology.as_str(), port, file, "download"];

@@ -10,8 +10,8 @@ use super::{
 use stormkeeper_api_types::message::{
     Accepted, ClusterSummary, Code, CopyRequest, CredentialList, CredentialsRequest, DrainRequest, EventList,
     HostAccepted, KillRequest, LogLevelRequest, LogLevels, MetricControlRequest, NimbusList, OwnerList,
-    RebalanceRequest, Recovered, RecoveryRequest, RecoveryStatus, SignInRequest, SubmitRequest,
-    SupervisorList, TopologyDetail, TopologyErrors, TopologyList, UpdateRequest, WebSession,
+    RebalanceRequest, Recovered, RecoveryRequest, RecoveryStatus, SampleList, SampleRequest, SignInRequest,
+    SubmitRequest, SupervisorList, TopologyDetail, TopologyErrors, TopologyList, UpdateRequest, WebSession,
     logs::{LogChunk, TopologyLogLines, TopologyLogs},
 };
 use stormkeeper_metrics::protocol::{HistoryQuery, LogQuery, MSGPACK, MetaQuery, PointsQuery, TrackQuery};
@@ -94,7 +94,7 @@ pub(super) fn routes() -> Routes<Api> {
                 .may_fail(&OF_CHANGE),
             credentials::change,
         )
-        .merge(routes_of_session())
+        .merge(routes_of_session().merge(routes_of_samples()))
         .with_router(|router| router.route_layer(from_fn(refuse_parameters)))
         .merge(routes_of_logs())
         .merge(routes_apart_from_storm())
@@ -103,6 +103,23 @@ pub(super) fn routes() -> Routes<Api> {
 /// Describes a read of a topology.
 fn of_topology(operation: Operation) -> Operation {
     operation.may_fail(&[Code::UnknownTopology, Code::TreeUnavailable])
+}
+
+/// Returns the routes of samples of tuples; the tuples are read by the routes of the logs.
+fn routes_of_samples() -> Routes<Api> {
+    Routes::new()
+        .serve(
+            of_topology(get("/topology/{topology}/samples", "The samples of tuples that have not ended"))
+                .answers::<SampleList>(),
+            reads::samples,
+        )
+        .serve(
+            post("/topology/{topology}/samples", "Begins or ends a sample of the tuples of a component")
+                .takes::<SampleRequest>()
+                .answers::<Accepted>()
+                .may_fail(&OF_CHANGE),
+            writes::sample,
+        )
 }
 
 /// Returns the routes of signing in.

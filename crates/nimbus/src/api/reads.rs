@@ -10,7 +10,7 @@ use super::{
 use crate::{change::find, quota, refusal::Refusal};
 use stormkeeper_access::file::WatchedFile;
 use stormkeeper_api_types::message::{
-    ClusterSummary, ErrorSummary, EventList, LogLevels, NimbusList, OwnerList, SupervisorList,
+    ClusterSummary, ErrorSummary, EventList, LogLevels, NimbusList, OwnerList, SampleList, SupervisorList,
     TopologyDetail, TopologyErrors, TopologyList,
 };
 use stormkeeper_coordination::cluster::layout;
@@ -57,6 +57,16 @@ pub(super) async fn log_levels(
     let record = view.topologies.get(&find(&view, &topology)?);
     let levels = record.and_then(|record| record.value.log_levels.clone()).unwrap_or_default();
     Ok(Json(levels.into()))
+}
+
+pub(super) async fn samples(
+    State(api): State<Api>,
+    PathPart(topology): PathPart,
+) -> Result<Json<SampleList>, ApiError> {
+    let view = api.nimbus.observation()?.view;
+    let record = view.topologies.get(&find(&view, &topology)?);
+    let samples = record.and_then(|record| record.value.tuple_samples.clone()).unwrap_or_default();
+    Ok(Json(samples.into()))
 }
 
 /// Parameters of the list of events.

@@ -106,6 +106,17 @@ pub(super) async fn log_level(
     change(&api, &topology, request, |asked: LogLevelRequest| Change::LogLevel(asked)).await
 }
 
+pub(super) async fn sample(
+    State(api): State<Api>,
+    PathPart(topology): PathPart,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (parts, body) = read_body(request).await?;
+    check_term(&api, &parts)?;
+    let change = Change::Sample(parse(&body)?);
+    change_or_forward(&api, &topology, change, parts, body).await
+}
+
 pub(super) async fn drain(
     State(api): State<Api>,
     PathPart(host): PathPart,

@@ -133,6 +133,7 @@ impl<'a> Draft<'a> {
             }
             Effect::BeginMove { .. }
             | Effect::EndLogLevels { .. }
+            | Effect::EndSamples { .. }
             | Effect::StepUpdate { .. }
             | Effect::RemoveRecords { .. }
             | Effect::RemoveTopologyRecord { .. }
@@ -156,6 +157,7 @@ impl<'a> Draft<'a> {
             Effect::Unassign { .. }
             | Effect::BeginMove { .. }
             | Effect::EndLogLevels { .. }
+            | Effect::EndSamples { .. }
             | Effect::StepUpdate { .. }
             | Effect::ReplaceWorkers { .. }
             | Effect::RemoveRecords { .. }

@@ -22,6 +22,7 @@ mod hosts;
 mod log_levels;
 mod placement;
 mod removal;
+mod samples;
 mod supervisor_assignments;
 #[cfg(test)]
 mod tests;
@@ -68,6 +69,7 @@ pub fn decide(view: &ClusterView, liveness: &Liveness, now: Moment, policy: &Pol
     placement::place(&mut draft);
     update::step(&mut draft);
     log_levels::end_due(&mut draft);
+    samples::end_due(&mut draft);
     supervisor_assignments::correct(&mut draft);
     delete_unused_blobs(&mut draft);
     report_lost_packages(&mut draft);

@@ -22,6 +22,7 @@ impl fmt::Display for Effect {
             Self::StepUpdate { .. } => f.write_str("step of an update"),
             Self::ReplaceWorkers { .. } => f.write_str("replace workers of an update"),
             Self::EndLogLevels { .. } => f.write_str("end log levels"),
+            Self::EndSamples { .. } => f.write_str("end samples of tuples"),
             Self::DeleteBlobNode { key } => write!(f, "delete /blobs/{key}"),
             Self::DeleteEvents { numbers } => write!(f, "delete {} events", numbers.len()),
             Self::DeleteStops { supervisors } => {
@@ -49,6 +50,7 @@ impl fmt::Display for Reason {
             Self::Drained => f.write_str("its workers have processed all tuples"),
             Self::Update { text, .. } => f.write_str(text),
             Self::LogLevelsDue => f.write_str("the time of log levels is over"),
+            Self::SamplesDue => f.write_str("the time of samples of tuples is over"),
             Self::KillDue => f.write_str("the deadline of the kill has passed"),
             Self::NoRecord => f.write_str("the topology record was deleted and not restored"),
             Self::HeartbeatsGone => f.write_str("its workers have stopped"),

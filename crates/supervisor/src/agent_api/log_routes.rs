@@ -6,7 +6,7 @@ use std::{
 };
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Body,
     extract::{ConnectInfo, FromRequestParts, Path, State, rejection::PathRejection},
     http::{HeaderMap, HeaderValue, Method, header, request::Parts},
@@ -18,7 +18,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
 
 use super::{
-    AgentApi,
+    AgentApi, SampleReader,
     searches::{SearchClient, WAIT_MAX},
 };
 use crate::worker_logs::{CHUNK_BYTES_MAX, Launch, LogName, Scan};
@@ -178,8 +178,9 @@ pub(super) async fn chunk(
     State(api): State<AgentApi>,
     ValidPath((topology, port, file)): ValidPath<(String, String, String)>,
     ValidQuery(query): ValidQuery<ChunkQuery>,
+    Extension(reader): Extension<SampleReader>,
 ) -> Result<Json<LogChunk>, Rejection> {
-    let meant = Meant::new(&topology, &port, &file, query.worker.as_deref())?;
+    let meant = Meant::new(&topology, &port, &file, query.worker.as_deref())?.checked(reader)?;
     let (running, store) = (api.running(), api.store.clone());
     let read = blocking::run(move || {
         let launch = meant.launch(&api)?;
@@ -206,10 +207,11 @@ pub(super) async fn download(
     State(api): State<AgentApi>,
     ValidPath((topology, port, file)): ValidPath<(String, String, String)>,
     ValidQuery(query): ValidQuery<DownloadQuery>,
+    Extension(reader): Extension<SampleReader>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Rejection> {
-    let meant = Meant::new(&topology, &port, &file, query.worker.as_deref())?;
+    let meant = Meant::new(&topology, &port, &file, query.worker.as_deref())?.checked(reader)?;
     let opened = blocking::run(move || {
         let launch = meant.launch(&api)?;
         let mut opened = api.store.open(&launch.worker, meant.file).map_err(|error| meant.missing(&error))?;
@@ -261,6 +263,21 @@ impl Meant {
             file: file.parse().map_err(unknown)?,
             worker: worker.map(parsed).transpose()?,
         })
+    }
+
+    /// Refuses samples to a sender who may not read them.
+    fn checked(self, SampleReader(may_read_samples): SampleReader) -> Result<Self, Rejection> {
+        match may_read_samples || !self.file.has_samples() {
+            true => Ok(self),
+            false => {
+                let message =
+                    "the tuples of samples need a token of the role operator that is not limited to an owner";
+                let hint = Some(
+                    "`stormkeeper sample` reads them through a nimbus, also for the owner of the topology",
+                );
+                Err(Rejection::new(Code::Forbidden, message, hint))
+            }
+        }
     }
 
     /// Returns the launch. Blocks.

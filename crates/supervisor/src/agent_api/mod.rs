@@ -46,7 +46,7 @@ use searches::Searches;
 use stormkeeper_access::{
     gate::{Admitted, Denied, Gate},
     locks::{Locks, Mode},
-    principal::Principal,
+    principal::{Principal, Role},
     refusals::{RefusalKind, Refusals},
 };
 use stormkeeper_api_types::{
@@ -308,7 +308,12 @@ async fn require_proof(State(gate): State<Arc<Gate>>, request: Request, next: Ne
         }
         // Sent on behalf of somebody by a nimbus that requires no proof.
         Ok(Admitted { principal: Principal::Anyone, .. }) if gate.mode() == Mode::Required => Denied::Missing,
-        Ok(_) => return next.run(request).await,
+        Ok(Admitted { principal, .. }) => {
+            let reader = SampleReader(may_read_samples(&principal));
+            let mut request = request;
+            request.extensions_mut().insert(reader);
+            return next.run(request).await;
+        }
         Err(denied) => denied,
     };
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
@@ -323,6 +328,21 @@ async fn require_proof(State(gate): State<Arc<Gate>>, request: Request, next: Ne
     let now = gate.now().as_millis();
     response.headers_mut().insert(HeaderName::from_static(TIME), now.into());
     response
+}
+
+/// Whether the sender of a request may read the tuples of samples.
+#[derive(Debug, Clone, Copy)]
+struct SampleReader(bool);
+
+/// Returns whether a sender may read the tuples of samples of any topology: a nimbus, which has checked
+/// for whom it asks, and a token that may operate all topologies. A token that is limited to an owner
+/// asks a nimbus, which knows the owners.
+fn may_read_samples(principal: &Principal) -> bool {
+    match principal {
+        Principal::Anyone | Principal::Daemon(_) => true,
+        Principal::Person(person) => person.role >= Role::Operator && person.owner.is_none(),
+        Principal::Worker(_) => false,
+    }
 }
 
 /// Rejects requests that a web page of somebody else may have caused.

@@ -292,6 +292,50 @@ async fn locked_agent_answers_signatures_of_nimbuses_and_tokens_and_nobody_else(
 }
 
 #[tokio::test]
+async fn samples_are_for_nimbuses_and_operators_of_all_topologies_and_not_among_the_other_logs() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (secret, tokens) = (dir.path().join("secret"), dir.path().join("tokens"));
+    create_secret(&secret, &Secrets::generate().expect("random bytes")).expect("written");
+    let people = [(Role::Reader, None), (Role::Operator, Some("team")), (Role::Operator, None)];
+    let people = people.map(|(role, owner)| {
+        let name = format!("{role}-{owner:?}").replace(|c: char| !c.is_ascii_alphanumeric(), "");
+        let person = Person { name, role, owner: owner.map(str::to_owned) };
+        (Token::generate().expect("random bytes"), person)
+    });
+    let lines: String = people.iter().map(|(token, person)| token.line(person) + "\n").collect();
+    create_secret(&tokens, &lines).expect("written");
+    let settings = Settings { tokens: Some(tokens), secret: Some(secret), ..Settings::default() };
+    let locks = Locks::of_supervisor(&settings).expect("valid");
+    let world = World::with(locks.clone());
+    let logs = world.dir.path().join("workers/6700-2-00000a/logs");
+    std::fs::write(logs.join("worker.samples"), "{}\n").expect("written");
+    let ask = async |authorization: &str, path: &str| {
+        let request = HttpRequest::get(path).header("host", "h1:8000").header("authorization", authorization);
+        world.send(request.body(Body::empty()).expect("valid")).await
+    };
+    let samples = [
+        format!("{PREFIX}/logs/{TOPOLOGY}/6700/worker.samples"),
+        format!("{PREFIX}/logs/{TOPOLOGY}/6700/worker%2Esamples"),
+        format!("{PREFIX}/logs/{TOPOLOGY}/6700/worker.samples/download"),
+    ];
+    let expected = [StatusCode::FORBIDDEN, StatusCode::FORBIDDEN, StatusCode::OK];
+    for ((token, person), expected) in people.iter().zip(expected) {
+        let bearer = format!("Bearer {}", token.secret_text());
+        for path in &samples {
+            assert_eq!(ask(&bearer, path).await.0, expected, "{person:?} {path}");
+        }
+        let (status, body) = ask(&bearer, &format!("{PREFIX}/logs/{TOPOLOGY}")).await;
+        let listed = String::from_utf8_lossy(&body).into_owned();
+        assert!(status == StatusCode::OK && listed.contains("worker.log"), "{listed}");
+        assert!(!listed.contains("worker.samples"), "{listed}");
+    }
+    let nimbus = locks.credentials("nimbus", &Clock::new());
+    let head = Head { to: "h1:8000", method: "GET", path: &samples[0] };
+    let signature = nimbus.header(head, BodyDigest::of(&[]), None).expect("signed");
+    assert_eq!(ask(&signature, &samples[0]).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn second_agent_of_a_host_takes_another_port_unless_one_is_set() {
     let first = listen("127.0.0.1:0".parse().expect("valid"), false).expect("a free port");
     let taken = first.local_addr().expect("bound");

@@ -146,7 +146,7 @@ impl WorkerLogStore {
     pub(crate) fn files(&self, worker: &WorkerId) -> (Vec<LogFile>, Vec<RefusedLog>) {
         let (mut files, mut refused) = (Vec::new(), Vec::new());
         let Ok(dir) = self.logs_dir(worker) else { return (files, refused) };
-        for name in LogName::all() {
+        for name in LogName::listed() {
             match OpenLog::open(&dir, name) {
                 Ok(OpenLog { size, modified, .. }) => {
                     files.push(LogFile { name: name.to_string(), size, modified });

@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use stormkeeper_model::tuple_samples::SAMPLES_FILE;
+
 /// Highest number of an older part that is looked for; a worker keeps four.
 const PART_MAX: u8 = 9;
 
@@ -12,21 +14,26 @@ enum LogKind {
     Log,
     /// Standard output and standard error of the worker.
     Out,
+    /// Tuples of components that an operator asked to see.
+    Samples,
 }
 
 impl LogKind {
-    const ALL: [Self; 2] = [Self::Log, Self::Out];
+    /// What is listed, searched and downloaded with the logs. Samples are not: not everybody who reads
+    /// logs may read them.
+    const LISTED: [Self; 2] = [Self::Log, Self::Out];
 
     fn file_name(self) -> &'static str {
         match self {
             Self::Log => "worker.log",
             Self::Out => "worker.out",
+            Self::Samples => SAMPLES_FILE,
         }
     }
 }
 
-/// Name of a log file: `worker.log`, `worker.out`, or an older part such as `worker.log.1`. No other
-/// text is a name, so a name is never a path.
+/// Name of a log file: `worker.log`, `worker.out`, `worker.samples`, or an older part such as
+/// `worker.log.1`. No other text is a name, so a name is never a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LogName {
     kind: LogKind,
@@ -35,14 +42,24 @@ pub(crate) struct LogName {
 }
 
 impl LogName {
-    /// The newest parts of all logs.
+    /// The newest parts of all logs but the samples.
     pub(crate) fn newest() -> impl Iterator<Item = Self> {
-        LogKind::ALL.into_iter().map(|kind| Self { kind, part: 0 })
+        LogKind::LISTED.into_iter().map(|kind| Self { kind, part: 0 })
     }
 
-    /// All names, the newest part of a log first.
-    pub(crate) fn all() -> impl Iterator<Item = Self> {
+    /// The names of all logs but the samples, the newest part of a log first.
+    pub(crate) fn listed() -> impl Iterator<Item = Self> {
         Self::newest().flat_map(Self::parts)
+    }
+
+    /// Every name.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        Self::listed().chain(Self { kind: LogKind::Samples, part: 0 }.parts())
+    }
+
+    /// Returns whether this is a file with tuples of samples.
+    pub(crate) fn has_samples(self) -> bool {
+        self.kind == LogKind::Samples
     }
 
     /// The names of all parts of the same log, the newest first.

@@ -10,6 +10,7 @@ use crate::{
     metrics::TaskMetrics,
     multilang::{child::ChildSpec, handshake},
     queue::Inbox,
+    samples::Sampler,
     settings::TaskSettings,
     task::{self, Bolt, Cycle, Emitter, Spout, TaskContext, TaskKind, Wiring},
 };
@@ -31,6 +32,7 @@ struct Start {
     wiring: Arc<Wiring>,
     settings: TaskSettings,
     emitter: Emitter,
+    sampler: Sampler,
     counters: Arc<TaskCounters>,
     metrics: TaskMetrics,
     clock: Clock,
@@ -62,13 +64,15 @@ impl Worker {
             self.errors.clone(),
             clock.clone(),
         );
-        let emitter = emitter.breaking(cycle);
+        let sampler = || self.samples.sampler(&id, task);
+        let (emitter, sampler) = (emitter.breaking(cycle).sampled_by(sampler()), sampler());
         let metrics = match &self.worker_metrics {
             Some(worker_metrics) => TaskMetrics::new(worker_metrics.metrics(), id.clone(), task),
             None => TaskMetrics::default(),
         };
         let clock = clock.clone();
-        let start = Start { task, component: id, wiring, settings, emitter, counters, metrics, clock };
+        let start =
+            Start { task, component: id, wiring, settings, emitter, sampler, counters, metrics, clock };
         match (&component.run, component.kind) {
             (Run::Command(command), kind) => self.start_command(start, command.clone(), kind, inbox),
             (Run::InWorker, kind) => {
@@ -87,7 +91,7 @@ impl Worker {
     }
 
     fn start_in_this_program(&self, start: Start, source: Source) {
-        let Start { task, component, wiring, settings, emitter, counters, metrics, clock } = start;
+        let Start { task, component, wiring, settings, emitter, sampler, counters, metrics, clock } = start;
         let (spec, tasks) = (&self.options.spec, self.runners.child());
         let parts = component::Parts {
             task,
@@ -96,6 +100,7 @@ impl Worker {
             resources: spec.code.join(RESOURCES),
             credentials: spec.credentials(),
             log_scope: self.log_scopes.of(&component),
+            sampler,
             component,
             wiring,
             settings,
@@ -117,10 +122,11 @@ impl Worker {
     }
 
     fn start_command(&self, start: Start, command: Vec<String>, kind: ComponentKind, inbox: Inbox) {
-        let Start { task, component, wiring, settings, emitter, counters, metrics, clock } = start;
+        let Start { task, component, wiring, settings, emitter, sampler, counters, metrics, clock } = start;
         let max_pending = settings.max_spout_pending;
         let context = TaskContext {
             log_scope: self.log_scopes.of(&component),
+            sampler,
             n_changed_texts: 0,
             changes_reported: None,
             task,

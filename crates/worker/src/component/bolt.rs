@@ -9,7 +9,12 @@ use super::{
     registry::MakeBolt,
     task::{Sending, Surroundings},
 };
-use crate::{queue::Inbox, settings::TaskSettings, tracking::Delivery};
+use crate::{
+    queue::Inbox,
+    samples::{Values, Way},
+    settings::TaskSettings,
+    tracking::Delivery,
+};
 use stormkeeper_model::{ComponentId, StreamId, clock::Monotonic, heartbeat::TaskStatus};
 use stormkeeper_stream::Origin;
 
@@ -242,6 +247,10 @@ impl BoltTask {
         let n_waiting = self.inbox.n_in_batch() as u64;
         let Self { inbox, sending, settling, fields, at_hand, now, .. } = self;
         let Some(row) = inbox.next_in_batch() else { return };
+        if sending.sampler.is_next() {
+            let way = Way::Received { origin: row.origin, trees: row.anchors };
+            sending.sampler.show(way, Values::Encoded(row.values));
+        }
         let holds = settling.n_held() > 0;
         let call = sending.metrics.tuple_call_begins(row.origin, row.emitted_at, holds, *now, &sending.clock);
         sending.counters.executed.add(1);

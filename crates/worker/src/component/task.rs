@@ -27,6 +27,7 @@ use crate::{
     heartbeat::StatusBoard,
     metrics::{StreamIndex, TaskMetrics},
     restarts::RestartBoard,
+    samples::Sampler,
     settings::TaskSettings,
     task::{Emitter, RESTART, STABLE_RUN, Target, Tracking, Wiring, headline, tell_ackers},
     tracking::Settled,
@@ -67,6 +68,8 @@ pub(crate) struct Parts {
     pub(crate) clock: Clock,
     /// What the component logs.
     pub(crate) log_scope: LogScope,
+    /// Shows received tuples to operators who ask for a sample.
+    pub(crate) sampler: Sampler,
     /// Cancelled when the task must stop.
     pub(crate) stop: CancellationToken,
 }
@@ -81,6 +84,7 @@ pub(super) struct Sending {
     pub(super) tracking: Option<Tracking>,
     pub(super) clock: Clock,
     pub(super) log_scope: LogScope,
+    pub(super) sampler: Sampler,
     pub(super) stop: CancellationToken,
     pub(super) board: StatusBoard,
     pub(super) call: Arc<Call>,
@@ -397,7 +401,19 @@ impl State {
         let Parts {
             task, component, topology, wiring, settings, all_settings, resources, credentials, ..
         } = parts;
-        let Parts { emitter, counters, metrics, tracking, errors, board, clock, log_scope, stop, .. } = parts;
+        let Parts {
+            emitter,
+            counters,
+            metrics,
+            tracking,
+            errors,
+            board,
+            clock,
+            log_scope,
+            sampler,
+            stop,
+            ..
+        } = parts;
         let runtime = Handle::current();
         let sending = Sending {
             task,
@@ -407,6 +423,7 @@ impl State {
             tracking,
             clock,
             log_scope,
+            sampler,
             stop,
             board,
             call,

@@ -2,6 +2,7 @@
 
 mod cycles;
 mod renewals;
+mod samples;
 
 use std::{
     collections::BTreeMap,

@@ -16,6 +16,7 @@ use crate::{
         message::{EmitReply, ToChild},
     },
     queue::Inbox,
+    samples::{Values, Way},
     settings::Tick,
     tracking::{Delivery, Settled, Settlement},
 };
@@ -179,6 +180,11 @@ impl Bolt {
         let mut n_sent = 0;
         while child.unsent_bytes() < WRITE_AHEAD_BYTES && !self.window.is_full() {
             let Some(tuple) = self.waiting.pop_front() else { break };
+            if context.sampler.is_next() {
+                let trees = AnchorList::Given(tuple.anchors());
+                let way = Way::Received { origin: tuple.origin(), trees };
+                context.sampler.show(way, Values::Plain(tuple.values()));
+            }
             let source = context.metrics.executed(tuple.origin(), tuple.emitted_at(), now);
             let delivery = Delivery::of(AnchorList::Given(tuple.anchors()), context.task);
             let id = self.protocol.add_tuple(TupleKind::Input(InFlightTuple { source, at: now, delivery }));

@@ -8,6 +8,7 @@ use crate::{
     limits::{self, TREES_MAX, VALUE_DEPTH_MAX},
     metrics::{StreamIndex, TaskMetrics},
     multilang::message::Emit,
+    samples::{Sampler, Values, Way},
     tracking::PENDING_MAX,
     transport::Outbox,
 };
@@ -112,6 +113,7 @@ pub(crate) struct Emitter {
     values: ValueWriter,
     // The receivers that are in a cycle with the task.
     cycle: Option<Cycle>,
+    sampler: Sampler,
 }
 
 impl Emitter {
@@ -129,12 +131,26 @@ impl Emitter {
     ) -> Result<Self, grouping::Error> {
         let router = wiring.router(&component, task)?;
         let (receivers, values) = (Vec::new(), ValueWriter::default());
-        Ok(Self { router, outbox, counters, clock, receivers, values, cycle: None })
+        Ok(Self {
+            router,
+            outbox,
+            counters,
+            clock,
+            receivers,
+            values,
+            cycle: None,
+            sampler: Sampler::default(),
+        })
     }
 
     /// Waits for a limited time for receivers that are in a cycle with the task.
     pub(crate) fn breaking(self, cycle: Option<Cycle>) -> Self {
         Self { cycle, ..self }
+    }
+
+    /// Shows tuples to operators who ask for a sample.
+    pub(crate) fn sampled_by(self, sampler: Sampler) -> Self {
+        Self { sampler, ..self }
     }
 
     /// Returns the receivers of the last emit.
@@ -195,12 +211,21 @@ impl Emitter {
         self.counters.emitted.add(1);
         let measured = metrics.emitted(stream);
         let begun = metrics.now(&self.clock);
+        let is_shown = self.sampler.is_next();
         // Without receivers no tuple is needed.
         if self.receivers.is_empty() {
+            if is_shown {
+                let way = Way::Emitted { origin, to: &[], trees: AnchorList::Given(&[]) };
+                self.sampler.show(way, Values::Encoded(values));
+            }
             return Ok(&[]);
         }
         let anchors = anchor(&self.receivers, measured);
         let list = AnchorList::Given(anchors.as_slice());
+        if is_shown {
+            let way = Way::Emitted { origin, to: &self.receivers, trees: list };
+            self.sampler.show(way, Values::Encoded(values));
+        }
         let row = Row { origin, tasks: TaskList::NONE, anchors: list, emitted_at: begun, values };
         self.outbox.plan(&self.receivers);
         loop {

@@ -55,6 +55,7 @@ use crate::{
         message::{ComponentNotice, EmitReply, FromChild, LogLevel, Parsed, Refused, RefusedEmit, ToChild},
     },
     restarts::RestartBoard,
+    samples::Sampler,
     settings::TaskSettings,
     tracking::{Settled, Tracker},
 };
@@ -109,6 +110,8 @@ pub(super) struct TaskContext {
     pub(super) clock: Clock,
     /// What the component logs.
     pub(super) log_scope: LogScope,
+    /// Shows received tuples to operators who ask for a sample.
+    pub(super) sampler: Sampler,
     /// Owns the tasks that read the children's stderr; when it is cancelled, the task stops.
     pub(super) tasks: Tasks,
     pub(super) metrics: TaskMetrics,

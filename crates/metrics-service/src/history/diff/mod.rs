@@ -199,6 +199,7 @@ fn ends_location(event: &event::Event, task: TaskId) -> bool {
         | EventKind::Undrained
         | EventKind::MetricsChanged
         | EventKind::LogLevelsChanged
+        | EventKind::SamplesChanged
         | EventKind::Updating
         | EventKind::Updated
         | EventKind::UpdateFailed

@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 
 use super::{Api, error::ApiError, refuse};
 use crate::{change::find, refusal::Refusal};
+pub(super) use need::is_samples_file;
 use need::{Need, need};
 pub(super) use signed_body::{is_wrong_body, wrong_body};
 use stormkeeper_access::{
@@ -234,9 +235,11 @@ fn allowed(
         Principal::Anyone => Ok(()),
         Principal::Person(person) => allowed_person(need, person, view),
         Principal::Daemon(_) => match need {
-            Need::ChangeTopology(_) | Need::CancelJob(_) | Need::Submit | Need::Operate => {
-                needs("a token of the role operator")
-            }
+            Need::ChangeTopology(_)
+            | Need::ReadSamples(_)
+            | Need::CancelJob(_)
+            | Need::Submit
+            | Need::Operate => needs("a token of the role operator"),
             Need::Recover => needs("a token of the role admin"),
             _ => Ok(()),
         },
@@ -267,9 +270,12 @@ fn allowed_person(
     let role = match need {
         Need::Nothing | Need::Proof => return Ok(()),
         Need::Read => Role::Reader,
-        Need::ChangeTopology(_) | Need::CancelJob(_) | Need::Submit | Need::StoreBlob | Need::Operate => {
-            Role::Operator
-        }
+        Need::ChangeTopology(_)
+        | Need::ReadSamples(_)
+        | Need::CancelJob(_)
+        | Need::Submit
+        | Need::StoreBlob
+        | Need::Operate => Role::Operator,
         Need::Recover | Need::ReadBlob(_) => Role::Admin,
         Need::Daemon | Need::SendMetrics => {
             return Err(Disallowed::Needs("the cluster secret".to_owned()));
@@ -280,7 +286,7 @@ fn allowed_person(
     }
     let Some(owner) = &person.owner else { return Ok(()) };
     match need {
-        Need::ChangeTopology(topology) => {
+        Need::ChangeTopology(topology) | Need::ReadSamples(topology) => {
             let view = view()?;
             let id = find(&view, topology)?;
             of_owner(&view, &id, owner)

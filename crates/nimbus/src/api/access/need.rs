@@ -4,6 +4,7 @@ use axum::http::Method;
 
 use crate::api::flink::is_flink_path;
 use stormkeeper_api_types::{client::decoded, routes};
+use stormkeeper_model::tuple_samples::SAMPLES_FILE;
 
 /// Right that a request needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub(super) enum Need {
     Read,
     /// Changing the topology of this id or name.
     ChangeTopology(String),
+    /// Reading tuples of samples of the topology of this id or name.
+    ReadSamples(String),
     /// Cancelling the job of this id, by Flink's API.
     CancelJob(String),
     /// Submitting a topology.
@@ -46,6 +49,7 @@ impl Need {
             | Self::Proof
             | Self::Read
             | Self::StoreBlob
+            | Self::ReadSamples(_)
             | Self::ReadBlob(_)
             | Self::Daemon
             | Self::SendMetrics => false,
@@ -70,6 +74,9 @@ pub(super) fn need(method: &Method, path: &str) -> Need {
         (_, ["session"]) => Need::Nothing,
         (_, ["metrics", "sync", ..] | ["blobs", _, "copy", ..]) => Need::Daemon,
         (_, ["metrics", "register" | "ingest", ..]) => Need::SendMetrics,
+        (true, ["topology", topology, "logs", _, _, file, ..]) if is_samples_file(&decoded(file)) => {
+            Need::ReadSamples(decoded(topology))
+        }
         (true, ["blobs", key, ..]) => Need::ReadBlob((*key).to_owned()),
         (true, _) => Need::Read,
         (false, ["blobs", _]) if *method == Method::PUT => Need::StoreBlob,
@@ -80,6 +87,11 @@ pub(super) fn need(method: &Method, path: &str) -> Need {
         }
         (false, _) => Need::Operate,
     }
+}
+
+/// Returns whether a log has tuples of samples: the file of that name, or an older part of it.
+pub(in crate::api) fn is_samples_file(name: &str) -> bool {
+    name.starts_with(SAMPLES_FILE)
 }
 
 /// Returns what a write to a path of Flink's API needs. It has one write.
@@ -98,7 +110,7 @@ impl Need {
             Self::Nothing => return None,
             Self::Proof => "a token",
             Self::Read => "a token of the role reader",
-            Self::ChangeTopology(_) | Self::CancelJob(_) => {
+            Self::ChangeTopology(_) | Self::ReadSamples(_) | Self::CancelJob(_) => {
                 "a token of the role operator, for the owner of the topology if it is limited to one"
             }
             Self::Submit => "a token of the role operator",
@@ -121,6 +133,7 @@ mod tests {
     #[test]
     fn every_kind_of_request_needs_its_right_with_either_prefix() {
         let topology = |text: &str| Need::ChangeTopology(text.to_owned());
+        let samples = |text: &str| Need::ReadSamples(text.to_owned());
         for prefix in ["/api/stormkeeper/v1", "/api/v1"] {
             for (method, route, expected) in [
                 (Method::GET, "/cluster/summary", Need::Read),
@@ -133,6 +146,11 @@ mod tests {
                 (Method::POST, "/topology/wc/kill", topology("wc")),
                 (Method::POST, "/topology/a%20b/kill/10", topology("a b")),
                 (Method::POST, "/topology/wc/metrics", topology("wc")),
+                (Method::POST, "/topology/wc/samples", topology("wc")),
+                (Method::GET, "/topology/wc/samples", Need::Read),
+                (Method::GET, "/topology/wc/logs/s/6700/worker.log", Need::Read),
+                (Method::GET, "/topology/w%63/logs/s/6700/worker.samples", samples("wc")),
+                (Method::HEAD, "/topology/wc/logs/s/6700/worker%2Esamples.1/download", samples("wc")),
                 (Method::DELETE, "/metrics/topology/wc/metas", topology("wc")),
                 (Method::POST, "/host/h/drain", Need::Operate),
                 (Method::POST, "/recovery", Need::Recover),

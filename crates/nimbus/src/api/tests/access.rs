@@ -281,6 +281,8 @@ async fn token_with_an_owner_changes_topologies_of_that_owner_only() {
     assert_eq!(change("/api/stormkeeper/v1/topology/none/kill").await.0, StatusCode::NOT_FOUND);
     assert_eq!(change("/api/stormkeeper/v1/topology/of-team/deactivate").await.0, StatusCode::OK);
 
+    refuse_samples_of_others(&leader, &keys).await;
+
     // The same by Flink's API; an unknown job and a method that is not served are such for everybody.
     let ask_flink = async |method: Method, path: &str, own: &Token| {
         let (status, body) = send(&leader, &token(own), &Sent::new(method, path, "")).await;
@@ -307,6 +309,31 @@ async fn token_with_an_owner_changes_topologies_of_that_owner_only() {
     assert_eq!(status(&of_bob), Some(TopologyStatus::Active));
     // It runs nowhere, so it is removed at once.
     assert!(matches!(status(&of_team), None | Some(TopologyStatus::Killed)), "{:?}", status(&of_team));
+}
+
+/// Tuples of samples are for those who may change the topology, and are no files to download.
+async fn refuse_samples_of_others(leader: &Running, keys: &Keys) {
+    let read = async |own: &Token, topology: &str, rest: &str| {
+        let uri = format!("/api/stormkeeper/v1/topology/{topology}/logs/none/6700/worker.samples{rest}");
+        send(leader, &token(own), &Sent::new(Method::GET, &uri, "")).await.0
+    };
+    // Whoever may read gets to know that there is no such supervisor.
+    for (own, topology, expected) in [
+        (&keys.reader, "of-team", StatusCode::FORBIDDEN),
+        (&keys.of_team, "of-bob", StatusCode::FORBIDDEN),
+        (&keys.of_team, "of-team", StatusCode::NOT_FOUND),
+        (&keys.operator, "of-bob", StatusCode::NOT_FOUND),
+    ] {
+        for rest in ["", "?offset=0", ".1", "/download"] {
+            assert_eq!(read(own, topology, rest).await, expected, "{topology}{rest}");
+        }
+    }
+    let begin = Sent::new(
+        Method::POST,
+        "/api/stormkeeper/v1/topology/of-bob/samples",
+        r#"{"component":"x","stop":true}"#,
+    );
+    assert_eq!(send(leader, &token(&keys.of_team), &begin).await.0, StatusCode::FORBIDDEN);
 }
 
 #[tokio::test]

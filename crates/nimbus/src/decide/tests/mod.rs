@@ -13,6 +13,7 @@ mod properties;
 mod rebalance;
 mod removal;
 mod renamed_hosts;
+mod samples;
 mod unknown_fields;
 mod unusable_slots;
 mod update;
