@@ -237,6 +237,17 @@ impl Stage {
         self.assignment.workers.keys().enumerate().map(start).collect()
     }
 
+    /// Returns the tasks of a component.
+    pub(crate) fn tasks_of(&self, component: &str) -> &TaskSet {
+        &self.table.0[&id(component)]
+    }
+
+    /// Returns the tasks of the worker that has `task`.
+    pub(crate) fn tasks_beside(&self, task: TaskId) -> &TaskSet {
+        let mut workers = self.assignment.workers.values();
+        &workers.find(|worker| worker.tasks.contains(task)).expect("a worker").tasks
+    }
+
     pub(crate) async fn heartbeats(&self) -> BTreeMap<TaskId, TaskHeartbeat> {
         self.store.task_heartbeats(&self.options.spec.topology).await.expect("the tree answers")
     }

@@ -1,6 +1,7 @@
 //! Components in the worker program, in complete workers on a memory tree.
 
 mod cycles;
+mod groupings;
 mod renewals;
 mod samples;
 
