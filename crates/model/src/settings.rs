@@ -147,6 +147,12 @@ pub const KNOWN: &[Setting] = &[
         doc: "Metrics that each worker writes to its log at every report, by the last part of their names.",
     },
     Setting {
+        key: "topology.disable.loadaware.messaging",
+        kind: SettingKind::Truth,
+        default: "false",
+        doc: "Whether shuffles send to each task in turn even if its queue is full, and so wait for it. By default they pass over such a task; for one component or all.",
+    },
+    Setting {
         key: "topology.disabled.metric.names",
         kind: SettingKind::Words,
         default: "[]",

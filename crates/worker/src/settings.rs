@@ -58,6 +58,8 @@ pub(crate) struct TaskSettings {
     /// `topology.cycle.timeout.secs`: time for which a task waits for room in a queue of a cycle that it is
     /// in.
     pub cycle_timeout: Duration,
+    /// Whether shuffles pass over tasks whose queues are full: not `topology.disable.loadaware.messaging`.
+    pub shuffles_by_load: bool,
     /// `topology.environment`
     pub environment: BTreeMap<String, String>,
 }
@@ -132,6 +134,9 @@ impl TaskSettings {
                 .get("topology.multilang.serializer", |value| Codec::named(value.as_str()?))
                 .unwrap_or_default(),
             cycle_timeout: layers.get(CYCLE_TIMEOUT, seconds).unwrap_or(CYCLE_TIMEOUT_DEFAULT),
+            shuffles_by_load: !layers
+                .get("topology.disable.loadaware.messaging", Value::as_bool)
+                .unwrap_or_default(),
             max_spout_pending: layers
                 .get("topology.max.spout.pending", count)
                 .map_or(PENDING_MAX, |n| n.min(PENDING_MAX)),
@@ -273,6 +278,7 @@ mod tests {
                 codec: Codec::MessagePack,
                 max_spout_pending: PENDING_MAX,
                 cycle_timeout: CYCLE_TIMEOUT_DEFAULT,
+                shuffles_by_load: true,
                 environment: BTreeMap::from([
                     ("A".to_owned(), "b".to_owned()),
                     ("N".to_owned(), "1".to_owned())

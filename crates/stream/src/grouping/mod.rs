@@ -82,6 +82,9 @@ pub enum Error {
     },
 }
 
+/// Maximum number of tasks at which a shuffle looks for room, besides the one whose turn it is.
+pub const PASSED_OVER_MAX: usize = 8;
+
 /// Selects the receivers of one task's tuples. Pure; its only state are the positions of its
 /// shuffles.
 #[derive(Debug, Clone)]
@@ -158,6 +161,44 @@ impl Router {
         Ok(Self { component: component.clone(), streams, default })
     }
 
+    /// Returns whether a stream has receivers among which a shuffle can choose.
+    pub fn has_choice(&self) -> bool {
+        let mut receivers = self.streams.iter().flat_map(|(_, stream)| &stream.receivers);
+        receivers.any(|receiver| matches!(receiver, Receiver::Ring { tasks, .. } if tasks.len() > 1))
+    }
+
+    /// Lets the shuffles of a stream pass over tasks without room: the next turn is that of the first
+    /// task with room, of the task whose turn it is and the [`PASSED_OVER_MAX`] after it. If none of them
+    /// has room, all are added to `full`, and the turn stays. A stream that is not declared has no
+    /// shuffles.
+    ///
+    /// So each of `n` tasks that have room receives at least one of any `n` tuples in a row, and if all have
+    /// room, nothing changes.
+    pub fn pass_over(
+        &mut self,
+        stream: Option<&StreamId>,
+        mut has_room: impl FnMut(TaskId) -> bool,
+        full: &mut Vec<TaskId>,
+    ) {
+        let Some(position) = self.position(stream) else { return };
+        for receiver in &mut self.streams[position].1.receivers {
+            if let Receiver::Ring { tasks, next } = receiver {
+                let turns = (*next..tasks.len()).chain(0..*next).take(1 + PASSED_OVER_MAX);
+                match turns.clone().find(|at| has_room(tasks[*at])) {
+                    Some(at) => *next = at,
+                    None => full.extend(turns.map(|at| tasks[at])),
+                }
+            }
+        }
+    }
+
+    fn position(&self, stream: Option<&StreamId>) -> Option<usize> {
+        match stream {
+            Some(stream) => self.streams.iter().position(|(known, _)| known == stream),
+            None => self.default,
+        }
+    }
+
     /// Clears `out` and writes the receivers of a tuple into it: in the order of the
     /// receiving components, each task as often as it receives the tuple. No receiver at all
     /// is not an error. `stream` is `None` for the default stream, and `direct` the task that the emit names.
@@ -175,11 +216,8 @@ impl Router {
         out: &mut Vec<TaskId>,
     ) -> Result<&Arc<Origin>, Error> {
         out.clear();
+        let position = self.position(stream);
         let component = &self.component;
-        let position = match stream {
-            Some(stream) => self.streams.iter().position(|(known, _)| known == stream),
-            None => self.default,
-        };
         let Some((stream, known)) = position.map(|position| &mut self.streams[position]) else {
             let stream = stream.cloned().unwrap_or_else(StreamId::default_stream);
             return Err(Error::UnknownStream { component: component.clone(), stream });

@@ -257,6 +257,78 @@ proptest! {
     }
 
     #[test]
+    fn shuffle_passes_over_tasks_without_room_and_none_with_room_waits_longer_than_a_round(
+        parallelism in 1u32..20,
+        full in prop::collection::vec(any::<u32>(), 1..200),
+        grouping in 0..2usize,
+    ) {
+        let local = if grouping == 1 { TaskSet::range(2, 1 + parallelism) } else { TaskSet::default() };
+        let mut router = router(&[("default", GROUPINGS[grouping](), parallelism)], &local);
+        let n = parallelism as usize;
+        // Number of tuples since each task had its last one or had no room.
+        let mut waited = vec![0; n];
+        for bits in full {
+            // Every third tuple finds room everywhere.
+            let bits = if bits % 3 == 0 { 0 } else { bits };
+            let is_full = |task: TaskId| bits >> (task.0 - 2) & 1 == 1;
+            let mut found_full = Vec::new();
+            router.pass_over(None, |task| !is_full(task), &mut found_full);
+            let chosen = TaskId(default_of(&mut router, &word("w", 1)).expect("routed")[0]);
+            prop_assert_eq!(is_full(chosen), !found_full.is_empty(), "{} of {:?}", chosen, found_full);
+            if !found_full.is_empty() {
+                prop_assert_eq!(found_full.len(), n.min(1 + PASSED_OVER_MAX));
+                prop_assert!(found_full.iter().all(|task| is_full(*task)));
+            }
+            for (task, waited) in (2..).map(TaskId).zip(&mut waited) {
+                *waited = if task == chosen || is_full(task) { 0 } else { *waited + 1 };
+                prop_assert!(*waited < n, "task {} had room for {} tuples and got none", task, waited);
+            }
+        }
+    }
+
+    #[test]
+    fn shuffle_with_room_everywhere_is_as_one_that_does_not_look(parallelism in 1u32..20, n in 0usize..100) {
+        let inputs = [("default", Grouping::Shuffle, parallelism)];
+        let (mut looks, mut deals) = (router(&inputs, &tasks([])), router(&inputs, &tasks([])));
+        for _ in 0..n {
+            let mut full = Vec::new();
+            looks.pass_over(None, |_| true, &mut full);
+            prop_assert!(full.is_empty());
+            let tuple = word("w", 1);
+            prop_assert_eq!(default_of(&mut looks, &tuple), default_of(&mut deals, &tuple));
+        }
+    }
+
+    #[test]
+    fn share_of_each_task_follows_what_it_can_take(speeds in prop::collection::vec(1usize..20, 2..8)) {
+        // Queues of 8 tuples; in each step one tuple comes, and all tasks together can take one.
+        let mut router = router(&[("default", Grouping::Shuffle, speeds.len() as u32)], &tasks([]));
+        let (mut queued, mut taken) = (vec![0usize; speeds.len()], vec![0usize; speeds.len()]);
+        let (total, n_rounds) = (speeds.iter().sum::<usize>(), 200);
+        for step in 0..n_rounds * total {
+            let mut full = Vec::new();
+            router.pass_over(None, |task| queued[task.0 as usize - 2] < 8, &mut full);
+            // The emitter waits if all are full.
+            if full.is_empty() {
+                let chosen = default_of(&mut router, &word("w", 1)).expect("routed")[0];
+                queued[chosen as usize - 2] += 1;
+            }
+            for (at, speed) in speeds.iter().enumerate() {
+                // Each task takes `speed` tuples in `total` steps.
+                let is_due = (step + 1) * speed / total > step * speed / total;
+                if is_due && queued[at] > 0 {
+                    queued[at] -= 1;
+                    taken[at] += 1;
+                }
+            }
+        }
+        for (speed, taken) in speeds.iter().zip(&taken) {
+            let most = speed * n_rounds;
+            prop_assert!(*taken * 10 >= most * 9, "{} of {}: {:?}", taken, most, speeds);
+        }
+    }
+
+    #[test]
     fn shuffles_are_even_within_one(parallelism in 1u32..20, n_tuples in 0u32..300, local in 0u32..20) {
         for grouping in [Grouping::Shuffle, Grouping::LocalOrShuffle, Grouping::None] {
             let local = tasks(2..2 + local.min(parallelism));

@@ -65,7 +65,10 @@ impl Worker {
             clock.clone(),
         );
         let sampler = || self.samples.sampler(&id, task);
-        let (emitter, sampler) = (emitter.breaking(cycle).sampled_by(sampler()), sampler());
+        let (emitter, sampler) = (
+            emitter.breaking(cycle).passing_over_full(settings.shuffles_by_load).sampled_by(sampler()),
+            sampler(),
+        );
         let metrics = match &self.worker_metrics {
             Some(worker_metrics) => TaskMetrics::new(worker_metrics.metrics(), id.clone(), task),
             None => TaskMetrics::default(),

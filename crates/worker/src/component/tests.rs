@@ -4,6 +4,7 @@ mod cycles;
 mod groupings;
 mod renewals;
 mod samples;
+mod shuffles;
 
 use std::{
     collections::BTreeMap,

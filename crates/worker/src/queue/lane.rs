@@ -20,6 +20,8 @@ use {
 pub(crate) struct Lane {
     state: Arc<LaneState>,
     shared: Arc<Shared>,
+    // The last row has left the batch more than half full.
+    is_filling: bool,
 }
 
 #[derive(Debug)]
@@ -71,7 +73,7 @@ impl Lane {
             shared.has_changed.store(true, Ordering::Release);
         }
         drop(lanes);
-        Self { state, shared: Arc::clone(shared) }
+        Self { state, shared: Arc::clone(shared), is_filling: false }
     }
 
     /// Appends a row if there is room.
@@ -92,6 +94,7 @@ impl Lane {
             return Err(Refused::Full);
         }
         batch.push(row);
+        self.is_filling = n_tuples > tuples / 2 || batch.n_bytes() > bytes / 2;
         self.state.n_tuples.store(n_tuples, Ordering::Release);
         let wakes = std::mem::take(&mut filling.receiver_waits);
         drop(filling);
@@ -99,6 +102,24 @@ impl Lane {
             self.shared.arrived.notify_one();
         }
         Ok(())
+    }
+
+    /// Returns whether the last row has left less than half of the room.
+    #[inline]
+    pub(crate) fn is_filling(&self) -> bool {
+        self.is_filling
+    }
+
+    /// Returns whether there is room for a tuple of so many bytes, or the receiver is gone. If not,
+    /// [`room`](Self::room) waits for it.
+    pub(crate) fn has_room(&self, n_bytes: usize) -> bool {
+        let mut filling = self.state.filling();
+        let Capacity { tuples, bytes } = self.shared.capacity;
+        let batch = &filling.batch;
+        let fits = batch.n_tuples() < tuples && batch.n_bytes() + n_bytes <= bytes;
+        let has_room = fits || batch.is_empty() || filling.is_closed;
+        filling.emitter_waits |= !has_room;
+        has_room
     }
 
     /// Appends a tuple for `tasks` if there is room.

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::Cycle;
+use super::{
+    Cycle,
+    choice::{self, Choice},
+};
 use crate::{
     counters::TaskCounters,
     limits::{self, TREES_MAX, VALUE_DEPTH_MAX},
@@ -113,6 +116,9 @@ pub(crate) struct Emitter {
     values: ValueWriter,
     // The receivers that are in a cycle with the task.
     cycle: Option<Cycle>,
+    choice: Choice,
+    // Tasks whose queues are full.
+    full: Vec<TaskId>,
     sampler: Sampler,
 }
 
@@ -139,6 +145,8 @@ impl Emitter {
             receivers,
             values,
             cycle: None,
+            choice: Choice::default(),
+            full: Vec::new(),
             sampler: Sampler::default(),
         })
     }
@@ -146,6 +154,12 @@ impl Emitter {
     /// Waits for a limited time for receivers that are in a cycle with the task.
     pub(crate) fn breaking(self, cycle: Option<Cycle>) -> Self {
         Self { cycle, ..self }
+    }
+
+    /// Lets shuffles pass over tasks whose queues are full, if `is_on` and there are tasks to choose from.
+    pub(crate) fn passing_over_full(self, is_on: bool) -> Self {
+        let choice = Choice::new(is_on && self.router.has_choice());
+        Self { choice, ..self }
     }
 
     /// Shows tuples to operators who ask for a sample.
@@ -199,6 +213,9 @@ impl Emitter {
         metrics: &mut TaskMetrics,
         anchor: impl FnOnce(&[TaskId], StreamIndex) -> Anchors,
     ) -> Result<&[TaskId], EmitError> {
+        if self.choice.looks() && target.direct.is_none() {
+            self.pass_over(target.stream, choice::row_bytes(values.bytes().len(), n_trees), metrics).await;
+        }
         let origin = self.router.route(target.stream, values, target.direct, &mut self.receivers)?;
         let stream = &origin.stream;
         if n_trees > TREES_MAX {
@@ -233,6 +250,9 @@ impl Emitter {
             if let Some(cycle) = &mut self.cycle {
                 cycle.delivered(self.outbox.delivered());
             }
+            if self.outbox.take_is_pressed() {
+                self.choice.begin();
+            }
             let n_queued = self.outbox.take_n_queued() as u64;
             self.counters.transferred.add(n_queued);
             metrics.transferred(measured, n_queued);
@@ -247,6 +267,35 @@ impl Emitter {
             metrics.record_emit_time(self.clock.monotonic().since(begun));
         }
         Ok(&self.receivers)
+    }
+}
+
+impl Emitter {
+    /// Lets shuffles pass over tasks whose queues have no room for a tuple of so many bytes, and waits
+    /// while the queues of all of them are full.
+    async fn pass_over(&mut self, stream: Option<&StreamId>, n_bytes: usize, metrics: &mut TaskMetrics) {
+        loop {
+            self.full.clear();
+            let mut is_any_full = false;
+            let has_room = |task| {
+                let has_room = self.outbox.has_room(task, n_bytes);
+                is_any_full |= !has_room;
+                has_room
+            };
+            self.router.pass_over(stream, has_room, &mut self.full);
+            if is_any_full {
+                self.choice.begin();
+            }
+            if self.full.is_empty() {
+                return;
+            }
+            // A full cycle is broken when the tuple is on its way.
+            if self.cycle.is_some() {
+                return;
+            }
+            metrics.settle();
+            self.outbox.room_of_any(&self.full).await;
+        }
     }
 }
 

@@ -23,6 +23,7 @@
 
 mod bolt;
 mod bolt_protocol;
+mod choice;
 mod cycle;
 mod emitter;
 pub(crate) mod headline;

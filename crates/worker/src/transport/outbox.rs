@@ -1,6 +1,6 @@
 //! Access of an emitting task to all other tasks.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc, task::Poll};
 
 use tokio::sync::watch;
 use tracing::warn;
@@ -68,6 +68,8 @@ struct Plan {
     next: usize,
     tasks: Vec<TaskId>,
     n_queued: usize,
+    // A queue that took a tuple has less than half of its room left.
+    is_pressed: bool,
 }
 
 impl Outbox {
@@ -138,7 +140,8 @@ impl Outbox {
     /// connection lives.
     #[inline]
     pub(crate) fn push(&mut self, row: &Row<'_>) -> bool {
-        let Self { lanes, plan: Plan { deliveries, next, tasks, n_queued }, counters, .. } = self;
+        let Self { lanes, plan, counters, .. } = self;
+        let Plan { deliveries, next, tasks, n_queued, is_pressed } = plan;
         while let Some((way, range)) = deliveries.get(*next) {
             let Way { lane, is_remote } = &mut lanes[*way];
             let (task, tasks) = (tasks[range.start], &tasks[range.clone()]);
@@ -146,6 +149,7 @@ impl Outbox {
             match lane.push(&Row { tasks, ..*row }) {
                 Ok(()) => {
                     *n_queued += range.len();
+                    *is_pressed |= lane.is_filling();
                     if *is_remote {
                         counters.queued(range.len() as u64);
                     }
@@ -199,6 +203,37 @@ impl Outbox {
     #[inline]
     pub(crate) fn take_n_queued(&mut self) -> usize {
         std::mem::take(&mut self.plan.n_queued)
+    }
+
+    /// Returns whether a queue had less than half of its room left when it took a tuple since the last call.
+    #[inline]
+    pub(crate) fn take_is_pressed(&mut self) -> bool {
+        std::mem::take(&mut self.plan.is_pressed)
+    }
+
+    /// Waits until there may be room in the queue of one of `tasks`, for which
+    /// [`has_room`](Self::has_room) said that there is none.
+    ///
+    /// # Cancellation safety
+    /// It only waits.
+    pub(crate) async fn room_of_any(&mut self, tasks: &[TaskId]) {
+        let ways: Vec<usize> = tasks.iter().filter_map(|task| self.way_to(*task)).collect();
+        let waits = ways.iter().map(|way| Box::pin(self.lanes[*way].lane.room()));
+        let mut waits: Vec<_> = waits.collect();
+        std::future::poll_fn(|context| {
+            let is_any = waits.iter_mut().any(|room| room.as_mut().poll(context).is_ready());
+            if is_any || waits.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Returns whether the queue for a task has room for a tuple of so many bytes, its anchors included.
+    /// A task that no worker runs has: a tuple for it does not wait.
+    pub(crate) fn has_room(&mut self, task: TaskId, n_bytes: usize) -> bool {
+        if self.changes.has_changed().unwrap_or(false) {
+            self.follow();
+        }
+        self.way_to(task).is_none_or(|way| self.lanes[way].lane.has_room(n_bytes))
     }
 
     /// Sends a tuple to a task, waiting while its queue is full.
