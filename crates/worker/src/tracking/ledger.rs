@@ -35,12 +35,27 @@ pub(super) struct Ended {
     pub(super) outcome: Outcome,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+/// A tree that is not complete. There may be millions: it has 16 bytes.
+#[derive(Debug, Clone, Copy)]
 struct Tree {
     edges: u64,
-    // The emitting task; `None` before the beginning of the tree has arrived.
-    spout: Option<TaskId>,
+    // The emitting task, once the beginning of the tree has arrived.
+    emitter: TaskId,
+    has_begun: bool,
     has_failed: bool,
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self { edges: 0, emitter: TaskId(0), has_begun: false, has_failed: false }
+    }
+}
+
+impl Tree {
+    /// Returns the emitting task; `None` before the beginning of the tree has arrived.
+    fn spout(&self) -> Option<TaskId> {
+        self.has_begun.then_some(self.emitter)
+    }
 }
 
 type Generation = RootMap<Tree>;
@@ -59,14 +74,14 @@ impl Ledger {
     pub(super) fn begin(&mut self, root: u64, spout: TaskId, edges: u64) -> Option<Ended> {
         let generation = match self.position(root) {
             Some(generation) => {
-                self.n_unbegun -= usize::from(self.generations[generation][&root].spout.is_none());
+                self.n_unbegun -= usize::from(!self.generations[generation][&root].has_begun);
                 generation
             }
             None => 0,
         };
         self.update(generation, root, |tree| {
             tree.edges ^= edges;
-            tree.spout = Some(spout);
+            (tree.emitter, tree.has_begun) = (spout, true);
         })
     }
 
@@ -86,13 +101,13 @@ impl Ledger {
         let generation = self.position(root)?;
         let tree = self.generations[generation].remove(&root)?;
         self.generations[0].insert(root, tree);
-        tree.spout
+        tree.spout()
     }
 
     /// Forgets a tree of which its spout wants to know nothing more.
     pub(super) fn forget(&mut self, root: u64) {
         if let Some(generation) = self.position(root)
-            && self.generations[generation].get(&root).is_some_and(|tree| tree.spout.is_some())
+            && self.generations[generation].get(&root).is_some_and(|tree| tree.has_begun)
         {
             self.generations[generation].remove(&root);
         }
@@ -103,7 +118,7 @@ impl Ledger {
     pub(super) fn rotate(&mut self) -> u64 {
         self.generations.rotate_right(1);
         let dropped = std::mem::take(&mut self.generations[0]);
-        let n_unbegun = dropped.values().filter(|tree| tree.spout.is_none()).count();
+        let n_unbegun = dropped.values().filter(|tree| !tree.has_begun).count();
         self.n_unbegun -= n_unbegun;
         std::mem::take(&mut self.n_late) + n_unbegun as u64
     }
@@ -141,7 +156,7 @@ impl Ledger {
             (false, 0) => Outcome::Acked,
             (false, _) => return None,
         };
-        let spout = tree.spout?;
+        let spout = tree.spout()?;
         self.generations[generation].remove(&root);
         Some(Ended { spout, root, outcome })
     }
@@ -197,6 +212,11 @@ mod tests {
             prop_assert_eq!(apply(last), ended(7, Outcome::Acked));
             prop_assert_eq!(ledger.len(), 0);
         }
+    }
+
+    #[test]
+    fn entry_of_a_tree_is_small() {
+        assert_eq!(size_of::<(u64, Tree)>(), 24);
     }
 
     #[test]

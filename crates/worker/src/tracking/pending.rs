@@ -21,11 +21,41 @@ pub(crate) struct PendingTuple {
     pub(crate) stream: StreamIndex,
 }
 
+/// A pending tuple in less space: there may be a million.
 #[derive(Debug)]
 struct Entry {
-    tuple: PendingTuple,
-    // The deadline that counts, if `reset_timeout` has added later ones.
-    deadline: Monotonic,
+    id: Id,
+    emitted: Monotonic,
+    stream: StreamIndex,
+    // Number of deadlines before the one that counts, which `reset_timeout` has made void.
+    n_void: u32,
+}
+
+/// A message id. Most are numbers.
+#[derive(Debug)]
+enum Id {
+    Int(i64),
+    Other(Box<Value>),
+}
+
+impl From<PendingTuple> for Entry {
+    fn from(PendingTuple { id, emitted, stream }: PendingTuple) -> Self {
+        let id = match id {
+            Value::Int(id) => Id::Int(id),
+            id => Id::Other(Box::new(id)),
+        };
+        Self { id, emitted, stream, n_void: 0 }
+    }
+}
+
+impl From<Entry> for PendingTuple {
+    fn from(Entry { id, emitted, stream, .. }: Entry) -> Self {
+        let id = match id {
+            Id::Int(id) => Value::Int(id),
+            Id::Other(id) => *id,
+        };
+        Self { id, emitted, stream }
+    }
 }
 
 /// Pending tuples by the root of their tree, each with a deadline.
@@ -51,8 +81,8 @@ impl PendingTuples {
 
     /// Adds a tuple.
     pub(crate) fn add(&mut self, root: u64, tuple: PendingTuple) {
-        let deadline = self.schedule(root, tuple.emitted);
-        self.entries.insert(root, Entry { tuple, deadline });
+        self.schedule(root, tuple.emitted);
+        self.entries.insert(root, tuple.into());
     }
 
     /// Removes a tuple whose tree has ended. `None` if its outcome was told before, so that a tuple has one
@@ -62,25 +92,26 @@ impl PendingTuples {
         if self.deadlines.len() >= STALE_MAX && self.deadlines.len() / 2 > self.entries.len() {
             self.deadlines.retain(|(_, root)| self.entries.contains_key(root));
         }
-        Some(entry.tuple)
+        Some(entry.into())
     }
 
     /// Starts the timeout of a tuple again.
     pub(crate) fn reset_timeout(&mut self, root: u64, now: Monotonic) {
-        if self.entries.contains_key(&root) {
-            let deadline = self.schedule(root, now);
-            if let Some(entry) = self.entries.get_mut(&root) {
-                entry.deadline = deadline;
-            }
+        if let Some(entry) = self.entries.get_mut(&root).filter(|_| self.timeout.is_some()) {
+            entry.n_void += 1;
+            self.schedule(root, now);
         }
     }
 
     /// Removes one tuple whose deadline has passed, if there is one.
     pub(crate) fn expire(&mut self, now: Monotonic) -> Option<(u64, PendingTuple)> {
         while self.deadlines.front().is_some_and(|(deadline, _)| *deadline <= now) {
-            let (deadline, root) = self.deadlines.pop_front()?;
-            if self.entries.get(&root).is_some_and(|entry| entry.deadline == deadline) {
-                return self.entries.remove(&root).map(|entry| (root, entry.tuple));
+            let (_, root) = self.deadlines.pop_front()?;
+            match self.entries.get_mut(&root) {
+                Some(entry) if entry.n_void > 0 => entry.n_void -= 1,
+                Some(_) => return self.entries.remove(&root).map(|entry| (root, entry.into())),
+                // It is settled.
+                None => {}
             }
         }
         None
@@ -89,14 +120,13 @@ impl PendingTuples {
     /// Removes all tuples and returns their roots: the process that knows their ids is gone.
     pub(crate) fn clear(&mut self) -> impl Iterator<Item = (u64, PendingTuple)> + '_ {
         self.deadlines.clear();
-        self.entries.drain().map(|(root, entry)| (root, entry.tuple))
+        self.entries.drain().map(|(root, entry)| (root, entry.into()))
     }
 
-    fn schedule(&mut self, root: u64, now: Monotonic) -> Monotonic {
-        let Some(timeout) = self.timeout else { return now };
-        let deadline = now.plus(timeout);
-        self.deadlines.push_back((deadline, root));
-        deadline
+    fn schedule(&mut self, root: u64, now: Monotonic) {
+        if let Some(timeout) = self.timeout {
+            self.deadlines.push_back((now.plus(timeout), root));
+        }
     }
 }
 
@@ -140,9 +170,23 @@ mod tests {
     }
 
     #[test]
+    fn ids_of_all_kinds_come_back_and_an_entry_is_small() {
+        assert_eq!(size_of::<(u64, Entry)>(), 40);
+        let mut pending = pending();
+        for (root, id) in
+            [Value::Int(-1), Value::UInt(u64::MAX), Value::from("x"), Value::Null].into_iter().enumerate()
+        {
+            let tuple = PendingTuple { id, ..tuple(0, at(0)) };
+            pending.add(root as u64, tuple.clone());
+            assert_eq!(pending.settle(root as u64), Some(tuple));
+        }
+    }
+
+    #[test]
     fn tuples_without_a_timeout_stay() {
         let mut pending = PendingTuples::new(None);
         pending.add(7, tuple(1, at(0)));
+        pending.reset_timeout(7, at(1));
         assert_eq!((pending.expire(at(1 << 30)), pending.len(), pending.deadlines.len()), (None, 1, 0));
     }
 
