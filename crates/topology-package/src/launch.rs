@@ -300,6 +300,23 @@ mod tests {
     }
 
     #[test]
+    fn spec_with_which_a_supervisor_of_the_first_build_started_a_worker_is_read() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join(SPEC_FILE);
+        // As that build wrote it, for a worker that still runs when its supervisor is upgraded.
+        let text = r#"{ "v": 1, "topology": "wc-1-100", "slot": { "supervisor": "a", "port": 6700 }, "start_ms": 5,
+            "worker": "w1", "host": "h", "dir": "/data/workers/w1", "code": "/blobs/x", "defaults": {},
+            "heartbeat_period_ms": 1500, "task_heartbeat_period_ms": 10000, "subprocess_timeout_ms": 30000,
+            "config_file": null, "overrides": [] }"#;
+        fs::write(&path, text).expect("written");
+        let read = LaunchSpec::read(&path).expect("readable");
+        let defaults = (read.metric_report_period, read.abandoned_after);
+        assert_eq!(defaults, (Duration::from_secs(60), Duration::from_secs(3600)));
+        assert_eq!((read.tasks, read.owner, read.files), (TaskSet::default(), String::new(), None));
+        assert_eq!((read.slot.port.0, read.user, read.connections), (6700, None, None));
+    }
+
+    #[test]
     fn a_missing_or_invalid_spec_is_rejected_with_its_path() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join(SPEC_FILE);

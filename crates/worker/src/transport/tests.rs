@@ -2,6 +2,7 @@ mod compressed;
 mod handover;
 mod handshakes;
 mod intake;
+mod previous;
 mod proofs;
 mod reach;
 mod tls;
