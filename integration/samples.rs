@@ -66,7 +66,8 @@ async fn sample_prints_tuples_as_they_pass_and_ends_by_itself_without_a_restart(
     // One that would last for long ends when it is asked to.
     let request = serde_json::json!({ "component": "sink", "forSecs": 600 });
     let begun = reqwest::Client::new().post(&url).json(&request).send().await.expect("an answer");
-    assert!(begun.status().is_success(), "{begun:?}");
+    let (status, text) = (begun.status(), begun.text().await.expect("an answer"));
+    assert!(status.is_success(), "{status}: {text}");
     assert_eq!(samples().await.expect("an answer")["components"]["sink"]["oneIn"], 100);
     cluster.ok(&["sample", "ticker", "--component", "sink", "--stop"]);
     assert_eq!(samples().await.expect("an answer")["components"], serde_json::json!({}));

@@ -8,14 +8,14 @@ use futures_util::{
     stream::{BoxStream, StreamExt as _},
 };
 use reqwest::{
-    Method,
+    Method, RequestBuilder,
     header::{self, HeaderName},
 };
 
 use crate::{
     authorized::{AuthorizedClient, STALE},
     http,
-    routes::OLD_PREFIX,
+    routes::{OLD_PREFIX, PREFIX, is_before_prefix},
     seen::Seen,
 };
 use stormkeeper_access::{credentials::Credentials, principal::Principal, tls::client::ClientTls};
@@ -58,7 +58,9 @@ pub struct Forwarder {
 pub struct Head<'a> {
     /// HTTP method: `POST`, `PUT`, …
     pub method: &'a str,
-    /// Path of the request below the prefix of the own API.
+    /// Prefix at which the request was received: [`PREFIX`] or [`OLD_PREFIX`]. Not all routes are at both.
+    pub prefix: &'static str,
+    /// Path of the request below the prefix.
     pub route: &'a str,
     /// The nimbus that received the request.
     pub by: &'a NimbusId,
@@ -151,6 +153,27 @@ impl Forwarder {
         Self { http: self.http.with_credentials(credentials) }
     }
 
+    /// Returns a request to the nimbus at `api`, without its body.
+    fn request(&self, (api, prefix): (&str, &str), method: Method, head: &Head<'_>) -> RequestBuilder {
+        let mut request = self
+            .http
+            .request(method, format!("http://{api}{prefix}{}", head.route))
+            .header(FORWARDED_BY, head.by.as_str())
+            .header(TERM, head.term.0);
+        let optional = [
+            (header::CONTENT_TYPE, head.content_type),
+            (header::CONTENT_LENGTH, head.content_length),
+            (HeaderName::from_static(USER), head.user),
+            (HeaderName::from_static(FORWARDED_FOR), head.address),
+        ];
+        for (name, value) in optional {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
+        }
+        request
+    }
+
     /// Forwards a request to the nimbus at `api` and returns the response.
     ///
     /// # Errors
@@ -164,42 +187,36 @@ impl Forwarder {
         let unreachable = |reason| ForwardError::Unreachable { api: api.to_owned(), reason };
         let method = Method::from_bytes(head.method.as_bytes());
         let method = method.map_err(|error| unreachable(error.to_string()))?;
-        let mut request = self
-            .http
-            // Both a nimbus of this build and one of the build before have the old path; a streamed
-            // body cannot be sent again.
-            .request(method, format!("http://{api}{OLD_PREFIX}{}", head.route))
-            .header(FORWARDED_BY, head.by.as_str())
-            .header(TERM, head.term.0)
-            .body(match body {
-                ForwardedBody::Whole(bytes) => reqwest::Body::from(bytes),
-                ForwardedBody::Blob(chunks) => reqwest::Body::wrap_stream(chunks),
-            });
-        let optional = [
-            (header::CONTENT_TYPE, head.content_type),
-            (header::CONTENT_LENGTH, head.content_length),
-            (HeaderName::from_static(USER), head.user),
-            (HeaderName::from_static(FORWARDED_FOR), head.address),
-        ];
-        for (name, value) in optional {
-            if let Some(value) = value {
-                request = request.header(name, value);
-            }
-        }
         // Requests that a daemon sends for itself are allowed to this one too.
-        let on_behalf_of = Some(head.principal).filter(|sender| !matches!(sender, Principal::Daemon(_)));
-        let answer = match self.http.send_for(request, on_behalf_of).await {
-            // It was not executed, and the next one has the right time.
-            Ok(answer) if answer.headers().contains_key(STALE) => {
-                return Err(unreachable("the clocks of both nimbuses differ".to_owned()));
+        let on_behalf_of =
+            Some(head.principal.clone()).filter(|sender| !matches!(sender, Principal::Daemon(_)));
+        let send = async |prefix: &str, body: reqwest::Body| {
+            let request = self.request((api, prefix), method.clone(), &head).body(body);
+            match self.http.send_for(request, on_behalf_of.clone()).await {
+                // It was not executed, and the next one has the right time.
+                Ok(answer) if answer.headers().contains_key(STALE) => {
+                    Err(unreachable("the clocks of both nimbuses differ".to_owned()))
+                }
+                Ok(answer) => Ok(answer),
+                Err(error) if error.is_connect() || error.is_builder() => {
+                    Err(unreachable(http::reason(&error)))
+                }
+                Err(error) => {
+                    Err(ForwardError::Unanswered { api: api.to_owned(), reason: http::reason(&error) })
+                }
             }
-            Ok(answer) => answer,
-            Err(error) if error.is_connect() || error.is_builder() => {
-                return Err(unreachable(http::reason(&error)));
+        };
+        let answer = match body {
+            ForwardedBody::Whole(bytes) => {
+                let answer = send(head.prefix, bytes.clone().into()).await?;
+                match head.prefix == PREFIX && is_before_prefix(&answer) {
+                    true => send(OLD_PREFIX, bytes.into()).await?,
+                    false => answer,
+                }
             }
-            Err(error) => {
-                return Err(ForwardError::Unanswered { api: api.to_owned(), reason: http::reason(&error) });
-            }
+            // Both a nimbus of this build and one of the build before have the old path; a streamed body
+            // cannot be sent again.
+            ForwardedBody::Blob(chunks) => send(OLD_PREFIX, reqwest::Body::wrap_stream(chunks)).await?,
         };
         let content_type = answer.headers().get(header::CONTENT_TYPE);
         Ok(Answer {

@@ -37,7 +37,8 @@ pub async fn send(
     }
 }
 
-fn is_before_prefix(response: &Response) -> bool {
+/// Returns whether a response is that of a build before [`PREFIX`] to a request at [`PREFIX`].
+pub(crate) fn is_before_prefix(response: &Response) -> bool {
     response.status() == StatusCode::NOT_FOUND && !response.headers().contains_key(HEADER)
 }
 

@@ -2,6 +2,7 @@
 
 use axum::{
     body::Body,
+    extract::OriginalUri,
     http::{HeaderName, Method, StatusCode, header, request::Parts},
     response::Response,
 };
@@ -16,6 +17,7 @@ use stormkeeper_access::principal::Principal;
 use stormkeeper_api_types::{
     forward::{FORWARDED_BY, ForwardError, ForwardedBody, Head, USER},
     message::Code,
+    routes::{OLD_PREFIX, PREFIX},
     seen::ZXID,
 };
 use stormkeeper_coordination::tree::TreePath;
@@ -58,6 +60,15 @@ pub(super) async fn forward_and_refresh(
     Ok(Response::from_parts(head, Body::from(body)))
 }
 
+/// Returns the prefix at which a request was received: some routes are at that of the own API only.
+fn prefix_of(parts: &Parts) -> &'static str {
+    let received = parts.extensions.get::<OriginalUri>();
+    match received.is_some_and(|OriginalUri(uri)| uri.path().starts_with(PREFIX)) {
+        true => PREFIX,
+        false => OLD_PREFIX,
+    }
+}
+
 /// Sends the request to the leader, and returns the leader's response.
 ///
 /// # Errors
@@ -84,6 +95,7 @@ pub(super) async fn forward(api: &Api, parts: &Parts, body: Body) -> Result<Resp
     let address = caller::address(parts);
     let head = Head {
         method: parts.method.as_str(),
+        prefix: prefix_of(parts),
         // Without its prefix, which the router has removed.
         route: parts.uri.path(),
         by: nimbus.id(),

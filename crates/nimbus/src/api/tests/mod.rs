@@ -39,7 +39,10 @@ use crate::options::MetricOptions;
 use stormkeeper_api_types::{
     client::{Client, Error, Timeouts},
     forward::BEHIND,
-    message::{Code, InitialStatus, KillRequest, RebalanceRequest, SubmitRequest, TaskLiveness},
+    message::{
+        Code, InitialStatus, KillRequest, LogLevelRequest, RebalanceRequest, SampleRequest, SubmitRequest,
+        TaskLiveness,
+    },
 };
 use stormkeeper_coordination::{
     cluster::{
@@ -49,7 +52,9 @@ use stormkeeper_coordination::{
     },
     tree::{CreateMode, memory::MemoryTree},
 };
-use stormkeeper_model::{BlobKey, Port, Timestamp, TopologyId, test_support::lines_and_count};
+use stormkeeper_model::{
+    BlobKey, ComponentId, Port, Timestamp, TopologyId, log_control::LogLevel, test_support::lines_and_count,
+};
 use stormkeeper_runtime::test_support::wait_until;
 use stormkeeper_topology_package::package::{self, TopologyPackage};
 
@@ -391,6 +396,22 @@ async fn nimbus_whose_view_is_older_than_its_session_is_not_ready() {
     assert_eq!(age_of_list().await, None);
 }
 
+/// Sends writes of routes that are at the prefix of the own API only.
+async fn set_log_level_and_sample(client: &Client, topology: &str, component: ComponentId) {
+    let level = Some(LogLevel::Debug);
+    let request = LogLevelRequest { component: Some(component.clone()), level, for_secs: None };
+    client.set_log_level(topology, &request).await.expect("set");
+    let request = SampleRequest {
+        component: component.clone(),
+        one_in: None,
+        per_sec: None,
+        for_secs: None,
+        stop: false,
+    };
+    client.sample(topology, &request).await.expect("begun");
+    assert!(client.samples(topology).await.expect("listed").components.contains_key(&component));
+}
+
 #[tokio::test]
 async fn follower_answers_reads_and_forwards_writes() {
     let fixture = Fixture::new().await;
@@ -442,6 +463,7 @@ async fn follower_answers_reads_and_forwards_writes() {
     assert_eq!(client.submit(&request).await.expect("accepted").name.as_str(), "renamed");
     client.activate("renamed").await.expect("activated");
     client.deactivate("renamed").await.expect("deactivated");
+    set_log_level_and_sample(&client, "renamed", detail.components[0].id.clone()).await;
     let rebalance = RebalanceRequest { wait_secs: Some(60), ..RebalanceRequest::default() };
     let answer = client.rebalance("renamed", &rebalance).await.expect("to be rebalanced");
     assert!((1..=60_000).contains(&answer.pending.expect("it waits").remaining_ms));
