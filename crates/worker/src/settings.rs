@@ -145,6 +145,18 @@ impl TaskSettings {
     }
 }
 
+/// Fewest tuples in a queue above which a shuffle chooses another one.
+const ROOM_MIN: usize = 16;
+
+impl TaskSettings {
+    /// Number of tuples in a queue above which a shuffle chooses another one, if one has fewer. A spout
+    /// with a limit of pending tuples must not have all of them in the queue of a slow task, which has as
+    /// many again in its hands: a quarter leaves half of them to the others.
+    pub(crate) fn room_of_choice(&self) -> usize {
+        (self.max_spout_pending / 4).max(ROOM_MIN)
+    }
+}
+
 /// Returns whether tuple trees of `topology` fail after the message timeout.
 pub(crate) fn has_message_timeouts(topology: &Topology, options: &Options) -> bool {
     let layers = Layers { topology, component: None, defaults: &options.spec.defaults };

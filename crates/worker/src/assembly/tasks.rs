@@ -66,7 +66,10 @@ impl Worker {
         );
         let sampler = || self.samples.sampler(&id, task);
         let (emitter, sampler) = (
-            emitter.breaking(cycle).passing_over_full(settings.shuffles_by_load).sampled_by(sampler()),
+            emitter
+                .breaking(cycle)
+                .passing_over_full(settings.shuffles_by_load, settings.room_of_choice())
+                .sampled_by(sampler()),
             sampler(),
         );
         let metrics = match &self.worker_metrics {

@@ -22,6 +22,8 @@ pub(crate) struct Lane {
     shared: Arc<Shared>,
     // The last row has left the batch more than half full.
     is_filling: bool,
+    // Tuples of the batch after the last row.
+    n_tuples: usize,
 }
 
 #[derive(Debug)]
@@ -73,7 +75,7 @@ impl Lane {
             shared.has_changed.store(true, Ordering::Release);
         }
         drop(lanes);
-        Self { state, shared: Arc::clone(shared), is_filling: false }
+        Self { state, shared: Arc::clone(shared), is_filling: false, n_tuples: 0 }
     }
 
     /// Appends a row if there is room.
@@ -95,6 +97,7 @@ impl Lane {
         }
         batch.push(row);
         self.is_filling = n_tuples > tuples / 2 || batch.n_bytes() > bytes / 2;
+        self.n_tuples = n_tuples;
         self.state.n_tuples.store(n_tuples, Ordering::Release);
         let wakes = std::mem::take(&mut filling.receiver_waits);
         drop(filling);
@@ -104,22 +107,24 @@ impl Lane {
         Ok(())
     }
 
-    /// Returns whether the last row has left less than half of the room.
+    /// Returns whether the last row has left less than half of the room, or less than half of the room for
+    /// `tuples`.
     #[inline]
-    pub(crate) fn is_filling(&self) -> bool {
-        self.is_filling
+    pub(crate) fn is_filling(&self, tuples: usize) -> bool {
+        self.is_filling || self.n_tuples > tuples / 2
     }
 
-    /// Returns whether there is room for a tuple of so many bytes, or the receiver is gone. If not,
-    /// [`room`](Self::room) waits for it.
-    pub(crate) fn has_room(&self, n_bytes: usize) -> bool {
+    /// Returns whether there is room for a tuple of so many bytes and fewer than `tuples` wait, or the
+    /// receiver is gone. If there is no room, [`room`](Self::room) waits for it.
+    pub(crate) fn has_room(&self, n_bytes: usize, tuples: usize) -> bool {
         let mut filling = self.state.filling();
-        let Capacity { tuples, bytes } = self.shared.capacity;
+        let Capacity { tuples: most, bytes } = self.shared.capacity;
         let batch = &filling.batch;
-        let fits = batch.n_tuples() < tuples && batch.n_bytes() + n_bytes <= bytes;
+        let fits = batch.n_tuples() < most && batch.n_bytes() + n_bytes <= bytes;
         let has_room = fits || batch.is_empty() || filling.is_closed;
+        let is_short = batch.n_tuples() < tuples || filling.is_closed;
         filling.emitter_waits |= !has_room;
-        has_room
+        has_room && is_short
     }
 
     /// Appends a tuple for `tasks` if there is room.

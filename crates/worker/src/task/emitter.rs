@@ -157,9 +157,10 @@ impl Emitter {
     }
 
     /// Lets shuffles pass over tasks whose queues are full, if `is_on` and there are tasks to choose from.
-    pub(crate) fn passing_over_full(self, is_on: bool) -> Self {
+    /// A queue with `room` tuples counts as full as long as others have fewer.
+    pub(crate) fn passing_over_full(self, is_on: bool, room: usize) -> Self {
         let choice = Choice::new(is_on && self.router.has_choice());
-        Self { choice, ..self }
+        Self { choice, outbox: self.outbox.choosing_above(room), ..self }
     }
 
     /// Shows tuples to operators who ask for a sample.
@@ -274,11 +275,12 @@ impl Emitter {
     /// Lets shuffles pass over tasks whose queues have no room for a tuple of so many bytes, and waits
     /// while the queues of all of them are full.
     async fn pass_over(&mut self, stream: Option<&StreamId>, n_bytes: usize, metrics: &mut TaskMetrics) {
+        let mut must_be_full = false;
         loop {
             self.full.clear();
             let mut is_any_full = false;
             let has_room = |task| {
-                let has_room = self.outbox.has_room(task, n_bytes);
+                let has_room = self.outbox.has_room(task, n_bytes, must_be_full);
                 is_any_full |= !has_room;
                 has_room
             };
@@ -290,11 +292,15 @@ impl Emitter {
                 return;
             }
             // A full cycle is broken when the tuple is on its way.
-            if self.cycle.is_some() {
+            if must_be_full && self.cycle.is_some() {
                 return;
             }
-            metrics.settle();
-            self.outbox.room_of_any(&self.full).await;
+            if must_be_full {
+                metrics.settle();
+                self.outbox.room_of_any(&self.full).await;
+            }
+            // None is waited for while any has room, however little.
+            must_be_full = true;
         }
     }
 }

@@ -50,6 +50,8 @@ pub struct Outbox {
     // The last one of them.
     last: Option<(TaskId, Option<usize>)>,
     plan: Plan,
+    // Number of tuples in a queue above which another one is chosen, if there is a choice.
+    room: usize,
 }
 
 /// Way to the tasks of one queue.
@@ -79,7 +81,16 @@ impl Outbox {
         counters: Arc<Counters>,
     ) -> Self {
         let (lanes, known) = (Vec::new(), BTreeMap::new());
-        Self { changes, directory, counters, lanes, known, last: None, plan: Plan::default() }
+        Self {
+            changes,
+            directory,
+            counters,
+            lanes,
+            known,
+            last: None,
+            plan: Plan::default(),
+            room: usize::MAX,
+        }
     }
 
     /// Begins an emission to `receivers`. [`push`](Self::push) goes on with it; what is left of the emission
@@ -140,7 +151,7 @@ impl Outbox {
     /// connection lives.
     #[inline]
     pub(crate) fn push(&mut self, row: &Row<'_>) -> bool {
-        let Self { lanes, plan, counters, .. } = self;
+        let Self { lanes, plan, counters, room, .. } = self;
         let Plan { deliveries, next, tasks, n_queued, is_pressed } = plan;
         while let Some((way, range)) = deliveries.get(*next) {
             let Way { lane, is_remote } = &mut lanes[*way];
@@ -149,7 +160,7 @@ impl Outbox {
             match lane.push(&Row { tasks, ..*row }) {
                 Ok(()) => {
                     *n_queued += range.len();
-                    *is_pressed |= lane.is_filling();
+                    *is_pressed |= lane.is_filling(*room);
                     if *is_remote {
                         counters.queued(range.len() as u64);
                     }
@@ -205,6 +216,11 @@ impl Outbox {
         std::mem::take(&mut self.plan.n_queued)
     }
 
+    /// Counts a queue with so many tuples as one without room, where another one can be chosen.
+    pub(crate) fn choosing_above(self, room: usize) -> Self {
+        Self { room, ..self }
+    }
+
     /// Returns whether a queue had less than half of its room left when it took a tuple since the last call.
     #[inline]
     pub(crate) fn take_is_pressed(&mut self) -> bool {
@@ -227,13 +243,15 @@ impl Outbox {
         .await;
     }
 
-    /// Returns whether the queue for a task has room for a tuple of so many bytes, its anchors included.
-    /// A task that no worker runs has: a tuple for it does not wait.
-    pub(crate) fn has_room(&mut self, task: TaskId, n_bytes: usize) -> bool {
+    /// Returns whether the queue for a task has room for a tuple of so many bytes, its anchors included,
+    /// and is not so full that another one is chosen; if `must_be_full`, the latter does not count. A
+    /// task that no worker runs has room: a tuple for it does not wait.
+    pub(crate) fn has_room(&mut self, task: TaskId, n_bytes: usize, must_be_full: bool) -> bool {
         if self.changes.has_changed().unwrap_or(false) {
             self.follow();
         }
-        self.way_to(task).is_none_or(|way| self.lanes[way].lane.has_room(n_bytes))
+        let tuples = if must_be_full { usize::MAX } else { self.room };
+        self.way_to(task).is_none_or(|way| self.lanes[way].lane.has_room(n_bytes, tuples))
     }
 
     /// Sends a tuple to a task, waiting while its queue is full.

@@ -145,6 +145,34 @@ async fn shuffle_is_exactly_even_while_no_queue_fills_and_always_where_load_is_n
     shuffled.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn task_that_hangs_does_not_get_all_that_a_spout_may_have_pending() {
+    const PENDING: usize = 200;
+    let told = Told::default();
+    let work = bolt(TASKS as u32, "numbers", shuffle());
+    let components = json!({ "numbers": spout(), "work": work });
+    let settings = json!({ "topology.max.spout.pending": PENDING });
+    let mut stage = Stage::tracked((PER_WORKER, 60), settings, components, 1).await;
+    let (gate, counts) = (Gate::default(), Arc::<[AtomicUsize; TASKS]>::default());
+    stage.options.components.add_spout(id("numbers"), Numbers::below(5000, &told));
+    let (passed, counted) = (gate.clone(), Arc::clone(&counts));
+    stage.options.components.add_bolt(id("work"), move || Work {
+        gate: passed.clone(),
+        index: 0,
+        counts: Arc::clone(&counted),
+    });
+    let workers = stage.start();
+    // All but what the first task has at hand and in its queue, and what it got before the others did.
+    told.becomes(5000 - PENDING).await;
+    assert_eq!(counts[0].load(Ordering::Relaxed), 0);
+    gate.open();
+    told.becomes(5000).await;
+    assert!(told.all().iter().all(|told| told.starts_with("acked")));
+    for worker in workers {
+        worker.stop().await;
+    }
+}
+
 /// Prints how many tuples a second pass if one of four tasks takes ten times as long as the others.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement, for a release build"]
