@@ -20,6 +20,7 @@ use entry::{Entry, Instrument};
 use super::{
     Control, Leaf, MetricId, MetricName, MetricType, Minute, Subject,
     instrument::{Counter, Gauge, Histogram, Meter, Shared, Timer},
+    live::Total,
 };
 use stormkeeper_model::{TaskId, clock::Monotonic};
 
@@ -57,6 +58,15 @@ struct Table {
 pub struct Full {
     /// The rejected metric. Boxed, because a name is large and the error rare.
     pub name: Box<MetricName>,
+}
+
+/// Total of a metric since its registration.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Reading {
+    /// Events of a counter.
+    Count(u64),
+    /// Values of a histogram.
+    Total(Total),
 }
 
 /// Options of one collection.
@@ -211,6 +221,18 @@ impl Registry {
         leaves.sort_unstable_by_key(|leaf| leaf.id);
         self.drop_released(&entries);
         leaves
+    }
+
+    /// Calls `each` with the total of every counter and histogram of a task, since its registration.
+    /// Takes nothing from the next collection.
+    pub fn read_tasks(&self, mut each: impl FnMut(TaskId, &MetricName, Reading)) {
+        let of_tasks = |entry: &&Arc<Entry>| task_of(&entry.name).is_some();
+        let entries: Vec<Arc<Entry>> = self.table().by_name.values().filter(of_tasks).cloned().collect();
+        for entry in entries {
+            if let (Some(task), Some(reading)) = (task_of(&entry.name), entry.read()) {
+                each(task, &entry.name, reading);
+            }
+        }
     }
 
     /// Totals of all counters as of the last collection, including unchanged counters. Counts

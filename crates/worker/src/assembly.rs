@@ -14,6 +14,7 @@ use super::{
     errors::ErrorReporter,
     follow::{self, Readiness, Records},
     heartbeat::{self, StatusBoard},
+    live::{self, LiveTask, Sampler},
     log_levels::LogScopes,
     metrics::{Metrics, TcpMasterLink, WorkerMetrics, control},
     multilang,
@@ -196,6 +197,17 @@ fn load(wiring: &Wiring, board: &StatusBoard, counters: &CounterRegistry, transp
     Load { board: board.clone(), counters: counters.clone(), transport, spouts, bolts }
 }
 
+/// Returns the tasks whose numbers are sampled, with the queues of bolts.
+fn live_tasks(topology: &Topology, table: &TaskTable, local: &TaskSet, inboxes: &Inboxes) -> Vec<LiveTask> {
+    let of_task = |task: TaskId| {
+        let component = table.component_of(task)?.clone();
+        let kind = topology.components.get(&component).map(|component| component.kind);
+        let queue = (kind == Some(ComponentKind::Bolt)).then(|| inboxes.gauge_of(task)).flatten();
+        Some(LiveTask { task, component, queue })
+    };
+    local.iter().filter_map(of_task).collect()
+}
+
 /// Watches the cgroup of this process, in which its components run too.
 fn watch_memory(tasks: &Tasks) -> Arc<OomWatch> {
     let oom = Arc::new(OomWatch::of_this_process());
@@ -268,6 +280,7 @@ impl Worker {
         let keys = PeerKeys::new(options.keys.clone(), options.tls.clone());
         let (inboxes, receivers) = Inboxes::new(local.iter());
         let (intake, counters) = (Intake::default(), CounterRegistry::default());
+        let live = live_tasks(&topology, &table, &local, &inboxes);
         let transport_counters = transport_counters(metrics.as_ref());
         let worker_metrics = metrics.zip(ingest).map(|(metrics, ingest)| {
             let connections = (ingest, Arc::new(TcpMasterLink { keys: keys.clone() }) as _);
@@ -322,19 +335,27 @@ impl Worker {
             tasks,
         };
         worker.update_metrics(&assignment, changes.as_ref());
-        worker.start_tasks(receivers, &counters, &clock)?;
+        worker.start_tasks((receivers, live), &counters, &clock)?;
         worker.log_start();
         Ok(worker)
     }
 
     fn start_tasks(
         &self,
-        inboxes: BTreeMap<TaskId, Inbox>,
+        (inboxes, live): (BTreeMap<TaskId, Inbox>, Vec<LiveTask>),
         counters: &CounterRegistry,
         clock: &Clock,
     ) -> Result<(), Error> {
+        self.start_live(live, counters, clock);
         self.start_heartbeats(counters, clock);
         inboxes.into_iter().try_for_each(|(task, inbox)| self.start_task(task, inbox, counters, clock))
+    }
+
+    fn start_live(&self, tasks: Vec<LiveTask>, counters: &CounterRegistry, clock: &Clock) {
+        let metrics = self.worker_metrics.as_ref().map(|worker_metrics| worker_metrics.metrics().clone());
+        let (counters, began, clock) = (counters.clone(), clock.monotonic(), clock.clone());
+        let sampler = Sampler { tasks, counters, metrics, clock, began };
+        live::start(self.options.spec.dir.clone(), sampler, &self.tasks);
     }
 
     fn start_heartbeats(&self, counters: &CounterRegistry, clock: &Clock) {

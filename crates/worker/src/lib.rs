@@ -29,6 +29,7 @@ pub mod follow;
 pub mod heartbeat;
 pub mod heartbeat_file;
 pub mod limits;
+mod live;
 pub mod log;
 mod log_levels;
 mod metrics;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{Meter, Rates, Shared, stripe};
-use crate::point;
+use crate::{live::Total, point};
 use stormkeeper_model::clock::Monotonic;
 
 /// Number of parts that collect values: a thread locks the part of its stripe, which it rarely
@@ -34,6 +34,8 @@ struct Inner {
 struct Part {
     values: point::Histogram,
     sampler: Sampler,
+    /// Number and sum of the values that were taken.
+    taken: Total,
 }
 
 impl Histogram {
@@ -101,7 +103,7 @@ impl Histogram {
     pub fn take(&self) -> point::Histogram {
         let mut all = point::Histogram::default();
         for part in &self.0.parts {
-            let values = std::mem::take(&mut part.lock().unwrap_or_else(PoisonError::into_inner).values);
+            let values = part.lock().unwrap_or_else(PoisonError::into_inner).take();
             if all.count == 0 {
                 all = values;
             } else {
@@ -111,14 +113,34 @@ impl Histogram {
         all
     }
 
+    /// Returns number and sum of all values since the histogram was created, and takes none.
+    pub fn total(&self) -> Total {
+        let mut total = Total::default();
+        for part in &self.0.parts {
+            let part = part.lock().unwrap_or_else(PoisonError::into_inner);
+            total.add(part.taken);
+            total.add(of(&part.values));
+        }
+        total
+    }
+
     pub(crate) fn switch(&self, on: bool) {
         self.0.on.store(on, Ordering::Relaxed);
     }
 }
 
+fn of(values: &point::Histogram) -> Total {
+    Total { n: values.count, sum: values.sum }
+}
+
 impl Part {
     fn new() -> Self {
-        Self { values: point::Histogram::default(), sampler: Sampler::default() }
+        Self { values: point::Histogram::default(), sampler: Sampler::default(), taken: Total::default() }
+    }
+
+    fn take(&mut self) -> point::Histogram {
+        self.taken.add(of(&self.values));
+        std::mem::take(&mut self.values)
     }
 }
 

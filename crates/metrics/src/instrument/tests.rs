@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::*;
+use crate::live::Total;
 use stormkeeper_model::clock::Monotonic;
 
 const THREADS: usize = 2 * stripe::STRIPES;
@@ -184,4 +185,14 @@ fn rates_equal_those_of_five_second_ticks() {
     // Without events the rates decay to 0.
     assert_eq!(meter.rates(after(1_000_000)), Rates::default());
     assert_eq!(meter.read(), 660);
+}
+
+#[test]
+fn total_of_a_histogram_counts_values_that_were_taken_and_takes_none() {
+    let histogram = Histogram::new(&Shared::new(1.0));
+    [1.0, 2.0].into_iter().for_each(|value| histogram.update(value));
+    assert_eq!(histogram.total(), Total { n: 2, sum: 3.0 });
+    assert_eq!((histogram.take().count, histogram.take().count), (2, 0), "reading the total takes nothing");
+    histogram.update(4.0);
+    assert_eq!(histogram.total(), Total { n: 3, sum: 7.0 });
 }

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use super::CollectRequest;
+use super::{CollectRequest, Reading};
 use crate::{
     Leaf, MetricId, MetricName, Minute, Point,
     instrument::{Counter, Gauge, Histogram, Meter, Rates, Timer},
@@ -103,6 +103,16 @@ impl Entry {
             Instrument::Timer(timer) => timer.read() != state.reported,
             // Histograms of closed connections are not worth another report.
             Instrument::Gauge(_) | Instrument::Histogram(_) => false,
+        }
+    }
+
+    /// Reads the total of a counter or a histogram; `None` for other types.
+    pub(super) fn read(&self) -> Option<Reading> {
+        let state = self.state();
+        match &state.instrument {
+            Instrument::Counter(counter) => Some(Reading::Count(counter.read())),
+            Instrument::Histogram(histogram) => Some(Reading::Total(histogram.total())),
+            Instrument::Gauge(_) | Instrument::Meter(_) | Instrument::Timer(_) => None,
         }
     }
 

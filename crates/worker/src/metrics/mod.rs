@@ -39,10 +39,11 @@ mod user;
 pub(super) mod worker_metrics;
 
 use std::{
+    collections::BTreeMap,
     io,
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -55,6 +56,7 @@ pub(super) use task::{StreamIndex, TaskMetrics};
 pub(super) use worker_metrics::WorkerMetrics;
 
 use crate::Options;
+use load::Load;
 use stormkeeper_metric_shipping::spool::{self, Launch, SpoolLock};
 use stormkeeper_metrics::{Builtin, Control, MetricName, Registry, Subject, UserMetrics, builtin};
 use stormkeeper_model::{ComponentId, TaskId, TopologyId, clock::Clock};
@@ -82,6 +84,8 @@ struct Inner {
     spool: SpoolLock,
     usage: fn() -> io::Result<proc::ProcessTree>,
     times_emits: AtomicBool,
+    // Guards the busy times of tasks; held for a moment when a task starts or is sampled.
+    loads: Mutex<BTreeMap<TaskId, Arc<Load>>>,
 }
 
 impl Metrics {
@@ -102,6 +106,7 @@ impl Metrics {
             spool,
             usage: options.usage,
             times_emits: AtomicBool::new(false),
+            loads: Mutex::default(),
         }));
         metrics.control(&control);
         Ok(metrics)
@@ -112,6 +117,21 @@ impl Metrics {
         self.0.registry.control(control);
         let emit_time = self.name(&builtin::EMIT_TIME, &Subject::Topology);
         self.0.times_emits.store(control.measures(&emit_time), Ordering::Relaxed);
+    }
+
+    /// Adds the busy time of a task to those that are sampled.
+    fn keep_load(&self, task: TaskId, load: &Arc<Load>) {
+        self.loads().insert(task, Arc::clone(load));
+    }
+
+    /// Returns the time in which a task was busy since it started, in µs.
+    pub(super) fn busy_micros(&self, task: TaskId) -> Option<u64> {
+        let load = self.loads().get(&task).cloned()?;
+        Some(load.busy_nanos(self.0.clock.monotonic()) / 1000)
+    }
+
+    fn loads(&self) -> MutexGuard<'_, BTreeMap<TaskId, Arc<Load>>> {
+        self.0.loads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn registry(&self) -> &Registry {

@@ -113,6 +113,7 @@ impl TaskMetrics {
         }
         let mut ledger = Ledger { task, file: file.ok(), counters: Vec::new(), n_failures: 0 };
         let load = Arc::new(Load::new(metrics.clock().monotonic()));
+        metrics.keep_load(task, &load);
         let whole = WholeTask::new(metrics, &component, task, &load, &mut ledger);
         let client = metrics.user_client(component.clone(), task);
         Self(Some(Box::new(TaskInstruments {
