@@ -32,6 +32,7 @@ mod launch;
 mod launch_facts;
 mod ledger;
 mod ledger_recovery;
+mod live;
 mod localize;
 mod locks;
 mod logs;

@@ -7,6 +7,7 @@
 mod cluster;
 mod credentials;
 mod error;
+pub mod live;
 mod log_levels;
 pub mod logs;
 mod metrics;

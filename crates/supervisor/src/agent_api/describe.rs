@@ -41,6 +41,11 @@ pub(super) fn logs(path: &str, summary: &'static str) -> Operation {
     get(path, summary).may_fail(&[Code::UnknownTopology, Code::UnknownLog])
 }
 
+/// Describes the route of live numbers, which ends when the caller goes away.
+pub(super) fn live_numbers(path: &str, summary: &'static str) -> Operation {
+    get(path, summary).may_fail(&[Code::UnknownTopology, Code::NotReady])
+}
+
 /// Returns the document for `operations`.
 pub(super) fn document(mut operations: Vec<Operation>) -> Value {
     let object = Content::Json(|_| schemars::json_schema!({ "type": "object" }));

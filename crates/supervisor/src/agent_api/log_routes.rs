@@ -54,7 +54,7 @@ const LINES: usize = 100;
 const DOWNLOAD_BYTES: usize = 64 << 10;
 
 /// Parts of a path.
-pub(super) struct ValidPath<T>(T);
+pub(super) struct ValidPath<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for ValidPath<T> {
     type Rejection = Rejection;
@@ -319,7 +319,7 @@ fn invalid_search(InvalidSearch { parameter, value, reason }: InvalidSearch) -> 
     invalid_parameter(parameter, &value, &reason)
 }
 
-fn parsed<T: std::str::FromStr<Err = InvalidId>>(text: &str) -> Result<T, Rejection> {
+pub(super) fn parsed<T: std::str::FromStr<Err = InvalidId>>(text: &str) -> Result<T, Rejection> {
     text.parse().map_err(|error: InvalidId| invalid(error.to_string()))
 }
 

@@ -9,11 +9,13 @@
 //! | `GET …/logs/{topology id}/search` | the last lines of the logs, also by text and component |
 //! | `GET …/logs/{topology id}/{port}/{file}` | a part of a log file, by position |
 //! | `GET …/logs/{topology id}/{port}/{file}/download` | a log file |
+//! | `GET …/live/{topology id}` | live numbers of the workers of the topology here, as lines |
 //!
 //! The same limits and checks apply as for the API of a nimbus ([`stormkeeper_serving`]). A port that
 //! another program uses stops nothing else: it is a problem of the supervisor, and is tried again.
 
 mod describe;
+mod live_route;
 mod log_routes;
 mod page;
 mod searches;
@@ -40,7 +42,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{agent::Agent, registration::Registration, status::Status, worker_logs::WorkerLogStore};
+use crate::{
+    agent::Agent, live::Live, registration::Registration, status::Status, worker_logs::WorkerLogStore,
+};
 use page::Page;
 use searches::Searches;
 use stormkeeper_access::{
@@ -53,6 +57,7 @@ use stormkeeper_api_types::{
     leader_clock::TIME,
     message::{
         Code,
+        live::LINES,
         logs::{AgentLogs, LogChunk, LogLines, SUPERVISOR},
     },
     routes::PREFIX,
@@ -97,6 +102,7 @@ struct AgentApi {
     status: watch::Receiver<Status>,
     searches: Searches,
     page: Page,
+    live: Live,
     refusals: Arc<Refusals>,
     clock: Clock,
 }
@@ -119,6 +125,12 @@ impl Agent {
             status: self.status.subscribe(),
             searches: Searches::default(),
             page: Page::new(&self.options.local_dir, self.clock.clone()),
+            live: Live::new(
+                &self.options.local_dir,
+                self.status.subscribe(),
+                self.clock.clone(),
+                &self.tasks,
+            ),
             refusals: Arc::default(),
             clock: self.clock.clone(),
         };
@@ -264,6 +276,11 @@ fn described() -> Routes<AgentApi> {
                 .answers_content(Content::Other(&["application/octet-stream"]))
                 .in_ranges(),
             log_routes::download,
+        )
+        .serve(
+            describe::live_numbers("/live/{topology}", "Live numbers of the workers of a topology, as lines")
+                .answers_content(Content::Other(&[LINES])),
+            live_route::read,
         )
         .with_router(|router| router.method_not_allowed_fallback(wrong_method));
     Routes::new()

@@ -22,6 +22,7 @@ use stormkeeper_access::{
     token::Token,
 };
 use stormkeeper_model::Port;
+use stormkeeper_runtime::tasks::Tasks;
 
 const LOG: &str = "2026-01-01T00:00:00.0Z  INFO w: stderr: hello component=split task=3\n\
                    2026-01-01T00:00:01.0Z  INFO w: stderr: hello component=count task=4\n";
@@ -29,6 +30,8 @@ const LOG: &str = "2026-01-01T00:00:00.0Z  INFO w: stderr: hello component=split
 struct World {
     dir: Dir,
     routes: Router,
+    _status: watch::Sender<Status>,
+    _tasks: Tasks,
 }
 
 impl World {
@@ -37,7 +40,7 @@ impl World {
     }
 
     fn with(locks: Locks) -> Self {
-        let dir = Dir::new();
+        let (dir, tasks) = (Dir::new(), Tasks::default());
         let logs = dir.launch("6700-2-00000a", TOPOLOGY, 6700, 2);
         std::fs::write(logs.join("worker.log"), LOG).expect("written");
         let slot = SlotStatus {
@@ -47,7 +50,7 @@ impl World {
             process: None,
             reason: None,
         };
-        let (_, status) = watch::channel(Status {
+        let (sender, status) = watch::channel(Status {
             supervisor: "sup".parse().expect("valid"),
             has_assignments: true,
             slots: [(Port(6700), slot)].into(),
@@ -57,15 +60,16 @@ impl World {
             supervisor: "sup".parse().expect("valid"),
             host: "h1".to_owned(),
             store: dir.store(),
-            status,
             searches: Searches::default(),
             page: Page::new(dir.path(), Clock::new()),
+            live: Live::new(dir.path(), status.clone(), Clock::new(), &tasks),
+            status,
             clock: Clock::new(),
             refusals: Arc::default(),
         };
         let gate = Gate::new(locks, "h1:8000".to_owned(), api.clock.clone());
         let routes = routes(api, OwnNames::new(DaemonKind::Supervisor, ["h1"]), gate);
-        Self { dir, routes }
+        Self { dir, routes, _status: sender, _tasks: tasks }
     }
 
     async fn send(&self, request: HttpRequest<Body>) -> (StatusCode, Bytes) {
@@ -360,6 +364,6 @@ async fn document_is_served_and_names_every_route() {
     assert_eq!(status, StatusCode::OK);
     let document: Value = serde_json::from_slice(&body).expect("JSON");
     let paths = document["paths"].as_object().expect("paths");
-    assert_eq!(paths.len(), 7, "{:?}", paths.keys());
+    assert_eq!(paths.len(), 8, "{:?}", paths.keys());
     assert_eq!(paths["/live"]["get"]["security"], serde_json::json!([]), "a probe needs no token");
 }
