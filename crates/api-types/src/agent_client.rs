@@ -25,7 +25,7 @@ use crate::{
     routes::PREFIX,
 };
 use stormkeeper_access::{credentials::Credentials, tls::client::ClientTls};
-use stormkeeper_model::SupervisorId;
+use stormkeeper_model::{SupervisorId, TopologyId};
 use stormkeeper_runtime::error_chain;
 
 /// Maximum bytes of a response: several times the limits that an agent has for lines and chunks.
@@ -33,6 +33,12 @@ const RESPONSE_BYTES_MAX: usize = 16 << 20;
 
 /// Maximum bytes of a file: supervisors keep less of a log in one file.
 const FILE_BYTES_MAX: u64 = 4 << 30;
+
+/// Limit for the begin of live numbers.
+const LIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Limit for the next part of live numbers, of which an agent sends one each second.
+const LIVE_PART_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Limit for the next part of a file.
 const PART_TIMEOUT: Duration = Duration::from_secs(30);
@@ -83,6 +89,14 @@ pub struct AgentFile {
     pub headers: HeaderMap,
     /// The bytes.
     pub bytes: BoxStream<'static, io::Result<Bytes>>,
+}
+
+/// Lines of an agent, which go on until the connection breaks.
+pub struct AgentLines {
+    /// Address of the agent.
+    pub address: String,
+    /// The lines, in parts of any length.
+    pub parts: BoxStream<'static, io::Result<Bytes>>,
 }
 
 /// Headers of a file that are passed on.
@@ -169,6 +183,27 @@ impl AgentClient {
             Ok(Some((part, (response, left))))
         });
         Ok(AgentFile { status, headers, bytes: bytes.boxed() })
+    }
+
+    /// Asks for the live numbers of the workers of a topology. The parts end with an error if none has come
+    /// for 5 s.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn live(
+        &self,
+        (supervisor, address): (&SupervisorId, &str),
+        topology: &TopologyId,
+    ) -> Result<AgentLines, AgentError> {
+        let route = ["live", topology.as_str()];
+        let asked = self.ask((supervisor, address), &route, &[]);
+        let response = tokio::time::timeout(LIVE_TIMEOUT, asked).await;
+        let response = response.map_err(|_too_long| late(address, LIVE_TIMEOUT))??;
+        let parts = stream::try_unfold(response, async |mut response| {
+            let part = tokio::time::timeout(LIVE_PART_TIMEOUT, response.chunk()).await?;
+            Ok(part.map_err(io::Error::other)?.map(|part| (part, response)))
+        });
+        Ok(AgentLines { address: address.to_owned(), parts: parts.boxed() })
     }
 
     /// Sends a request, and returns the response if it is one of the supervisor, and no rejection.

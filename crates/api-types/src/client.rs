@@ -31,7 +31,7 @@ use crate::{
         Accepted, ClusterSummary, CredentialList, CredentialsRequest, DrainRequest, EventList, HostAccepted,
         KillRequest, LogLevelRequest, LogLevels, NimbusList, OwnerList, RebalanceRequest, SampleList,
         SampleRequest, SubmitRequest, SupervisorList, TopologyDetail, TopologyErrors, TopologyList,
-        UpdateRequest,
+        UpdateRequest, live::TopologyLive,
     },
     seen::{Change, Seen},
 };
@@ -178,6 +178,12 @@ impl Client {
     /// Returns one topology by id or name.
     pub async fn show(&self, topology: &str) -> Result<TopologyDetail, Error> {
         self.get(&topology_route(topology, "")).await
+    }
+
+    /// Returns the live numbers of a topology; with `rates`, those of all workers. A nimbus of an earlier
+    /// build refuses with [`Code::NoSuchRoute`](crate::message::Code::NoSuchRoute).
+    pub async fn live(&self, topology: &str, rates: bool) -> Result<TopologyLive, Error> {
+        self.get(&topology_route(topology, &format!("/live?rates={rates}"))).await
     }
 
     /// Activates a topology: its spouts run.

@@ -106,6 +106,11 @@ impl Limits {
         Self { connections, connections_per_peer: connections.div_ceil(2), ..self }
     }
 
+    /// Returns the maximum number of connections.
+    pub fn connections(&self) -> usize {
+        self.connections
+    }
+
     fn of_descriptors(descriptors: u64) -> Self {
         let connections = usize::try_from(descriptors / 2).unwrap_or(usize::MAX).clamp(16, 4096);
         Self {
@@ -134,7 +139,7 @@ pub async fn serve(
 ) {
     let closed = closing.clone();
     let is_tls_only = tls.as_ref().is_some_and(ServerTls::is_required);
-    let admission = Admission { limits, is_tls_only, plain: Arc::default() };
+    let admission = Admission { limits, is_tls_only, plain: Arc::default(), closing: closing.clone() };
     let routes = routes.layer(middleware::from_fn_with_state(admission, admit));
     let routes = routes.layer(middleware::map_response(browser::restrict));
     let service = routes.into_make_service_with_connect_info::<Peer>();
@@ -155,12 +160,18 @@ pub async fn serve(
 #[derive(Debug, Clone, Copy)]
 pub struct OverTls;
 
+/// Announcement that the server closes, in the extensions of a request: a response without an end must end
+/// then, as the server waits for it otherwise.
+#[derive(Debug, Clone, Default)]
+pub struct Closing(pub CancellationToken);
+
 /// Rules for requests, and the log of those that did not come over TLS.
 #[derive(Debug, Clone)]
 struct Admission {
     limits: Limits,
     is_tls_only: bool,
     plain: Arc<Mutex<LogLimiter>>,
+    closing: CancellationToken,
 }
 
 impl Admission {
@@ -181,6 +192,7 @@ async fn admit(State(admission): State<Admission>, mut request: Request, next: N
         return next.run(request).await;
     };
     request.extensions_mut().insert(ConnectInfo(peer.address));
+    request.extensions_mut().insert(Closing(admission.closing.clone()));
     let busy = peer.phase.begin_request();
     let end = BodyEnd::default();
     let request_body = |body| Body::new(RequestBody::new(body, admission.limits, end.clone()));

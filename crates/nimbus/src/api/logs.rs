@@ -111,13 +111,13 @@ pub(super) struct LogOfWorker<'a> {
     pub(super) worker: Option<String>,
 }
 
-/// A supervisor whose logs are wanted.
+/// A supervisor whose agent is asked.
 #[derive(Debug, Clone)]
-struct Asked {
+pub(super) struct Asked {
     supervisor: SupervisorId,
     host: String,
     /// Address of its agent, or the reason why there is none.
-    agent: Result<String, String>,
+    pub(super) agent: Result<String, String>,
 }
 
 pub(super) async fn list(
@@ -363,7 +363,7 @@ fn asked(view: &ClusterView, topology: &str, all: bool) -> Result<(TopologyId, V
     Ok((id, supervisors.into_values().collect()))
 }
 
-fn asked_of(view: &ClusterView, supervisor: &SupervisorId) -> Asked {
+pub(super) fn asked_of(view: &ClusterView, supervisor: &SupervisorId) -> Asked {
     let Some(record) = view.supervisors.get(supervisor) else {
         let reason =
             "the supervisor is not registered: it has stopped, or has lost its connection to ZooKeeper";

@@ -16,6 +16,7 @@
 //! | `GET /api/stormkeeper/v1/topology/{id or name}` | one topology with its workers, components and tasks |
 //! | `GET /api/stormkeeper/v1/topology/{id or name}/errors` | the recorded errors of its tasks |
 //! | `GET /api/stormkeeper/v1/topology/{id or name}/logs[/search]`, `…/logs/{supervisor}/{port}/{file}[/download]` | the logs of its workers: see `logs` |
+//! | `GET /api/stormkeeper/v1/topology/{id or name}/live[/events]` | live numbers, at once or as server-sent events: see `live` |
 //! | `POST /api/stormkeeper/v1/topology/submit` | runs the topology of a blob |
 //! | `POST /api/stormkeeper/v1/topology/{id or name}/{activate,deactivate,rebalance,kill}` | changes a topology |
 //! | `GET`, `POST /api/stormkeeper/v1/topology/{id or name}/credentials` | the names of its credentials; sets and removes some |
@@ -48,6 +49,7 @@ mod exposed;
 mod flink;
 mod forward;
 mod ingest;
+mod live;
 mod logs;
 mod metrics;
 mod own;
@@ -118,6 +120,8 @@ pub(crate) struct Api {
     submits: storm::Submits,
     /// Log files that may be passed on at the same time; further ones are refused.
     downloads: Arc<Semaphore>,
+    /// Topologies whose live numbers somebody reads.
+    hubs: live::Hubs,
 }
 
 /// Running nimbus with its API.
@@ -212,8 +216,20 @@ pub fn routes(nimbus: Handle) -> Router {
     let (router, _operations) = described().into_parts();
     let downloads = Arc::new(Semaphore::new(logs::DOWNLOADS_MAX));
     let (totals, uploads, uploaders, submits) = Default::default();
-    let api =
-        Api { nimbus, forwarder, agents, flink, prometheus, totals, uploads, uploaders, submits, downloads };
+    let hubs = live::Hubs::new(Limits::of_process());
+    let api = Api {
+        nimbus,
+        forwarder,
+        agents,
+        flink,
+        prometheus,
+        totals,
+        uploads,
+        uploaders,
+        submits,
+        downloads,
+        hubs,
+    };
     let router = router
         .fallback(async |OriginalUri(uri): OriginalUri, headers: HeaderMap| {
             let error = storm::absent(uri.path()).unwrap_or_else(|| ApiError::no_such_route(uri.path()));

@@ -5,13 +5,13 @@ use axum::{http::StatusCode, middleware::from_fn};
 use super::{
     Api, blobs, credentials,
     describe::{OF_CHANGE, OF_METRICS, OF_SUBMIT, OF_UPDATE, delete, get, post, put},
-    ingest, logs, metrics, reads, recovery, session, writes,
+    ingest, live, logs, metrics, reads, recovery, session, writes,
 };
 use stormkeeper_api_types::message::{
     Accepted, ClusterSummary, Code, CopyRequest, CredentialList, CredentialsRequest, DrainRequest, EventList,
     HostAccepted, KillRequest, LogLevelRequest, LogLevels, MetricControlRequest, NimbusList, OwnerList,
     RebalanceRequest, Recovered, RecoveryRequest, RecoveryStatus, SampleList, SampleRequest, SignInRequest,
-    SubmitRequest, SupervisorList, TopologyDetail, TopologyErrors, TopologyList, UpdateRequest, WebSession,
+    SubmitRequest, SupervisorList, TopologyDetail, TopologyErrors, TopologyList, UpdateRequest, WebSession, live::TopologyLive,
     logs::{LogChunk, TopologyLogLines, TopologyLogs},
 };
 use stormkeeper_metrics::protocol::{HistoryQuery, LogQuery, MSGPACK, MetaQuery, PointsQuery, TrackQuery};
@@ -141,7 +141,7 @@ fn routes_of_session() -> Routes<Api> {
         )
 }
 
-/// Returns the routes of the logs of a topology.
+/// Returns the routes of the logs and of the live numbers of a topology.
 fn routes_of_logs() -> Routes<Api> {
     Routes::new()
         .serve(
@@ -171,6 +171,28 @@ fn routes_of_logs() -> Routes<Api> {
                 .in_ranges()
                 .may_fail(&[Code::UnknownHost, Code::UnknownLog, Code::AgentUnavailable]),
             logs::download,
+        )
+        .merge(routes_of_live_numbers())
+}
+
+/// Returns the routes of live numbers.
+fn routes_of_live_numbers() -> Routes<Api> {
+    Routes::new()
+        .serve(
+            of_topology(get("/topology/{topology}/live", "Live numbers of a topology, a second old"))
+                .query::<live::LiveQuery>()
+                .answers::<TopologyLive>()
+                .may_fail(&[Code::NotReady]),
+            live::once,
+        )
+        .serve(
+            of_topology(get(
+                "/topology/{topology}/live/events",
+                "Live numbers of a topology each second, as server-sent events; ends after 5 minutes",
+            ))
+            .answers_content(Content::Other(&[live::EVENTS]))
+            .may_fail(&[Code::NotReady]),
+            live::events,
         )
 }
 

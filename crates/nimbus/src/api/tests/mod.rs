@@ -5,6 +5,7 @@ mod bodies;
 mod clocks;
 mod exposed;
 mod flink;
+mod live;
 mod logs;
 mod methods;
 mod metrics;
