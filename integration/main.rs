@@ -23,6 +23,7 @@ mod hidden_processes;
 mod history;
 mod languages;
 mod life;
+mod live;
 mod live_control;
 mod local_dir;
 mod local_page;

@@ -93,8 +93,12 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
         },
         supervisor: supervisor::Options {
             host: "127.0.0.1".to_owned(),
-            // The log of a local run is on the terminal; its workers are in this process.
-            agent: None,
+            // The log of a local run is on the terminal; the page reads the live numbers of its workers.
+            agent: args.ui.then(|| supervisor::AgentOptions {
+                address: loopback,
+                may_move: true,
+                names: Vec::new(),
+            }),
             // The program has just run here, to describe its topology.
             platform: executable::of_this_host().ok(),
             ..config.supervisor_options()

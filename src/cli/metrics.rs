@@ -13,7 +13,7 @@ use std::{io::IsTerminal as _, time::Duration};
 use crate::cli::{
     Global, client_runtime,
     error::{ErrorKind, Failure},
-    output, parse_duration,
+    live, output, parse_duration,
     trend::{TrendArgs, Trends},
 };
 use stormkeeper_api_types::{
@@ -40,7 +40,7 @@ const EVERY_MIN: Duration = Duration::from_secs(1);
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Without options: counts, rates, failures and latencies in the window, with one row \
 per component; for one component a row per task and stream; for one task a row per stream. Columns without \
-values are left out. Times are UTC; --json prints exact numbers.\n\
+values are left out. Times are UTC; --json prints exact numbers. With --watch the numbers of now come first.\n\
 \n\
 Examples:\n  \
 stormkeeper metrics word-count --watch\n  \
@@ -133,7 +133,17 @@ pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
             Some(topology) if args.track => track(global, &client, topology, args).await,
             Some(topology) if args.history.is_some() => history(global, &client, topology, args).await,
             Some(topology) => {
-                print_or_watch(args, async || latest_text(global, &client, topology, args).await).await
+                print_or_watch(args, async || {
+                    let live = live_text(global, &client, topology, args).await;
+                    match latest_text(global, &client, topology, args).await {
+                        // In the first minute there are live numbers only.
+                        Err(failure) if !live.is_empty() && !failure.is_transient() => {
+                            Ok(format!("{live}{}\n", failure.text()))
+                        }
+                        latest => Ok(live + &latest?),
+                    }
+                })
+                .await
             }
             None => Err(Failure::usage("a topology is missing")),
         }
@@ -205,6 +215,21 @@ impl Args {
             (Some(_), None, None) => MetaType::Component,
             (None, None, None) => MetaType::Topology,
         }
+    }
+}
+
+/// Text with the live numbers of the components, with `--watch`; empty if there are none.
+async fn live_text(global: &Global, client: &Client, topology: &str, args: &Args) -> String {
+    let by_name = args.all || args.level.is_some() || args.stream.is_some();
+    if !args.watch || global.json || by_name || args.component.is_some() {
+        return String::new();
+    }
+    match live::read(client, topology, true).await {
+        Some(numbers) => {
+            let table = live::table(&numbers).text(2);
+            format!("Now ({})\n{table}\n", live::line(Some(&numbers)))
+        }
+        None => String::new(),
     }
 }
 

@@ -19,6 +19,7 @@ mod get_errors;
 mod kill;
 mod last_writes;
 mod list;
+mod live;
 mod local;
 mod local_dir;
 mod log_level;

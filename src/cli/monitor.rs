@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::cli::{
     Global, client_runtime,
     error::{ErrorKind, Failure},
+    live,
     metrics::number,
     output, parse_duration,
 };
@@ -16,7 +17,10 @@ use stormkeeper_api_types::{
 };
 use stormkeeper_metrics::{MetaType, Window};
 use stormkeeper_model::{
-    ComponentId, StreamId, TaskId, Timestamp, clock::Clock, heartbeat::TaskCounts, suggest,
+    ComponentId, StreamId, TaskId, Timestamp,
+    clock::{Clock, Monotonic},
+    heartbeat::TaskCounts,
+    suggest,
 };
 
 /// Shortest time between two lines.
@@ -28,9 +32,9 @@ const METRICS_MAX: usize = 5000;
 /// Print a line with the throughput of a topology in each interval.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Each line has the tuples that were counted since the line before. Workers report their \
-counts every 10 seconds (task.heartbeat.frequency.secs), so lines of a shorter interval are uneven. Counts of one \
-stream are those of full minutes: a line follows each minute. With --json each line is an object.\n\
+    after_help = "Each line has the tuples that were counted since the line before. Counts of workers that send \
+live numbers are a second old; others report every 10 seconds (task.heartbeat.frequency.secs), so their lines of a \
+shorter interval are uneven. Counts of one stream are those of full minutes: a line follows each minute. With --json each line is an object.\n\
 Examples:\n  \
 stormkeeper monitor word-count\n  \
 stormkeeper monitor word-count --component split --watch acked --interval 30s"
@@ -197,22 +201,37 @@ async fn monitor(global: &Global, args: &Args, client: &Client) -> Result<(), Fa
 /// State between two lines.
 struct Source {
     before: Reading,
-    at: stormkeeper_model::clock::Monotonic,
+    at: Monotonic,
     /// End of the last minute that was printed, of a stream.
     minute: Option<Timestamp>,
 }
 
 impl Source {
     async fn start(args: &Args, client: &Client, clock: &Clock) -> Result<Self, Failure> {
-        let before = reading(&client.show(&args.topology).await?, args)?;
-        Ok(Self { before, at: clock.monotonic(), minute: None })
+        let (before, at) = Self::read(args, client, clock).await?;
+        Ok(Self { before, at, minute: None })
+    }
+
+    /// Reads the counts, and returns them with the time at which they were counted, by the clock of this
+    /// process.
+    async fn read(args: &Args, client: &Client, clock: &Clock) -> Result<(Reading, Monotonic), Failure> {
+        let mut detail = client.show(&args.topology).await?;
+        let live = match args.stream {
+            None => live::read(client, detail.summary.id.as_str(), false).await,
+            Some(_) => None,
+        };
+        let at = clock.monotonic();
+        let age = live.as_ref().and_then(|live| live.age_ms).map(Duration::from_millis);
+        if let Some(live) = &live {
+            live::overlay(&mut detail, live);
+        }
+        Ok((reading(&detail, args)?, at.minus(age.unwrap_or_default())))
     }
 
     async fn next(&mut self, args: &Args, client: &Client, clock: &Clock) -> Result<Option<Line>, Failure> {
-        let now = reading(&client.show(&args.topology).await?, args)?;
+        let (now, at) = Self::read(args, client, clock).await?;
         let (count, seconds) = match &args.stream {
             None => {
-                let at = clock.monotonic();
                 let seconds = at.since(self.at).as_secs_f64();
                 self.at = at;
                 (counted_since(&self.before, &now), seconds)

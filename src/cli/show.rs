@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::cli::{
     Global, client_runtime,
     error::Failure,
-    list, log_level,
+    list, live, log_level,
     output::{self, Table},
     trend::{TrendArgs, Trends},
     update,
@@ -27,18 +27,26 @@ pub(super) struct Args {
 
 pub(super) fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     let client = global.client()?;
-    let (detail, trends) = client_runtime()?.block_on(async {
-        let detail = client.show(&args.topology).await?;
+    let (detail, numbers, trends) = client_runtime()?.block_on(async {
+        let mut detail = client.show(&args.topology).await?;
+        let numbers = match global.json {
+            true => None,
+            false => live::read(&client, detail.summary.id.as_str(), false).await,
+        };
+        if let Some(numbers) = &numbers {
+            live::overlay(&mut detail, numbers);
+        }
         let trends = match args.trend.is_on() && !global.json {
             true => Trends::read(&client, detail.summary.id.as_str()).await,
             false => Trends::default(),
         };
-        Ok::<_, Failure>((detail, trends))
+        Ok::<_, Failure>((detail, numbers, trends))
     })?;
     if global.json {
         return output::print_json(&detail);
     }
     let mut text = heading(&detail);
+    text.push_str(&format!("  numbers  {}\n", live::line(numbers.as_ref())));
     if let Some(update) = &detail.update {
         text.push_str(&format!("{}\n", update::line(update)));
     }

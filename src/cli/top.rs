@@ -16,7 +16,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::cli::{Global, client_runtime, error::Failure, parse_duration};
+use crate::cli::{Global, client_runtime, error::Failure, live, parse_duration};
 use keys::Key;
 use screen::Screen;
 use state::{Data, Effect, Level, State};
@@ -39,8 +39,8 @@ const KEYS_MAX: usize = 16;
 /// Watch the cluster, a topology and its components on the whole screen.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Keys: up and down select, Enter opens a topology or a component, Esc goes back, \
-left and right choose the column to sort by, r reverses, q ends. Rates are those of the last 20 seconds; workers \
-report counts every 10 seconds. Without a terminal use `stormkeeper monitor`, or `list --json` and `show --json`.\n\
+left and right choose the column to sort by, r reverses, q ends. Rates are those of the last seconds; where a \
+worker sends no live numbers, those of the last 20 seconds. Without a terminal use `stormkeeper monitor`, or `list --json` and `show --json`.\n\
 Example: stormkeeper top word-count")]
 pub(super) struct Args {
     /// Name or id of the topology to begin with
@@ -137,7 +137,8 @@ async fn fetch(client: &Client, level: &Level) -> Result<Data, Failure> {
     Ok(match level {
         Level::Cluster => Data::Cluster(Box::new((client.cluster().await?, client.list().await?))),
         Level::Topology(name) | Level::Component(name, _) => {
-            Data::Topology(Box::new(client.show(name).await?))
+            let (detail, numbers) = tokio::join!(client.show(name), live::read(client, name, false));
+            Data::Topology(Box::new(detail?), numbers.map(Box::new))
         }
     })
 }

@@ -5,6 +5,7 @@ mod tls;
 use std::sync::{Arc, Mutex};
 
 use axum::{
+    Extension,
     body::Bytes,
     routing::{get, post},
 };
@@ -122,6 +123,38 @@ async fn an_answer_that_is_not_read_is_abandoned() {
     let mut stream = server.connect().await;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sent");
     tokio::time::timeout(LONG, abandoned).await.expect("abandoned").expect_err("nothing is sent");
+}
+
+#[tokio::test]
+async fn response_without_an_end_that_heeds_the_closing_is_complete_when_the_server_ends() {
+    let endless = async |Extension(Closing(closing)): Extension<Closing>| {
+        Body::from_stream(stream::unfold(true, move |is_first| {
+            let closing = closing.clone();
+            async move {
+                if !is_first {
+                    closing.cancelled().await;
+                    return None;
+                }
+                Some((Ok::<_, std::io::Error>(Bytes::from_static(b"begin")), false))
+            }
+        }))
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let (address, closing) = (listener.local_addr().expect("bound"), CancellationToken::new());
+    let routes = (Router::new().route("/", get(endless)), None);
+    let serving = serve((listener, watch::Sender::new(true)), routes, lenient(), closing.clone());
+    let mut stream = TcpStream::connect(address).await.expect("connected");
+    let client = async {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sent");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"begin\r\n") {
+            assert!(stream.read_buf(&mut answer).await.expect("read") > 0, "{answer:?}");
+        }
+        closing.cancel();
+        stream.read_to_end(&mut answer).await.expect("read");
+        assert!(answer.ends_with(b"\r\n0\r\n\r\n"), "the response is cut off: {answer:?}");
+    };
+    tokio::time::timeout(LONG, async { tokio::join!(serving, client) }).await.expect("in time");
 }
 
 #[tokio::test]

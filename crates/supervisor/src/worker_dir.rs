@@ -1,8 +1,8 @@
 //! The directories of workers: `workers/<worker id>/`, one for each launch.
 //!
 //! The supervisor creates `pids/` and `logs/` and writes the launch spec; the worker writes
-//! `heartbeat`, `report.json`, `restarts.json` and `exit-reason`. Directories of recent launches are kept
-//! for their logs. All functions block.
+//! `heartbeat`, `report.json`, `restarts.json` and `exit-reason`, and listens at `live.sock`. Directories
+//! of recent launches are kept for their logs. All functions block.
 
 use std::{
     collections::BTreeSet,

@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::keys::Key;
-use stormkeeper_api_types::message::{ClusterSummary, TopologyDetail, TopologyList};
+use stormkeeper_api_types::message::{
+    ClusterSummary, TopologyDetail, TopologyList,
+    live::{LiveRates, TopologyLive},
+};
 use stormkeeper_model::{TaskId, clock::Monotonic, heartbeat::TaskCounts};
 
 /// Time over which rates are measured: two reports of the workers. A task without a change for longer does
@@ -33,7 +36,8 @@ pub(super) enum Level {
 #[derive(Debug)]
 pub(super) enum Data {
     Cluster(Box<(ClusterSummary, TopologyList)>),
-    Topology(Box<TopologyDetail>),
+    /// State of a topology, and its live numbers if there are some.
+    Topology(Box<TopologyDetail>, Option<Box<TopologyLive>>),
 }
 
 /// What a key demands.
@@ -77,6 +81,12 @@ pub(super) struct Rates {
     pub(super) executed: f64,
     pub(super) acked: f64,
     pub(super) failed: f64,
+}
+
+impl From<&LiveRates> for Rates {
+    fn from(&LiveRates { emitted, transferred, executed, acked, failed }: &LiveRates) -> Self {
+        Self { emitted, sent: transferred, executed, acked, failed }
+    }
 }
 
 /// Counts of a task at the times at which they changed. Workers report them every few seconds, so the time
@@ -147,7 +157,7 @@ impl State {
 
     /// Takes a new answer.
     pub(super) fn take(&mut self, data: Data, now: Monotonic) {
-        if let Data::Topology(detail) = &data {
+        if let Data::Topology(detail, _) = &data {
             let mut before = std::mem::take(&mut self.counts);
             for task in &detail.tasks {
                 let mut changes = before.remove(&task.task).unwrap_or_default();
@@ -160,7 +170,11 @@ impl State {
 
     /// Returns the rates of tasks together; `None` while none is known.
     pub(super) fn rates<'a>(&self, tasks: impl Iterator<Item = &'a TaskId>, now: Monotonic) -> Option<Rates> {
-        let known = tasks.filter_map(|task| self.counts.get(task)?.rates(now));
+        let live = self.live_rates();
+        let known = tasks.filter_map(|task| match live.get(task) {
+            Some(rates) => Some(Rates::from(*rates)),
+            None => self.counts.get(task)?.rates(now),
+        });
         known.reduce(|a, b| Rates {
             emitted: a.emitted + b.emitted,
             sent: a.sent + b.sent,
@@ -168,6 +182,19 @@ impl State {
             acked: a.acked + b.acked,
             failed: a.failed + b.failed,
         })
+    }
+
+    /// Returns the live numbers, if there are some.
+    pub(super) fn live(&self) -> Option<&TopologyLive> {
+        match &self.data {
+            Some(Data::Topology(_, live)) => live.as_deref(),
+            Some(Data::Cluster(_)) | None => None,
+        }
+    }
+
+    fn live_rates(&self) -> BTreeMap<&TaskId, &LiveRates> {
+        let tasks = self.live().into_iter().flat_map(|live| &live.tasks);
+        tasks.filter_map(|task| Some((&task.task, task.rates.as_ref()?))).collect()
     }
 
     /// Place of the selected row; the first one if it is gone.

@@ -1,5 +1,6 @@
 use super::{
     keys::Key,
+    live,
     screen::Size,
     state::{Data, Effect, Level, State},
     view::{self, Line, Style},
@@ -36,7 +37,7 @@ fn detail(executed: u64) -> Data {
         "components": [component("lines", "spout", 1), component("split", "bolt", 2)],
         "tasks": [task(1, "lines", 0), task(2, "split", executed), task(10, "split", 5)]
     });
-    Data::Topology(Box::new(serde_json::from_value::<TopologyDetail>(detail).expect("a topology")))
+    Data::Topology(Box::new(serde_json::from_value::<TopologyDetail>(detail).expect("a topology")), None)
 }
 
 fn screen(state: &mut State, now: u64) -> Vec<Line> {
@@ -74,6 +75,19 @@ fn rates_are_measured_between_reports_and_begin_anew_with_a_task() {
     assert!(shown(Some(60), 64).contains("2/s"));
     assert!(shown(Some(60), 84).contains("2/s") && !shown(Some(60), 85).contains("2/s"));
     assert!(shown(None, 85).contains("0/s"), "nothing was counted for longer than the span");
+}
+
+#[test]
+fn live_numbers_take_the_place_of_those_between_reports_for_the_tasks_that_have_them() {
+    let mut state = State::new(Some("wc".to_owned()));
+    state.take(detail(1000), at(0));
+    state.take(detail(1100), at(4));
+    assert!(text(&screen(&mut state, 4)).contains("25/s"));
+    let Data::Topology(of_reports, _) = detail(1100) else { unreachable!("it is a topology") };
+    state.take(Data::Topology(of_reports, Some(Box::new(live::tests::live(2, 1100)))), at(6));
+    let shown = text(&screen(&mut state, 6));
+    assert!(shown.contains("12.5/s") && shown.contains("25 %") && !shown.contains("25/s"), "{shown}");
+    assert!(shown.contains("live, 0.4 s old"), "{shown}");
 }
 
 #[test]
@@ -153,5 +167,5 @@ fn screen_is_filled_exactly_at_every_size_and_old_numbers_are_called_old() {
     state.problem = Some("no\u{7} answer".to_owned());
     assert!(text(&screen(&mut state, 0)).starts_with("! the numbers are old: no\\u{7} answer"));
     state.take(detail(0), at(17));
-    assert!(!text(&screen(&mut state, 17)).contains("old"));
+    assert!(!text(&screen(&mut state, 17)).contains("the numbers are"));
 }

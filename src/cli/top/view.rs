@@ -6,8 +6,8 @@ use super::{
     screen::Size,
     state::{Data, Level, Rates, State},
 };
-use crate::cli::{list, metrics::number, output};
-use stormkeeper_api_types::message::{ClusterSummary, TopologyDetail, TopologyList};
+use crate::cli::{list, live, metrics::number, output};
+use stormkeeper_api_types::message::{ClusterSummary, TopologyDetail, TopologyList, live::TopologyLive};
 use stormkeeper_model::{
     TaskId, address::host_port, clock::Monotonic, text::counted, time::format_duration,
     topology::ComponentKind,
@@ -56,6 +56,13 @@ impl Cell {
         }
     }
 
+    fn share(share: Option<f64>) -> Self {
+        match share {
+            Some(share) => Self::number(number::share(share), share),
+            None => Self::number("-", -1.0),
+        }
+    }
+
     fn compare(&self, other: &Self) -> Ordering {
         match (self.number, other.number) {
             // The largest first.
@@ -78,10 +85,10 @@ pub(super) fn lines(state: &mut State, size: Size, now: Monotonic) -> Vec<Line> 
             let (cluster, list) = &**both;
             (cluster_heading(cluster, list), topologies(list))
         }
-        (Some(Data::Topology(detail)), Level::Topology(_)) => {
-            (topology_heading(detail), components(detail, state, now))
+        (Some(Data::Topology(detail, live)), Level::Topology(_)) => {
+            (topology_heading(detail, live.as_deref()), components(detail, state, now))
         }
-        (Some(Data::Topology(detail)), Level::Component(_, component)) => {
+        (Some(Data::Topology(detail, _)), Level::Component(_, component)) => {
             (component_heading(detail, component), tasks(detail, component, state, now))
         }
         _ => (vec!["waiting for a nimbus".to_owned()], Rows { heading: Vec::new(), rows: Vec::new() }),
@@ -202,7 +209,7 @@ fn topologies(list: &TopologyList) -> Rows {
     Rows { heading, rows: list.topologies.iter().map(row).collect() }
 }
 
-fn topology_heading(detail: &TopologyDetail) -> Vec<String> {
+fn topology_heading(detail: &TopologyDetail, numbers: Option<&TopologyLive>) -> Vec<String> {
     let summary = &detail.summary;
     let mut lines = vec![format!(
         "{} is {}  {} of {} tasks alive  {} of {} workers  up {}",
@@ -216,6 +223,7 @@ fn topology_heading(detail: &TopologyDetail) -> Vec<String> {
     )];
     let problems = summary.problem.iter().chain(&detail.supervisor_problems);
     lines.extend(problems.map(|problem| format!("! {}", output::one_line(problem))));
+    lines.push(live::line(numbers));
     lines
 }
 
@@ -247,6 +255,9 @@ fn components(detail: &TopologyDetail, state: &State, now: Monotonic) -> Rows {
             ),
         ];
         cells.extend(rate_cells(state.rates(tasks, now)));
+        let of_now = state.live().and_then(|live| live.components.iter().find(|one| one.id == component.id));
+        cells.push(Cell::share(of_now.and_then(|of_now| of_now.capacity)));
+        cells.push(Cell::share(of_now.and_then(|of_now| of_now.queue)));
         cells.push(Cell::number(output::count(component.pending), component.pending as f64));
         cells.push(Cell::text(error.unwrap_or_default()));
         (component.id.to_string(), cells)
@@ -260,6 +271,8 @@ fn components(detail: &TopologyDetail, state: &State, now: Monotonic) -> Rows {
         "EXECUTED",
         "ACKED",
         "FAILED",
+        "BUSY",
+        "QUEUE",
         "PENDING",
         "LAST ERROR",
     ];
