@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use rustix::process::Signal;
 use serde_json::Value;
 use stormkeeper_runtime::test_support::wait_until;
 use tokio::{
@@ -11,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    cluster::{Cluster, Shape, WAIT_MAX, kill9},
+    cluster::{Cluster, Shape, WAIT_MAX, kill9, signal},
     exact_counts::SETTINGS,
 };
 
@@ -150,13 +151,22 @@ async fn live_numbers_come_in_seconds_end_equal_to_the_counts_and_go_on_after_a_
     assert_eq!(component(&last, "numbers")["streams"][0]["emitted"], EMITTED, "{last}");
     assert_eq!(last["tasks"], Value::Null, "events are short");
 
-    // A worker that is killed is named, and counts again from its start.
+    // A worker that does not go on is named, and its numbers are not shown.
     let workers = cluster.workers();
     let (_, worker) = workers.first_key_value().expect("a worker");
-    kill9(worker.pid);
+    signal(worker.pid, Signal::STOP);
     let without = events.find("a worker is missing", |live| live["workersLive"] == 1).await;
     assert_eq!(without["missing"].as_array().map(Vec::len), Some(1), "{without}");
+    signal(worker.pid, Signal::CONT);
     events.find("both workers are there again", |live| live["workersLive"] == 2).await;
+    // One that is killed counts again from its start.
+    kill9(worker.pid);
+    let counted = |live: &Value| {
+        let count = |id, what| component(live, id)["counts"][what].as_u64().unwrap_or_default();
+        count("numbers", "acked") + count("sink", "executed")
+    };
+    let begins_anew = |live: &Value| live["workersLive"] == 2 && counted(live) < 2 * EMITTED - 100;
+    events.find("the new worker has counted little", begins_anew).await;
     let live = wait_until("one answer has all tasks", WAIT_MAX, async || {
         let live = once(&cluster, 1 - leading).await?;
         if live["tasks"].as_array().is_some_and(|tasks| tasks.len() == 4) {

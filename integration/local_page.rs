@@ -1,4 +1,4 @@
-//! The page of a local run: `stormkeeper local FILE --ui`.
+//! The page of a local run and its live numbers: `stormkeeper local FILE --ui`.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -95,6 +95,15 @@ async fn local_run_serves_the_page_and_keeps_metrics_while_it_runs() {
     let html = get(page.clone()).await.expect("the page");
     assert!(html.contains("<title>Stormkeeper"), "{html}");
     let api = page.replace("/ui/", "/api/stormkeeper/v1");
+    // Both workers are in the one process.
+    wait_until("there are live numbers", WAIT_MAX, async || {
+        let text = get(format!("{api}/topology/paged/live")).await?;
+        let live: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let rate = live["components"][0]["rates"]["emitted"].as_f64();
+        let is_live = live["workersLive"] == 2 && rate.is_some_and(|rate| rate > 0.0);
+        if is_live { Ok(()) } else { Err(text) }
+    })
+    .await;
     let emitted = wait_until("a minute of metrics is shown", WAIT_MAX, async || {
         let url = format!("{api}/metrics/topology/paged/latest?level=component&window=60&name=Emitted");
         let text = get(url).await?;

@@ -33,7 +33,8 @@ def views(topology: str, gone: str) -> List[Tuple[str, List[str]]]:
         ("#/", ["Slots in use", "127.0.0.1", topology, "Nimbuses", "leader", "follower", "Emitted"]),
         ("#/topologies", [topology, "running", "of 5"]),
         ("#/topologies?show=gone", [gone, "Ended by"]),
-        (f"#/topology/{topology}", ["numbers", "noisy", "sink", "spout", "Busy", "/s", "ms"]),
+        (f"#/topology/{topology}", ["numbers", "noisy", "sink", "spout", "Busy", "/s", "Live, ", "Process, mean"]),
+        (f"#/topology/{topology}?window=60", ["The window ends at", "Process, p50"]),
         (f"#/topology/{topology}?window=all", ["numbers", "noisy", "sink", "Transferred"]),
         (f"#/topology/{topology}?tab=charts", ["Process latency, p99", "emitted", "noisy"]),
         (f"#/topology/{topology}?tab=workers", ["127.0.0.1:", "CPU", "MiB"]),
@@ -44,7 +45,7 @@ def views(topology: str, gone: str) -> List[Tuple[str, List[str]]]:
         (f"#/topology/{topology}?tab=settings", ["test.markup", MARKUP, "the topology", "topology.workers"]),
         (f"#/topology/{gone}", ["gone", "It ended", "sink"]),
         (f"#/component/{topology}/noisy", ["Process latency", "p99", "Tasks", "Streams", f"broken {MARKUP}"]),
-        (f"#/component/{topology}/numbers", ["numbers", "spout", "emitted"]),
+        (f"#/component/{topology}/numbers", ["numbers", "spout", "emitted", "Now", "emits"]),
         ("#/explorer", ["Choose a topology"]),
         (
             f"#/explorer?topology={topology}&m=Emitted@component,ProcessLatency@component~p50",
@@ -126,6 +127,12 @@ def check_graph(browser: Browser, base: str, topology: str) -> None:
     page.go(f"{base}#/topology/{topology}")
     page.wait_for("two edges with rates", lambda: page.run(
         "[...document.querySelectorAll('.edge text')].filter((one) => one.textContent.includes('/s')).length") >= 2)
+    ages = set()
+    for _ in range(3):
+        ages.add(page.run("document.querySelector('.live-age').textContent"))
+        page.run("new Promise((done) => setTimeout(done, 1200))")
+    live = [float(age.split(",")[1].split()[0]) for age in ages if age.startswith("Live")]
+    assert len(live) == len(ages) and max(live) < 4, f"the numbers are old: {ages}"
     nodes = page.run("[...document.querySelectorAll('.node > title')].map((one) => one.textContent)")
     assert len(nodes) == 3 and any(one.startswith("spout numbers, 1 task") for one in nodes), nodes
     page.run("[...document.querySelectorAll('.node')].find((one) => one.textContent.includes('noisy'))"

@@ -5,7 +5,7 @@ export const OWN = "/api/stormkeeper/v1";
 export const STORM = "/api/v1";
 
 /** Header that no form, link or image of another page can send. A cookie counts only together with it. */
-const ON_PURPOSE = { "x-stormkeeper-request": "1" };
+export const ON_PURPOSE = { "x-stormkeeper-request": "1" };
 const TIMEOUT_MS = 15_000;
 
 /** Error of a request: with a status if a nimbus answered, without one if none did. */

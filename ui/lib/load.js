@@ -4,7 +4,7 @@ import { useRef } from "./html.js";
 import { tableOf } from "./metrics.js";
 
 /** Share of its time from which a component is said to limit its topology. */
-const LIMIT = 0.7;
+export const LIMIT = 0.7;
 
 /** Rates of components from the totals of two heartbeats: `{ component: { emitted, executed } }`. */
 export function useRates(detail) {

@@ -4,6 +4,8 @@ import { useEffect, useRef, useState } from "./html.js";
 
 /** Time between two requests for a state. */
 export const STATE_MS = 3_000;
+/** Time between two requests while a stream tells the numbers of now and when the state changes. */
+export const CALM_MS = 30_000;
 /** Time between two requests for metrics, whose points are a minute apart. */
 export const METRICS_MS = 15_000;
 const PAUSE_MAX_MS = 30_000;

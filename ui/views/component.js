@@ -3,11 +3,13 @@
 import { html } from "../lib/html.js";
 import { OWN, get, path } from "../lib/api.js";
 import { count, micros, perSecond, share } from "../lib/format.js";
+import { useLive } from "../lib/live.js";
 import { pointsOf, readLatest, readSeries, tableOf } from "../lib/metrics.js";
 import { METRICS_MS, usePoll } from "../lib/poll.js";
 import { link } from "../lib/route.js";
 import { Bar, Empty, Failed, State, Tile } from "../parts/bits.js";
 import { Chart } from "../parts/chart.js";
+import { LiveFacts } from "../parts/live.js";
 import { Table } from "../parts/table.js";
 import { Errors, Logs, useRange } from "./topology-tabs.js";
 import { readTopology } from "./topology.js";
@@ -40,6 +42,7 @@ function Loaded({ detail, topology, id, query }) {
     level: "component-stream", component: id, window: 60 }, options), METRICS_MS);
   const errors = usePoll(detail.isGone ? null : `errors ${topology}`,
     (options) => get(`${OWN}/topology/${path(topology)}/errors`, {}, options), 5_000);
+  const live = useLive(detail.isGone || task ? null : topology);
   const component = detail.components?.find((one) => one.id === id);
   const kind = component?.kind;
   const of = (name, field) => (series.data?.[name] ? pointsOf(series.data[name], field, range.window) : []);
@@ -57,6 +60,7 @@ function Loaded({ detail, topology, id, query }) {
       ${kind && html`<span class="quiet">${kind}</span>`}
       ${detail.isGone && html`<${State} of="gone" />`}
       <span class="right">${control}</span></div>
+    <${LiveFacts} live=${live} id=${id} />
     <div class="tiles">
       <${Tile} name=${isSpout ? "Emitted" : "Executed"} value=${perSecond(last(main))} detail="per second"
         points=${main} />

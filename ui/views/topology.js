@@ -1,21 +1,24 @@
 // A topology that runs or ran: its head, its tabs, and the overview.
 
-import { html } from "../lib/html.js";
+import { html, useEffect, useState } from "../lib/html.js";
 import { OWN, STORM, get, path } from "../lib/api.js";
 import { count, duration, micros, perSecond, plural, share, time } from "../lib/format.js";
-import { edgesOf, loads, useRates, withRates } from "../lib/load.js";
+import { edgesOfNow, nodesOfNow, ratesOf, useLive } from "../lib/live.js";
+import { LIMIT, edgesOf, loads, useRates, withRates } from "../lib/load.js";
 import { WINDOWS, beginOf, combined, pointsOf, readLatest, readSeries, tableOf, windowFor } from "../lib/metrics.js";
-import { METRICS_MS, usePoll } from "../lib/poll.js";
+import { CALM_MS, METRICS_MS, STATE_MS, usePoll } from "../lib/poll.js";
 import { link, setQuery } from "../lib/route.js";
 import { TopologyActions } from "../parts/actions.js";
 import { Ago, Bar, Choice, Empty, Failed, Findings, State, Tabs, Tile } from "../parts/bits.js";
 import { Graph, Legend } from "../parts/graph.js";
+import { Age, LiveComponents } from "../parts/live.js";
 import { Table } from "../parts/table.js";
 import { EventList } from "./events.js";
 import { Charts, Errors, Logs, Settings, Workers } from "./topology-tabs.js";
 import { Timeline } from "./timeline.js";
 
 const ALL_TIME = "all";
+const NOW = "now";
 
 /** Topologies that are gone, by their ids, which no later topology has; they are not asked for again. */
 const gone = new Map();
@@ -51,10 +54,19 @@ async function lookUp(id, options) {
 }
 
 export function Topology({ id, query }) {
-  const { data: detail, error, refresh } = usePoll(`topology ${id}`, (options) => readTopology(id, options));
-  const isRunning = detail && !detail.isGone;
+  const [wantsLive, setWantsLive] = useState(false);
+  const live = useLive(wantsLive ? id : null);
+  // A stream says when the state changes.
+  const { data: detail, error, refresh } = usePoll(`topology ${id}`, (options) => readTopology(id, options),
+    live.isFresh ? CALM_MS : STATE_MS);
+  const isRunning = Boolean(detail && !detail.isGone);
+  useEffect(() => setWantsLive(isRunning), [isRunning]);
+  const state = live.numbers?.state;
+  useEffect(() => {
+    if (state !== undefined) refresh();
+  }, [state]);
   const errors = usePoll(isRunning ? `errors ${id}` : null,
-    (options) => get(`${OWN}/topology/${path(id)}/errors`, {}, options), 5_000);
+    (options) => get(`${OWN}/topology/${path(id)}/errors`, {}, options), live.isFresh ? METRICS_MS : 5_000);
   if (!detail) return html`<h1>${id}</h1><${Failed} error=${error} />`;
   const { isGone } = detail;
   const tab = query.tab ?? "overview";
@@ -87,7 +99,7 @@ export function Topology({ id, query }) {
     <${Findings} items=${findings(detail)} />
     <${Tabs} label="Parts of the topology" tabs=${tabs} active=${tab}
       hrefOf=${(one) => link(["topology", id], { tab: one === "overview" ? null : one })} />
-    ${tab === "overview" && html`<${Overview} detail=${detail} errors=${errors.data} query=${query} />`}
+    ${tab === "overview" && html`<${Overview} detail=${detail} errors=${errors.data} query=${query} live=${live} />`}
     ${tab === "charts" && html`<${Charts} detail=${detail} query=${query} />`}
     ${tab === "workers" && !isGone && html`<${Workers} detail=${detail} />`}
     ${tab === "timeline" && html`<${Timeline} detail=${detail} query=${query} />`}
@@ -115,26 +127,33 @@ function findings(detail) {
   return items;
 }
 
-function Overview({ detail, errors, query }) {
+function Overview({ detail, errors, query, live }) {
   const { id, isGone } = detail;
   // The last minute of a topology that is gone for long is left in longer windows only.
   const usual = isGone && detail.killedMs ? windowFor(60, detail.killedMs - 60_000) : 60;
-  const windowSecs = query.window === ALL_TIME ? 60 : Number(query.window ?? usual);
-  const rates = useRates(isGone ? null : detail);
+  const isLive = !isGone && live.isFresh;
+  const shown = query.window ?? (isGone ? usual : NOW);
+  const windowSecs = [ALL_TIME, NOW].includes(shown) ? 60 : Number(shown);
+  const ofHeartbeats = useRates(isGone ? null : detail);
+  const rates = isLive ? { ...ofHeartbeats, ...ratesOf(live.numbers) } : ofHeartbeats;
   const graph = usePoll(isGone ? null : `graph ${id}`,
     (options) => get(`${STORM}/topology/${path(id)}/visualization`, {}, options), 60_000);
-  const latest = usePoll(`latest ${id} ${windowSecs}`, (options) => readLatest(id, { level: "component",
-    window: windowSecs }, options), METRICS_MS);
+  const metricsMs = isLive ? CALM_MS : METRICS_MS;
+  // What the stream has is not asked for.
+  const latest = usePoll(shown === NOW && isLive ? null : `latest ${id} ${windowSecs}`, (options) => readLatest(id, {
+    level: "component", window: windowSecs }, options), METRICS_MS);
   const minute = usePoll(`latest ${id} 60`, (options) => readLatest(id, { level: "component", window: 60 },
-    options), METRICS_MS);
-  const streams = usePoll(`streams ${id}`, (options) => readLatest(id, { level: "component-stream",
+    options), metricsMs);
+  const streams = usePoll(isLive ? null : `streams ${id}`, (options) => readLatest(id, { level: "component-stream",
     window: 60 }, options), METRICS_MS);
-  const nodes = isGone ? [] : loads(detail, minute.data?.values, rates);
-  const edges = withRates(edgesOf(graph.data), rates, streams.data?.values);
+  let nodes = isGone ? [] : loads(detail, minute.data?.values, rates);
+  let edges = withRates(edgesOf(graph.data), rates, streams.data?.values);
+  if (isLive) [nodes, edges] = [nodesOfNow(nodes, live.numbers, LIMIT), edgesOfNow(edges, live.numbers)];
   const limit = nodes.find((node) => node.isLimit);
   const hrefOf = (component) => link(["component", id, component]);
   return html`
-    <${Tiles} detail=${detail} nodes=${nodes} />
+    <${Tiles} detail=${detail} nodes=${nodes} periodMs=${metricsMs} />
+    ${!isGone && html`<${Age} live=${live} />`}
     ${!isGone && html`
       ${limit && html`<${Verdict} limit=${limit} />`}
       ${graph.data
@@ -142,13 +161,15 @@ function Overview({ detail, errors, query }) {
         : graph.error ? html`<p class="quiet">The graph cannot be shown: ${graph.error.message}</p>` : html`<p
           class="quiet waiting">Loading the graph …</p>`}`}
     <div class="head"><h2>Components</h2><span class="right">
-      <${Choice} label="Window" value=${query.window ?? usual}
-        onChange=${(secs) => setQuery({ window: secs === usual ? null : secs })}
-        options=${[...WINDOWS.map(({ secs, name }) => ({ id: secs, name })), ...(isGone ? [] : [{
+      <${Choice} label="Window" value=${shown === NOW ? NOW : query.window ?? usual}
+        onChange=${(secs) => setQuery({ window: secs === (isGone ? usual : NOW) ? null : secs })}
+        options=${[...(isGone ? [] : [{ id: NOW, name: "Now" }]), ...WINDOWS.map(({ secs, name }) => ({ id: secs, name })), ...(isGone ? [] : [{
           id: ALL_TIME, name: "All time" }])]} />
     </span></div>
     ${query.window === ALL_TIME && !isGone
       ? html`<${AllTime} detail=${detail} hrefOf=${hrefOf} />`
+      : shown === NOW && isLive
+      ? html`<${LiveComponents} numbers=${live.numbers} detail=${detail} hrefOf=${hrefOf} />`
       : html`<${Components} detail=${detail} latest=${latest} errors=${errors} hrefOf=${hrefOf} />`}`;
 }
 
@@ -162,7 +183,7 @@ function Verdict({ limit: { id, capacity, queue } }) {
       : "It is what would limit the topology first."}</p>`;
 }
 
-function Tiles({ detail, nodes }) {
+function Tiles({ detail, nodes, periodMs }) {
   const { id, isGone, killedMs } = detail;
   const to = isGone && killedMs ? killedMs + 60_000 : "now";
   const windowSecs = isGone && killedMs ? windowFor(60, killedMs - 3_600_000) : 60;
@@ -173,7 +194,7 @@ function Tiles({ detail, nodes }) {
       read("topology", "Emitted"), read("component", "Failed"), read("component", "ProcessLatency"),
     ]);
     return { emitted: emitted.series[0], failed: failed.series, latency: latency.series };
-  }, METRICS_MS).data ?? {};
+  }, periodMs).data ?? {};
   const points = (series, field) => (series ? pointsOf(series, field, windowSecs) : []);
   const last = (list) => list[list.length - 1]?.[1];
   const spouts = new Set((detail.components ?? []).filter(({
