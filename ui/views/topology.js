@@ -211,8 +211,7 @@ function Tiles({ detail, nodes, periodMs }) {
     .reduce((a, b) => ((last(b.points) ?? 0) > (last(a.points) ?? -1) ? b : a), { points: [] });
   const busiest = nodes.filter(({ kind }) => kind !== "spout").reduce((a,
     b) => ((b.capacity ?? -1) > (a?.capacity ?? -1) ? b : a), null);
-  const pending = (detail.components ?? []).filter(({ kind }) => kind === "spout").reduce((sum,
-    one) => sum + one.pending, 0);
+  const pending = nodes.reduce((sum, one) => sum + (one.pending ?? 0), 0);
   return html`<div class="tiles">
     <${Tile} name="Emitted" value=${perSecond(last(emitted))}
       detail=${isGone ? "at its end" : "by all components"} points=${emitted} />
