@@ -1,30 +1,13 @@
 //! Secrets in values that are shown: they are replaced by a mark. Pure.
 
-use serde_json::Value;
-
-pub(super) use stormkeeper_model::secret_text::MARK;
-use stormkeeper_model::secret_text::{is_secret, without_secrets};
-
-/// Returns a value as it may be shown: without secrets in the values of keys that are called so, also
-/// inside of maps and lists, and without secrets in URLs.
-pub(super) fn masked(key: &str, value: &Value) -> Value {
-    match value {
-        Value::Null | Value::Bool(_) => value.clone(),
-        _ if is_secret(key) => MARK.into(),
-        Value::Number(_) => value.clone(),
-        Value::String(text) => without_secrets(text).into(),
-        Value::Array(items) => items.iter().map(|item| masked("", item)).collect(),
-        Value::Object(entries) => {
-            entries.iter().map(|(key, value)| (key.clone(), masked(key, value))).collect()
-        }
-    }
-}
+pub(super) use stormkeeper_model::secret_text::masked;
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+    use stormkeeper_model::secret_text::MARK;
 
     #[test]
     fn values_of_keys_that_are_called_secrets_are_not_shown() {

@@ -1,5 +1,7 @@
 //! Secrets in texts that are shown: names that say that a value is one, and URLs with one. Pure.
 
+use serde_json::Value;
+
 /// Text in place of a secret.
 pub const MARK: &str = "(secret)";
 
@@ -18,6 +20,21 @@ pub fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase().replace(['-', '_'], ".");
     let is_place = PLACES.iter().any(|place| name.rsplit('.').next() == Some(place));
     !is_place && WORDS.iter().any(|word| name.contains(word))
+}
+
+/// Returns a value as it may be shown: without secrets in the values of keys that are called so, also
+/// inside of maps and lists, and without secrets in URLs.
+pub fn masked(key: &str, value: &Value) -> Value {
+    match value {
+        Value::Null | Value::Bool(_) => value.clone(),
+        _ if is_secret(key) => MARK.into(),
+        Value::Number(_) => value.clone(),
+        Value::String(text) => without_secrets(text).into(),
+        Value::Array(items) => items.iter().map(|item| masked("", item)).collect(),
+        Value::Object(entries) => {
+            entries.iter().map(|(key, value)| (key.clone(), masked(key, value))).collect()
+        }
+    }
 }
 
 /// Returns a URL with the mark in place of its password, and of the values in its query whose names say that

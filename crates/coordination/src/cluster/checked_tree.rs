@@ -26,8 +26,8 @@ use crate::{
         tree_id::{self, TreeMemory},
     },
     tree::{
-        CreateMode, Error, Node, NodeWithChildren, Op, OpResult, ReadTree, Scope, SessionId, SessionState,
-        Tree, TreePath, Version, Watcher,
+        CreateMode, Error, Node, NodeFacts, NodeWithChildren, Op, OpResult, ReadTree, Scope, SessionId,
+        SessionState, Tree, TreePath, Version, Watcher,
     },
 };
 use stormkeeper_model::backoff::{Backoff, Delays};
@@ -323,6 +323,10 @@ impl ReadTree for CheckedTree {
 
     async fn get_many(&self, paths: &[TreePath]) -> Result<Vec<Option<NodeWithChildren>>, Error> {
         self.checked()?.get_many(paths).await
+    }
+
+    async fn facts(&self, path: &TreePath) -> Result<Option<NodeFacts>, Error> {
+        self.checked()?.facts(path).await
     }
 
     fn watch(&self, path: &TreePath, scope: Scope) -> Watcher {

@@ -1,7 +1,9 @@
 //! Paths of the tree. No other file spells a path, but the table of all of them beside it.
 
+mod explain;
 mod table;
 
+pub use explain::{Explanation, explain};
 pub use table::{Row, TABLE, table};
 
 use crate::{cluster::event::EventNumber, tree::TreePath};

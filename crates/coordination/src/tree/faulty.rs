@@ -20,8 +20,8 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use crate::tree::{
-    Changes, CreateMode, Error, Node, NodeWithChildren, Op, OpResult, ReadTree, Scope, SessionState, Tree,
-    TreePath, Version, Watcher, watch::WatchSink,
+    Changes, CreateMode, Error, Node, NodeFacts, NodeWithChildren, Op, OpResult, ReadTree, Scope,
+    SessionState, Tree, TreePath, Version, Watcher, watch::WatchSink,
 };
 use stormkeeper_runtime::{
     tasks::{OnExit, Tasks},
@@ -377,6 +377,13 @@ impl ReadTree for FaultyTree {
         match self.denied(paths.iter()) {
             Some(denial) => self.read(async { Err(denial) }).await,
             None => self.read(self.inner.get_many(paths)).await,
+        }
+    }
+
+    async fn facts(&self, path: &TreePath) -> Result<Option<NodeFacts>, Error> {
+        match self.denied([path].into_iter()) {
+            Some(denial) => self.read(async { Err(denial) }).await,
+            None => self.read(self.inner.facts(path)).await,
         }
     }
 

@@ -26,6 +26,7 @@ pub mod access;
 #[cfg(any(test, feature = "test-support"))]
 pub mod contract;
 pub mod error;
+pub mod facts;
 pub mod faulty;
 pub mod memory;
 pub mod options;
@@ -41,6 +42,7 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 pub use error::{Error, WriteOutcome};
+pub use facts::{AclFact, NodeFacts};
 pub use path::{InvalidPath, TreePath};
 pub use watch::{Changes, Watcher};
 
@@ -278,6 +280,12 @@ pub trait ReadTree: fmt::Debug + Send + Sync + 'static {
     /// The module [`watch`] documents which paths are reported for which change. After
     /// [`Tree::close`] the watcher reports `Everything` once more, and nothing afterwards.
     fn watch(&self, path: &TreePath, scope: Scope) -> Watcher;
+
+    /// Reads what a server of ZooKeeper knows of a znode besides, for people who look into the tree: no
+    /// daemon decides by it. `None` if the znode does not exist, or if this tree knows nothing more.
+    async fn facts(&self, _path: &TreePath) -> Result<Option<NodeFacts>, Error> {
+        Ok(None)
+    }
 
     /// Returns the path at the server of the root of this tree, for messages.
     fn root(&self) -> &TreePath;

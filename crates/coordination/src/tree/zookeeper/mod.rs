@@ -13,6 +13,7 @@
 
 pub mod access;
 mod errors;
+mod facts;
 mod session;
 mod tls;
 mod watches;
@@ -30,8 +31,9 @@ use self::{
     watches::Watches,
 };
 use crate::tree::{
-    CreateMode, Error, Node, NodeWithChildren, Op, OpResult, READ_BATCH, READ_BYTES, ReadTree, Scope,
-    SessionId, SessionState, Stat, Tree, TreePath, Version, Watcher, batches, options::Options, request,
+    CreateMode, Error, Node, NodeFacts, NodeWithChildren, Op, OpResult, READ_BATCH, READ_BYTES, ReadTree,
+    Scope, SessionId, SessionState, Stat, Tree, TreePath, Version, Watcher, batches, options::Options,
+    request,
 };
 use stormkeeper_runtime::{
     tasks::{OnExit, Tasks},
@@ -170,6 +172,15 @@ impl ReadTree for ZooKeeperTree {
             znodes.extend(self.get_batch(batch).await?);
         }
         Ok(znodes)
+    }
+
+    async fn facts(&self, path: &TreePath) -> Result<Option<NodeFacts>, Error> {
+        let answer = self.link.request(async |client: zk::Client| client.get_acl(path.as_str()).await);
+        match answer.await? {
+            Ok((acl, stat)) => Ok(Some(facts::of(&acl, &stat))),
+            Err(zk::Error::NoNode) => Ok(None),
+            Err(error) => Err(error_at(path, error)),
+        }
     }
 
     fn watch(&self, path: &TreePath, scope: Scope) -> Watcher {
