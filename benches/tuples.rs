@@ -75,7 +75,13 @@ fn router(grouping: Grouping) -> Router {
         (component("count"), Component { inputs: vec![input], ..blank(ComponentKind::Bolt, 10) }),
     ];
     let name = "bench".parse().expect("a valid name");
-    let topology = Topology { name, settings: BTreeMap::new(), components: components.into(), program: None };
+    let topology = Topology {
+        name,
+        settings: BTreeMap::new(),
+        components: components.into(),
+        program: None,
+        given_at_submission: Default::default(),
+    };
     let table = TaskTable::number([(component("split"), 1), (component("count"), 10)]);
     Router::new(&topology, &table, &component("split"), TaskId(1), &TaskSet::default()).expect("they fit")
 }

@@ -72,6 +72,7 @@ impl Load {
             settings: [("topology.workers".to_owned(), self.n_workers_each.into())].into(),
             components: [(id("lines"), spout), (id("count"), bolt)].into(),
             program: None,
+            given_at_submission: Default::default(),
         }
     }
 }

@@ -11,7 +11,10 @@ use crate::{
     },
     config::Config,
 };
-use stormkeeper_model::validate::{TopologyDefect, validate};
+use stormkeeper_model::{
+    topology::Topology,
+    validate::{TopologyDefect, validate},
+};
 use stormkeeper_runtime::fs::regular_file;
 use stormkeeper_topology_package::{
     flux::{self, Replacements, properties},
@@ -48,7 +51,7 @@ impl TopologyFile {
         let replacements = Replacements { properties, environment: self.env_filter.then(environment) };
         let wrong = |error: flux::Error| Failure::new(ErrorKind::Config, error.into());
         let mut source = flux::load_with(&self.file, &replacements).map_err(wrong)?;
-        source.topology.settings.extend(config.topology_overrides());
+        override_settings(&mut source.topology, config);
         validate(&source.topology).map_err(|defects| invalid(&defects))?;
         for warning in &source.warnings {
             output::note(&format!("warning: {warning}"));
@@ -67,10 +70,17 @@ impl TopologyFile {
         }
         let wrong = |error: program::Error| Failure::new(ErrorKind::Config, error.into());
         let mut loaded = program::load(&self.file).map_err(wrong)?;
-        loaded.topology.settings.extend(config.topology_overrides());
+        override_settings(&mut loaded.topology, config);
         validate(&loaded.topology).map_err(|defects| invalid(&defects))?;
         loaded.pack(config.max_blob_bytes()).map_err(wrong)
     }
+}
+
+/// Replaces settings by those of the command line, and notes which these are.
+fn override_settings(topology: &mut Topology, config: &Config) {
+    let given = config.topology_overrides();
+    topology.given_at_submission = given.keys().cloned().collect();
+    topology.settings.extend(given);
 }
 
 /// Failure of a topology that is valid without the settings of the command line.
@@ -145,7 +155,9 @@ spouts:
         let args = ["--filter", &filter, "--env-filter"];
         let packed = load_with(dir.path(), &args, &["topology.workers=7", "ui.port=1234"]).expect("loads");
         let topology = stormkeeper_topology_package::package::read_topology(&packed.bytes[..]);
-        let settings = topology.expect("reads").settings;
+        let topology = topology.expect("reads");
+        assert_eq!(topology.given_at_submission, ["topology.workers".to_owned()].into());
+        let settings = topology.settings;
         assert_eq!(settings.get("topology.workers"), Some(&serde_json::json!(7)));
         assert!(!settings.contains_key("ui.port"), "a key of the daemons");
     }

@@ -140,6 +140,9 @@ pub struct EffectiveValue {
     pub value: serde_json::Value,
     /// Source of the value.
     pub provenance: String,
+    /// True if nothing sets the key.
+    #[serde(skip)]
+    pub is_default: bool,
 }
 
 /// Reason why the configuration cannot be loaded.
@@ -332,7 +335,8 @@ impl Config {
             .into_iter()
             .map(|(key, (value, from))| {
                 let value = mask::masked(&key, &value);
-                EffectiveValue { key, value, provenance: from.to_string() }
+                let is_default = *from == Provenance::Default;
+                EffectiveValue { key, value, provenance: from.to_string(), is_default }
             })
             .collect()
     }

@@ -116,12 +116,16 @@ impl Config {
             _ => "",
         };
         let origins = origins.split(',').map(str::trim).filter(|origin| !origin.is_empty());
-        let shown = self.show().into_iter().map(|shown| (shown.key, shown.value));
+        let shown = self.show();
+        let set = shown.iter().filter(|shown| !shown.is_default);
+        let sources = set.map(|shown| (shown.key.clone(), shown.provenance.clone())).collect();
+        let shown = shown.into_iter().map(|shown| (shown.key, shown.value));
         nimbus::options::StormApiOptions {
             actions: self.flag("ui.actions.enabled"),
             jsonp: self.flag("ui.jsonp.enabled"),
             origins: origins.map(str::to_owned).collect(),
             configuration: shown.collect(),
+            sources,
         }
     }
 

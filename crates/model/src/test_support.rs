@@ -29,5 +29,6 @@ pub fn lines_and_count(name: &str) -> Topology {
         settings: [("topology.workers".to_owned(), 2.into())].into(),
         components: [(id("lines"), spout), (id("count"), bolt)].into(),
         program: None,
+        given_at_submission: Default::default(),
     }
 }

@@ -34,6 +34,10 @@ pub struct Topology {
     /// The author's program, which is the worker; without one, the supervisor's own program is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<Program>,
+    /// Keys of those settings that the command line of the submission gave (`-c`), for people: they are in
+    /// [`Topology::settings`] with the others.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub given_at_submission: BTreeSet<String>,
 }
 
 /// A spout or a bolt.

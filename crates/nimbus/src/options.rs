@@ -116,12 +116,20 @@ pub struct StormApiOptions {
     pub origins: Vec<String>,
     /// Configuration of the nimbus, as it is shown.
     pub configuration: BTreeMap<String, serde_json::Value>,
+    /// Sources of the values that are set, for people: a file with a line, or the command line.
+    pub sources: BTreeMap<String, String>,
 }
 
 impl Default for StormApiOptions {
     /// Writes, and neither scripts nor other origins.
     fn default() -> Self {
-        Self { actions: true, jsonp: false, origins: Vec::new(), configuration: BTreeMap::new() }
+        Self {
+            actions: true,
+            jsonp: false,
+            origins: Vec::new(),
+            configuration: BTreeMap::new(),
+            sources: BTreeMap::new(),
+        }
     }
 }
 

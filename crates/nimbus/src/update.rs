@@ -197,6 +197,7 @@ mod tests {
             settings: Default::default(),
             components: [(lines, spout), (count, bolt)].into(),
             program: None,
+            given_at_submission: Default::default(),
         }
     }
 

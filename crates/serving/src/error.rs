@@ -53,6 +53,7 @@ pub fn status(code: Code) -> StatusCode {
         | Code::UnknownHost
         | Code::UnknownLog
         | Code::UnknownMetric
+        | Code::UnknownZnode
         | Code::BlobMissing
         | Code::NoSuchRoute => StatusCode::NOT_FOUND,
         Code::NameInUse | Code::IllegalTransition | Code::Conflict | Code::NotRecoverable => {

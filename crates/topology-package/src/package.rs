@@ -215,6 +215,7 @@ mod tests {
             settings: Default::default(),
             components: Default::default(),
             program: None,
+            given_at_submission: Default::default(),
         }
     }
 

@@ -177,7 +177,13 @@ impl TopologyBuilder {
             formats: Formats { launch: 0, tree: 0 },
             needs: Platform { arch: String::new(), libc: Libc::None },
         };
-        let mut topology = Topology { name, settings, components, program: Some(unknown) };
+        let mut topology = Topology {
+            name,
+            settings,
+            components,
+            program: Some(unknown),
+            given_at_submission: Default::default(),
+        };
         if let Err(defects) = validate::validate(&topology) {
             faults.extend(defects.iter().map(TopologyDefect::to_string));
         }

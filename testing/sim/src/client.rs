@@ -359,5 +359,6 @@ fn topology(n: usize, workers: u32, parallelism: u32) -> Topology {
         .into(),
         components: [(lines, spout), (count, bolt)].into(),
         program: None,
+        given_at_submission: Default::default(),
     }
 }

@@ -33,6 +33,8 @@ pub enum Code {
     UnknownLog,
     /// The agent of the supervisor does not answer, or the supervisor has none; the message says which.
     AgentUnavailable,
+    /// The znode does not exist.
+    UnknownZnode,
     /// The metric does not exist.
     UnknownMetric,
     /// This nimbus has no open metric store; the message says why.
@@ -103,6 +105,7 @@ impl Code {
             Self::UnknownHost => "unknown_host",
             Self::UnknownLog => "unknown_log",
             Self::AgentUnavailable => "agent_unavailable",
+            Self::UnknownZnode => "unknown_znode",
             Self::UnknownMetric => "unknown_metric",
             Self::NoMetricStore => "no_metric_store",
             Self::NotReplicated => "not_replicated",

@@ -14,6 +14,8 @@ mod metrics;
 mod recovery;
 mod samples;
 mod session;
+mod settings;
+mod tree;
 pub mod unique;
 
 use std::{collections::BTreeMap, fmt};
@@ -40,6 +42,8 @@ pub use metrics::{
 pub use recovery::{CopiedTopology, Recovered, RecoveryRequest, RecoveryStatus, TreeCopySummary};
 pub use samples::{SampleList, SampleRequest, SampleView};
 pub use session::{AccessMode, RoleName, SignInRequest, WebSession};
+pub use settings::{ConfigurationKey, ConfigurationList, SettingOfTopology, SettingOrigin, TopologySettings};
+pub use tree::{TreeAcl, TreeExplanation, TreeFacts, TreeNode};
 
 use stormkeeper_model::{
     BlobKey, ComponentId, Port, SupervisorId, TaskId, Timestamp, TopologyId, TopologyName, WorkerId,

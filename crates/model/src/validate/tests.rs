@@ -46,6 +46,7 @@ fn word_count() -> Topology {
             (id("count"), component(Bolt, &["word", "n"], &[("split", by("word"))])),
         ]),
         program: None,
+        given_at_submission: Default::default(),
     }
 }
 

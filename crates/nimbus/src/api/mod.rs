@@ -17,10 +17,12 @@
 //! | `GET /api/stormkeeper/v1/topology/{id or name}/errors` | the recorded errors of its tasks |
 //! | `GET /api/stormkeeper/v1/topology/{id or name}/logs[/search]`, `…/logs/{supervisor}/{port}/{file}[/download]` | the logs of its workers: see `logs` |
 //! | `GET /api/stormkeeper/v1/topology/{id or name}/live[/events]` | live numbers, at once or as server-sent events: see `live` |
+//! | `GET /api/stormkeeper/v1/configuration`, `GET /api/stormkeeper/v1/topology/{id or name}/settings` | settings with their sources: see `settings` |
 //! | `POST /api/stormkeeper/v1/topology/submit` | runs the topology of a blob |
 //! | `POST /api/stormkeeper/v1/topology/{id or name}/{activate,deactivate,rebalance,kill}` | changes a topology |
 //! | `GET`, `POST /api/stormkeeper/v1/topology/{id or name}/credentials` | the names of its credentials; sets and removes some |
 //! | `GET`, `POST /api/stormkeeper/v1/recovery` | the copy of a tree that ZooKeeper lost; brings the copy back |
+//! | `GET /api/stormkeeper/v1/tree[?path=P]` | a znode, explained, for admins: see `tree` |
 //! | `POST /api/stormkeeper/v1/host/{host}/{drain,undrain}` | drains a host, or uses it again |
 //! | `GET`, `PUT /api/stormkeeper/v1/blobs/{sha256}` | a blob |
 //! | `POST /api/stormkeeper/v1/metrics/{register,ingest}` | ingests metrics; only on the leader |
@@ -59,11 +61,13 @@ mod recovery;
 mod reported;
 mod requested;
 mod session;
+mod settings;
 mod storm;
 mod summary;
 #[cfg(test)]
 mod tests;
 mod translated;
+mod tree;
 mod web_page;
 mod writes;
 
@@ -122,6 +126,8 @@ pub(crate) struct Api {
     downloads: Arc<Semaphore>,
     /// Topologies whose live numbers somebody reads.
     hubs: live::Hubs,
+    /// Requests that may read the tree at the same time; further ones are refused.
+    tree_reads: Arc<Semaphore>,
 }
 
 /// Running nimbus with its API.
@@ -215,6 +221,7 @@ pub fn routes(nimbus: Handle) -> Router {
     let prometheus = Arc::new(prometheus::Snapshots::new(nimbus.clock().clone()));
     let (router, _operations) = described().into_parts();
     let downloads = Arc::new(Semaphore::new(logs::DOWNLOADS_MAX));
+    let tree_reads = Arc::new(Semaphore::new(tree::READS_MAX));
     let (totals, uploads, uploaders, submits) = Default::default();
     let hubs = live::Hubs::new(Limits::of_process());
     let api = Api {
@@ -229,6 +236,7 @@ pub fn routes(nimbus: Handle) -> Router {
         submits,
         downloads,
         hubs,
+        tree_reads,
     };
     let router = router
         .fallback(async |OriginalUri(uri): OriginalUri, headers: HeaderMap| {

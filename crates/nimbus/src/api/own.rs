@@ -5,13 +5,14 @@ use axum::{http::StatusCode, middleware::from_fn};
 use super::{
     Api, blobs, credentials,
     describe::{OF_CHANGE, OF_METRICS, OF_SUBMIT, OF_UPDATE, delete, get, post, put},
-    ingest, live, logs, metrics, reads, recovery, session, writes,
+    ingest, live, logs, metrics, reads, recovery, session, settings, tree, writes,
 };
 use stormkeeper_api_types::message::{
-    Accepted, ClusterSummary, Code, CopyRequest, CredentialList, CredentialsRequest, DrainRequest, EventList,
-    HostAccepted, KillRequest, LogLevelRequest, LogLevels, MetricControlRequest, NimbusList, OwnerList,
-    RebalanceRequest, Recovered, RecoveryRequest, RecoveryStatus, SampleList, SampleRequest, SignInRequest,
-    SubmitRequest, SupervisorList, TopologyDetail, TopologyErrors, TopologyList, UpdateRequest, WebSession, live::TopologyLive,
+    Accepted, ClusterSummary, Code, ConfigurationList, CopyRequest, CredentialList, CredentialsRequest,
+    DrainRequest, EventList, HostAccepted, KillRequest, LogLevelRequest, LogLevels, MetricControlRequest,
+    NimbusList, OwnerList, RebalanceRequest, Recovered, RecoveryRequest, RecoveryStatus, SampleList,
+    SampleRequest, SignInRequest, SubmitRequest, SupervisorList, TopologyDetail, TopologyErrors, TopologyList,
+    TopologySettings, TreeNode, UpdateRequest, WebSession, live::TopologyLive,
     logs::{LogChunk, TopologyLogLines, TopologyLogs},
 };
 use stormkeeper_metrics::protocol::{HistoryQuery, LogQuery, MSGPACK, MetaQuery, PointsQuery, TrackQuery};
@@ -94,10 +95,9 @@ pub(super) fn routes() -> Routes<Api> {
                 .may_fail(&OF_CHANGE),
             credentials::change,
         )
-        .merge(routes_of_session().merge(routes_of_samples()))
+        .merge(routes_of_pages().merge(routes_of_samples()))
         .with_router(|router| router.route_layer(from_fn(refuse_parameters)))
-        .merge(routes_of_logs())
-        .merge(routes_apart_from_storm())
+        .merge(routes_with_parameters())
 }
 
 /// Describes a read of a topology.
@@ -120,6 +120,41 @@ fn routes_of_samples() -> Routes<Api> {
                 .may_fail(&OF_CHANGE),
             writes::sample,
         )
+}
+
+/// Returns the routes that refuse parameters themselves.
+fn routes_with_parameters() -> Routes<Api> {
+    routes_of_tree().merge(routes_of_logs()).merge(routes_apart_from_storm())
+}
+
+/// Returns the routes of signing in, and of settings with their sources.
+fn routes_of_pages() -> Routes<Api> {
+    routes_of_session()
+        .serve(
+            get("/configuration", "The keys of this nimbus, with their sources")
+                .answers::<ConfigurationList>(),
+            settings::configuration,
+        )
+        .serve(
+            of_topology(get(
+                "/topology/{topology}/settings",
+                "The settings of a topology, with their sources",
+            ))
+            .answers::<TopologySettings>()
+            .may_fail(&[Code::BlobMissing]),
+            settings::of_topology,
+        )
+}
+
+/// Returns the routes of looks into the tree.
+fn routes_of_tree() -> Routes<Api> {
+    Routes::new().serve(
+        get(tree::ROUTE, "A znode of the tree, explained, with the names of its children")
+            .query::<tree::TreeQuery>()
+            .answers::<TreeNode>()
+            .may_fail(&[Code::UnknownZnode, Code::UnreadableRecord, Code::TreeUnavailable]),
+        tree::znode,
+    )
 }
 
 /// Returns the routes of signing in.

@@ -9,7 +9,7 @@ use axum::{
     response::Response,
 };
 
-use super::{Api, error::ApiError, error::parse, session, writes::read_body};
+use super::{Api, error::ApiError, error::parse, session, tree, writes::read_body};
 use stormkeeper_api_types::{
     message::{Recovered, RecoveryRequest, RecoveryStatus},
     routes,
@@ -44,7 +44,10 @@ fn needs_own_tree(method: &Method, path: &str) -> bool {
     match *method {
         Method::GET | Method::HEAD => {
             let topology = routes::of_path(path).and_then(|route| route.strip_prefix("/topology/"));
-            path == "/ready" || topology.is_some_and(|rest| rest != "summary" && !rest.ends_with("/metrics"))
+            let is_tree = routes::of_path(path) == Some(tree::ROUTE);
+            path == "/ready"
+                || is_tree
+                || topology.is_some_and(|rest| rest != "summary" && !rest.ends_with("/metrics"))
         }
         _ => !matches!(routes::of_path(path), Some(ROUTE | session::ROUTE)),
     }
@@ -65,6 +68,7 @@ mod tests {
         check(Method::POST, "/api/v1/recovery", false);
         check(Method::GET, "/live", false);
         check(Method::GET, "/ready", true);
+        check(Method::GET, "/api/stormkeeper/v1/tree", true);
         check(Method::GET, "/api/v1/topology/wc", true);
         check(Method::GET, "/api/v1/topology/wc/errors", true);
         check(Method::POST, "/api/stormkeeper/v1/session", false);

@@ -60,8 +60,13 @@ fn topology(inputs: &[(&str, Grouping, u32)]) -> (Topology, TaskTable) {
         components.insert(id.clone(), bolt);
         numbered.push((id, *parallelism));
     }
-    let topology =
-        Topology { name: "t".parse().expect("valid"), settings: BTreeMap::new(), components, program: None };
+    let topology = Topology {
+        name: "t".parse().expect("valid"),
+        settings: BTreeMap::new(),
+        components,
+        program: None,
+        given_at_submission: Default::default(),
+    };
     (topology, TaskTable::number(numbered))
 }
 

@@ -84,7 +84,13 @@ fn read(root: &Node) -> Result<Parsed, Faults> {
     let Reader { mut walk, components, settings, places, suppressed, wrappers, .. } = reader;
     // Without a name, the rest of the file is still checked.
     let placeholder = || "unnamed".parse().expect("a valid name");
-    let topology = Topology { name: name.unwrap_or_else(placeholder), settings, components, program: None };
+    let topology = Topology {
+        name: name.unwrap_or_else(placeholder),
+        settings,
+        components,
+        program: None,
+        given_at_submission: Default::default(),
+    };
     for problem in validate(&topology).err().unwrap_or_default() {
         if !suppressed.contains(&problem.place) {
             let (path, at) = locate(&places, &problem.place, root.at);

@@ -185,7 +185,13 @@ mod tests {
             components.get_mut(&id(to)).expect("there").inputs.push(input);
         }
         let name = "t".parse().expect("valid");
-        Topology { name, settings: BTreeMap::new(), components, program: None }
+        Topology {
+            name,
+            settings: BTreeMap::new(),
+            components,
+            program: None,
+            given_at_submission: Default::default(),
+        }
     }
 
     #[test]

@@ -276,7 +276,7 @@ fn allowed_person(
         | Need::Submit
         | Need::StoreBlob
         | Need::Operate => Role::Operator,
-        Need::Recover | Need::ReadBlob(_) => Role::Admin,
+        Need::Recover | Need::ReadBlob(_) | Need::ReadTree => Role::Admin,
         Need::Daemon | Need::SendMetrics => {
             return Err(Disallowed::Needs("the cluster secret".to_owned()));
         }
@@ -301,6 +301,8 @@ fn allowed_person(
             }
         }
         Need::Operate => Err(Disallowed::Needs("a token of the role operator without an owner".to_owned())),
+        // The tree has the topologies of everybody.
+        Need::ReadTree => Err(Disallowed::Needs("a token of the role admin without an owner".to_owned())),
         _ => Ok(()),
     }
 }

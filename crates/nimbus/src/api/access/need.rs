@@ -29,6 +29,8 @@ pub(super) enum Need {
     ReadBlob(String),
     /// Changing anything else, such as a host.
     Operate,
+    /// Looking into the tree.
+    ReadTree,
     /// Bringing back a tree.
     Recover,
     /// Being a daemon.
@@ -51,6 +53,7 @@ impl Need {
             | Self::StoreBlob
             | Self::ReadSamples(_)
             | Self::ReadBlob(_)
+            | Self::ReadTree
             | Self::Daemon
             | Self::SendMetrics => false,
         }
@@ -77,6 +80,7 @@ pub(super) fn need(method: &Method, path: &str) -> Need {
         (true, ["topology", topology, "logs", _, _, file, ..]) if is_samples_file(&decoded(file)) => {
             Need::ReadSamples(decoded(topology))
         }
+        (true, ["tree", ..]) => Need::ReadTree,
         (true, ["blobs", key, ..]) => Need::ReadBlob((*key).to_owned()),
         (true, _) => Need::Read,
         (false, ["blobs", _]) if *method == Method::PUT => Need::StoreBlob,
@@ -119,6 +123,9 @@ impl Need {
                 "a token of the role admin, the cluster secret, or the key of the topology of the package"
             }
             Self::Operate => "a token of the role operator that is not limited to an owner",
+            Self::ReadTree => {
+                "a token of the role admin that is not limited to an owner, or the cluster secret"
+            }
             Self::Recover => "a token of the role admin",
             Self::Daemon => "the cluster secret",
             Self::SendMetrics => "the cluster secret, or the key of the topology of the metrics",
@@ -139,6 +146,8 @@ mod tests {
                 (Method::GET, "/cluster/summary", Need::Read),
                 (Method::GET, "/topology/wc", Need::Read),
                 (Method::GET, "/recovery", Need::Read),
+                (Method::GET, "/tree", Need::ReadTree),
+                (Method::POST, "/tree", Need::Operate),
                 (Method::HEAD, "/nimbus/summary", Need::Read),
                 (Method::GET, "/metrics/data", Need::Read),
                 (Method::POST, "/topology/submit", Need::Submit),
@@ -180,9 +189,15 @@ mod tests {
             assert!(need.is_change(), "{need:?}");
         }
         let key = "00".to_owned();
-        for need in
-            [Need::Nothing, Need::Read, Need::ReadBlob(key), Need::StoreBlob, Need::Daemon, Need::SendMetrics]
-        {
+        for need in [
+            Need::Nothing,
+            Need::Read,
+            Need::ReadTree,
+            Need::ReadBlob(key),
+            Need::StoreBlob,
+            Need::Daemon,
+            Need::SendMetrics,
+        ] {
             assert!(!need.is_change(), "{need:?}");
         }
     }

@@ -191,6 +191,7 @@ async fn each_kind_of_request_is_refused_to_everybody_below_its_role() {
         (Method::PUT, blob.clone(), write),
         (Method::POST, "/api/v1/topology/none/deactivate".to_owned(), write),
         (Method::POST, v1("/recovery"), admin),
+        (Method::GET, v1("/tree"), admin),
         (Method::GET, blob, admin),
         (Method::POST, v1(&format!("/blobs/{}/copy", "0".repeat(64))), 3),
         (Method::GET, v1("/metrics/sync/checkpoint"), 3),

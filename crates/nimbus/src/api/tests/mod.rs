@@ -20,6 +20,7 @@ mod reported;
 mod storm;
 mod storm_submit;
 mod switched_off;
+mod tree;
 mod twins;
 mod web_page;
 
