@@ -6,16 +6,17 @@ import { saveText } from "./lib/csv.js";
 import { duration, time } from "./lib/format.js";
 import { usePoll } from "./lib/poll.js";
 import { link, useRoute } from "./lib/route.js";
-import { loadSession, signOut, useSession } from "./lib/session.js";
+import { loadSession, mayLookIntoTree, signOut, useSession } from "./lib/session.js";
 import { useTick } from "./parts/bits.js";
 import { Cluster } from "./views/cluster.js";
 import { Component } from "./views/component.js";
-import { Configuration } from "./views/configuration.js";
 import { Events } from "./views/events.js";
 import { Explorer } from "./views/explorer.js";
+import { Configuration } from "./views/settings.js";
 import { SignIn } from "./views/sign-in.js";
 import { Topologies } from "./views/topologies.js";
 import { Topology } from "./views/topology.js";
+import { Tree } from "./views/tree.js";
 
 const NAV = [
   { id: "cluster", name: "Cluster" },
@@ -23,6 +24,7 @@ const NAV = [
   { id: "explorer", name: "Explorer" },
   { id: "events", name: "Events" },
   { id: "configuration", name: "Configuration" },
+  { id: "tree", name: "Tree", isOffered: mayLookIntoTree },
 ];
 
 /** Data that is older than this is said to be old. */
@@ -115,6 +117,7 @@ function View({ route }) {
     case "explorer": return html`<${Explorer} query=${query} />`;
     case "events": return html`<${Events} query=${query} />`;
     case "configuration": return html`<${Configuration} />`;
+    case "tree": return html`<${Tree} parts=${route.parts.slice(1)} query=${query} />`;
     default:
       return html`<div class="empty"><h1>There is no such view</h1><div><a
         href="#/">Go to the cluster</a></div></div>`;
@@ -134,7 +137,7 @@ function useKeys() {
         field?.focus();
       } else if (isGoing.current) {
         const to = { c: "cluster", t: "topologies", x: "explorer", e: "events",
-          s: "configuration" }[event.key];
+          s: "configuration", z: "tree" }[event.key];
         if (to) location.hash = link([to]);
       }
       isGoing.current = event.key === "g";
@@ -168,7 +171,7 @@ function Page() {
     <header class="top">
       <a class="brand" href="#/"><span class="mark" aria-hidden="true"></span>Stormkeeper</a>
       <nav aria-label="Views">
-        ${NAV.map((one) => html`<a key=${one.id} href=${link([one.id])}
+        ${NAV.filter(({ isOffered }) => !isOffered || isOffered()).map((one) => html`<a key=${one.id} href=${link([one.id])}
           aria-current=${one.id === parent ? "page" : undefined}>${one.name}</a>`)}
       </nav>
       <span class="right"><${Person} onSignIn=${() => setSigningIn(true)} /><${Theme} /></span>
@@ -183,7 +186,7 @@ function Page() {
       <span>Served by ${location.host}</span>
       <a href="/api/openapi.json" onClick=${openDocument}>API</a>
       <span>Keys: <kbd>/</kbd> search,${" "}
-        <kbd>g</kbd> then <kbd>c</kbd> <kbd>t</kbd> <kbd>x</kbd> <kbd>e</kbd> <kbd>s</kbd> views</span>
+        <kbd>g</kbd> then <kbd>c</kbd> <kbd>t</kbd> <kbd>x</kbd> <kbd>e</kbd> <kbd>s</kbd> <kbd>z</kbd> views</span>
     </footer>`;
 }
 

@@ -13,7 +13,12 @@ function cell(value) {
 
 /** Lets the browser save a text as a file. */
 export function saveText(name, text, type = "text/csv") {
-  const url = URL.createObjectURL(new Blob([text], { type }));
+  saveBlob(name, new Blob([text], { type }));
+}
+
+/** Lets the browser save bytes as a file. */
+export function saveBlob(name, blob) {
+  const url = URL.createObjectURL(blob);
   const link = document.createElement("a");
   link.href = url;
   link.download = name.replace(/[^\w.-]+/g, "_");

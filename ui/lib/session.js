@@ -57,6 +57,13 @@ export function mayChange(owner) {
   return RANKS[session.role] >= RANKS.operator && (!session.owner || session.owner === owner);
 }
 
+/** Whether the tree in ZooKeeper may be looked into. */
+export function mayLookIntoTree() {
+  if (!session.isKnown) return false;
+  if (!session.role) return session.access !== "required";
+  return session.role === "admin" && !session.owner;
+}
+
 /** Whether hosts may be drained. */
 export function mayOperate() {
   return mayChange(null) && !session.owner;

@@ -7,6 +7,8 @@ import { layout } from "./layout.js";
 import { useWidth } from "./chart.js";
 
 const NODE = { width: 186, height: 74 };
+/** Share of its fullest queue, in percent, from which a component is shown to hold back what sends to it. */
+const QUEUE_SHOWN = 50;
 /** Graphs on a page that is narrower flow from top to bottom. */
 const NARROW = 640;
 
@@ -28,11 +30,11 @@ export function Graph({ nodes, edges, hrefOf }) {
   const turn = ([at, across]) => (isNarrow ? [across, at] : [at, across]);
   const [inner, height] = turn([placed.length, placed.breadth]);
   const most = Math.max(...edges.map((edge) => edge.rate ?? 0), 1e-9);
-  const box = `-8 -14 ${inner + 16} ${height + 28}`;
+  const box = `-8 -14 ${inner + 16} ${height + 30}`;
   const scale = Math.min(1, Math.max(0.55, (width - 4) / (inner + 16)));
   return html`<div class="graph scroll" ref=${ref} tabindex="0" role="region"
     aria-label="Graph of the components">
-    <svg viewBox=${box} width=${(inner + 16) * scale} height=${(height + 28) * scale}>
+    <svg viewBox=${box} width=${(inner + 16) * scale} height=${(height + 30) * scale}>
       <defs>
         <marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7"
           orient="auto-start-reverse"
@@ -104,6 +106,7 @@ function Node({ node, x, y, href }) {
     node.failed ? `${count(node.failed)} failed` : null,
     node.isLimit ? "it limits the topology" : null,
   ].filter(Boolean).join("; ");
+  const isWaiting = node.queue >= QUEUE_SHOWN;
   const full = node.kind === "spout" ? 0 : (NODE.width - 24) * Math.min(1, node.capacity ?? 0);
   return html`<a class=${`node ${level} ${node.isLimit ? "limit" : ""}`} href=${href}>
     <title>${state}</title>
@@ -120,6 +123,9 @@ function Node({ node, x, y, href }) {
         y="63">${node.pending === undefined ? "spout" : `${count(node.pending)} pending`}</text>`
         : html`<rect class="rail" x="12" y="56" width=${NODE.width - 24} height="6" rx="3" />`}
       ${full > 0 && html`<rect class="load" x="12" y="56" width=${Math.max(3, full)} height="6" rx="3" />`}
+      ${isWaiting && html`<g class="flag queue" transform=${`translate(12 ${NODE.height - 9})`}><rect width="108"
+        height="20" rx="10" />
+        <text x="54" y="14" text-anchor="middle">queue ${Math.round(node.queue)} % full</text></g>`}
       ${node.isLimit && html`<g class="flag" transform="translate(12 -11)"><rect width="76" height="20"
         rx="10" />
         <text x="38" y="14" text-anchor="middle">busiest</text></g>`}
@@ -139,6 +145,7 @@ export function Legend() {
     <span><i class="sample low"></i>busy under 70 % of the time</span>
     <span><i class="sample high"></i>70–90 %</span>
     <span><i class="sample full"></i>over 90 %: it needs more tasks, or waits</span>
+    <span><i class="sample queue"></i>queue at least ${QUEUE_SHOWN} % full: what sends to it is held back</span>
     <span>Rates on edges: tuples per second that are emitted to the stream.</span>
   </p>`;
 }

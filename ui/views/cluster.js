@@ -64,6 +64,9 @@ export function Cluster() {
       <span class="quiet">Stormkeeper ${cluster.version}, term ${nimbuses.term ?? "–"}</span></div>
     <${Findings} items=${findings(data)} />
     <${Totals} cluster=${cluster} topologies=${topologies.topologies} totals=${totals.data ?? {}} />
+    ${topologies.topologies.length === 0 && supervisors.supervisors.length > 0 && html`<${Empty}
+      title="No topology runs">Submit one: <code>stormkeeper submit topology.yaml</code>, or make a new one:${" "}
+      <code>stormkeeper new NAME --lang python</code><//>`}
     <h2>Supervisors <span class="n">${supervisors.supervisors.length}</span></h2>
     ${supervisors.supervisors.length === 0
       ? html`<${Empty} title="No supervisor is up">Start one on each host that shall run workers:${" "}
@@ -115,7 +118,8 @@ function Totals({ cluster, topologies, totals }) {
   const explore = (pattern) => link(["explorer"], { topology: "__CLUSTER__", m: `${pattern}@topology` });
   return html`<div class="tiles">
     <${Tile} name="Topologies" value=${whole(topologies.length)} href=${link(["topologies"])}
-      detail=${isBroken ? "some have tasks without a heartbeat" : "all tasks are alive"}
+      detail=${isBroken ? "some have tasks without a heartbeat" : topologies.length ? "all tasks are alive"
+        : "none was submitted"}
         kind=${isBroken ? "warn" : ""} />
     <${Tile} name="Slots in use" value=${`${whole(cluster.slotsUsed)} of ${whole(cluster.slotsTotal)}`}
       detail=${`${whole(cluster.tasksTotal)} tasks`} />

@@ -7,9 +7,10 @@ import { FIELDS, RANGES, beginOf, combined, pointsOf, rangeOf, readSeries, windo
 import { METRICS_MS, usePoll } from "../lib/poll.js";
 import { setQuery } from "../lib/route.js";
 import { Choice, Empty, Failed } from "../parts/bits.js";
-import { Chart, LINES_MAX } from "../parts/chart.js";
+import { Chart, LINES_MAX, roundTicks, runs, timeTicks } from "../parts/chart.js";
 import { Search, matches } from "../parts/table.js";
-import { csvOf, saveText } from "../lib/csv.js";
+import { csvOf, saveBlob, saveText } from "../lib/csv.js";
+import { pictureOf } from "../lib/png.js";
 
 const METRICS_MAX = 6;
 const TOPOLOGIES_MAX = 4;
@@ -184,7 +185,9 @@ function Charts({ selected, chosen, query, known, ended }) {
           value="7200">2 h</option><option value="86400">1 day</option></select></label>
       <${Search} label="Only series with …" value=${query.only ?? ""}
         onInput=${(only) => setQuery({ only })} />
-      <button type="button" onClick=${save} disabled=${!data}>CSV</button>
+      <button type="button" onClick=${save} disabled=${!data} title="Save the points that are shown">CSV</button>
+      <button type="button" onClick=${() => savePicture(selected, charts, { from, to, windowSecs })}
+        disabled=${!data} title="Save the charts as a picture">PNG</button>
       <${Share} />
     </div>
     ${isZoomed && html`<p class="quiet">${time(from)} to ${time(to)}
@@ -212,6 +215,22 @@ function Charts({ selected, chosen, query, known, ended }) {
       </div>
     </div>`)}
     ${data && html`<p class="quiet">Drag over a chart to look closer. Arrow keys move along its points.</p>`}`;
+}
+
+/** Saves the charts as one picture, with the lines that are shown. */
+async function savePicture(selected, charts, { from, to, windowSecs }) {
+  const isLong = to - from > 86_400_000;
+  const drawn = charts.map((chart) => {
+    const lines = chart.lines.slice(0, LINES_MAX)
+      .map((line) => ({ ...line, points: line.points.filter(([ms]) => ms >= from) }));
+    const max = Math.max(0, ...lines.flatMap(({ points }) => points.map((point) => point[1])));
+    const isBytes = chart.unit === "bytes" && chart.field !== "count";
+    const note = [chart.level, chart.field, `${selected.join(", ")}, ${time(from)} to ${time(to)}`];
+    return { title: chart.metric, note: note.filter(Boolean).join(" · "), lines, format: formatOf(chart),
+      ticks: roundTicks(max > 0 ? max : 1, isBytes) };
+  });
+  const axis = { from, to, windowSecs, isLong, ticks: timeTicks(from, to, isLong ? 9 : 12) };
+  saveBlob(`stormkeeper-${selected.join("-")}.png`, await pictureOf(drawn, axis, runs));
 }
 
 /** Window of points for a stretch of time that is looked at closer. */

@@ -1,7 +1,7 @@
 // Tabs of a topology: charts, workers, errors, logs, settings.
 
 import { html, useLayoutEffect, useRef, useState } from "../lib/html.js";
-import { OWN, STORM, get, path } from "../lib/api.js";
+import { OWN, get, path } from "../lib/api.js";
 import { bytes, count, duration, micros, perSecond, share, tasksOf, time } from "../lib/format.js";
 import { RANGES, beginOf, pointsOf, rangeOf, readLatest, readSeries, tableOf, windowFor } from "../lib/metrics.js";
 import { METRICS_MS, usePoll } from "../lib/poll.js";
@@ -9,7 +9,6 @@ import { link, setQuery } from "../lib/route.js";
 import { Ago, Choice, Empty, Failed } from "../parts/bits.js";
 import { Chart } from "../parts/chart.js";
 import { Search, Table, matches } from "../parts/table.js";
-import { valueText } from "./configuration.js";
 
 /**
  * Choice of the time that charts of a topology show: until now, or until a minute after its end if it is gone,
@@ -186,33 +185,4 @@ function Lines({ lines }) {
         class="place">${from}</span><span>${text}</span></div>`;
     })}
   </div>`;
-}
-
-export function Settings({ detail }) {
-  const [searched, setSearched] = useState("");
-  const own = usePoll(`settings ${detail.id}`, (options) => get(`${STORM}/topology/${path(detail.id)}`, {},
-    options), 30_000);
-  const cluster = usePoll("configuration", (options) => get(`${STORM}/cluster/configuration`, {}, options),
-    30_000);
-  if (!own.data) return html`<${Failed} error=${own.error} />`;
-  const rows = Object.entries(own.data.configuration).map(([key, value]) => ({ key, value,
-    origin: "the topology" }));
-  const given = new Set(rows.map(({ key }) => key));
-  for (const [key, value] of Object.entries(cluster.data ?? {})) {
-    if (key.startsWith("topology.") && !given.has(key)) rows.push({ key, value,
-      origin: "the cluster, or a default" });
-  }
-  const columns = [
-    { id: "key", name: "Key", value: ({ key }) => key, cell: ({ key }) => html`<code>${key}</code>` },
-    { id: "value", name: "Value", value: ({ value }) => valueText(value), cell: ({ value }) => (value === null
-      ? html`<span class="quiet">unset</span>` : html`<code class="value">${valueText(value)}</code>`) },
-    { id: "origin", name: "From", value: ({ origin }) => origin },
-  ];
-  return html`<div class="head"><span class="right"><${Search} label="Search settings" value=${searched}
-    onInput=${setSearched} /></span></div>
-    <${Table} caption="Settings" columns=${columns}
-      rows=${rows.filter(({ key, value }) => matches(searched, key, valueText(value)))}
-      keyOf=${({ key }) => key}
-      sort=${{ id: "origin", isDown: true }} empty=${html`<${Empty}
-        title="No setting matches">Try fewer words.<//>`} />`;
 }

@@ -14,7 +14,9 @@ import { Graph, Legend } from "../parts/graph.js";
 import { Age, LiveComponents } from "../parts/live.js";
 import { Table } from "../parts/table.js";
 import { EventList } from "./events.js";
-import { Charts, Errors, Logs, Settings, Workers } from "./topology-tabs.js";
+import { Charts, Errors, Logs, Workers } from "./topology-tabs.js";
+import { PastGraph } from "./past-graph.js";
+import { Settings } from "./settings.js";
 import { Timeline } from "./timeline.js";
 
 const ALL_TIME = "all";
@@ -160,6 +162,7 @@ function Overview({ detail, errors, query, live }) {
         ? html`<${Graph} nodes=${nodes} edges=${edges} hrefOf=${hrefOf} /><${Legend} />`
         : graph.error ? html`<p class="quiet">The graph cannot be shown: ${graph.error.message}</p>` : html`<p
           class="quiet waiting">Loading the graph …</p>`}`}
+    ${isGone && html`<${PastGraph} id=${id} windowSecs=${windowSecs} latest=${latest.data?.values} />`}
     <div class="head"><h2>Components</h2><span class="right">
       <${Choice} label="Window" value=${shown === NOW ? NOW : query.window ?? usual}
         onChange=${(secs) => setQuery({ window: secs === (isGone ? usual : NOW) ? null : secs })}
