@@ -8,7 +8,7 @@ import { useWidth } from "./chart.js";
 
 const NODE = { width: 186, height: 74 };
 /** Share of its fullest queue, in percent, from which a component is shown to hold back what sends to it. */
-const QUEUE_SHOWN = 50;
+export const QUEUE_SHOWN = 50;
 /** Graphs on a page that is narrower flow from top to bottom. */
 const NARROW = 640;
 
@@ -29,6 +29,7 @@ export function Graph({ nodes, edges, hrefOf }) {
   const current = new Map(edges.map((edge) => [`${edge.from}>${edge.to}`, edge]));
   const turn = ([at, across]) => (isNarrow ? [across, at] : [at, across]);
   const [inner, height] = turn([placed.length, placed.breadth]);
+  const queues = new Map(nodes.map(({ id, queue }) => [id, queue ?? 0]));
   const most = Math.max(...edges.map((edge) => edge.rate ?? 0), 1e-9);
   const box = `-8 -14 ${inner + 16} ${height + 30}`;
   const scale = Math.min(1, Math.max(0.55, (width - 4) / (inner + 16)));
@@ -42,7 +43,8 @@ export function Graph({ nodes, edges, hrefOf }) {
       </defs>
       ${placed.edges.map(({ edge: { from, to }, points, isReversed }) => html`<${Edge} key=${`${from}>${to}`}
         edge=${current.get(`${from}>${to}`)}
-        points=${points.map(turn)} isVertical=${isNarrow} isReversed=${isReversed} most=${most} />`)}
+        points=${points.map(turn)} isVertical=${isNarrow} isReversed=${isReversed} most=${most}
+        queue=${queues.get(to)} />`)}
       ${nodes.map((node) => {
         const { at, across } = placed.nodes.get(node.id);
         const [x, y] = turn([at, across]);
@@ -53,7 +55,7 @@ export function Graph({ nodes, edges, hrefOf }) {
   </div>`;
 }
 
-function Edge({ edge, points, isVertical, isReversed, most }) {
+function Edge({ edge, points, isVertical, isReversed, most, queue }) {
   const half = (isVertical ? NODE.height : NODE.width) / 2;
   const along = isVertical ? 1 : 0;
   const ends = points.map((point) => [...point]);
@@ -65,10 +67,12 @@ function Edge({ edge, points, isVertical, isReversed, most }) {
   const streams = edge.streams.map(({ stream }) => stream).filter((stream) => stream !== "default");
   const title = edge.streams.map(({ stream,
     grouping }) => `stream ${stream}, ${grouping} grouping`).join("\n");
+  const isHeld = queue >= QUEUE_SHOWN;
+  const held = isHeld ? `\nheld back: the fullest queue of ${edge.to} is ${Math.round(queue)} % full` : "";
   const middle = middleOf(ends);
   const label = [streams.join(" + "), rate === undefined ? "" : perSecond(rate)].filter(Boolean);
-  return html`<g class=${`edge ${rate ? "" : "still"}`}>
-    <title>${`${edge.from} → ${edge.to}\n${title}`}</title>
+  return html`<g class=${`edge ${isHeld ? "held" : rate ? "" : "still"}`}>
+    <title>${`${edge.from} → ${edge.to}\n${title}${held}`}</title>
     <path d=${curve(ends, isVertical)} stroke-width=${thickness.toFixed(2)} marker-end="url(#arrow)" />
     ${label.length > 0 && html`<text text-anchor="middle" x=${middle[0]}
       y=${middle[1] - 5 - (label.length - 1) * 6}>
@@ -140,12 +144,12 @@ function short(text, length) {
   return text.length <= length ? text : `${text.slice(0, length - 1)}…`;
 }
 
-export function Legend() {
+export function Legend({ rates = "that are emitted to the stream" }) {
   return html`<p class="graph-legend quiet">
     <span><i class="sample low"></i>busy under 70 % of the time</span>
     <span><i class="sample high"></i>70–90 %</span>
     <span><i class="sample full"></i>over 90 %: it needs more tasks, or waits</span>
     <span><i class="sample queue"></i>queue at least ${QUEUE_SHOWN} % full: what sends to it is held back</span>
-    <span>Rates on edges: tuples per second that are emitted to the stream.</span>
+    <span>Rates on edges: tuples per second ${rates}.</span>
   </p>`;
 }

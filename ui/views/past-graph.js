@@ -69,7 +69,6 @@ export function PastGraph({ id, windowSecs, latest }) {
   const nodes = loads({ components }, latest, {});
   const drawn = edges.map((edge) => ({ ...edge, rate: rates.data?.[`${edge.from}\n${edge.to}`] }));
   return html`<${Graph} nodes=${nodes} edges=${drawn} hrefOf=${(component) => link(["component", id, component])} />
-    <${Legend} />
-    <p class="quiet">As it was at its end, from its metrics: rates on edges are tuples per second that were received,
-      and an edge on which nothing was ever sent is missing.${isCut ? " The list of metrics is cut." : ""}</p>`;
+    <${Legend} rates="that were received at its end" />
+    <p class="quiet">As it was at its end, from its metrics: an edge on which nothing was ever sent is missing.${isCut ? " The list of metrics is cut." : ""}</p>`;
 }

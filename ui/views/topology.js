@@ -10,7 +10,7 @@ import { CALM_MS, METRICS_MS, STATE_MS, usePoll } from "../lib/poll.js";
 import { link, setQuery } from "../lib/route.js";
 import { TopologyActions } from "../parts/actions.js";
 import { Ago, Bar, Choice, Empty, Failed, Findings, State, Tabs, Tile } from "../parts/bits.js";
-import { Graph, Legend } from "../parts/graph.js";
+import { Graph, Legend, QUEUE_SHOWN } from "../parts/graph.js";
 import { Age, LiveComponents } from "../parts/live.js";
 import { Table } from "../parts/table.js";
 import { EventList } from "./events.js";
@@ -258,8 +258,8 @@ function Components({ detail, latest, errors, hrefOf }) {
       : table.of(one.id, "Capacity")), cell: (one) => html`<${Bar} value=${table.of(one.id, "Capacity")}
       kind=${one.kind === "spout"
       && "source"} />`, title: "Share of its time in which it works; of a spout, in nextTuple, where it may wait" }),
-    metric("queue", "Queue", "ExecutorQueue", "max", (value) => (value === undefined ? "–"
-      : `${Math.round(value)} %`), { title: "How full the fullest queue of a task was" }),
+    metric("queue", "Queue", "ExecutorQueue", "max", (value) => (value === undefined ? "–" : html`<span
+      class=${value >= QUEUE_SHOWN ? "warn-text" : ""}>${Math.round(value)} %</span>`), { title: "How full the fullest queue of a task was" }),
     metric("emitted", "Emitted", "Emitted", "per second", perSecond),
     metric("executed", "Executed", "Executed", "per second", perSecond),
     metric("acked", "Acked", "Acked", "per second", perSecond),
