@@ -163,6 +163,8 @@ function Page() {
       "Stormkeeper"]
       .filter(Boolean).join(" · ");
     scrollTo(0, 0);
+    // On a phone the views are wider than the window.
+    document.querySelector("header.top nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
   }, [route.parts.join("/")]);
   return html`
     <a class="skip" href="#main"

@@ -98,6 +98,16 @@ export function pointsOf(series, field, windowSecs) {
 }
 
 /**
+ * Last number of points, as of the last point of `others`: a counter that counted nothing in a window has no
+ * point there. `undefined` if neither has a point.
+ */
+export function lastBeside(points, others) {
+  const [point, other] = [points[points.length - 1], others[others.length - 1]];
+  if (!point || (other && point[0] < other[0])) return other ? 0 : undefined;
+  return point[1];
+}
+
+/**
  * Combines series point by point: `sum`, `mean`, `min` or `max` of those that have a point at a time.
  */
 export function combined(lists, how) {

@@ -3,7 +3,7 @@
 import { html } from "../lib/html.js";
 import { OWN, STORM, get } from "../lib/api.js";
 import { bytes, count, duration, perSecond, plural, share, whole } from "../lib/format.js";
-import { pointsOf, readLatest, readSeries, tableOf } from "../lib/metrics.js";
+import { lastBeside, pointsOf, readLatest, readSeries, tableOf } from "../lib/metrics.js";
 import { METRICS_MS, usePoll } from "../lib/poll.js";
 import { link } from "../lib/route.js";
 import { HostAction } from "../parts/actions.js";
@@ -127,7 +127,7 @@ function Totals({ cluster, topologies, totals }) {
       href=${explore("Emitted")} />
     <${Tile} name="Acked" value=${perSecond(last(acked))} detail="by spouts and bolts" points=${acked}
       href=${explore("Acked")} />
-    <${Tile} name="Failed" value=${perSecond(last(failed))} detail="by spouts and bolts" points=${failed}
+    <${Tile} name="Failed" value=${perSecond(lastBeside(failed, emitted))} detail="by spouts and bolts" points=${failed}
       href=${explore("Failed")} />
     <${Tile} name="Workers' CPU" value=${count(last(cpu))} detail="cores in use" points=${cpu}
       href=${explore("CpuUsedRatio")} />

@@ -52,9 +52,13 @@ async function readRates(id, windowSecs, options) {
   return rates;
 }
 
+/** Shape of a topology that is gone; without an id, nothing. */
+export function usePastShape(id) {
+  return usePoll(id && `past ${id}`, (options) => readShape(id, options), FOREVER_MS);
+}
+
 /** Draws it; `latest` are the last values of its components. */
-export function PastGraph({ id, windowSecs, latest }) {
-  const shape = usePoll(`past ${id}`, (options) => readShape(id, options), FOREVER_MS);
+export function PastGraph({ id, shape, windowSecs, latest }) {
   const rates = usePoll(`past rates ${id} ${windowSecs}`, (options) => readRates(id, windowSecs, options), FOREVER_MS);
   if (!shape.data) {
     return html`<p class="quiet waiting">${shape.error ? `The graph cannot be shown: ${shape.error.message}`

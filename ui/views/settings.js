@@ -11,7 +11,7 @@ import { Search, Table, matches } from "../parts/table.js";
 const valueText = (value) => (value === null ? "unset" : typeof value === "string" ? value
   : JSON.stringify(value));
 
-const SHOWN = [{ id: "all", name: "All" }, { id: "set", name: "Set", title: "Without defaults" }];
+const SHOWN = [{ id: "all", name: "All" }, { id: "set", name: "Without defaults" }];
 
 /** Sources of settings of a topology; those that are nearest to it come first. */
 const ORIGINS = {

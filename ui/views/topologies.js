@@ -71,7 +71,10 @@ export function Topologies({ query }) {
       ? html`<${Table} caption="Running topologies" columns=${RUNNING} rows=${found} keyOf=${({ id }) => id}
           empty=${alive.length ? html`<${Empty}
             title="No topology matches">${alive.length === 1 ? "One runs"
-            : `${alive.length} run`}. Try fewer words.<//>`
+            : `${alive.length} run`}. ${foundGone.length > 0 ? html`<a href=${link(["topologies"], { show: "gone",
+            q: searched })}>${foundGone.length === 1 ? "One" : foundGone.length} that${" "}
+            ${foundGone.length === 1 ? "is" : "are"} gone ${foundGone.length === 1 ? "does" : "do"}.</a>`
+            : "Try fewer words."}<//>`
             : html`<${Empty} title="No topology runs">Submit one: <code>stormkeeper submit topology.yaml</code><//>`} />`
       : html`<${Failed} error=${running.error} />`)}
     ${which === "gone" && (history.data

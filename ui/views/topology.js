@@ -5,7 +5,7 @@ import { OWN, STORM, get, path } from "../lib/api.js";
 import { count, duration, micros, perSecond, plural, share, time } from "../lib/format.js";
 import { edgesOfNow, nodesOfNow, ratesOf, useLive } from "../lib/live.js";
 import { LIMIT, edgesOf, loads, useRates, withRates } from "../lib/load.js";
-import { WINDOWS, beginOf, combined, pointsOf, readLatest, readSeries, tableOf, windowFor } from "../lib/metrics.js";
+import { WINDOWS, beginOf, combined, lastBeside, pointsOf, readLatest, readSeries, tableOf, windowFor } from "../lib/metrics.js";
 import { CALM_MS, METRICS_MS, STATE_MS, usePoll } from "../lib/poll.js";
 import { link, setQuery } from "../lib/route.js";
 import { TopologyActions } from "../parts/actions.js";
@@ -15,7 +15,7 @@ import { Age, LiveComponents } from "../parts/live.js";
 import { Table } from "../parts/table.js";
 import { EventList } from "./events.js";
 import { Charts, Errors, Logs, Workers } from "./topology-tabs.js";
-import { PastGraph } from "./past-graph.js";
+import { PastGraph, usePastShape } from "./past-graph.js";
 import { Settings } from "./settings.js";
 import { Timeline } from "./timeline.js";
 
@@ -114,9 +114,11 @@ export function Topology({ id, query }) {
 function findings(detail) {
   if (detail.isGone) {
     if (!detail.killedMs) return [];
+    // The archive has the reason as of the request, when its end was still to come.
+    const reason = (detail.killReason ?? "no reason is known").replace(/; it is due at \S+$/, "");
     const by = detail.killedBy ? ` by ${detail.killedBy}` : "";
     return [{ kind: "info",
-      text: `It ended ${time(detail.killedMs)}${by}: ${detail.killReason ?? "no reason is known"}. Its metrics stay.` }];
+      text: `It ended ${time(detail.killedMs)}${by}: ${reason}. Its metrics stay.` }];
   }
   const items = [];
   if (detail.pending) {
@@ -152,6 +154,7 @@ function Overview({ detail, errors, query, live }) {
   let edges = withRates(edgesOf(graph.data), rates, streams.data?.values);
   if (isLive) [nodes, edges] = [nodesOfNow(nodes, live.numbers, LIMIT), edgesOfNow(edges, live.numbers)];
   const limit = nodes.find((node) => node.isLimit);
+  const past = usePastShape(isGone ? id : null);
   const hrefOf = (component) => link(["component", id, component]);
   return html`
     <${Tiles} detail=${detail} nodes=${nodes} periodMs=${metricsMs} />
@@ -162,7 +165,8 @@ function Overview({ detail, errors, query, live }) {
         ? html`<${Graph} nodes=${nodes} edges=${edges} hrefOf=${hrefOf} /><${Legend} />`
         : graph.error ? html`<p class="quiet">The graph cannot be shown: ${graph.error.message}</p>` : html`<p
           class="quiet waiting">Loading the graph …</p>`}`}
-    ${isGone && html`<${PastGraph} id=${id} windowSecs=${windowSecs} latest=${latest.data?.values} />`}
+    ${isGone && html`<${PastGraph} id=${id} shape=${past} windowSecs=${windowSecs}
+      latest=${latest.data?.values} />`}
     <div class="head"><h2>Components</h2><span class="right">
       <${Choice} label="Window" value=${shown === NOW ? NOW : query.window ?? usual}
         onChange=${(secs) => setQuery({ window: secs === (isGone ? usual : NOW) ? null : secs })}
@@ -173,7 +177,7 @@ function Overview({ detail, errors, query, live }) {
       ? html`<${AllTime} detail=${detail} hrefOf=${hrefOf} />`
       : shown === NOW && isLive
       ? html`<${LiveComponents} numbers=${live.numbers} detail=${detail} hrefOf=${hrefOf} />`
-      : html`<${Components} detail=${detail} latest=${latest} errors=${errors} hrefOf=${hrefOf} />`}`;
+      : html`<${Components} detail=${detail} past=${past.data} latest=${latest} errors=${errors} hrefOf=${hrefOf} />`}`;
 }
 
 /** Says which component limits the topology. */
@@ -218,9 +222,9 @@ function Tiles({ detail, nodes, periodMs }) {
   return html`<div class="tiles">
     <${Tile} name="Emitted" value=${perSecond(last(emitted))}
       detail=${isGone ? "at its end" : "by all components"} points=${emitted} />
-    <${Tile} name="Failed" value=${perSecond(last(failed) ?? (emitted.length ? 0 : undefined))}
+    <${Tile} name="Failed" value=${perSecond(lastBeside(failed, emitted))}
       detail=${isGone ? "at its end" : "of what spouts emitted"} points=${failed}
-      kind=${last(failed) > 0 ? "warn" : ""} />
+      kind=${lastBeside(failed, emitted) > 0 ? "warn" : ""} />
     ${isGone && html`
       <${Tile} name="Ran for" value=${duration(((killedMs ?? Date.now()) - detail.startedMs) / 1000)}
         detail=${`since ${time(detail.startedMs)}`} />
@@ -238,12 +242,13 @@ function Tiles({ detail, nodes, periodMs }) {
   </div>`;
 }
 
-function Components({ detail, latest, errors, hrefOf }) {
+function Components({ detail, past, latest, errors, hrefOf }) {
   if (!latest.data) return html`<${Failed} error=${latest.error} />`;
   const { values, isCut } = latest.data;
   const table = tableOf(values, ({ component }) => component);
   const measured = [...new Set(values.map(({ component }) => component))];
-  const rows = detail.components ?? measured.map((id) => ({ id }));
+  const rows = detail.components ?? measured.map((id) => ({ id,
+    ...past?.components.find((one) => one.id === id) }));
   const metric = (id, name, metricName, field, format, options) => ({
     id, name, isNumber: true, value: (one) => table.of(one.id, metricName, field), ...options,
     cell: options?.cell ?? ((one) => format(table.of(one.id, metricName, field))),
