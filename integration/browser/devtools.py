@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 import urllib.parse
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 START_SECONDS = 30
 END_SECONDS = 5
@@ -117,12 +117,12 @@ def die_with_parent() -> None:
 class Browser:
     """A Chromium with a profile of its own, which ends with this object."""
 
-    def __init__(self, chromium: str = "") -> None:
+    def __init__(self, chromium: str = "", flags: Sequence[str] = ()) -> None:
         program = chromium or os.environ.get("CHROMIUM") or shutil.which("chromium")
         assert program, "there is no chromium in PATH"
         self.profile = tempfile.mkdtemp(prefix="stormkeeper-browser-")
         self.process = subprocess.Popen(
-            [program, *FLAGS, f"--user-data-dir={self.profile}", "about:blank"],
+            [program, *FLAGS, *flags, f"--user-data-dir={self.profile}", "about:blank"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -164,6 +164,11 @@ class Browser:
                     raise RuntimeError(f"{method}: {answer['error']}")
                 return dict(answer["result"])
         raise TimeoutError(f"{method} was not answered")
+
+    def post(self, method: str, params: Dict[str, Any], session: str) -> None:
+        """Sends a message whose answer nobody waits for."""
+        self.number += 1
+        self.socket.send(json.dumps({"id": self.number, "method": method, "params": params, "sessionId": session}))
 
     def pump(self, seconds: float) -> Optional[Dict[str, Any]]:
         """Reads one message; events go to their page."""
@@ -208,6 +213,13 @@ class Page:
         self.session = session
         self.complaints: List[str] = []
         self.requested: List[str] = []
+        self.simulated: Dict[str, Any] = {}
+
+    def simulate(self, path: str, answer: Any) -> None:
+        """Answers requests to a path with this JSON, in the place of the nimbus."""
+        self.simulated[path] = answer
+        patterns = [{"urlPattern": f"*{path}*", "requestStage": "Request"} for path in self.simulated]
+        self.call("Fetch.enable", {"patterns": patterns})
 
     def call(self, method: str, params: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
         return self.browser.call(method, params, self.session)
@@ -225,6 +237,21 @@ class Page:
             self.complaints.append(f"log: {entry['text']} {entry.get('url', '')}")
         elif method == "Network.requestWillBeSent":
             self.requested.append(params["request"]["url"])
+        elif method == "Fetch.requestPaused":
+            self._answer(params)
+
+    def _answer(self, params: Dict[str, Any]) -> None:
+        path = urllib.parse.urlsplit(params["request"]["url"]).path
+        if path not in self.simulated:
+            self.browser.post("Fetch.continueRequest", {"requestId": params["requestId"]}, self.session)
+            return
+        answer = {
+            "requestId": params["requestId"],
+            "responseCode": 200,
+            "responseHeaders": [{"name": "content-type", "value": "application/json"}],
+            "body": base64.b64encode(json.dumps(self.simulated[path]).encode()).decode(),
+        }
+        self.browser.post("Fetch.fulfillRequest", answer, self.session)
 
     def look(self, width: int = 1280, height: int = 800, is_dark: bool = False, is_phone: bool = False) -> None:
         """Sets size and colours, before a page is loaded or while it is."""

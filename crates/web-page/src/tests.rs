@@ -150,3 +150,54 @@ fn version_of_each_vendored_package_is_documented() {
         assert!(readme.contains(&format!("`{path}`")), "{path}");
     }
 }
+
+/// Lines of the file beside the pictures: name of a picture, digest of its views, and their names.
+fn pictures(text: &str) -> Vec<(String, String, Vec<String>)> {
+    let line = |line: &str| {
+        let mut words = line.split(' ').map(str::to_owned);
+        (words.next().expect("a picture"), words.next().expect("a digest"), words.collect())
+    };
+    text.lines().map(line).collect()
+}
+
+/// Views without a picture, and pictures that are older than a view of theirs.
+fn outdated(pictures: &[(String, String, Vec<String>)], files: &[(&str, &[u8])]) -> Vec<String> {
+    let file = |view: &String| {
+        let path = format!("views/{view}.js");
+        files.iter().find(|(known, _)| *known == path).copied()
+    };
+    let mut found = Vec::new();
+    for (name, digest, views) in pictures {
+        let sources: Vec<_> = views.iter().filter_map(file).collect();
+        if sources.len() < views.len() || version(&sources) != *digest {
+            found.push(format!("{name} is older than {}", views.join(", ")));
+        }
+    }
+    let views = files.iter().filter_map(|(path, _)| path.strip_prefix("views/")?.strip_suffix(".js"));
+    let is_shown = |view: &str| pictures.iter().any(|(_, _, views)| views.iter().any(|one| one == view));
+    found.extend(views.filter(|view| !is_shown(view)).map(|view| format!("{view} has no picture")));
+    found
+}
+
+#[test]
+fn each_view_has_a_picture_that_is_not_older_than_the_view() {
+    let directory = ui().join("../docs/pictures");
+    let pictures = pictures(&fs::read_to_string(directory.join("sources.txt")).expect("a file"));
+    let found = outdated(&pictures, FILES);
+    assert!(found.is_empty(), "run scripts/screenshots, look at the pictures and commit them: {found:?}");
+    let mut taken = BTreeSet::new();
+    paths_below(&directory, &directory, &mut taken);
+    taken.retain(|path| path.ends_with(".png"));
+    assert_eq!(taken, pictures.into_iter().map(|(name, ..)| name).collect());
+}
+
+#[test]
+fn picture_of_a_view_that_was_changed_and_a_view_without_one_are_found() {
+    let before: &[(&str, &[u8])] = &[("app.js", b"0"), ("views/a.js", b"1"), ("views/b.js", b"2")];
+    let digest = version(&before[1..]);
+    let both = pictures(&format!("both.png {digest} a b\n"));
+    assert_eq!(outdated(&both, before), Vec::<String>::new());
+    let after: &[(&str, &[u8])] = &[("views/a.js", b"1"), ("views/b.js", b"3"), ("views/c.js", b"4")];
+    assert_eq!(outdated(&both, after), ["both.png is older than a, b", "c has no picture"]);
+    assert_eq!(outdated(&both, &after[..1]), ["both.png is older than a, b"], "a view that was removed");
+}
