@@ -13,6 +13,8 @@ pub(crate) struct Authority {
 pub(crate) struct Issued {
     pub(crate) certificate: String,
     pub(crate) key: String,
+    /// Public part of the key, in PEM.
+    pub(crate) public_key: String,
 }
 
 impl Issued {
@@ -38,6 +40,6 @@ impl Authority {
         let key = KeyPair::generate().expect("random bytes");
         let params = CertificateParams::new(names).expect("names");
         let certificate = params.signed_by(&key, &self.issuer).expect("signed").pem();
-        Issued { certificate, key: key.serialize_pem() }
+        Issued { certificate, key: key.serialize_pem(), public_key: key.public_key_pem() }
     }
 }

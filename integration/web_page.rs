@@ -4,11 +4,17 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
 };
 
-use crate::{cluster::Cluster, cluster::Shape, exact_counts::SETTINGS, locked::Keys};
+use crate::{
+    authority::Authority,
+    cluster::{Cluster, Shape},
+    exact_counts::SETTINGS,
+    locked::{Keys, restart_with, text},
+};
 
 /// Topology whose names, errors, log lines and settings have markup where they can.
 const NOISY: &str = r#"
@@ -122,6 +128,7 @@ impl Drop for Driver {
 async fn every_view_of_the_page_shows_its_data_and_keeps_it_while_its_nimbus_is_dead() {
     let mut cluster = Cluster::with(Shape::SMALL, SETTINGS).await;
     let ticker = cluster.ticker();
+    Driver::start(&["empty", cluster.api(0)]).finish();
     cluster.ok(&["submit", ticker.to_str().expect("text"), "--wait"]);
     let noisy = noisy(&cluster);
     cluster.ok(&["submit", noisy.to_str().expect("text"), "--wait"]);
@@ -134,6 +141,7 @@ async fn every_view_of_the_page_shows_its_data_and_keeps_it_while_its_nimbus_is_
     let follower = 1 - leading;
     let (api, other) = (cluster.api(follower).to_owned(), cluster.api(leading).to_owned());
     Driver::start(&["views", &api, NAME, &gone]).finish();
+    Driver::start(&["full", &api]).finish();
 
     let mut driver = Driver::start(&["away", &api, NAME, &other]);
     driver.expect("loaded");
@@ -151,4 +159,29 @@ async fn person_who_signs_in_is_offered_what_the_role_may_do() {
     cluster.ok(&["submit", ticker.to_str().expect("text"), "--wait"]);
     let (reader, operator) = (keys.token("grafana"), keys.token("bob"));
     Driver::start(&["roles", cluster.api(0), "ticker", &reader, &operator]).finish();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn page_over_tls_offers_no_change_where_they_are_switched_off() {
+    let (keys, authority) = (Keys::new(), Authority::new("page"));
+    let issued = authority.issue(&["127.0.0.1"]);
+    let files = [("ca", &authority.pem), ("host.crt", &issued.certificate), ("host.key", &issued.key)];
+    let files = files.map(|(name, pem)| {
+        let path = keys.path(name);
+        fs::write(&path, pem).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its own");
+        path
+    });
+    let [ca, certificate, key] = files.each_ref().map(|path| text(path));
+    let tls = format!(
+        "storm.tls: required\nstorm.tls.ca.file: {ca}\nstorm.tls.cert.file: {certificate}\n\
+         storm.tls.key.file: {key}\n"
+    );
+    let settings = format!("{SETTINGS}{}{tls}", keys.settings());
+    let mut cluster = Cluster::with(Shape::SMALL, &settings).await;
+    let ticker = cluster.ticker();
+    cluster.ok(&["submit", text(&ticker), "--wait"]);
+    restart_with(&mut cluster, "ui.actions.enabled: false\n").await;
+    let admin = keys.token("root");
+    Driver::start(&["secured", cluster.api(0), "ticker", &admin, &issued.public_key]).finish();
 }
