@@ -11,7 +11,7 @@ use crate::refusal::Refusal;
 use stormkeeper_api_types::message::{Code, TreeAcl, TreeExplanation, TreeFacts, TreeNode};
 use stormkeeper_coordination::{
     cluster::layout::{self, Explanation, OtherWriters},
-    tree::{Node, NodeFacts, TreePath},
+    tree::{InvalidPath, Node, NodeFacts, TreePath},
 };
 use stormkeeper_model::{Timestamp, secret_text::masked};
 use stormkeeper_serving::query::{ValidQuery, invalid_parameter};
@@ -24,6 +24,9 @@ pub(super) const READS_MAX: usize = 4;
 
 /// Maximum bytes of data that a response shows; the rest is cut off.
 const SHOWN_BYTES_MAX: usize = 128 << 10;
+
+/// Maximum bytes of the path of a request; the longest of the layout has some 300.
+const PATH_BYTES_MAX: usize = 4096;
 
 /// Maximum number of children whose names are read; of a znode with more, only their number is shown.
 const CHILDREN_MAX: usize = 50_000;
@@ -91,8 +94,7 @@ pub(super) async fn znode(
     ValidQuery(TreeQuery { path, after, limit: PageLimit(limit) }): ValidQuery<TreeQuery>,
 ) -> Result<Json<TreeNode>, ApiError> {
     let text = path.as_deref().unwrap_or("/");
-    let path: TreePath =
-        text.parse().map_err(|error| invalid_parameter("path", text, &format!("{error}")))?;
+    let path = path_of(text).map_err(|reason| invalid_parameter("path", text, &reason))?;
     let busy = |_| {
         let message = format!("{READS_MAX} other requests read the tree");
         ApiError::new(Code::NotReady, message, Some("try again in a moment, or ask another nimbus"))
@@ -112,6 +114,18 @@ pub(super) async fn znode(
     };
     let facts = tree.facts(&path).await.map_err(Refusal::Tree)?;
     Ok(Json(shown(&path, tree.root(), &node, page(names, after.as_deref(), limit), facts)))
+}
+
+/// Reads a path. ZooKeeper takes neither characters for private use nor the last ones of the first plane.
+fn path_of(text: &str) -> Result<TreePath, String> {
+    if text.len() > PATH_BYTES_MAX {
+        return Err(format!("a path has at most {PATH_BYTES_MAX} bytes"));
+    }
+    let is_refused = |c: char| matches!(c, '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..='\u{ffff}');
+    if let Some(refused) = text.chars().find(|c| is_refused(*c)) {
+        return Err(format!("ZooKeeper takes no path with the character U+{:04X}", u32::from(refused)));
+    }
+    text.parse().map_err(|error: InvalidPath| error.to_string())
 }
 
 /// Cuts the page after a name out of the names, which are in ascending order. Returns it with the name

@@ -74,3 +74,12 @@ fn limit_beyond_the_bounds_is_refused_in_words() {
         assert_eq!(read(wrong), Err("expected a whole number from 1 to 5000".to_owned()), "{wrong:?}");
     }
 }
+
+#[test]
+fn path_that_zookeeper_does_not_take_is_refused_in_words() {
+    let refused = |text: &str| path_of(text).expect_err("refused");
+    assert!(path_of("/storms/\u{1f600}").is_ok());
+    assert!(refused("/a\u{ffff}").contains("U+FFFF") && refused("/\u{e000}").contains("U+E000"));
+    assert!(refused("/a\0").contains("control character"));
+    assert_eq!(refused(&format!("/{}", "x".repeat(4096))), "a path has at most 4096 bytes");
+}
