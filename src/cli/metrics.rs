@@ -40,7 +40,8 @@ const EVERY_MIN: Duration = Duration::from_secs(1);
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Without options: counts, rates, failures and latencies in the window, with one row \
 per component; for one component a row per task and stream; for one task a row per stream. Columns without \
-values are left out. Times are UTC; --json prints exact numbers. With --watch the numbers of now come first.\n\
+values are left out. Times are UTC; --json prints exact numbers. With --watch the numbers of now \
+come first.\n\
 \n\
 Examples:\n  \
 stormkeeper metrics word-count --watch\n  \

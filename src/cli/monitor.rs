@@ -34,7 +34,8 @@ const METRICS_MAX: usize = 5000;
 #[command(
     after_help = "Each line has the tuples that were counted since the line before. Counts of workers that send \
 live numbers are a second old; others report every 10 seconds (task.heartbeat.frequency.secs), so their lines of a \
-shorter interval are uneven. Counts of one stream are those of full minutes: a line follows each minute. With --json each line is an object.\n\
+shorter interval are uneven. Counts of one stream are those of full minutes: a line follows each minute. \
+With --json each line is an object.\n\
 Examples:\n  \
 stormkeeper monitor word-count\n  \
 stormkeeper monitor word-count --component split --watch acked --interval 30s"

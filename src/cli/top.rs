@@ -40,7 +40,8 @@ const KEYS_MAX: usize = 16;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Keys: up and down select, Enter opens a topology or a component, Esc goes back, \
 left and right choose the column to sort by, r reverses, q ends. Rates are those of the last seconds; where a \
-worker sends no live numbers, those of the last 20 seconds. Without a terminal use `stormkeeper monitor`, or `list --json` and `show --json`.\n\
+worker sends no live numbers, those of the last 20 seconds. Without a terminal use \
+`stormkeeper monitor`, or `list --json` and `show --json`.\n\
 Example: stormkeeper top word-count")]
 pub(super) struct Args {
     /// Name or id of the topology to begin with
