@@ -162,6 +162,18 @@ fn problems(errors: &ErrorReporter, local: &TaskSet, table: &TaskTable) -> Probl
     })
 }
 
+/// Starts the report of this worker on its problems and on the state of its tasks.
+fn start_report(
+    file: std::fs::File,
+    errors: &ErrorReporter,
+    (local, table): (&TaskSet, &TaskTable),
+    tasks: &Tasks,
+) -> (Problems, StatusBoard) {
+    let (problems, board) = (problems(errors, local, table), StatusBoard::new(local.iter()));
+    report::start(file, problems.clone(), board.clone(), tasks);
+    (problems, board)
+}
+
 /// Starts to track tuple trees, if the topology has ackers.
 fn start_tracking(
     ackers: Option<Ackers>,
@@ -279,19 +291,18 @@ impl Worker {
         let me = Identity { topology: options.spec.topology.clone(), slot: options.spec.slot.clone() };
         let keys = PeerKeys::new(options.keys.clone(), options.tls.clone());
         let (inboxes, receivers) = Inboxes::new(local.iter());
-        let (intake, counters) = (Intake::default(), CounterRegistry::default());
+        let (intake, counters): (Intake, CounterRegistry) = Default::default();
         let live = live_tasks(&topology, &table, &local, &inboxes);
         let transport_counters = transport_counters(metrics.as_ref());
-        let worker_metrics = metrics.zip(ingest).map(|(metrics, ingest)| {
+        let start_metrics = |(metrics, ingest)| {
             let connections = (ingest, Arc::new(TcpMasterLink { keys: keys.clone() }) as _);
             let started = WorkerMetrics::start(metrics, settings, &options, &me, connections, &tasks)?;
             started.watch_inboxes(&inboxes, &table, &local);
             Ok::<_, Error>(started)
-        });
-        let worker_metrics = worker_metrics.transpose()?;
+        };
+        let worker_metrics = metrics.zip(ingest).map(start_metrics).transpose()?;
         let errors = start_errors(&store, &topology, &options, &clock, &tasks);
-        let (problems, board) = (problems(&errors, &local, &table), StatusBoard::new(local.iter()));
-        report::start(report, problems.clone(), board.clone(), &tasks);
+        let (problems, board) = start_report(report, &errors, (&local, &table), &tasks);
         let own_host = OwnHost { name: options.spec.host.clone(), addresses: listener.local_addresses() };
         let tracking = start_tracking(ackers, message_timeout, (&topology, &options), &local, &tasks);
         let tracker = tracking.as_ref().map(|tracking| tracking.tracker.clone());
@@ -302,11 +313,12 @@ impl Worker {
             .compressing(settings::is_compressing(&topology, &options));
         peers.update(&assignment, &table);
         let members = Membership::of(&assignment);
-        let listener = listener.with_budget(FrameBudget::new(options.unfinished_bytes)).with_keys(keys);
-        let listener = listener.with_tracker(tracker).reporting_to(problems).open_to(members.clone());
-        let master = worker_metrics.as_ref().map(WorkerMetrics::master);
-        let listener = listener.with_master(master).with_intake(intake.clone());
-        let listening = listener.run(me.clone(), inboxes, Arc::clone(&transport_counters));
+        let listener = listener.with_budget(FrameBudget::new(options.unfinished_bytes));
+        let listener =
+            listener.with_keys(keys).with_tracker(tracker).reporting_to(problems).open_to(members.clone());
+        let listener = listener.with_master(worker_metrics.as_ref().map(WorkerMetrics::master));
+        let listening =
+            listener.with_intake(intake.clone()).run(me.clone(), inboxes, Arc::clone(&transport_counters));
         tasks.start("tuples from peers", OnExit::StopOwner, listening);
         let wiring = Arc::new(Wiring { topology: Arc::clone(&topology), table, local: local.clone() });
         let mut worker = Self {
@@ -336,7 +348,6 @@ impl Worker {
         };
         worker.update_metrics(&assignment, changes.as_ref());
         worker.start_tasks((receivers, live), &counters, &clock)?;
-        worker.log_start();
         Ok(worker)
     }
 
@@ -348,7 +359,9 @@ impl Worker {
     ) -> Result<(), Error> {
         self.start_live(live, counters, clock);
         self.start_heartbeats(counters, clock);
-        inboxes.into_iter().try_for_each(|(task, inbox)| self.start_task(task, inbox, counters, clock))
+        inboxes.into_iter().try_for_each(|(task, inbox)| self.start_task(task, inbox, counters, clock))?;
+        self.log_start();
+        Ok(())
     }
 
     fn start_live(&self, tasks: Vec<LiveTask>, counters: &CounterRegistry, clock: &Clock) {

@@ -11,8 +11,9 @@ use stormkeeper_api_types::message::{
     Accepted, ClusterSummary, Code, ConfigurationList, CopyRequest, CredentialList, CredentialsRequest,
     DrainRequest, EventList, HostAccepted, KillRequest, LogLevelRequest, LogLevels, MetricControlRequest,
     NimbusList, OwnerList, RebalanceRequest, Recovered, RecoveryRequest, RecoveryStatus, SampleList,
-    SampleRequest, SignInRequest, SubmitRequest, SupervisorList, TopologyDetail, TopologyErrors, TopologyList,
-    TopologySettings, TreeNode, UpdateRequest, WebSession, live::TopologyLive,
+    SampleRequest, SignInRequest, SubmitRequest, SupervisorList, TopologyDetail, TopologyErrors,
+    TopologyList, TopologySettings, TreeNode, UpdateRequest, WebSession,
+    live::TopologyLive,
     logs::{LogChunk, TopologyLogLines, TopologyLogs},
 };
 use stormkeeper_metrics::protocol::{HistoryQuery, LogQuery, MSGPACK, MetaQuery, PointsQuery, TrackQuery};
