@@ -21,7 +21,7 @@ pub(super) fn lacking_for_drain(list: &SupervisorList, n_workers: usize) -> Opti
     })
 }
 
-/// Returns what to say of a topology that is to run in `n_workers` workers, if the cluster cannot have as many.
+/// Returns what to say of a topology that is to run in `n_workers` workers, if there are not as many slots.
 pub(super) fn lacking_for_workers(list: &SupervisorList, n_workers: usize) -> Option<String> {
     let slots_total: usize = in_use(list).map(|supervisor| supervisor.slots_total).sum();
     (slots_total < n_workers).then(|| {

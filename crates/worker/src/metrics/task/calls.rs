@@ -5,9 +5,9 @@
 //!
 //! - A run ends when the loop looks at the clock, which is at most 64 calls later, when a call has taken
 //!   milliseconds, before a chosen call, and when the tuples come from another stream. Nothing else happens
-//!   during a run, so its time is the sum of the times of its calls, and each of them counts as their mean.
-//! - A call during which a tick of the coarse clock passed ends its run. If the run took longer than that, the
-//!   call was the slow one: the others count as calls of the run before.
+//!   during a run, so its time is the sum of the times of its calls, and each counts as their mean.
+//! - A call during which a tick of the coarse clock passed ends its run. If the run took longer than that,
+//!   the call was the slow one: the others count as calls of the run before.
 //!
 //! So counts and sums are exact, percentiles are those of calls that were timed by themselves, and a call of
 //! some milliseconds shows in the maximum.
