@@ -20,6 +20,7 @@
 //! | `GET /api/stormkeeper/v1/configuration`, `GET /api/stormkeeper/v1/topology/{id or name}/settings` | settings with their sources: see `settings` |
 //! | `POST /api/stormkeeper/v1/topology/submit` | runs the topology of a blob |
 //! | `POST /api/stormkeeper/v1/topology/{id or name}/{activate,deactivate,rebalance,kill}` | changes a topology |
+//! | `GET`, `POST /api/stormkeeper/v1/topology/{id or name}/samples` | the samples of tuples; begins or ends one |
 //! | `GET`, `POST /api/stormkeeper/v1/topology/{id or name}/credentials` | the names of its credentials; sets and removes some |
 //! | `GET`, `POST /api/stormkeeper/v1/recovery` | the copy of a tree that ZooKeeper lost; brings the copy back |
 //! | `GET /api/stormkeeper/v1/tree[?path=P]` | a znode, explained, for admins: see `tree` |
