@@ -4,8 +4,7 @@ use stormkeeper_api_types::message::{SupervisorList, SupervisorSummary};
 
 /// Supervisors whose hosts are not drained.
 fn in_use(list: &SupervisorList) -> impl Iterator<Item = &SupervisorSummary> {
-    let is_drained = |host: &str| list.drains.iter().any(|drain| drain.host.as_str() == host);
-    list.supervisors.iter().filter(move |supervisor| !is_drained(&supervisor.host))
+    list.supervisors.iter().filter(|supervisor| !supervisor.drained)
 }
 
 /// Returns what to say of a drain that leaves `n_workers` to move, if there is no room for all of them.
@@ -50,12 +49,11 @@ mod tests {
 
     /// Two hosts with four slots each, one of them free; the second is drained.
     fn cluster() -> SupervisorList {
-        let supervisor = |host: &str| {
+        let supervisor = |host: &str, is_drained: bool| {
             json!({"id": host, "host": host, "uptimeSeconds": 1, "slotsTotal": 4, "slotsUsed": 3, "slotsFree": 1,
-                   "totalCpu": 0, "totalMem": 0})
+                   "totalCpu": 0, "totalMem": 0, "version": "0.1.0", "drained": is_drained})
         };
-        let drain = json!({"host": "b", "sinceMs": 1, "by": "sre", "workersLeft": 3});
-        let list = json!({"supervisors": [supervisor("a"), supervisor("b")], "drains": [drain]});
+        let list = json!({"supervisors": [supervisor("a", false), supervisor("b", true)]});
         serde_json::from_value(list).expect("a list")
     }
 
