@@ -114,6 +114,14 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
 
 
+# What Chromium says of a page that it leaves while it evaluates something in it.
+NAVIGATED = ("navigated or closed", "context was destroyed", "Cannot find context")
+
+
+class Navigated(RuntimeError):
+    """The page went away during a call, as it does when a link to another origin is followed."""
+
+
 class Browser:
     """A Chromium with a profile of its own, which ends with this object."""
 
@@ -160,6 +168,9 @@ class Browser:
         while time.monotonic() < deadline:
             answer = self.pump(deadline - time.monotonic())
             if answer and answer.get("id") == number:
+                said = answer.get("error", {}).get("message", "")
+                if any(text in said for text in NAVIGATED):
+                    raise Navigated(f"{method}: {answer['error']}")
                 if "error" in answer:
                     raise RuntimeError(f"{method}: {answer['error']}")
                 return dict(answer["result"])
@@ -282,7 +293,11 @@ class Page:
         """Waits until a condition holds, and returns its value."""
         deadline = time.monotonic() + seconds
         while True:
-            value = condition()
+            try:
+                value = condition()
+            except Navigated:
+                # The page leaves for another: it is asked again when that is there.
+                value = None
             if value:
                 return value
             if time.monotonic() > deadline:
