@@ -98,7 +98,7 @@ fn ruby_of_storm(text: &str) -> Option<&str> {
             .is_some_and(|(_, line)| !line.is_empty() && line.bytes().all(|byte| byte.is_ascii_digit()))
     };
     let line = text.lines().find(|line| line.starts_with("Exception in "))?;
-    let (end, _) = line.match_indices(" - ").find(|(at, dash)| is_frame(&line[at + dash.len()..]))?;
+    let (end, _) = line.rmatch_indices(" - ").find(|(at, dash)| is_frame(&line[at + dash.len()..]))?;
     Some(&line[..end])
 }
 
